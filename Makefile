@@ -1,0 +1,48 @@
+# Everything runs in .venv/, which make itself sets up and renews when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORK := build/wheel-test
+# onnxruntime-gpu has wheels for x86-64 Linux; elsewhere the plain package does the same on the CPU.
+EXTRA := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),gpu,cpu)
+# uv from the machine where there is one, else from the venv, into which pip puts it.
+UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
+
+.PHONY: install demo test check wheel-test bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vaezoo needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[$(EXTRA)]' --group dev
+	touch $@
+
+demo: $(STAMP)
+	rm -rf runs/demo exports/demo
+	$(BIN)/vaezoo train conv-vae --data digits --out runs/demo
+	$(BIN)/vaezoo sample runs/demo
+	$(BIN)/vaezoo reconstruct runs/demo
+	$(BIN)/vaezoo export runs/demo --onnx
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel-test: $(STAMP)
+	rm -rf $(WORK)
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(WORK) . >/dev/null
+	$(BIN)/python tests/smoke_wheel.py $(WORK)/*.whl $(UV)
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) build dist
