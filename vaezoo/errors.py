@@ -1,0 +1,71 @@
+"""The errors a user can cause or meet.
+
+    VaezooError                 2   usage or configuration
+    ├── UnsupportedDataError    2   the model cannot take data of this shape
+    ├── InputError              3   a file, picture, array or run folder that cannot be used
+    │   └── PluginError         3   a third-party model that cannot be loaded or breaks its contract
+    ├── ParityError             3   an exported graph that does not equal its model
+    ├── DivergedError           4   training met a loss or gradient that is not finite
+    └── StorageError            5   disk full, no permission, read-only
+
+The numbers are the exit codes of the command `vaezoo`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VaezooError(Exception):
+    """An error that names the value at fault and the one action that mends it.
+
+    Args:
+        message: What is wrong, in one clause, naming the value.
+        hint: What to do about it, in one action.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UnsupportedDataError(VaezooError):
+    """A model was asked to take data of a shape that it does not support."""
+
+
+class InputError(VaezooError):
+    """A file or folder that the user named cannot be used."""
+
+    exit_code = 3
+
+
+class PluginError(InputError):
+    """A registered model cannot be imported, is no ModelSpec, or breaks its contract."""
+
+
+class ParityError(VaezooError):
+    """An exported graph computes something else than the model it came from."""
+
+    exit_code = 3
+
+
+class DivergedError(VaezooError):
+    """The loss or a gradient became infinite or NaN; the weights were left as they were."""
+
+    exit_code = 4
+
+
+class StorageError(VaezooError):
+    """Writing failed: disk full, no permission, or a read-only place."""
+
+    exit_code = 5
+
+
+def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Returns the hint for a misspelt name: the nearest known one, else `otherwise`."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean '{close[0]}'?" if close else otherwise
