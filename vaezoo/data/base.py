@@ -1,0 +1,148 @@
+"""What a model, an objective and a trainer may know of data: DataSpec, Batch, Split, Dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaezoo.errors import InputError, VaezooError
+from vaezoo.likelihoods import make_likelihood
+
+VALID_SHARE = 10  # one example in ten ...
+VALID_MOST = 3_000  # ... but never more than this many
+
+
+class Batch(NamedTuple):
+    """What an objective takes.
+
+    Attributes:
+        x: `(B, *shape)`, float in [0, 1].
+        y: `(B,)` labels or `(B, factors)` factors of variation, int64; None where the data has none.
+    """
+
+    x: Tensor
+    y: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSpec:
+    """All that a model may know of its data.
+
+    Attributes:
+        name: What the data set is called, for people.
+        shape: `(channels, height, width)` of a picture or `(dimensions,)` of a vector.
+        likelihood: The family of p(x|z), in the notation of `vaezoo.likelihoods.make_likelihood`.
+
+    Raises:
+        VaezooError: If the shape is neither, or there is no such likelihood.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    likelihood: str = "bernoulli"
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
+            raise VaezooError(
+                f"shape {self.shape} of data set '{self.name}' is neither a picture's nor a vector's",
+                "use (channels, height, width) or (dimensions,)",
+            )
+        make_likelihood(self.likelihood)
+
+    @property
+    def dims(self) -> int:
+        """How many numbers one example has."""
+        return int(torch.Size(self.shape).numel())
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One part of a data set, in memory.
+
+    Attributes:
+        x: `(N, *shape)`, uint8 in 0..255 (kept small; made float batch by batch) or float32 in [0, 1].
+        y: `(N,)` or `(N, factors)`, int64, or None.
+    """
+
+    x: Tensor
+    y: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, index: Tensor | slice) -> Batch:
+        """Gathers the examples at `index` and brings them to float in [0, 1]."""
+        x = self.x[index]
+        if x.dtype == torch.uint8:
+            x = x.float() / 255.0
+        return Batch(x, None if self.y is None else self.y[index])
+
+    def to(self, device: torch.device) -> Split:
+        """Returns the part on `device`."""
+        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """The words that name a data set, so that a finished run can load it again.
+
+    Attributes:
+        data: A name known to `vaezoo.load_data`, or the path of an image folder or array file.
+        data_dir: Where the torchvision sets lie.
+        size: Height and width that pictures are brought to, in pixels.
+        likelihood: Overrides the data set's own default.
+    """
+
+    data: str
+    data_dir: str | None = None
+    size: int | None = None
+    likelihood: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A data set in memory, with a validation part that training never sees.
+
+    Attributes:
+        spec: What models may know of it.
+        train: The training part, without the validation examples.
+        valid: Carved from the training part: every tenth example, at most 3,000.
+        test: The official test part, or None where the source has none.
+        source: How to load it again; None if it was made from arrays in a program.
+    """
+
+    spec: DataSpec
+    train: Split
+    valid: Split
+    test: Split | None
+    source: DataSource | None = None
+
+    @property
+    def held_out(self) -> tuple[str, Split]:
+        """The part that reports and pictures are made of, with its name: test, else validation."""
+        return ("test", self.test) if self.test is not None else ("valid", self.valid)
+
+
+def carve_validation(train: Split) -> tuple[Split, Split]:
+    """Splits a training part into training and validation examples, evenly spaced, without chance.
+
+    Evenly spaced picks keep the classes balanced in sets that are sorted by class, and give
+    the same parts with each version of each library.
+
+    Raises:
+        InputError: If there are fewer than two examples.
+    """
+    n = len(train)
+    if n < 2:
+        raise InputError(f"{n} training examples are too few to split", "give at least two examples")
+    held = torch.zeros(n, dtype=torch.bool)
+    count = max(1, min(n // VALID_SHARE, VALID_MOST))
+    held[torch.arange(count) * n // count] = True
+
+    def part(mask: Tensor) -> Split:
+        return Split(train.x[mask], None if train.y is None else train.y[mask])
+
+    return part(~held), part(held)

@@ -1,0 +1,111 @@
+"""Image folders: flat or one folder a class, as one set or in the parts train and test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from vaezoo.data.base import Split
+from vaezoo.data.pictures import FORMATS, SUFFIXES, read_pictures
+from vaezoo.errors import InputError
+
+# Folders beside `train` that do not make `train` the name of a class.
+PARTS = ("test", "val", "valid", "validation")
+
+
+def load(root: Path, size: int | None) -> tuple[Split, Split | None]:
+    """Reads an image folder into memory.
+
+    Args:
+        root: A folder with the folders `train` and, if you like, `test`; or one that is the training part
+            itself. A part holds pictures, or a folder of pictures (nested as you like) for each class.
+            A folder `val` or `valid` is left alone: validation examples are carved from the training part.
+            Files without the suffix of a picture and hidden ones are ignored.
+        size: Height and width to bring the pictures to, in pixels; None if they are all of one size.
+
+    Returns:
+        The training and the test part, None where there is none: x `(N, channels, height, width)`,
+        uint8, one channel if all pictures are grey, else three, in the order of the sorted paths;
+        y `(N,)`, the index of the class among the sorted names, or None if there are no classes.
+
+    Raises:
+        InputError: If the folder is missing, empty or laid out in another way, the classes of train and
+            test differ, or `read_pictures` cannot read the pictures.
+    """
+    if not root.is_dir():
+        raise InputError(f"no folder '{root}'", "name a folder of pictures")
+    folders = [root / "train", root / "test"] if _has_parts(root) else [root]
+    parts = [_by_class(folder) for folder in folders if folder.is_dir()]
+    if len(parts) == 2 and sorted(parts[0]) != sorted(parts[1]):
+        odd = sorted(parts[0].keys() ^ parts[1].keys())[0]
+        where = "train" if odd in parts[0] else "test"
+        what = f"class '{odd}'" if odd else "pictures outside of class folders"
+        raise InputError(
+            f"train and test in '{root}' have different classes: only {where} has {what}",
+            "give both the same class folders",
+        )
+    # Both parts in one go: they get the same number of channels, and one error names all bad files.
+    x = read_pictures([path for part in parts for paths in part.values() for path in paths], root, size)
+    splits, start = [], 0
+    for part in parts:
+        counts = torch.tensor([len(paths) for paths in part.values()])
+        end = start + int(counts.sum())
+        splits.append(Split(x[start:end], None if "" in part else torch.arange(len(counts)).repeat_interleave(counts)))
+        start = end
+    return splits[0], splits[1] if len(splits) == 2 else None
+
+
+def _has_parts(root: Path) -> bool:
+    """Tells the parts train and test from classes, one of which may be called `train`."""
+    names = _list(root)[0]
+    return "train" in names and not any(
+        next(_pictures(root / name), None) for name in names if name not in ("train", *PARTS)
+    )
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    """Lists the pictures of each class, both sorted; under the name "" if there are no classes.
+
+    Raises:
+        InputError: If there are none, or some lie in class folders and some do not.
+    """
+    names, loose = _list(folder)
+    classes = {name: sorted(_pictures(folder / name), key=Path.as_posix) for name in sorted(names)}
+    classes = {name: paths for name, paths in classes.items() if paths}
+    if loose and classes:
+        raise InputError(
+            f"'{folder}' has pictures of its own and also folders of pictures, such as '{next(iter(classes))}'",
+            "keep one kind: pictures only, or one folder for each class",
+        )
+    if not loose and not classes:
+        raise InputError(f"no pictures in folder '{folder}'", f"put some there, of the formats {', '.join(FORMATS)}")
+    return classes or {"": sorted(loose, key=Path.as_posix)}
+
+
+def _list(folder: Path) -> tuple[list[str], list[Path]]:
+    """Returns the names of the folders, and the pictures, that lie directly in `folder`."""
+    _, names, files = next(_walk(folder))
+    return names, [folder / name for name in files]
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    """Yields the pictures in `folder` and in the folders under it."""
+    return (Path(here, name) for here, _, files in _walk(folder) for name in files)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walks over all folders from `folder` down: yields its path, folders and pictures, hidden ones left out.
+
+    Raises:
+        InputError: If a folder cannot be listed; `os.walk` alone would pass over it.
+    """
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"folder '{error.filename}' cannot be listed: {error.strerror}", "make it readable")
+
+    for here, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield here, list(folders), [f for f in files if f.lower().endswith(SUFFIXES) and not f.startswith(".")]

@@ -1,0 +1,122 @@
+"""Finds a data set by its name or path."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from vaezoo.data import arrays, digits, folder, npy, shapes, torchvision_sets
+from vaezoo.data.arrays import make_dataset
+from vaezoo.data.base import Dataset, DataSource, Split
+from vaezoo.data.torchvision_sets import FACE_SIZE
+from vaezoo.errors import InputError, VaezooError, suggest
+from vaezoo.likelihoods import make_likelihood
+
+DATASETS: Mapping[str, str] = MappingProxyType(
+    {
+        "digits": "12,000 handwritten digits of MNIST, 28 x 28 grey; packaged, needs no network",
+        "shapes": "22,000 sprites with five known factors, 64 x 64 grey; generated, needs no network",
+        "mnist": "70,000 handwritten digits, 28 x 28 grey",
+        "fashion-mnist": "70,000 pictures of clothing, 28 x 28 grey",
+        "kmnist": "70,000 Japanese cursive characters, 28 x 28 grey",
+        "cifar10": "60,000 photographs in ten classes, 32 x 32 colour",
+        "svhn": "99,289 house numbers, 32 x 32 colour",
+        "celeba": f"182,732 faces with 40 attributes, {FACE_SIZE} x {FACE_SIZE} colour",
+    }
+)
+SIZES = (4, 1024)  # pixels, the smallest and the largest
+
+
+def load_data(
+    data: str | os.PathLike[str] = "digits",
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    likelihood: str | None = None,
+) -> Dataset:
+    """Loads a data set into memory.
+
+    Args:
+        data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file. A folder that is
+            called like a data set is meant by a path with a slash, `./digits`.
+        data_dir: Where the sets that torchvision downloads lie or go; `vaezoo/data` in the user's cache folder
+            by default.
+        size: Height and width to bring pictures to, 4 to 1024 pixels. Arrays keep theirs.
+        likelihood: As in `vaezoo.likelihoods.make_likelihood`; by default "bernoulli" for vectors and one
+            channel, "gaussian:optimal" for colour.
+
+    Returns:
+        The data set. Its `source` holds these words with absolute paths.
+
+    Raises:
+        InputError: If a file or folder is missing or cannot be used, or a set cannot be downloaded.
+        StorageError: If a download cannot be written.
+        VaezooError: If there is no such data set or likelihood, or the size is not possible.
+    """
+    if size is not None and not SIZES[0] <= size <= SIZES[1]:
+        raise VaezooError(f"size {size} is out of range", f"use {SIZES[0]} to {SIZES[1]} pixels")
+    if likelihood is not None:
+        make_likelihood(likelihood)  # a typing error is told before the data are read, which may take minutes
+    where = None if data_dir is None else _absolute(data_dir)
+    if isinstance(data, str) and data in DATASETS:
+        name = words = data
+        train, test = _load_named(data, where or _default_data_dir(), size)
+    else:
+        path = _find(data)
+        name, words = _slug(path), str(path)
+        train, test = _load_path(path, size)
+    source = DataSource(data=words, data_dir=None if where is None else str(where), size=size, likelihood=likelihood)
+    return make_dataset(train, test, name, likelihood, source)
+
+
+def _load_named(name: str, data_dir: Path, size: int | None) -> tuple[Split, Split | None]:
+    """Loads the data set `name`."""
+    if name == "digits":
+        return digits.load(size)
+    if name == "shapes":
+        return shapes.load() if size is None else shapes.load(size)
+    return torchvision_sets.load(name, data_dir, size)
+
+
+def _load_path(path: Path, size: int | None) -> tuple[Split, Split | None]:
+    """Loads the folder or file at `path`."""
+    if path.is_dir():
+        return folder.load(path, size)
+    if path.suffix.lower() not in npy.SUFFIXES:
+        raise InputError(
+            f"'{path}' is neither a folder nor an array file", "name an image folder, a .npy or a .npz file"
+        )
+    if size is not None:
+        raise VaezooError(f"size {size} cannot be had for array file '{path}'", "leave it out: arrays keep their size")
+    return arrays.load(path)
+
+
+def _find(data: str | os.PathLike[str]) -> Path:
+    """Returns the absolute path that is meant by `data`, which exists."""
+    text = os.fspath(data)
+    path = _absolute(data)
+    if text and os.path.exists(path):
+        return path
+    if not isinstance(data, str) or "/" in text or os.sep in text or path.suffix.lower() in npy.SUFFIXES:
+        raise InputError(f"no file or folder '{text}'", "check the path")
+    otherwise = f"use one of {', '.join(DATASETS)}, or the path of an image folder, a .npy or a .npz file"
+    raise VaezooError(f"no data set named '{text}'", suggest(text, DATASETS, otherwise))
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Returns the absolute path, `~` filled in."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _default_data_dir() -> Path:
+    """Returns the folder for downloaded sets, by the XDG base directory specification."""
+    return _absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vaezoo" / "data"
+
+
+def _slug(path: Path) -> str:
+    """Returns a file's or folder's name in the manner of the data sets' names."""
+    name = path.name if path.is_dir() else path.stem
+    return re.sub(r"[\W_]+", "-", name.lower()).strip("-") or "data"
