@@ -1,0 +1,99 @@
+"""The registry with fake installed packages: broken, colliding, misnamed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vaezoo.errors import PluginError, VaezooError
+from vaezoo.registry import create, find_model, get_model, list_models
+
+GOOD = "from vaezoo.models.mlp_vae import SPEC"
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Returns a function that puts a package with one model on the path, as pip would."""
+
+    def install(distribution: str, model: str, code: str = GOOD, module: str | None = None) -> None:
+        module = module or distribution.replace("-", "_")
+        site = tmp_path / distribution
+        info = site / f"{module}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(f"[vaezoo.models]\n{model} = {module}:SPEC\n")
+        (site / f"{module}.py").write_text(code)
+        monkeypatch.syspath_prepend(site)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return install
+
+
+def test_the_built_ins_are_there():
+    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan"} <= {
+        r.name for r in list_models() if r.distribution == "vaezoo"
+    }
+
+
+def test_an_installed_model_is_listed_without_importing_it_and_then_found(install):
+    install("zoo-extra", "extra-vae", "print('imported')\n" + GOOD)
+    listed = next(r for r in list_models() if r.name == "extra-vae")
+    assert (listed.distribution, listed.version, listed.full_name) == ("zoo-extra", "1.2", "zoo-extra/extra-vae")
+    assert get_model("zoo-extra/extra-vae").summary
+
+
+def test_what_a_plugin_prints_stays_off_stdout(install, capsys):
+    install("zoo-loud", "loud-vae", "print('hello')\n" + GOOD)
+    get_model("loud-vae")
+    captured = capsys.readouterr()
+    assert captured.out == "" and "hello" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import nothing_of_that_name", "ModuleNotFoundError"),
+        ("SPEC = (", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("raise ValueError('first\\nsecond')", "ValueError: first"),
+        ("OTHER = 1", "AttributeError"),
+        ("SPEC = 3", "no ModelSpec"),
+    ],
+)
+def test_a_broken_plugin_is_an_error_only_when_it_is_used(install, code, reason):
+    install("zoo-broken", "broken-vae", code)
+    assert any(r.name == "broken-vae" for r in list_models())
+    get_model("mlp-vae")
+    with pytest.raises(PluginError) as e:
+        get_model("broken-vae")
+    assert reason in e.value.message and "zoo-broken 1.2" in e.value.message and "\n" not in e.value.message
+
+
+def test_a_name_that_two_packages_claim_is_refused_until_it_is_given_in_full(install):
+    install("zoo-a", "twin-vae")
+    install("zoo-b", "twin-vae")
+    with pytest.raises(PluginError) as e:
+        get_model("twin-vae")
+    assert "zoo-a/twin-vae" in e.value.message and "zoo-b/twin-vae" in e.value.message
+    assert find_model("zoo-b/twin-vae").distribution == "zoo-b"
+
+
+def test_a_built_in_cannot_be_overridden(install):
+    install("zoo-thief", "mlp-vae", "SPEC = None")
+    assert find_model("mlp-vae").distribution == "vaezoo"
+
+
+def test_a_name_from_metadata_is_not_trusted(install):
+    install("zoo-odd", "<script>")
+    with pytest.raises(PluginError, match="not allowed"):
+        get_model("<script>")
+
+
+def test_a_misspelt_name_gets_the_nearest():
+    with pytest.raises(VaezooError) as e:
+        get_model("beta_vae")
+    assert (e.value.message, e.value.hint) == ("no model named 'beta_vae'", "did you mean 'beta-vae'?")
+
+
+def test_create_passes_options(digits):
+    assert create("conv-vae", digits.spec, {"latent_dim": 5}).latent_shape == (5,)

@@ -1,0 +1,160 @@
+"""VAE-GAN (Larsen et al. 2016): reconstruction is measured in the features of a discriminator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from vaezoo.data.base import Batch, DataSpec
+from vaezoo.errors import VaezooError
+from vaezoo.nn import ConvConfig, coarse_shape, conv_layers, conv_vae, picture_channels
+from vaezoo.objectives import Objective, Step, StepOutput, free_kl, run_pass
+from vaezoo.spec import ModelSpec
+from vaezoo.vae import VAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ConvConfig):
+    """The options of vae-gan: those of the network, and
+
+    Attributes:
+        gamma: Weight of the feature reconstruction against the adversarial loss, for the decoder.
+        equilibrium: None: every part is trained in every step. Else the loss (nats) around which decoder and
+            discriminator are balanced; 0.68 is a usual value, just under log 2, the loss of guessing.
+        margin: Half-width of the balanced zone, in nats.
+    """
+
+    gamma: float = 0.05
+    equilibrium: float | None = None
+    margin: float = 0.35
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gamma < 0 or self.margin < 0:
+            raise VaezooError(f"gamma {self.gamma}, margin {self.margin}: negative", "give both at least 0")
+
+
+class Judgement(NamedTuple):
+    """What the discriminator says of pictures: features `(B, ...)` of a hidden layer, and logits `(B,)`."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class Discriminator(nn.Module):
+    """The encoder's convolutions with one logit on top; their output is the learned similarity's space.
+
+    Args:
+        data: What the pictures are like.
+        channels: Output channels of each halving convolution.
+    """
+
+    def __init__(self, data: DataSpec, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        c, h, w = coarse_shape(data, channels)
+        self.features = nn.Sequential(*conv_layers(data, channels, nn.LeakyReLU))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, 1), nn.Flatten(0))
+        for layer in [*self.features, *self.head]:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                spectral_norm(layer)
+
+    def forward(self, x: Tensor) -> Judgement:
+        """Judges pictures `(B, C, H, W)` in [0, 1]."""
+        features = self.features(x)
+        return Judgement(features, self.head(features))
+
+
+class VAEGAN(Objective):
+    """Larsen et al. 2016, arXiv 1512.09300, algorithm 1: three groups, one forward pass.
+
+    The discriminator sees data, reconstructions and pictures of prior samples. The encoder minimises KL +
+    feature reconstruction; the decoder gamma * feature reconstruction + the adversarial loss; the
+    discriminator its own classification loss. The feature reconstruction is -log N(D_l(x); D_l(x'), 1) without its
+    constant: half the squared distance, summed over the features. The decoder's adversarial loss is
+    the non-saturating -log D (Goodfellow et al. 2014), which the authors' code uses too.
+
+    Args:
+        discriminator: Judges pictures.
+        gamma: Weight of the feature reconstruction for the decoder.
+        equilibrium: See Config.
+        margin: See Config.
+    """
+
+    monitor = None  # features move with the discriminator: no metric ranks two moments of a training
+
+    def __init__(self, discriminator: Discriminator, gamma: float, equilibrium: float | None, margin: float) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self.gamma = gamma
+        self.equilibrium = equilibrium
+        self.margin = margin
+
+    def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
+        encoder = list(vae.get_submodule("encoder").parameters())
+        held = {id(p) for p in encoder}
+        return {
+            "encoder": encoder,
+            "decoder": [p for p in vae.parameters() if id(p) not in held],
+            "discriminator": list(self.discriminator.parameters()),
+        }
+
+    def forward(self, vae: VAE, batch: Batch, step: Step) -> StepOutput:
+        result = run_pass(vae, batch.x)
+        params = torch.cat([result.params, vae.decode(vae.prior.sample(len(batch.x)))])
+        judgement = self.discriminator(torch.cat([batch.x, vae.likelihood.mean(params)]))
+        real, reconstructed, _ = judgement.features.chunk(3)
+        reconstruction = 0.5 * ((real - reconstructed) / spread(real)).square().flatten(1).sum(1).mean()
+        kl = step.kl_weight * free_kl(result.kl_terms, step.free_bits)
+
+        # -log D and -log(1 - D), for data and for the two kinds of generated pictures.
+        is_real, fakes = judgement.logits.chunk(3)[0], judgement.logits.chunk(3)[1:]
+        real_loss = F.softplus(-is_real).mean()
+        fake_losses = [F.softplus(fake).mean() for fake in fakes]
+        fooling = sum((F.softplus(-fake).mean() for fake in fakes), real_loss.new_zeros(()))
+        discriminator = real_loss + fake_losses[0] + fake_losses[1]
+
+        losses = {
+            "encoder": kl + reconstruction,
+            "decoder": self.gamma * reconstruction + fooling,
+            "discriminator": discriminator,
+        }
+        for group in self.resting(real_loss, (fake_losses[0] + fake_losses[1]) / 2):
+            del losses[group]
+        extra = {"feature_reconstruction": reconstruction, "adversarial": fooling, "discriminator": discriminator}
+        return StepOutput(losses, result.metrics | {name: value.detach() for name, value in extra.items()})
+
+    def resting(self, real_loss: Tensor, fake_loss: Tensor) -> list[str]:
+        """Names the group that is ahead of its opponent and sits this step out; reads the losses from the device."""
+        if self.equilibrium is None:
+            return []
+        low, high = self.equilibrium - self.margin, self.equilibrium + self.margin
+        losses = (float(real_loss), float(fake_loss))
+        discriminator_ahead, decoder_ahead = min(losses) < low, max(losses) > high
+        if discriminator_ahead == decoder_ahead:
+            return []
+        return ["discriminator"] if discriminator_ahead else ["decoder"]
+
+
+def spread(features: Tensor) -> Tensor:
+    """Returns the standard deviation of each channel of `(B, C, H, W)`, `(1, C, 1, 1)`, as a constant."""
+    return features.detach().std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-3)
+
+
+def objective(config: Config, data: DataSpec) -> VAEGAN:
+    """Builds the objective with a discriminator for such data."""
+    discriminator = Discriminator(data, picture_channels(data, config.channels))
+    return VAEGAN(discriminator, config.gamma, config.equilibrium, config.margin)
+
+
+SPEC = ModelSpec(
+    config=Config(),
+    build=conv_vae,
+    objective=objective,
+    summary="Reconstruction in the features of a discriminator, three parts trained at once",
+    reference="Larsen et al. 2016, arXiv 1512.09300",
+)

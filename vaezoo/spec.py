@@ -1,0 +1,161 @@
+"""ModelSpec, what an entry point of a model names, and the options of its config."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from vaezoo.data.base import DataSpec
+from vaezoo.errors import VaezooError, suggest
+from vaezoo.objectives import ELBO, Objective
+from vaezoo.vae import VAE
+
+ConfigT = TypeVar("ConfigT")
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+def plain_elbo(config: object, data: DataSpec) -> ELBO:
+    """The objective of a model that names none."""
+    return ELBO()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec(Generic[ConfigT]):
+    """A model of the zoo.
+
+    Attributes:
+        config: An instance of a frozen dataclass: the options and their defaults. Its fields are
+            of type int, float, bool, str, Literal, tuple[..., ...] of these, or `... | None`.
+        build: Makes the untrained model; raises UnsupportedDataError for data it cannot take.
+        objective: Makes what training minimises; the ELBO unless said otherwise.
+        summary: One line for the list of models.
+        reference: The paper.
+    """
+
+    config: ConfigT
+    build: Callable[[ConfigT, DataSpec], VAE]
+    objective: Callable[[ConfigT, DataSpec], Objective] = plain_elbo
+    summary: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a model: its name, its type as users write it, and its default."""
+
+    name: str
+    type: str
+    default: Json
+
+
+def options_of(config: object) -> list[Option]:
+    """Lists the options of a config, in the order of their definition."""
+    return [Option(name, _type_name(hint), json_value(getattr(config, name))) for name, hint in _hints(config).items()]
+
+
+def configure(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
+    """Returns `config` with some options changed.
+
+    Args:
+        config: A frozen dataclass instance.
+        values: Option -> value, a text as a user types it (`hidden="400,200"`) or a value as JSON has it.
+
+    Raises:
+        VaezooError: If there is no such option or a value does not fit its type.
+    """
+    hints = _hints(config)
+    changes = {}
+    for name, value in values.items():
+        if name not in hints:
+            known = ", ".join(hints) or "none"
+            raise VaezooError(f"no option named '{name}'", suggest(name, hints, f"the options are: {known}"))
+        try:
+            changes[name] = _convert(value, hints[name])
+        except (ValueError, OverflowError):
+            raise VaezooError(
+                f"option '{name}' takes {_type_name(hints[name])}, not '{value}'",
+                f"its default is {name}={show_value(json_value(getattr(config, name)))}",
+            ) from None
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # a ModelSpec's config is a dataclass
+
+
+def config_json(config: object) -> dict[str, Json]:
+    """Returns all options of a config with their values, as JSON has them."""
+    return {name: json_value(getattr(config, name)) for name in _hints(config)}
+
+
+def json_value(value: object) -> Json:
+    """Returns an option's value as JSON has it: tuples become lists."""
+    if isinstance(value, tuple | list):
+        return [json_value(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"an option's value is no plain data: {value!r}")
+
+
+def show_value(value: Json) -> str:
+    """Writes an option's value as a user types it."""
+    if isinstance(value, list):
+        return ",".join(show_value(v) for v in value)
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _hints(config: object) -> dict[str, Any]:
+    types_by_name = typing.get_type_hints(type(config))
+    return {field.name: types_by_name[field.name] for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+
+
+def _convert(value: object, hint: Any) -> object:
+    """Brings a text or a JSON value to an option's type; ValueError where that is impossible."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or value == "none":
+            return None
+        return _convert(value, next(a for a in args if a is not type(None)))
+    if origin is Literal:
+        if value in args:
+            return value
+        raise ValueError
+    if origin is tuple:
+        parts = [p for p in value.split(",") if p] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            parts = [parts]
+        return tuple(_convert(p, args[0]) for p in parts)
+    if hint is bool:
+        return _to_bool(value)
+    if hint is str and isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError
+    if hint is int and (isinstance(value, str) or value == int(value)):
+        return int(value)
+    if hint is float and math.isfinite(float(value)):
+        return float(value)
+    raise ValueError
+
+
+def _to_bool(value: object) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ValueError
+
+
+def _type_name(hint: Any) -> str:
+    """Describes a type in the words of a user."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_name(a) for a in args if a is not type(None)) + " or none"
+    if origin is Literal:
+        return "one of " + ", ".join(str(a) for a in args)
+    if origin is tuple:
+        return {int: "integers", float: "numbers"}.get(args[0], "values") + " separated by commas"
+    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(hint, str(hint))

@@ -1,0 +1,76 @@
+"""What a variational autoencoder is: VAE, and the form that most of them have, GaussianVAE."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from vaezoo.data.base import DataSpec
+from vaezoo.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
+from vaezoo.likelihoods import make_likelihood
+
+
+class VAE(nn.Module, ABC):
+    """A model with an encoder q(z|x), a decoder p(x|z) and a prior p(z).
+
+    A model of your own implements `encode` and `decode`; training, evaluation and export follow.
+
+    Args:
+        data: What the model is made for.
+        latent_shape: Shape of one latent z.
+        prior: p(z); the standard normal unless given.
+
+    Attributes:
+        data: As given.
+        latent_shape: As given.
+        prior: p(z).
+        likelihood: p(x|z), the family that `data.likelihood` names.
+    """
+
+    def __init__(self, data: DataSpec, latent_shape: tuple[int, ...], prior: Prior | None = None) -> None:
+        super().__init__()
+        self.data = data
+        self.latent_shape = latent_shape
+        self.prior = StandardNormal(latent_shape) if prior is None else prior
+        self.likelihood = make_likelihood(data.likelihood)
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Posterior:
+        """Returns q(z|x) for `x` of shape `(B, *data.shape)` in [0, 1]. Draws nothing at random."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Returns the parameters of p(x|z), `(B, *data.shape)`, unbounded: logits, never probabilities."""
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Returns the mean picture for the most probable code of x, `(B, *data.shape)` in [0, 1]."""
+        return self.likelihood.mean(self.decode(self.encode(x).mode()))
+
+    def sample(self, n: int) -> Tensor:
+        """Returns the mean pictures of n latents drawn from the prior, `(n, *data.shape)` in [0, 1]."""
+        return self.likelihood.mean(self.decode(self.prior.sample(n)))
+
+
+class GaussianVAE(VAE):
+    """A diagonal Gaussian posterior and a standard normal prior over two feed-forward networks.
+
+    Args:
+        data: What the model is made for.
+        latent_dim: Number of latent dimensions.
+        encoder: Maps `(B, *data.shape)` to `(B, 2 * latent_dim)`: means, then raw log-variances.
+        decoder: Maps `(B, latent_dim)` to `(B, *data.shape)`.
+    """
+
+    def __init__(self, data: DataSpec, latent_dim: int, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__(data, (latent_dim,))
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def encode(self, x: Tensor) -> DiagonalGaussian:
+        mu, raw = self.encoder(x).chunk(2, dim=1)
+        return DiagonalGaussian.bounded(mu, raw)
+
+    def decode(self, z: Tensor) -> Tensor:
+        params: Tensor = self.decoder(z)
+        return params
