@@ -1,0 +1,43 @@
+"""Small data and models that many tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaezoo import Dataset, Run, TrainConfig, load_data, train
+from vaezoo.data.base import Split
+
+torch.set_num_threads(2)
+
+
+def shorten(data: Dataset, n: int) -> Dataset:
+    """Returns a data set with the first n examples of each part."""
+
+    def first(part: Split) -> Split:
+        return Split(part.x[:n], None if part.y is None else part.y[:n])
+
+    test = None if data.test is None else first(data.test)
+    return Dataset(spec=data.spec, train=first(data.train), valid=first(data.valid), test=test, source=data.source)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """600 real digits."""
+    return shorten(load_data("digits"), 600)
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A conv-vae trained for two short epochs."""
+    out = tmp_path_factory.mktemp("runs") / "conv"
+    return train("conv-vae", digits, config=TrainConfig(epochs=2, batch_size=50), out=out)
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,51 @@
+"""Settings and their schedules."""
+
+import pytest
+
+from vaezoo import TrainConfig
+from vaezoo.errors import VaezooError
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"epochs": 0},
+        {"steps": 0},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"clip_grad": 0.0},
+        {"free_bits": -1.0},
+        {"kl_warmup": -1},
+        {"seed": -1},
+        {"schedule": "multistep"},
+        {"milestones": (5,)},
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(bad):
+    with pytest.raises(VaezooError) as e:
+        TrainConfig(**bad)
+    assert next(iter(bad)) in e.value.message
+
+
+def test_constant_with_warm_up():
+    config = TrainConfig(lr_warmup=4)
+    assert [config.lr_factor(step, 100) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1, 1, 1]
+
+
+def test_cosine_goes_from_one_to_zero():
+    config = TrainConfig(schedule="cosine")
+    assert config.lr_factor(0, 100) == 1
+    assert config.lr_factor(50, 100) == pytest.approx(0.5)
+    assert 0 < config.lr_factor(99, 100) < 1e-3
+
+
+def test_multistep_lowers_the_rate_at_its_milestones():
+    config = TrainConfig(schedule="multistep", milestones=(10, 20), lr_gamma=0.5)
+    assert [config.lr_factor(step, 100) for step in (9, 10, 19, 20)] == [1, 0.5, 0.5, 0.25]
+
+
+def test_kl_warm_up_counts_steps():
+    config = TrainConfig(kl_warmup=10)
+    assert [config.kl_weight(step) for step in (0, 5, 10, 11)] == [0, 0.5, 1, 1]
+    assert TrainConfig().kl_weight(0) == 1

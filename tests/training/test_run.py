@@ -1,0 +1,168 @@
+"""Run folders and checkpoints: what is written comes back, what is damaged is refused."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+import vaezoo
+from vaezoo import TrainConfig
+from vaezoo.errors import InputError, StorageError, VaezooError
+from vaezoo.training.checkpoint import find_checkpoint, list_checkpoints
+from vaezoo.training.run import newest_run
+
+MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the trained run, to damage."""
+    return shutil.copytree(trained.path, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_reloads_to_the_same_model(name, digits, tmp_path):
+    run = vaezoo.train(name, digits, options={"latent_dim": 4}, config=TrainConfig(steps=3), out=tmp_path / "run")
+    again = vaezoo.load(tmp_path / "run")
+    x = digits.test.batch(slice(0, 8)).x
+    assert torch.equal(run.vae.reconstruct(x), again.vae.reconstruct(x))
+    assert again.model == name and again.options["latent_dim"] == 4 and again.data == digits.spec
+    assert again.objective.state_dict().keys() == run.objective.state_dict().keys()
+    assert not again.vae.training
+
+
+def test_a_run_holds_what_it_takes_to_repeat_it(trained, digits, tmp_path):
+    repeated = vaezoo.train(
+        trained.model, digits, options=trained.options, config=trained.training, out=tmp_path / "again"
+    )
+    for file in ("metrics.jsonl", "result.json"):
+        assert (repeated.path / file).read_bytes() == (trained.path / file).read_bytes()
+    assert repeated.checkpoint.model_sha256 == trained.checkpoint.model_sha256
+    assert trained.load_data().spec == digits.spec
+
+
+def test_the_result_is_the_bound_on_the_test_part_of_the_best_checkpoint(trained):
+    assert trained.result["split"] == "test"
+    metrics = trained.result["metrics"]
+    assert metrics["elbo"] == pytest.approx(-(metrics["reconstruction"] + metrics["kl"]), rel=1e-5)
+    kept = list_checkpoints(trained.path / "checkpoints")
+    assert trained.checkpoint.metrics["elbo"] == max(c.metrics["elbo"] for c in kept)
+
+
+def test_best_and_last_checkpoints_are_kept_and_can_be_chosen(digits, tmp_path):
+    config = TrainConfig(steps=40, eval_every=4, lr=0.02)
+    run = vaezoo.train("mlp-vae", digits, config=config, out=tmp_path / "run")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    bounds = {line["step"]: line["elbo"] for line in lines if line["split"] == "valid"}
+    kept = [c.step for c in list_checkpoints(run.path / "checkpoints")]
+    assert vaezoo.load(run.path, "last").checkpoint.step == 40
+    assert run.checkpoint.step == max(bounds, key=bounds.get)
+    assert set(kept) == {36, 40, run.checkpoint.step}
+    assert vaezoo.load(run.path, "36").checkpoint.step == 36
+
+
+def test_without_a_metric_to_rank_by_the_newest_is_the_best(digits, tmp_path):
+    run = vaezoo.train("vae-gan", digits, config=TrainConfig(steps=6, eval_every=2), out=tmp_path / "run")
+    assert run.checkpoint.step == 6
+
+
+def test_no_file_of_a_run_holds_times_or_paths_but_the_description(trained):
+    assert (trained.path / "run.json").exists()
+    for file in trained.path.rglob("*.json*"):
+        assert str(trained.path) not in file.read_text()
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_refused(copy, part):
+    for file in copy.glob(f"checkpoints/*/{part}"):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    with pytest.raises(InputError):
+        vaezoo.load(copy)
+
+
+def test_a_truncated_or_missing_file_is_refused(copy):
+    for file in copy.glob("checkpoints/*/model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match="SHA-256"):
+        vaezoo.load(copy)
+    for file in copy.glob("checkpoints/*/model.safetensors"):
+        file.unlink()
+    with pytest.raises(InputError):
+        vaezoo.load(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 99},
+        {"model": "vaezoo/no-such-vae"},
+        {"options": {"latent_dim": 3}},
+        {"options": {"nothing": 3}},
+        {"options": 5},
+        {"data": {"name": "x", "shape": [0]}},
+        {"data": {}},
+        {"training": {"epochs": "many"}},
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(copy, change):
+    described = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(described | change))
+    with pytest.raises(VaezooError):
+        vaezoo.load(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "nan", '{"schema": NaN}', "[" * 100_000, "x" * 2_000_000])
+def test_a_damaged_description_is_refused(copy, text):
+    (copy / "run.json").write_text(text)
+    with pytest.raises(InputError):
+        vaezoo.load(copy)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is no run folder"):
+        vaezoo.load(tmp_path)
+    with pytest.raises(InputError, match="is no run folder"):
+        vaezoo.load(tmp_path / "missing")
+
+
+def test_a_checkpoint_that_is_not_there_names_those_that_are(trained):
+    with pytest.raises(InputError) as e:
+        find_checkpoint(trained.path / "checkpoints", "7", "elbo")
+    assert str(trained.checkpoint.step) in e.value.hint
+
+
+def test_a_folder_in_the_way_is_left_alone(digits, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(StorageError, match="is in the way"):
+        vaezoo.train("mlp-vae", digits, config=TrainConfig(steps=1), out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"options": {"nothing": 1}},
+        {"config": TrainConfig(batch_size=9999)},
+        {"config": TrainConfig(device="nothing")},
+        {"model": "nothing"},
+    ],
+)
+def test_nothing_is_written_for_bad_input(digits, tmp_path, bad):
+    with pytest.raises(VaezooError):
+        vaezoo.train(**({"model": "mlp-vae", "data": digits, "out": tmp_path / "run"} | bad))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_are_numbered_and_the_newest_is_found(digits, inside):
+    config = TrainConfig(steps=1)
+    paths = [vaezoo.train(name, digits, config=config).path for name in ("mlp-vae", "mlp-vae", "conv-vae")]
+    assert [p.name for p in paths] == ["mlp-vae-digits-1", "mlp-vae-digits-2", "conv-vae-digits-1"]
+    for i, path in enumerate(paths):
+        os.utime(path / "run.json", ns=(i, i))
+    assert newest_run() == paths[2] and newest_run("mlp-vae") == paths[1]
+    with pytest.raises(InputError, match="no run of beta-vae"):
+        newest_run("beta-vae")

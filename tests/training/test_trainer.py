@@ -1,0 +1,211 @@
+"""The trainer: what it computes, that it repeats itself, and that nothing infinite reaches the weights."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from vaezoo import ELBO, StepOutput, TrainConfig, Trainer, create, get_model
+from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
+from vaezoo.objectives import Objective, Step
+from vaezoo.spec import configure
+from vaezoo.training.chance import derive_seed, order_of_epoch
+from vaezoo.training.trainer import draw, evaluate, pick_device
+
+MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+
+
+def build(name, digits, **options):
+    spec = get_model(name)
+    config = configure(spec.config, options)
+    torch.manual_seed(0)
+    return spec.build(config, digits.spec), spec.objective(config, digits.spec)
+
+
+def fit(digits, vae, objective=None, **settings):
+    """Trains and returns the reports."""
+    reports = []
+    settings = {"batch_size": 50, "steps": 12} | settings
+    Trainer(vae, objective or ELBO(), digits, TrainConfig(**settings), on_report=reports.append).fit()
+    return reports
+
+
+def weights(*modules):
+    return torch.cat([p.detach().flatten() for module in modules for p in module.parameters()])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_on_the_same_trainer_and_repeats_itself_exactly(name, digits):
+    results = []
+    for noise in (1, 2):
+        vae, objective = build(name, digits)
+        torch.manual_seed(noise)  # the caller's random state has no part in it
+        reports = fit(digits, vae, objective, eval_every=6)
+        results.append((weights(vae, objective), [r.metrics for r in reports]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+    assert not torch.equal(results[0][0], weights(*build(name, digits)))
+
+
+def test_training_lowers_the_negative_elbo(digits):
+    vae, _ = build("mlp-vae", digits)
+    reports = [r for r in fit(digits, vae, steps=120) if r.split == "valid"]
+    assert reports[-1].metrics["elbo"] > reports[0].metrics["elbo"] + 50
+
+
+def test_another_seed_gives_another_training(digits):
+    a, b = (build("mlp-vae", digits)[0] for _ in range(2))
+    fit(digits, a, seed=1)
+    fit(digits, b, seed=2)
+    assert not torch.equal(weights(a), weights(b))
+
+
+def test_the_callers_random_state_is_left_alone(digits):
+    vae, _ = build("mlp-vae", digits)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(digits, vae)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adamax"])
+def test_a_step_is_what_pytorch_does_by_hand(optimizer, digits):
+    config = TrainConfig(
+        optimizer=optimizer, lr=2e-3, weight_decay=0.01, clip_grad=5.0, batch_size=50, steps=3, schedule="cosine"
+    )
+    vae, objective = build("mlp-vae", digits)
+    Trainer(vae, objective, digits, config).fit()
+    ours = weights(vae)
+
+    vae, objective = build("mlp-vae", digits)
+    kinds = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adamax": "Adamax"}
+    by_hand = getattr(torch.optim, kinds[optimizer])(vae.parameters(), lr=2e-3, weight_decay=0.01, foreach=False)
+    order = order_of_epoch(0, 0, len(digits.train))
+    for step in range(3):
+        for group in by_hand.param_groups:
+            group["lr"] = 2e-3 * config.lr_factor(step, 3)
+        torch.manual_seed(derive_seed(0, "noise", step))
+        batch = draw(digits.train, order[50 * step : 50 * (step + 1)], config)
+        by_hand.zero_grad()
+        objective(vae, batch, Step.plain()).losses["vae"].backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
+        by_hand.step()
+    torch.testing.assert_close(ours, weights(vae), rtol=1e-5, atol=1e-6)
+
+
+class Poisoned(Objective):
+    """The ELBO, with a loss or a gradient that is not finite at one step."""
+
+    def __init__(self, at, kind):
+        super().__init__()
+        self.inner, self.at, self.kind = ELBO(), at, kind
+
+    def parameter_groups(self, vae):
+        return self.inner.parameter_groups(vae)
+
+    def forward(self, vae, batch, step):
+        out = self.inner(vae, batch, step)
+        if int(step.number) != self.at or not self.training:
+            return out
+        loss = out.losses["vae"]
+        zero = 0 * next(vae.parameters()).sum()
+        poison = {"nan": loss * float("nan"), "inf": loss * float("inf"), "gradient": loss + zero.abs().sqrt()}
+        return StepOutput({"vae": poison[self.kind]}, out.metrics)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adamax"])
+def test_what_is_not_finite_never_reaches_the_weights(kind, optimizer, digits):
+    vae, _ = build("mlp-vae", digits)
+    fit(digits, vae, steps=4, optimizer=optimizer)
+    before = weights(vae)
+    vae, _ = build("mlp-vae", digits)
+    with pytest.raises(DivergedError) as e:
+        fit(digits, vae, Poisoned(at=4, kind=kind), steps=9, optimizer=optimizer)
+    assert "at step 5" in e.value.message and "those of step 4" in e.value.message
+    assert torch.equal(weights(vae), before)
+
+
+def test_a_group_without_a_loss_is_not_stepped(digits):
+    vae, objective = build("vae-gan", digits, equilibrium=5.0, margin=0.1)  # the discriminator is always "ahead"
+    before = weights(vae), weights(objective)
+    fit(digits, vae, objective, steps=3)
+    assert torch.equal(weights(objective), before[1])
+    assert not torch.equal(weights(vae), before[0])
+
+
+def test_each_epoch_shows_each_example_once_in_another_order(digits):
+    n = len(digits.train)
+    first, second = order_of_epoch(0, 0, n), order_of_epoch(0, 1, n)
+    assert sorted(first.tolist()) == list(range(n)) == sorted(second.tolist())
+    assert first.tolist() != second.tolist()
+
+
+def test_dynamic_binarization_draws_bits_with_the_grey_levels_as_probabilities(digits):
+    config = TrainConfig(binarize="dynamic")
+    index = torch.arange(100)
+    torch.manual_seed(0)
+    draws = torch.stack([draw(digits.train, index, config).x for _ in range(200)])
+    assert set(draws.unique().tolist()) == {0.0, 1.0}
+    assert float((draws.mean(0) - digits.train.batch(index).x).abs().max()) < 0.25
+
+
+def test_evaluation_samples_z_repeats_itself_and_weighs_examples_equally(digits):
+    vae, objective = build("mlp-vae", digits)
+    vae.train()
+    results = [evaluate(vae, objective, digits.valid, TrainConfig(batch_size=size)) for size in (64, 64, 7)]
+    assert results[0] == results[1]
+    assert results[0]["kl"] == pytest.approx(results[2]["kl"], rel=1e-4)  # exact, whatever the batches
+    assert results[0]["reconstruction"] != results[2]["reconstruction"]  # z is drawn anew, not its mean taken
+    assert vae.training
+
+
+def test_reports_tell_progress(digits):
+    vae, _ = build("mlp-vae", digits)
+    reports = fit(digits, vae, steps=24, eval_every=10)
+    assert [(r.split, r.step) for r in reports] == [
+        (split, step) for step in (10, 20, 24) for split in ("train", "valid")
+    ]
+    last = reports[-1]
+    assert last.epoch == last.epochs == 2 and last.seconds_left == 0 and last.images_per_second > 0
+
+
+def test_kl_warm_up_changes_the_training(digits):
+    a, b = (build("mlp-vae", digits)[0] for _ in range(2))
+    fit(digits, a)
+    fit(digits, b, kl_warmup=100)
+    assert not torch.equal(weights(a), weights(b))
+
+
+def test_what_does_not_fit_is_refused_before_training(digits):
+    vae, objective = build("mlp-vae", digits)
+    with pytest.raises(VaezooError, match="batch size 601 is larger"):
+        Trainer(vae, objective, digits, TrainConfig(batch_size=601))
+    other = create("mlp-vae", dataclasses.replace(digits.spec, shape=(9,)))
+    with pytest.raises(UnsupportedDataError):
+        Trainer(other, objective, digits, TrainConfig())
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps:3", "xpu", ""])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(VaezooError) as e:
+        pick_device(name)
+    assert "auto" in e.value.hint
+
+
+def test_auto_takes_a_device_that_is_there():
+    assert torch.zeros(1, device=pick_device("auto")).sum() == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", MODELS)
+def test_training_on_cuda_follows_the_cpu(name, digits):
+    metrics = {}
+    for device in ("cpu", "cuda"):
+        vae, objective = build(name, digits)
+        metrics[device] = evaluate(
+            vae.to(device), objective.to(device), digits.valid.to(torch.device(device)), TrainConfig()
+        )
+        fit(digits, vae, objective, device=device)
+    assert metrics["cuda"]["kl"] == pytest.approx(metrics["cpu"]["kl"], rel=1e-3)

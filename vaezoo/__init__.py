@@ -1,0 +1,88 @@
+"""vaezoo: variational autoencoders that are found, trained, checked and exported by the same few calls.
+
+The public names are loaded when they are first used: `import vaezoo` does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vaezoo.data.arrays import from_arrays
+    from vaezoo.data.base import Batch, Dataset, DataSpec, Split
+    from vaezoo.data.load import load_data
+    from vaezoo.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
+    from vaezoo.errors import UnsupportedDataError, VaezooError
+    from vaezoo.export.folder import Exported, export_onnx
+    from vaezoo.likelihoods import Likelihood
+    from vaezoo.objectives import ELBO, Objective, Step, StepOutput
+    from vaezoo.registry import Registration, create, get_model, list_models
+    from vaezoo.spec import ModelSpec
+    from vaezoo.training.config import TrainConfig
+    from vaezoo.training.run import Run, load, train
+    from vaezoo.training.trainer import Report, Trainer
+    from vaezoo.vae import VAE, GaussianVAE
+
+__all__ = [
+    "ELBO",
+    "VAE",
+    "Batch",
+    "DataSpec",
+    "Dataset",
+    "DiagonalGaussian",
+    "Exported",
+    "GaussianVAE",
+    "Likelihood",
+    "ModelSpec",
+    "Objective",
+    "Posterior",
+    "Prior",
+    "Registration",
+    "Report",
+    "Run",
+    "Split",
+    "StandardNormal",
+    "Step",
+    "StepOutput",
+    "TrainConfig",
+    "Trainer",
+    "UnsupportedDataError",
+    "VaezooError",
+    "create",
+    "export_onnx",
+    "from_arrays",
+    "get_model",
+    "list_models",
+    "load",
+    "load_data",
+    "train",
+]
+
+_HOME = {
+    "vaezoo.data.arrays": ("from_arrays",),
+    "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split"),
+    "vaezoo.data.load": ("load_data",),
+    "vaezoo.distributions": ("DiagonalGaussian", "Posterior", "Prior", "StandardNormal"),
+    "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
+    "vaezoo.export.folder": ("Exported", "export_onnx"),
+    "vaezoo.likelihoods": ("Likelihood",),
+    "vaezoo.objectives": ("ELBO", "Objective", "Step", "StepOutput"),
+    "vaezoo.registry": ("Registration", "create", "get_model", "list_models"),
+    "vaezoo.spec": ("ModelSpec",),
+    "vaezoo.training.config": ("TrainConfig",),
+    "vaezoo.training.run": ("Run", "load", "train"),
+    "vaezoo.training.trainer": ("Report", "Trainer"),
+    "vaezoo.vae": ("VAE", "GaussianVAE"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'vaezoo' has no attribute '{name}'")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

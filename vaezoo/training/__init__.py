@@ -1,0 +1,1 @@
+"""Training: one Trainer for all models, its settings, checkpoints and run folders."""
