@@ -1,0 +1,212 @@
+"""The conformance suite: every built-in passes, and each check alone catches the fault it is for."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from vaezoo import ELBO, VAE, DiagonalGaussian, ModelSpec, StepOutput, UnsupportedDataError
+from vaezoo.testing import CHECKS, parametrize_with_checks, run_checks
+
+
+@parametrize_with_checks(["mlp-vae", "conv-vae", "beta-vae", "vae-gan"])
+def test_every_built_in_conforms(spec, check):
+    check(spec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    latent_dim: int = 4
+    sizes: tuple[int, ...] = (8,)
+
+
+class Sound(VAE):
+    """A model without faults, which the others spoil."""
+
+    def __init__(self, config, data):
+        super().__init__(data, (config.latent_dim,))
+        self.encoder = nn.Linear(data.dims, 2 * config.latent_dim)
+        self.decoder = nn.Linear(config.latent_dim, data.dims)
+
+    def encode(self, x):
+        return DiagonalGaussian.bounded(*self.encoder(x.flatten(1)).chunk(2, dim=1))
+
+    def decode(self, z):
+        return self.decoder(z).unflatten(1, self.data.shape)
+
+
+class ScalarDensity(NamedTuple):
+    mu: torch.Tensor
+    logvar: torch.Tensor
+
+    def rsample(self):
+        return DiagonalGaussian(*self).rsample()
+
+    def log_prob(self, z):
+        return DiagonalGaussian(*self).log_prob(z).sum()
+
+    def mode(self):
+        return self.mu
+
+
+class WrongShape(Sound):
+    def encode(self, x):
+        return ScalarDensity(*super().encode(x))
+
+
+class BatchDependent(Sound):
+    def decode(self, z):
+        return super().decode(z - z.mean(0, keepdim=True))
+
+
+class Allocating(Sound):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.scale = nn.Parameter(torch.ones(1, device="cpu"))
+
+    def decode(self, z):
+        return super().decode(z * self.scale.to(z.device))
+
+
+class Forgetful(Sound):
+    """Keeps a part of its state where state_dict does not see it."""
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.register_buffer("shift", torch.rand(config.latent_dim), persistent=False)
+
+    def decode(self, z):
+        return super().decode(z + self.shift)
+
+
+class Chancy(Sound):
+    """Draws from a generator that no seed reaches."""
+
+    generator = torch.Generator().manual_seed(7)
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        if self.encoder.weight.device.type != "meta":
+            nn.init.normal_(self.encoder.weight, std=0.05, generator=self.generator)
+
+
+class FixedBatch(Sound):
+    """Hard-codes the batch it was first exported with; in Python it works with any."""
+
+    def decode(self, z):
+        if torch.compiler.is_exporting():
+            return self.decoder(z).reshape(2, -1)
+        return super().decode(z)
+
+
+class RandomDecoder(Sound):
+    def decode(self, z):
+        if torch.compiler.is_exporting():
+            z = z + torch.randn_like(z)
+        return super().decode(z)
+
+
+class Picky(Sound):
+    """Fails in its own way on pictures that it cannot take."""
+
+    def __init__(self, config, data):
+        if data.shape[-1] > 250:
+            raise RuntimeError("too large")
+        super().__init__(config, data)
+
+
+class Overlapping(ELBO):
+    def parameter_groups(self, vae):
+        parameters = list(vae.parameters())
+        return {"vae": parameters, "again": parameters[:1]}
+
+    def forward(self, vae, batch, step):
+        out = super().forward(vae, batch, step)
+        return StepOutput(out.losses | {"again": out.losses["vae"]}, out.metrics)
+
+
+class Incomplete(ELBO):
+    def parameter_groups(self, vae):
+        return {"vae": list(vae.parameters())[1:]}
+
+
+class Detached(ELBO):
+    """Its second loss does not depend on its group at first."""
+
+    def parameter_groups(self, vae):
+        return {"encoder": list(vae.encoder.parameters()), "decoder": list(vae.decoder.parameters())}
+
+    def forward(self, vae, batch, step):
+        out = super().forward(vae, batch, step)
+        # Multiplying by a zero keeps the graph, so that only the gradient tells.
+        return StepOutput({"encoder": out.losses["vae"], "decoder": out.losses["vae"] * (step.number > 0)}, out.metrics)
+
+
+class Attached(ELBO):
+    def forward(self, vae, batch, step):
+        out = super().forward(vae, batch, step)
+        return StepOutput(out.losses, out.metrics | {"loss": out.losses["vae"]})
+
+
+class Ascending(ELBO):
+    def forward(self, vae, batch, step):
+        out = super().forward(vae, batch, step)
+        # The value of one loss, the gradient of its negative.
+        loss = 2 * out.losses["vae"].detach() - out.losses["vae"]
+        return StepOutput({"vae": loss}, out.metrics)
+
+
+def spec(model=Sound, objective=ELBO, config=None):
+    return ModelSpec(
+        config=config or Config(),
+        build=model,
+        objective=lambda config, data: objective(),
+        summary="a test's model",
+        reference="none",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig:
+    latent_dim: int = 4
+    sizes: tuple[int, ...] = dataclasses.field(default_factory=lambda: [8])  # a list where a tuple is promised
+
+
+@pytest.mark.parametrize(
+    ("faulty", "check", "says"),
+    [
+        (spec(WrongShape), "shapes", "log_prob"),
+        (spec(objective=Overlapping), "groups", "in more than one group: encoder.weight"),
+        (spec(objective=Incomplete), "groups", "in no group: encoder.weight"),
+        (spec(objective=Detached), "losses", "does not depend"),
+        (spec(objective=Attached), "metrics", "no detached scalar"),
+        (spec(objective=Ascending), "learning", "the loss went from"),
+        (spec(BatchDependent), "independence", "changes by"),
+        (spec(Allocating), "meta", "scale"),
+        (spec(Forgetful), "state", "state_dict"),
+        (spec(config=ListConfig()), "state", "comes back from JSON"),
+        (spec(Chancy), "seed", "from the same seed"),
+        (spec(FixedBatch), "onnx", "batch"),
+        (spec(RandomDecoder), "onnx", "x_mean"),
+        (spec(Picky), "unsupported", "RuntimeError: too large"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_fault_is_caught_by_its_check_alone(faulty, check, says):
+    failures = {r.name: r.failure for r in run_checks(faulty) if r.failure is not None}
+    assert list(failures) == [check], failures
+    assert says in failures[check]
+
+
+def test_the_sound_model_passes():
+    assert [r.failure for r in run_checks(spec())] == [None] * len(CHECKS)
+
+
+def test_a_model_that_takes_nothing_is_told_so():
+    def refuse(config, data):
+        raise UnsupportedDataError("no", "never")
+
+    assert "takes none of the shapes" in str(next(run_checks(spec(refuse))).failure)

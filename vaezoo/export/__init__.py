@@ -1,0 +1,1 @@
+"""Export: ONNX graphs of encoder and decoder, compared with the model they came from."""
