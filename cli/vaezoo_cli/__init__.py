@@ -1,0 +1,1 @@
+"""The command `vaezoo`: click reads, rich draws, the library works."""

@@ -1,0 +1,36 @@
+"""vaezoo check MODEL"""
+
+from __future__ import annotations
+
+import click
+
+from vaezoo.errors import PluginError
+from vaezoo_cli.options import json_option, print_json
+
+
+@click.command()
+@click.argument("model")
+@json_option
+def check(model: str, as_json: bool) -> None:
+    """Run the conformance suite on an installed model.
+
+    The suite is what a plugin's author runs in a test: shapes, gradients, determinism, state, ONNX parity.
+    """
+    from vaezoo import get_model
+    from vaezoo.testing import run_checks
+
+    results = []
+    for result in run_checks(get_model(model)):
+        results.append(result)
+        if not as_json:
+            from vaezoo_cli.draw import draw_check
+
+            draw_check(result)
+    if as_json:
+        print_json([{"check": r.name, "passed": r.failure is None, "failure": r.failure} for r in results])
+    failed = [r.name for r in results if r.failure is not None]
+    if failed:
+        raise PluginError(
+            f"model '{model}' fails {len(failed)} of {len(results)} checks: {', '.join(failed)}",
+            "mend the model; vaezoo.testing says what each check demands",
+        )

@@ -1,0 +1,33 @@
+"""vaezoo list"""
+
+from __future__ import annotations
+
+import click
+
+from vaezoo_cli.options import json_option, print_json
+
+
+@click.command("list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """List the models, built in and installed by plugins, and the data sets."""
+    from vaezoo import list_models
+    from vaezoo.data.load import DATASETS
+    from vaezoo.errors import PluginError
+
+    models = []
+    for registration in list_models():
+        row = {"name": registration.name, "distribution": registration.distribution, "version": registration.version}
+        try:
+            spec = registration.load()
+            row |= {"summary": spec.summary, "reference": spec.reference}
+        except PluginError as e:
+            row |= {"error": e.message, "hint": e.hint}
+        models.append(row)
+    if as_json:
+        print_json({"models": models, "data": dict(DATASETS)})
+        return
+    from vaezoo_cli.draw import draw_datasets, draw_models
+
+    draw_models(models)
+    draw_datasets(DATASETS)

@@ -1,0 +1,91 @@
+"""vaezoo train MODEL"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vaezoo_cli.options import data_options, json_option, parse_options, print_json
+
+if TYPE_CHECKING:
+    from vaezoo import Run
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("model")
+@data_options("digits")
+@click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="A model's option; see 'vaezoo show MODEL'.")
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="The run folder  [default: runs/MODEL-DATA-N]")
+@click.option("--likelihood", metavar="NAME", help="bernoulli, continuous-bernoulli, gaussian[:SIGMA|learned|optimal]")
+@click.option("--epochs", default=20, help="Passes over the training part.")
+@click.option("--steps", type=int, help="Optimizer steps, instead of epochs.")
+@click.option("--batch-size", default=128, help="Examples a step.")
+@click.option("--optimizer", default="adam", metavar="NAME", help="adam, adamw, rmsprop or adamax.")
+@click.option("--lr", default=1e-3, help="Learning rate.")
+@click.option("--weight-decay", default=0.0)
+@click.option(
+    "--schedule", default="constant", metavar="NAME", help="Of the learning rate: constant, cosine, multistep."
+)
+@click.option("--milestones", default="", metavar="STEPS", help="Where multistep lowers the rate, e.g. 2000,3000.")
+@click.option("--lr-gamma", default=0.1, help="What multistep multiplies the rate by.")
+@click.option("--lr-warmup", default=0, metavar="STEPS", help="Steps until the learning rate is reached.")
+@click.option("--kl-warmup", default=0, metavar="STEPS", help="Steps until the KL counts in full.")
+@click.option("--free-bits", default=0.0, metavar="NATS", help="KL of each latent dimension that costs nothing.")
+@click.option("--clip-grad", type=float, metavar="NORM", help="Largest gradient norm.")
+@click.option("--binarize", default="none", metavar="HOW", help="none, or dynamic: draw each pixel anew in each step.")
+@click.option("--eval-every", type=int, metavar="STEPS", help="Evaluate and save this often  [default: each epoch]")
+@click.option("--seed", default=0, help="Determines weights, order, noise and binarization.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@json_option
+def train(
+    model: str,
+    data: str,
+    data_dir: str | None,
+    size: int | None,
+    options: tuple[str, ...],
+    out: str | None,
+    likelihood: str | None,
+    as_json: bool,
+    **settings: object,
+) -> None:
+    """Train a model.
+
+    Losses are in nats: summed over the pixels and latent dimensions of an image, averaged over images.
+    """
+    import vaezoo
+    from vaezoo.registry import find_model
+    from vaezoo.spec import configure
+    from vaezoo_cli.draw import TrainingView
+
+    config = configure(vaezoo.TrainConfig(), settings)
+    find_model(model)  # a misspelt model is told before the data are loaded
+    dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood)
+    with TrainingView() as view:
+        run = vaezoo.train(
+            model,
+            dataset,
+            options=parse_options(options),
+            config=config,
+            out=out,
+            on_start=view.start,
+            on_report=view.report,
+        )
+    if as_json:
+        print_json(summary(run))
+    else:
+        view.finish(run)
+
+
+def summary(run: Run) -> dict[str, object]:
+    """Returns a finished run as JSON has it."""
+    return {
+        "run": str(run.path),
+        "model": run.model,
+        "options": dict(run.options),
+        "data": asdict(run.data),
+        "checkpoint": str(Path(run.checkpoint.path)),
+        "result": dict(run.result),
+    }

@@ -1,0 +1,173 @@
+"""Everything that is drawn on the terminal. Data goes to stdout, progress and notes to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from vaezoo import Exported, Report, Run, Trainer
+    from vaezoo.testing import CheckResult
+
+PIPE_WIDTH = 200  # columns, where nobody says how wide the page is: lines that a script can search
+
+
+class Page(Console):
+    """A console that takes a closed pipe (`vaezoo list | head`) for a reader who has seen enough."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise BrokenPipeError
+
+
+OUT = Page(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+ERR = Console(stderr=True, highlight=False)
+
+
+def table(*columns: str) -> Table:
+    """Returns an empty table in the one style."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def draw_models(models: Iterable[Mapping[str, str]]) -> None:
+    """Draws the list of models; a broken one says why."""
+    made = table("model", "from", "what it is", "reference")
+    for row in models:
+        source = f"{row['distribution']} {row['version']}"
+        if "error" in row:
+            made.add_row(escape(row["name"]), escape(source), f"[red]{escape(row['error'])}[/]", escape(row["hint"]))
+        else:
+            made.add_row(f"[cyan]{row['name']}[/]", escape(source), escape(row["summary"]), escape(row["reference"]))
+    OUT.print(made)
+
+
+def draw_datasets(datasets: Mapping[str, str]) -> None:
+    """Draws the list of data sets."""
+    made = table("data", "what it is")
+    for name, description in datasets.items():
+        made.add_row(f"[cyan]{name}[/]", escape(description))
+    made.add_row("PATH", "an image folder, or arrays in a .npz or .npy file")
+    OUT.print()
+    OUT.print(made)
+
+
+def draw_model(described: Mapping[str, object]) -> None:
+    """Draws what `vaezoo show` tells."""
+    OUT.print(f"[bold cyan]{described['name']}[/]  {described['distribution']} {described['version']}")
+    OUT.print(escape(f"{described['summary']}\n{described['reference']}\n"))
+    options = table("option", "default", "takes")
+    for option in described["options"]:  # type: ignore[attr-defined]
+        from vaezoo.spec import show_value
+
+        options.add_row(option["name"], show_value(option["default"]) or '""', option["type"])
+    OUT.print(options)
+    inputs = table("input", "parameters")
+    for row in described["inputs"]:  # type: ignore[attr-defined]
+        parts = row["parameters"]
+        total = sum(parts.values()) if parts else 0
+        shown = f"{total:,} = " + " + ".join(f"{n} {c:,}" for n, c in parts.items()) if parts else "not supported"
+        inputs.add_row(show_shape(row["shape"]), shown)
+    OUT.print()
+    OUT.print(inputs)
+
+
+def show_shape(shape: Iterable[int]) -> str:
+    """Writes a shape as 1x28x28."""
+    return "x".join(str(n) for n in shape)
+
+
+class TrainingView:
+    """Shows a training while it runs: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"))
+        self.bar = Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True)
+        self.task = self.bar.add_task("starting", note="")
+
+    def __enter__(self) -> TrainingView:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def start(self, trainer: Trainer, path: Path) -> None:
+        """Says what is about to be trained."""
+        n = sum(p.numel() for p in trainer.vae.parameters())
+        data = trainer.vae.data
+        self.line(
+            f"{escape(data.name)} {show_shape(data.shape)}: {len(trainer.train_part):,} to train, "
+            f"{len(trainer.valid_part):,} to validate; {data.likelihood}; {n:,} parameters; "
+            f"{trainer.steps:,} steps on {trainer.device}"
+        )
+        self.line(f"run folder {escape(str(path))}; nats per image, validation part")
+
+    def report(self, report: Report) -> None:
+        """Shows one report."""
+        left = f"{int(report.seconds_left) // 60}:{int(report.seconds_left) % 60:02d} left"
+        bound = f"-ELBO {-report.metrics['elbo']:.2f}"
+        self.bar.update(
+            self.task,
+            total=report.steps,
+            completed=report.step,
+            description=f"epoch {report.epoch:.1f} of {report.epochs:g}",
+            note=f"{bound}  {report.images_per_second:,.0f} images/s  {left}",
+        )
+        if report.split == "valid":
+            m = report.metrics
+            self.line(
+                f"epoch {report.epoch:6.2f}  {bound} = reconstruction {m['reconstruction']:.2f} + KL {m['kl']:.2f}  "
+                f"{report.images_per_second:,.0f} images/s  {left}"
+            )
+
+    def line(self, text: str) -> None:
+        """Writes a line that stays, above the bar."""
+        self.bar.console.print(text, soft_wrap=True)
+
+    def finish(self, run: Run) -> None:
+        """Says how it ended, what was written, and what to type next."""
+        split, metrics = run.result["split"], run.result["metrics"]
+        assert isinstance(metrics, dict)
+        OUT.print(
+            f"[bold]{split} -ELBO {-metrics['elbo']:.2f}[/] nats per image = reconstruction "
+            f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
+            f"(z sampled; checkpoint of step {run.checkpoint.step})"
+        )
+        OUT.print(
+            f"\nwritten  {escape(str(run.path))}/\nnext     vaezoo sample {escape(str(run.path))}", soft_wrap=True
+        )
+        for command in ("reconstruct", "export --onnx"):
+            verb, _, flag = command.partition(" ")
+            OUT.print(f"         vaezoo {verb} {escape(str(run.path))} {flag}".rstrip(), soft_wrap=True)
+
+
+def draw_export(exported: Exported) -> None:
+    """Draws what was exported and how close it is to the model."""
+    from vaezoo.export.parity import BATCHES
+
+    for part, graph in exported.graphs.items():
+        size = f"{len(graph.data) / 1e6:.1f} MB"
+        OUT.print(f"[cyan]{part}.onnx[/]  {size}  {graph.input} -> {', '.join(graph.outputs)}")
+    batches = ", ".join(str(n) for n in BATCHES)
+    worst = ", ".join(f"{row.output} {row.max_abs:.1e}" for row in exported.parity)
+    OUT.print(f"equal to the model within {worst} ({exported.runtime}, CPU, float32, batches {batches})")
+    OUT.print(f"\nwritten  {escape(str(exported.path))}/", soft_wrap=True)
+
+
+def draw_check(result: CheckResult) -> None:
+    """Draws one check of the conformance suite."""
+    mark = "[green]ok[/]  " if result.failure is None else "[red]FAIL[/]"
+    OUT.print(f"{mark}  {result.name}: {result.demand}", soft_wrap=True)
+    if result.failure is not None:
+        OUT.print(f"      {escape(result.failure)}", soft_wrap=True)

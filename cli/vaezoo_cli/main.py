@@ -1,0 +1,82 @@
+"""The entry point: the group of commands, and the one place where errors become two lines and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from vaezoo.errors import StorageError, VaezooError
+from vaezoo_cli.commands.check import check
+from vaezoo_cli.commands.export import export
+from vaezoo_cli.commands.list import list_command
+from vaezoo_cli.commands.new_plugin import new_plugin
+from vaezoo_cli.commands.pictures import reconstruct, sample
+from vaezoo_cli.commands.show import show
+from vaezoo_cli.commands.train import train
+
+DEFECT = 1
+INTERRUPTED = 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 2 usage or configuration, 3 bad input file or plugin, 4 training diverged, "
+    "5 input/output, 130 interrupted, 1 a defect of vaezoo or of a plugin.",
+)
+@click.version_option(version("vaezoo"), prog_name="vaezoo")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def vaezoo(debug: bool) -> None:
+    """Variational autoencoders: list, train, sample, export to ONNX."""
+
+
+for command in (list_command, show, train, sample, reconstruct, export, new_plugin, check):
+    vaezoo.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and leaves with the documented exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    # --debug is taken wherever it stands: who needs it has just typed the rest.
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        code = vaezoo.main(arguments, prog_name="vaezoo", standalone_mode=False)
+    except BaseException as e:
+        if debug and not isinstance(e, SystemExit):
+            traceback.print_exc()
+        code = report(e)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def report(error: BaseException) -> int:
+    """Writes an error in two lines on stderr and returns its exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else DEFECT
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return tell("interrupted", "the checkpoints of a training are whole up to its last evaluation", INTERRUPTED)
+    if isinstance(error, VaezooError):
+        return tell(error.message, error.hint, error.exit_code)
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "vaezoo"
+        return tell(error.format_message().rstrip("."), f"'{command} --help' shows what it takes", error.exit_code)
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return tell(what, "check the path, the permissions and the disk's space", StorageError.exit_code)
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return tell(f"unexpected {reason}", "repeat with --debug and report what it prints", DEFECT)
+
+
+def tell(message: str, hint: str, code: int) -> int:
+    """Writes the two lines of an error."""
+    one_line = " ".join(message.split())
+    click.echo(f"vaezoo: error: {one_line}\nhint: {' '.join(hint.split())}", err=True)
+    return code

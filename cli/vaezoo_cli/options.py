@@ -1,0 +1,74 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vaezoo.errors import VaezooError
+
+if TYPE_CHECKING:
+    from vaezoo import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the data as JSON on stdout.")
+checkpoint_option = click.option(
+    "--checkpoint", default="best", show_default=True, help="best (on the validation part), last, or a step."
+)
+
+
+def data_options(default: str | None) -> Callable[[F], F]:
+    """Adds --data, --data-dir and --size."""
+
+    def add(f: F) -> F:
+        what = "Data set: digits, shapes, mnist ... (see 'vaezoo list'), an image folder, or a .npz or .npy file."
+        options = (
+            click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
+            click.option("--data-dir", type=click.Path(), help="Where torchvision's data sets lie or are put."),
+            click.option("--size", type=int, metavar="PIXELS", help="Bring pictures to this height and width."),
+        )
+        for option in reversed(options):
+            f = option(f)
+        return f
+
+    return add
+
+
+def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
+    """Splits `name=value` texts.
+
+    Raises:
+        VaezooError: If a text has another form.
+    """
+    for text in texts:
+        if "=" not in text:
+            raise VaezooError(f"option '{text}' is not of the form name=value", f"write -o {text}=VALUE")
+    pairs = (text.split("=", 1) for text in texts)
+    return {name.strip().replace("-", "_"): value.strip() for name, value in pairs}
+
+
+def open_run(name: str | None, checkpoint: str) -> Run:
+    """Loads the run that a user means: a folder, the newest run of a model, or without a name the newest of all."""
+    from vaezoo import list_models
+    from vaezoo.errors import InputError, suggest
+    from vaezoo.training.run import load, newest_run
+
+    if name is None:
+        return load(newest_run(), checkpoint)
+    models = [n for r in list_models() for n in (r.name, r.full_name)]
+    if name in models and not (Path(name) / "run.json").exists():
+        return load(newest_run(name), checkpoint)
+    if Path(name).exists():
+        return load(name, checkpoint)
+    hint = suggest(name, models, "give a run folder, or a model's name for its newest run")
+    raise InputError(f"there is no run '{name}'", hint)
+
+
+def print_json(value: object) -> None:
+    """Writes data on stdout."""
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,185 @@
+"""Bad input: two lines on stderr, the documented exit code, no traceback, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from vaezoo_cli.main import main
+
+
+@pytest.fixture
+def fails(capsys, inside):
+    """Returns a function that runs a command line that has to fail: its error line."""
+
+    def fails(code, *arguments, leaves=()):
+        with pytest.raises(SystemExit) as e:
+            main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        lines = [line for line in captured.err.splitlines() if not line.startswith("vaezoo: warning")]
+        assert e.value.code == code, captured.err
+        assert len(lines) == 2, captured.err
+        assert lines[0].startswith("vaezoo: error: ") and lines[1].startswith("hint: ")
+        assert "Traceback" not in captured.err
+        assert sorted(p.name for p in inside.iterdir()) == sorted(leaves)
+        return lines[0].removeprefix("vaezoo: error: "), lines[1].removeprefix("hint: ")
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "error", "hint"),
+    [
+        (2, ["train", "beta_vae"], "no model named 'beta_vae'", "did you mean 'beta-vae'?"),
+        (2, ["train", "mlp-vae", "-o", "hiden=3"], "no option named 'hiden'", "did you mean 'hidden'?"),
+        (2, ["train", "mlp-vae", "-o", "latent_dim=x"], "takes an integer, not 'x'", "latent_dim=20"),
+        (2, ["train", "mlp-vae", "-o", "latent_dim"], "not of the form name=value", "-o latent_dim=VALUE"),
+        (2, ["train", "mlp-vae", "-o", "latent_dim=0"], "'latent_dim' holds 0", "at least 1"),
+        (2, ["train", "mlp-vae", "--data", "digit"], "no data set named 'digit'", "did you mean 'digits'?"),
+        (3, ["train", "mlp-vae", "--data", "no/such/folder"], "no/such/folder", ""),
+        (3, ["train", "mlp-vae", "--data", "nothing.npz"], "nothing.npz", ""),
+        (3, ["train", "mlp-vae", "--data", "mnist", "--data-dir", "empty"], "empty", "--data-dir"),
+        (2, ["train", "mlp-vae", "--device", "gpu"], "no device 'gpu'", "auto"),
+        (2, ["train", "mlp-vae", "--likelihood", "bernouli"], "no likelihood named", "did you mean 'bernoulli'?"),
+        (2, ["train", "mlp-vae", "--optimizer", "sgd"], "'optimizer' takes one of adam", ""),
+        (2, ["train", "mlp-vae", "--epochs", "0"], "epochs is 0", "at least 1"),
+        (2, ["train", "mlp-vae", "--epochs", "many"], "not a valid integer", "--help"),
+        (2, ["train", "mlp-vae", "--batch-size", "100000"], "batch size 100000 is larger", "at most 9000"),
+        (2, ["train", "mlp-vae", "--milestones", "a"], "'milestones' takes integers", ""),
+        (2, ["train"], "Missing argument", "vaezoo train --help"),
+        (2, ["trian"], "No such command 'trian'", "vaezoo --help"),
+        (2, ["train", "mlp-vae", "--no-such"], "No such option", "vaezoo train --help"),
+        (3, ["sample"], "no run in runs/", "vaezoo train conv-vae"),
+        (3, ["sample", "mlp-vae"], "no run of mlp-vae", "vaezoo train mlp-vae"),
+        (3, ["sample", "mlp_vae"], "there is no run 'mlp_vae'", "did you mean 'mlp-vae'?"),
+        (2, ["export"], "no format", "--onnx"),
+        (3, ["export", ".", "--onnx"], "is no run folder", "vaezoo train"),
+        (2, ["show", "nothing"], "no model named", "vaezoo list"),
+        (2, ["check", "nothing"], "no model named", "vaezoo list"),
+        (2, ["new-plugin", "My VAE"], "'My VAE' is no model name", "my-vae"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_bad_input_is_two_lines_and_a_code(fails, code, arguments, error, hint):
+    said = fails(code, *arguments)
+    assert error in said[0] and hint in said[1]
+
+
+def test_a_model_that_cannot_take_the_data_says_what_can(fails):
+    np.save("v.npy", np.zeros((40, 9), np.float32))
+    error, hint = fails(2, "train", "conv-vae", "--data", "v.npy", "--batch-size", 8, leaves=["v.npy"])
+    assert "(9,)" in error and "mlp-vae" in hint
+
+
+@pytest.mark.parametrize(
+    "array", [np.full((20, 4), 7.0), np.full((20, 4), np.nan), np.zeros(20), np.array([[{}]] * 20)], ids=range(4)
+)
+def test_arrays_that_cannot_be_used_are_refused(fails, array):
+    np.save("a.npy", array, allow_pickle=True)
+    fails(3, "train", "mlp-vae", "--data", "a.npy", leaves=["a.npy"])
+
+
+def test_an_empty_folder_and_damaged_pictures_are_refused(fails, inside):
+    (inside / "pictures").mkdir()
+    fails(3, "train", "mlp-vae", "--data", "pictures", leaves=["pictures"])
+    Image.new("L", (16, 16)).save("pictures/good.png")
+    data = Path("pictures/good.png").read_bytes()
+    Path("pictures/bad.png").write_bytes(data[: len(data) // 2])
+    error, _ = fails(3, "train", "mlp-vae", "--data", "pictures", leaves=["pictures"])
+    assert "bad.png" in error
+
+
+def test_pictures_of_other_sizes_than_the_run_are_refused(fails, trained, inside):
+    (inside / "pictures").mkdir()
+    for i in range(4):
+        Image.new("L", (16, 16), i).save(f"pictures/{i}.png")
+    error, hint = fails(2, "reconstruct", trained.path, "--data", "pictures", leaves=["pictures"])
+    assert "(1, 28, 28)" in error and "--size" in hint
+
+
+def test_a_folder_in_the_way_is_an_input_output_error(fails, inside):
+    (inside / "mine").mkdir()
+    (inside / "mine" / "file").write_text("")
+    fails(5, "train", "mlp-vae", "--out", "mine", leaves=["mine"])
+    fails(5, "new-plugin", "my-vae", "--out", "mine", leaves=["mine"])
+
+
+def test_a_vector_run_cannot_be_drawn(fails, inside, tmp_path_factory):
+    from vaezoo import TrainConfig, from_arrays, train
+
+    data = from_arrays(np.random.default_rng(0).random((40, 9), np.float32))
+    run = train("mlp-vae", data, config=TrainConfig(steps=1, batch_size=8), out=tmp_path_factory.mktemp("v") / "run")
+    error, _ = fails(2, "sample", run.path)
+    assert "(9,)" in error
+    error, _ = fails(2, "reconstruct", run.path)
+    assert "(9,)" in error
+
+
+def writing(run):
+    """The commands that write to --out."""
+    return ["train", "mlp-vae", "--steps", "1"], ["sample", run.path], ["export", run.path, "--onnx"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_write_permission(fails, trained, inside):
+    (inside / "locked").mkdir(mode=0o500)
+    for arguments in writing(trained):
+        error, _ = fails(5, *arguments, "--out", "locked/new", leaves=["locked"])
+        assert "Permission denied" in error
+
+
+def test_writing_where_nothing_can_be_written(fails, trained):
+    # For root, too: /proc takes no folders.
+    for arguments in writing(trained):
+        error, hint = fails(5, *arguments, "--out", "/proc/vaezoo/new")
+        assert "/proc/vaezoo" in error and "permissions" in hint
+
+
+def test_divergence_is_code_4_and_keeps_the_checkpoint_before(fails, capsys, inside):
+    with pytest.raises(SystemExit) as e:
+        main(["train", "mlp-vae", "--lr", "1e30", "--steps", "60", "--out", "r"])
+    err = capsys.readouterr().err.splitlines()
+    assert e.value.code == 4
+    assert err[-2].startswith("vaezoo: error: training diverged at step") and "--lr" in err[-1]
+    with pytest.raises(SystemExit) as e:
+        main(["sample", "r", "--checkpoint", "0"])
+    assert e.value.code == 0
+
+
+def test_a_broken_plugin_is_a_row_and_stops_nothing(tmp_path, monkeypatch, capsys, inside):
+    info = tmp_path / "site" / "zoo_broken-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vaezoo.models]\nbroken-vae = zoo_broken:SPEC\n")
+    (tmp_path / "site" / "zoo_broken.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    for arguments, code in (
+        (["list"], 0),
+        (["train", "mlp-vae", "--steps", "1"], 0),
+        (["train", "broken-vae"], 3),
+        (["show", "broken-vae"], 3),
+        (["check", "broken-vae"], 3),
+    ):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert e.value.code == code, captured.err
+        assert "Traceback" not in captured.err
+        if arguments == ["list"]:
+            assert "broken-vae" in captured.out and "SystemExit" in captured.out
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys, inside):
+    for arguments in (["--debug", "show", "x"], ["show", "x", "--debug"]):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        assert e.value.code == 2 and "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_code_130():
+    code = "import vaezoo_cli.main as m\n@m.vaezoo.command()\ndef stop():\n  raise KeyboardInterrupt\nm.main(['stop'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr.lstrip().startswith("vaezoo: error: interrupted\nhint: ")

@@ -1,0 +1,51 @@
+"""Installs a built wheel in a clean venv and uses it outside the repository.
+
+    python tests/smoke_wheel.py dist/vaezoo-0.1.0-py3-none-any.whl [uv]
+
+Not collected by pytest: `make wheel-test` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+
+
+def main(wheel: Path, uv: str) -> None:
+    """Runs the smoke test; a failing command ends it with its output."""
+    with tempfile.TemporaryDirectory() as folder:
+        venv = Path(folder) / "venv"
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+        def call(*command: str) -> str:
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+            return done.stdout
+
+        call(sys.executable, "-m", "venv", "--without-pip", str(venv))
+        target = ("--python", str(venv / "bin" / "python"))
+        call(uv, "pip", "install", "--quiet", *target, "--constraints", str(CONSTRAINTS), f"{wheel}[cpu]")
+        vaezoo = str(venv / "bin" / "vaezoo")
+        listed = {row["name"] for row in json.loads(call(vaezoo, "list", "--json"))["models"]}
+        assert listed == {"mlp-vae", "conv-vae", "beta-vae", "vae-gan"}, listed
+        call(vaezoo, "train", "mlp-vae", "--steps", "20", "--out", "run")
+        call(vaezoo, "sample", "run")
+        call(vaezoo, "reconstruct", "run")
+        exported = json.loads(call(vaezoo, "export", "run", "--onnx", "--json"))
+        assert exported["runtime"] == "onnxruntime", exported
+        call(vaezoo, "new-plugin", "my-vae")
+        for file in ("run/samples.png", "run/reconstructions.png", "exports/run/decoder.onnx"):
+            assert (Path(folder) / file).stat().st_size > 1000, file
+        assert (Path(folder) / "vaezoo-my-vae" / "vaezoo_my_vae.py").exists()
+    print(f"1 passed: {wheel.name} lists, trains, samples, exports and writes a plugin in a clean environment")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), str(Path(sys.argv[2]).absolute()) if len(sys.argv) > 2 else "uv")

@@ -1,0 +1,84 @@
+"""What holds of the code as a whole: import direction, light imports, no unsafe loading."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Each part may import only what stands to its left, and itself.
+ORDER = (
+    ("errors",),
+    ("files",),
+    ("likelihoods", "distributions"),
+    ("data",),
+    ("vae",),
+    ("objectives",),
+    ("spec",),
+    ("registry",),
+    ("training",),
+    ("evaluation",),
+    ("export",),
+    ("testing",),
+)
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+FOR_MODELS = {"errors", "data", "vae", "distributions", "likelihoods", "objectives", "spec", "nn"}
+
+
+def imports(path: Path) -> set[str]:
+    """Returns the parts of vaezoo that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vaezoo."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+SOURCES = sorted((ROOT / "vaezoo").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[str(p.relative_to(ROOT)) for p in SOURCES])
+def test_imports_point_one_way(path):
+    part = path.relative_to(ROOT / "vaezoo").parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    if part == "models":
+        assert imports(path) <= FOR_MODELS
+    elif part == "nn":
+        assert imports(path) <= FOR_MODELS - {"spec"}
+    else:
+        assert {p for p in imports(path) if RANK[p] > RANK[part]} == set()
+
+
+def loaded_by(code: str) -> set[str]:
+    """Returns the top-level modules that are loaded after `code` ran in a fresh interpreter."""
+    script = f"{code}\nimport sys; print(' '.join({{m.split('.')[0] for m in sys.modules}}))"
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("code", ["import vaezoo", "import vaezoo_cli.main"])
+def test_importing_is_light(code):
+    assert not {"torch", "torchvision", "onnx", "onnxruntime", "numpy", "rich"} & loaded_by(code)
+
+
+def test_every_public_name_can_be_had():
+    import vaezoo
+
+    assert [name for name in vaezoo.__all__ if getattr(vaezoo, name, None) is None] == []
+    with pytest.raises(AttributeError):
+        vaezoo.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "path", [*SOURCES, *sorted((ROOT / "cli").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_nothing_loads_what_could_run_code(path):
+    text = path.read_text()
+    for word in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True", "eval(", "exec(", "shell=True"):
+        hits = [line for line in text.splitlines() if word in line and ".eval()" not in line]
+        assert hits == [], word
