@@ -7,9 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from vaezoo_cli.main import main
 
 from vaezoo.testing import CHECKS
+from vaezoo_cli.main import main
 
 EXAMPLE = Path(__file__).parent / "plugin"
 

@@ -11,6 +11,17 @@ from vaezoo.spec import config_json, configure, options_of, show_value
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """A config.
+
+    Attributes:
+        count: How many
+            there are.
+        rate: How fast.
+
+    Raises:
+        count: never.
+    """
+
     count: int = 3
     rate: float = 0.5
     flag: bool = False
@@ -86,5 +97,6 @@ def test_options_are_described_in_words_that_can_be_typed_back():
     assert described["sizes"].type == "integers separated by commas"
     assert described["kind"].type == "one of x, y"
     assert described["limit"].type == "a number or none"
+    assert (described["count"].help, described["flag"].help) == ("How many there are.", "")
     typed = {name: show_value(option.default) for name, option in described.items()}
     assert configure(Config(), typed) == Config()

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo import ELBO, VAE, DiagonalGaussian, ModelSpec, StepOutput, UnsupportedDataError
+from vaezoo import ELBO, VAE, DiagonalGaussian, ModelSpec, StepOutput, UnsupportedDataError, list_models
 from vaezoo.testing import CHECKS, parametrize_with_checks, run_checks
 
 
-@parametrize_with_checks(["mlp-vae", "conv-vae", "beta-vae", "vae-gan"])
+@parametrize_with_checks([r.name for r in list_models() if r.distribution == "vaezoo"])
 def test_every_built_in_conforms(spec, check):
     check(spec)
 

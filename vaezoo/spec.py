@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -47,16 +49,28 @@ class ModelSpec(Generic[ConfigT]):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a model: its name, its type as users write it, and its default."""
+    """One option of a model.
+
+    Attributes:
+        name: The option.
+        type: What it takes, in words.
+        default: Its value, as JSON has it.
+        help: What the config's docstring says of it under "Attributes:"; empty where that is silent.
+    """
 
     name: str
     type: str
     default: Json
+    help: str
 
 
 def options_of(config: object) -> list[Option]:
     """Lists the options of a config, in the order of their definition."""
-    return [Option(name, _type_name(hint), json_value(getattr(config, name))) for name, hint in _hints(config).items()]
+    described = _docstrings(type(config))
+    return [
+        Option(name, _type_name(hint), json_value(getattr(config, name)), described.get(name, ""))
+        for name, hint in _hints(config).items()
+    ]
 
 
 def configure(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
@@ -109,6 +123,16 @@ def show_value(value: Json) -> str:
 def _hints(config: object) -> dict[str, Any]:
     types_by_name = typing.get_type_hints(type(config))
     return {field.name: types_by_name[field.name] for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+
+
+def _docstrings(config: type) -> dict[str, str]:
+    """Reads what the docstrings of a class and its bases say under "Attributes:", `name: text` in Google style."""
+    found: dict[str, str] = {}
+    for cls in reversed(config.__mro__[:-1]):
+        section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+        for name, text in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
 
 
 def _convert(value: object, hint: Any) -> object:

@@ -66,11 +66,13 @@ def draw_model(described: Mapping[str, object]) -> None:
     """Draws what `vaezoo show` tells."""
     OUT.print(f"[bold cyan]{described['name']}[/]  {described['distribution']} {described['version']}")
     OUT.print(escape(f"{described['summary']}\n{described['reference']}\n"))
-    options = table("option", "default", "takes")
+    options = table("option", "default", "takes", "what it does")
     for option in described["options"]:  # type: ignore[attr-defined]
         from vaezoo.spec import show_value
 
-        options.add_row(option["name"], show_value(option["default"]) or '""', option["type"])
+        options.add_row(
+            option["name"], show_value(option["default"]) or "empty", option["type"], escape(option["help"])
+        )
     OUT.print(options)
     inputs = table("input", "parameters")
     for row in described["inputs"]:  # type: ignore[attr-defined]

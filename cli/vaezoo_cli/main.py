@@ -75,8 +75,12 @@ def report(error: BaseException) -> int:
     return tell(f"unexpected {reason}", "repeat with --debug and report what it prints", DEFECT)
 
 
+def one_line(text: str) -> str:
+    """Returns a text on one line without control characters, which names of files may hold."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
 def tell(message: str, hint: str, code: int) -> int:
     """Writes the two lines of an error."""
-    one_line = " ".join(message.split())
-    click.echo(f"vaezoo: error: {one_line}\nhint: {' '.join(hint.split())}", err=True)
+    click.echo(f"vaezoo: error: {one_line(message)}\nhint: {one_line(hint)}", err=True)
     return code

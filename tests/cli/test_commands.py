@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from vaezoo import list_models
 from vaezoo_cli.main import main
 
-MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
 
 @pytest.fixture

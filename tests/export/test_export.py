@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import vaezoo
-from vaezoo import DataSpec, create, export_onnx
+from vaezoo import DataSpec, create, export_onnx, list_models
 from vaezoo.errors import ParityError, PluginError, StorageError, VaezooError
 from vaezoo.export import parity
 from vaezoo.export.folder import MANIFEST
 from vaezoo.export.graphs import Graph, export_graphs
 from vaezoo.export.parity import check_parity, compare
 
-MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
 
 def session(path):

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import vaezoo
-from vaezoo import TrainConfig
+from vaezoo import TrainConfig, list_models
 from vaezoo.errors import InputError, StorageError, VaezooError
 from vaezoo.training.checkpoint import find_checkpoint, list_checkpoints
 from vaezoo.training.run import newest_run
 
-MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from vaezoo import ELBO, StepOutput, TrainConfig, Trainer, create, get_model
+from vaezoo import ELBO, StepOutput, TrainConfig, Trainer, create, get_model, list_models
 from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
 from vaezoo.objectives import Objective, Step
 from vaezoo.spec import configure
 from vaezoo.training.chance import derive_seed, order_of_epoch
 from vaezoo.training.trainer import draw, evaluate, pick_device
 
-MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
 
 def build(name, digits, **options):

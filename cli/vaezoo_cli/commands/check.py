@@ -12,7 +12,7 @@ from vaezoo_cli.options import json_option, print_json
 @click.argument("model")
 @json_option
 def check(model: str, as_json: bool) -> None:
-    """Run the conformance suite on an installed model.
+    """Run the conformance suite on a model.
 
     The suite is what a plugin's author runs in a test: shapes, gradients, determinism, state, ONNX parity.
     """

@@ -16,10 +16,10 @@ from vaezoo_cli.options import checkpoint_option, json_option, open_run, print_j
 @checkpoint_option
 @json_option
 def export(run: str | None, onnx: bool, out: str | None, opset: int, checkpoint: str, as_json: bool) -> None:
-    """Export encoder and decoder as ONNX graphs that are proven equal to the model.
+    """Export encoder and decoder to ONNX and compare them with the model.
 
     RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. The
-    graphs take any batch size. They are compared with the model before they are put in place.
+    graphs take any batch size. If one does not equal the model, nothing is written.
     """
     if not onnx:
         raise VaezooError("no format was asked for", "add --onnx")

@@ -10,7 +10,7 @@ from vaezoo_cli.options import json_option, print_json
 @click.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the models, built in and installed by plugins, and the data sets."""
+    """List the models, built in and from plugins, and the data."""
     from vaezoo import list_models
     from vaezoo.data.load import DATASETS
     from vaezoo.errors import PluginError

@@ -18,7 +18,10 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 @click.argument("name")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to  [default: ./vaezoo-NAME]")
 def new_plugin(name: str, out: str | None) -> None:
-    """Write a package that brings a model of your own: pyproject.toml, module, conformance test."""
+    """Write a package with a model of your own.
+
+    It holds a pyproject.toml, a module with a small VAE to start from, and a conformance test of three lines.
+    """
     from vaezoo.files import new_folder
 
     if not NAME.fullmatch(name):

@@ -29,7 +29,7 @@ run_argument = click.argument("run", required=False, metavar="[RUN|MODEL]")
 @checkpoint_option
 @click.option("--out", type=click.Path(), metavar="PNG", help="The picture  [default: RUN/samples.png]")
 def sample(run: str | None, count: int, seed: int, checkpoint: str, out: str | None) -> None:
-    """Draw pictures from the prior, as a PNG grid.
+    """Write a PNG grid of pictures drawn from the prior.
 
     RUN is a run folder; a model's name means its newest run; nothing means the newest run of all.
     """
@@ -58,9 +58,10 @@ def reconstruct(
     size: int | None,
     out: str | None,
 ) -> None:
-    """Encode and decode held-out pictures, as a PNG grid: each row of originals above its reconstructions.
+    """Write a PNG grid of pictures and reconstructions.
 
-    The pictures are those of the test part, or of the validation part where there is no test part.
+    Each row of originals stands above its reconstructions. The pictures are those of the test part, or of the
+    validation part where there is no test part.
     """
     import torch
 

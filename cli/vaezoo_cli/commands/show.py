@@ -17,7 +17,7 @@ SHAPES = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 33, 45), (3, 64, 64), (3, 128
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Show the model with an option changed.")
 @json_option
 def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
-    """Show a model's options, its parameters by part, and the inputs it takes."""
+    """Show a model's options, parameters and inputs."""
     from vaezoo.registry import find_model
     from vaezoo.spec import configure, options_of
 
