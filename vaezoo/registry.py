@@ -82,7 +82,9 @@ def find_model(name: str) -> Registration:
     registered = list_models()
     matches = [r for r in registered if name in (r.name, r.full_name)]
     if not matches:
-        hint = suggest(name, [r.name for r in registered], "'vaezoo list' shows the models there are")
+        package = name.rpartition("/")[0]
+        otherwise = f"install the package {package}" if package else "'vaezoo list' shows the models there are"
+        hint = suggest(name, [r.name for r in registered], otherwise)
         raise VaezooError(f"no model named '{name}'", hint)
     if len(matches) > 1 and matches[0].distribution != OURSELVES:
         claims = ", ".join(r.full_name for r in matches)

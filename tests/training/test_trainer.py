@@ -159,6 +159,11 @@ def test_evaluation_samples_z_repeats_itself_and_weighs_examples_equally(digits)
     assert results[0]["kl"] == pytest.approx(results[2]["kl"], rel=1e-4)  # exact, whatever the batches
     assert results[0]["reconstruction"] != results[2]["reconstruction"]  # z is drawn anew, not its mean taken
     assert vae.training
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    evaluate(vae, objective, digits.valid, TrainConfig())
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_reports_tell_progress(digits):

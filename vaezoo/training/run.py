@@ -78,7 +78,7 @@ class Run:
 
 def train(
     model: str,
-    data: Dataset | str = "digits",
+    data: Dataset | str | os.PathLike[str] = "digits",
     *,
     options: Mapping[str, object] | None = None,
     config: TrainConfig | None = None,
@@ -107,7 +107,7 @@ def train(
     registration = find_model(model)
     spec = registration.load()
     model_config = configure(spec.config, options or {})
-    data = load_data(data) if isinstance(data, str) else data
+    data = data if isinstance(data, Dataset) else load_data(data)
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         vae, objective = spec.build(model_config, data.spec), spec.objective(model_config, data.spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -93,7 +94,7 @@ class Trainer:
         Raises:
             DivergedError: If a loss or gradient becomes infinite or NaN; the weights are those before that step.
         """
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with own_chance(self.device):
             self.on_checkpoint(0, self._evaluate())
             self._train()
 
@@ -143,8 +144,9 @@ class Trainer:
 def evaluate(vae: VAE, objective: Objective, part: Split, config: TrainConfig) -> dict[str, float]:
     """Returns an objective's metrics over a part of a data set: means over its examples, z sampled once for each.
 
-    z and, where the training binarizes, the pixels are drawn from the run's seed: the same at each call. Model and
-    objective are in evaluation mode meanwhile. The part has to be on the model's device.
+    z and, where the training binarizes, the pixels are drawn from the run's seed: the same at each call. The caller's
+    random state is left as it was. Model and objective are in evaluation mode meanwhile. The part has to be on the
+    model's device.
 
     Raises:
         DivergedError: If a metric is not finite.
@@ -154,7 +156,7 @@ def evaluate(vae: VAE, objective: Objective, part: Split, config: TrainConfig) -
     objective.eval()
     sums: dict[str, Tensor] = {}
     device = next(vae.parameters()).device
-    with torch.no_grad():
+    with torch.no_grad(), own_chance(device):
         for number, index in enumerate(torch.split(torch.arange(len(part), device=device), config.batch_size)):
             torch.manual_seed(derive_seed(config.seed, "evaluation", number))
             metrics = objective(vae, draw(part, index, config), Step.plain(device)).metrics
@@ -167,6 +169,11 @@ def evaluate(vae: VAE, objective: Objective, part: Split, config: TrainConfig) -
         terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
         raise DivergedError(f"an evaluation is not finite ({terms})", "try a lower --lr, --clip-grad 1 or --kl-warmup")
     return means
+
+
+def own_chance(device: torch.device) -> AbstractContextManager[None]:
+    """Returns a context in which seeding does not disturb the caller's random state."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def draw(part: Split, index: Tensor, config: TrainConfig) -> Batch:
