@@ -10,7 +10,7 @@ import torch
 import vaezoo
 from vaezoo import TrainConfig, list_models
 from vaezoo.errors import InputError, StorageError, VaezooError
-from vaezoo.training.checkpoint import find_checkpoint, list_checkpoints
+from vaezoo.training.checkpoint import find_checkpoint, list_checkpoints, prune, save_checkpoint
 from vaezoo.training.run import newest_run
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
@@ -51,16 +51,23 @@ def test_the_result_is_the_bound_on_the_test_part_of_the_best_checkpoint(trained
     assert trained.checkpoint.metrics["elbo"] == max(c.metrics["elbo"] for c in kept)
 
 
-def test_best_and_last_checkpoints_are_kept_and_can_be_chosen(digits, tmp_path):
-    config = TrainConfig(steps=40, eval_every=4, lr=0.02)
-    run = vaezoo.train("mlp-vae", digits, config=config, out=tmp_path / "run")
+def test_the_best_and_the_newest_two_checkpoints_are_kept_and_can_be_chosen(trained, tmp_path):
+    for step, bound in enumerate([-9.0, -3.0, -5.0, -4.0, -6.0]):
+        save_checkpoint(tmp_path, trained.vae, trained.objective, step, {"elbo": bound})
+    prune(tmp_path, "elbo")
+    assert [c.step for c in list_checkpoints(tmp_path)] == [1, 3, 4]
+    assert find_checkpoint(tmp_path, "best", "elbo").step == 1
+    assert find_checkpoint(tmp_path, "last", "elbo").step == 4
+    assert find_checkpoint(tmp_path, "3", "elbo").step == 3
+
+
+def test_a_training_keeps_its_checkpoints(digits, tmp_path):
+    run = vaezoo.train("mlp-vae", digits, config=TrainConfig(steps=40, eval_every=10), out=tmp_path / "run")
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     bounds = {line["step"]: line["elbo"] for line in lines if line["split"] == "valid"}
-    kept = [c.step for c in list_checkpoints(run.path / "checkpoints")]
-    assert vaezoo.load(run.path, "last").checkpoint.step == 40
+    assert sorted(bounds) == [10, 20, 30, 40]
     assert run.checkpoint.step == max(bounds, key=bounds.get)
-    assert set(kept) == {36, 40, run.checkpoint.step}
-    assert vaezoo.load(run.path, "36").checkpoint.step == 36
+    assert vaezoo.load(run.path, "30").checkpoint.metrics["elbo"] == bounds[30]
 
 
 def test_without_a_metric_to_rank_by_the_newest_is_the_best(digits, tmp_path):

@@ -1,0 +1,87 @@
+"""Files and folders appear whole or not at all."""
+
+import os
+import stat
+
+import pytest
+
+from vaezoo.errors import InputError, StorageError
+from vaezoo.files import new_folder, read_json, sha256, write_file, write_json
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path):
+    with new_folder(tmp_path / "deep" / "target") as work:
+        (work / "file").write_text("x")
+        assert not (tmp_path / "deep" / "target").exists()
+    assert (tmp_path / "deep" / "target" / "file").read_text() == "x"
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["target"]
+
+
+def test_a_block_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError), new_folder(tmp_path / "target") as work:
+        (work / "file").write_text("x")
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replaced_folder_is_the_old_one_until_the_new_one_is_whole(tmp_path):
+    target = tmp_path / "target"
+    with new_folder(target) as work:
+        (work / "old").write_text("")
+    with pytest.raises(ValueError), new_folder(target, replace=True) as work:
+        (work / "new").write_text("")
+        raise ValueError
+    assert [p.name for p in target.iterdir()] == ["old"]
+    with new_folder(target, replace=True) as work:
+        (work / "new").write_text("")
+    assert [p.name for p in target.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_folder_in_the_way_is_not_replaced_unasked(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "mine").write_text("")
+    with pytest.raises(StorageError), new_folder(tmp_path / "target") as work:
+        (work / "file").write_text("x")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["mine", "target"]
+
+
+@pytest.mark.parametrize("step", ["rename", "fsync", "replace"])
+def test_an_error_of_the_disk_is_a_storage_error_and_keeps_what_was_there(tmp_path, monkeypatch, step):
+    write_file(tmp_path / "file", b"old")
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, fail)
+    if step != "replace":
+        with pytest.raises(StorageError, match="No space left"), new_folder(tmp_path / "target") as work:
+            (work / "file").write_text("x")
+    if step != "rename":
+        with pytest.raises(StorageError, match="No space left"):
+            write_file(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_have_the_permissions_of_other_new_files(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_file(tmp_path / "file", b"")
+        with new_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o755
+
+
+def test_json_comes_back_and_what_is_no_json_is_refused(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"x": [1, 2.5, None]}
+    assert len(sha256(tmp_path / "a.json")) == 64
+    with pytest.raises(InputError):
+        read_json(tmp_path / "missing.json")
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "b.json", {"x": float("nan")})
+    assert not (tmp_path / "b.json").exists()
