@@ -20,7 +20,7 @@ BATCH = Batch(torch.rand(16, 6), None)
 def losses(vae, objective, step):
     torch.manual_seed(1)
     out = objective(vae, BATCH, step)
-    return float(out.losses["vae"]), {name: float(value) for name, value in out.metrics.items()}
+    return out.losses["vae"].item(), {name: value.item() for name, value in out.metrics.items()}
 
 
 def at(number, kl_weight=1.0, free_bits=0.0):
@@ -35,9 +35,9 @@ def test_the_loss_is_the_negative_elbo_summed_over_dimensions_averaged_over_the_
     p = torch.sigmoid(vae.decode(z))
     cross_entropy = -(BATCH.x * p.log() + (1 - BATCH.x) * (1 - p).log()).sum() / 16
     kl = 0.5 * (posterior.mu**2 + posterior.logvar.exp() - 1 - posterior.logvar).sum() / 16
-    assert metrics["reconstruction"] == pytest.approx(float(cross_entropy), rel=1e-5)
-    assert metrics["kl"] == pytest.approx(float(kl), rel=1e-5)
-    assert loss == pytest.approx(float(cross_entropy + kl), rel=1e-5)
+    assert metrics["reconstruction"] == pytest.approx(cross_entropy.item(), rel=1e-5)
+    assert metrics["kl"] == pytest.approx(kl.item(), rel=1e-5)
+    assert loss == pytest.approx((cross_entropy + kl).item(), rel=1e-5)
     assert metrics["elbo"] == pytest.approx(-loss, rel=1e-6)
 
 

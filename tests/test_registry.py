@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vaezoo import DataSpec
 from vaezoo.errors import PluginError, VaezooError
 from vaezoo.registry import create, find_model, get_model, list_models
 
@@ -93,6 +94,21 @@ def test_a_misspelt_name_gets_the_nearest():
     with pytest.raises(VaezooError) as e:
         get_model("beta_vae")
     assert (e.value.message, e.value.hint) == ("no model named 'beta_vae'", "did you mean 'beta-vae'?")
+
+
+def test_a_model_that_cannot_be_built_is_named(install):
+    code = GOOD + "\nimport dataclasses\nSPEC = dataclasses.replace(SPEC, build=lambda config, data: 1 / 0)"
+    install("zoo-failing", "failing-vae", code)
+    with pytest.raises(PluginError) as e:
+        create("failing-vae", DataSpec(name="x", shape=(3,)))
+    assert "model 'failing-vae' of zoo-failing 1.2 cannot be built: ZeroDivisionError" in e.value.message
+    assert "vaezoo check zoo-failing/failing-vae" in e.value.hint
+
+
+def test_a_model_of_a_package_that_is_not_installed_says_so():
+    with pytest.raises(VaezooError) as e:
+        find_model("zoo-absent/some-vae")
+    assert e.value.hint == "install the package zoo-absent"
 
 
 def test_create_passes_options(digits):

@@ -201,6 +201,16 @@ def test_each_fault_is_caught_by_its_check_alone(faulty, check, says):
     assert says in failures[check]
 
 
+def test_a_crash_says_where_in_the_models_file():
+    class Crashing(Sound):
+        def decode(self, z):
+            return self.decoder(z).reshape(11, -1, *self.data.shape)
+
+    results = [r.failure for r in run_checks(spec(Crashing)) if r.failure is not None]
+    assert results and all("test_testing.py:" in f and "in decode)" in f for f in results)
+    assert not [f for f in results if "\x1b" in f]
+
+
 def test_the_sound_model_passes():
     assert [r.failure for r in run_checks(spec())] == [None] * len(CHECKS)
 

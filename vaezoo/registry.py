@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from vaezoo.data.base import DataSpec
+from vaezoo.data.base import Dataset, DataSpec
 from vaezoo.errors import PluginError, VaezooError, suggest
+from vaezoo.objectives import Objective
 from vaezoo.spec import ModelSpec, configure
 from vaezoo.vae import VAE
 
@@ -57,10 +58,33 @@ class Registration:
                 spec = self.entry_point.load()
         except (Exception, SystemExit) as e:  # a third party's code may raise anything
             reason = f"{type(e).__name__}: {e}".splitlines()[0]
-            raise PluginError(f"{who} cannot be imported: {reason}", f"update or uninstall {self.distribution}") from e
+            raise PluginError(
+                f"{who} cannot be imported: {reason}", f"mend, update or uninstall {self.distribution}"
+            ) from e
         if not isinstance(spec, ModelSpec):
             raise PluginError(f"{who} is a {type(spec).__name__}, no ModelSpec", f"update {self.distribution}")
         return spec
+
+    def build(self, options: Mapping[str, object], data: DataSpec) -> tuple[object, VAE, Objective]:
+        """Imports the package and builds the model's config, network and objective.
+
+        Raises:
+            VaezooError: If an option does not exist or does not fit.
+            UnsupportedDataError: If the model cannot take such data.
+            PluginError: If the model's own code fails.
+        """
+        spec = self.load()
+        config = configure(spec.config, options)
+        try:
+            return config, spec.build(config, data), spec.objective(config, data)
+        except VaezooError:
+            raise
+        except Exception as e:  # a third party's code may raise anything
+            reason = f"{type(e).__name__}: {e}".splitlines()[0]
+            raise PluginError(
+                f"model '{self.name}' of {self.distribution} {self.version} cannot be built: {reason}",
+                f"check the options; 'vaezoo check {self.full_name}' says more",
+            ) from e
 
 
 def list_models() -> list[Registration]:
@@ -97,17 +121,17 @@ def get_model(name: str) -> ModelSpec[object]:
     return find_model(name).load()
 
 
-def create(name: str, data: DataSpec, options: Mapping[str, object] | None = None) -> VAE:
+def create(name: str, data: DataSpec | Dataset, options: Mapping[str, object] | None = None) -> VAE:
     """Builds an untrained model.
 
     Args:
         name: A registered model.
-        data: What it is made for.
+        data: What it is made for, a data set or its spec.
         options: Option -> value, where it differs from the default.
 
     Raises:
         VaezooError: If there is no such model or option, or a value does not fit.
         UnsupportedDataError: If the model cannot take such data.
     """
-    spec = get_model(name)
-    return spec.build(configure(spec.config, options or {}), data)
+    _, vae, _ = find_model(name).build(options or {}, data.spec if isinstance(data, Dataset) else data)
+    return vae

@@ -94,9 +94,21 @@ def configure(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
         except (ValueError, OverflowError):
             raise VaezooError(
                 f"option '{name}' takes {_type_name(hints[name])}, not '{value}'",
-                f"its default is {name}={show_value(json_value(getattr(config, name)))}",
+                f"for example {name}={show_value(json_value(getattr(config, name))) or '32,64'}",
             ) from None
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # a ModelSpec's config is a dataclass
+
+
+def check_types(config: object) -> None:
+    """Raises VaezooError unless each option holds a value of its type; for the `__post_init__` of a config."""
+    for name, hint in _hints(config).items():
+        value = getattr(config, name)
+        try:
+            fits = _convert(value, hint) == value  # "3" becomes 3, which it is not equal to
+        except (ValueError, OverflowError, TypeError):
+            fits = False
+        if not fits:
+            raise VaezooError(f"'{name}' takes {_type_name(hint)}, not {value!r}", f"change '{name}'")
 
 
 def config_json(config: object) -> dict[str, Json]:

@@ -15,9 +15,12 @@ data that the model takes.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -274,12 +277,24 @@ def failure(check: Check, spec: Spec) -> str | None:
     try:
         check(spec)
     except AssertionError as e:
-        return str(e)
+        return str(e) + place(e.__cause__, spec)
     except VaezooError as e:
-        return e.message
+        return e.message + place(e, spec)
     except Exception as e:  # the model's own code may raise anything
-        return f"{type(e).__name__}: {e}".splitlines()[0]
+        return f"{type(e).__name__}: {e}".splitlines()[0] + place(e, spec)
     return None
+
+
+def place(error: BaseException | None, spec: Spec) -> str:
+    """Says where in the model's own file an error arose, ` (file.py:43 in decode)`; empty if it did not."""
+    code = inspect.unwrap(spec.build)
+    file = inspect.getsourcefile(code) if inspect.isclass(code) or inspect.isfunction(code) else None
+    while error is not None:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        if frames:
+            return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})"
+        error = error.__cause__
+    return ""
 
 
 def parametrize_with_checks(models: Sequence[str]) -> MarkDecorator:

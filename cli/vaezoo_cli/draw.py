@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,8 +29,16 @@ class Page(Console):
         raise BrokenPipeError
 
 
-OUT = Page(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-ERR = Console(stderr=True, highlight=False)
+class Margin(Console):
+    """A console for progress: when nobody reads it any more, the work goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+OUT = Page(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else PIPE_WIDTH)
+ERR = Margin(stderr=True, highlight=False)
 
 
 def table(*columns: str) -> Table:
@@ -85,8 +94,9 @@ def draw_model(described: Mapping[str, object]) -> None:
 
 
 def show_shape(shape: Iterable[int]) -> str:
-    """Writes a shape as 1x28x28."""
-    return "x".join(str(n) for n in shape)
+    """Writes a picture's shape as 1x28x28."""
+    sizes = [str(n) for n in shape]
+    return "x".join(sizes) if len(sizes) > 1 else f"vector of {sizes[0]}"
 
 
 class TrainingView:
@@ -159,7 +169,7 @@ def draw_export(exported: Exported) -> None:
     from vaezoo.export.parity import BATCHES
 
     for part, graph in exported.graphs.items():
-        size = f"{len(graph.data) / 1e6:.1f} MB"
+        size = f"{len(graph.data) / 1e6:.2f} MB"
         OUT.print(f"[cyan]{part}.onnx[/]  {size}  {graph.input} -> {', '.join(graph.outputs)}")
     batches = ", ".join(str(n) for n in BATCHES)
     worst = ", ".join(f"{row.output} {row.max_abs:.1e}" for row in exported.parity)

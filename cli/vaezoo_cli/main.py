@@ -23,15 +23,34 @@ DEFECT = 1
 INTERRUPTED = 130
 
 
+class Interrupted(BaseException):
+    """An interrupt that click has not seen: it would write an empty line before ours."""
+
+
+class Commands(click.Group):
+    """A group that passes interrupts on."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+
 @click.group(
+    cls=Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 fine, 2 usage or configuration, 3 bad input file or plugin, 4 training diverged, "
     "5 input/output, 130 interrupted, 1 a defect of vaezoo or of a plugin.",
 )
 @click.version_option(version("vaezoo"), prog_name="vaezoo")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def vaezoo(debug: bool) -> None:
+@click.pass_context
+def vaezoo(context: click.Context, debug: bool) -> None:
     """Variational autoencoders: list, train, sample, export to ONNX."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 for command in (list_command, show, train, sample, reconstruct, export, new_plugin, check):
@@ -57,14 +76,19 @@ def report(error: BaseException) -> int:
     """Writes an error in two lines on stderr and returns its exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else DEFECT
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return tell("interrupted", "the checkpoints of a training are whole up to its last evaluation", INTERRUPTED)
+    if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
+        return tell(
+            "interrupted", "what was written before is whole; a training ends at its last checkpoint", INTERRUPTED
+        )
     if isinstance(error, VaezooError):
         return tell(error.message, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "vaezoo"
-        return tell(error.format_message().rstrip("."), f"'{command} --help' shows what it takes", error.exit_code)
+        hint = f"'{command} --help' shows what it takes"
+        if isinstance(error, click.NoSuchOption):
+            hint += "; options of a model are given as -o name=value"
+        return tell(error.format_message().rstrip("."), hint, error.exit_code)
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -53,7 +53,19 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def open_run(name: str | None, checkpoint: str) -> Run:
-    """Loads the run that a user means: a folder, the newest run of a model, or without a name the newest of all."""
+    """Loads the run that a user means and warns if its training did not end well."""
+    run = find_run(name, checkpoint)
+    if not run.result:
+        click.echo(
+            f"vaezoo: warning: the training of {run.path} is not finished; taking its checkpoint of step "
+            f"{run.checkpoint.step}",
+            err=True,
+        )
+    return run
+
+
+def find_run(name: str | None, checkpoint: str) -> Run:
+    """Loads a run: a folder, the newest run of a model, or without a name the newest of all."""
     from vaezoo import list_models
     from vaezoo.errors import InputError, suggest
     from vaezoo.training.run import load, newest_run

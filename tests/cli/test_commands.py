@@ -139,6 +139,23 @@ def test_help_is_there_for_every_command(fine):
         assert "Usage: vaezoo " + command in fine(command, "--help")
 
 
+def test_the_command_alone_shows_the_help(run):
+    code, out, err = run()
+    assert code == 0 and out.startswith("Usage: vaezoo") and err == ""
+
+
+def test_reconstruct_spreads_over_the_classes_of_a_sorted_folder(fine, inside):
+    for level in (0, 250):
+        Path(f"pictures/{level}").mkdir(parents=True)
+        for i in range(40):
+            Image.new("L", (16, 16), level + i % 5).save(f"pictures/{level}/{i}.png")
+    fine("train", "mlp-vae", "--data", "pictures", "--steps", 1, "--batch-size", 8, "--out", "r")
+    fine("reconstruct", "r", "-n", 2, "--data", "pictures", "--out", "two.png")
+    with Image.open("two.png") as image:
+        levels = {image.getpixel((10, 10))[0], image.getpixel((80, 10))[0]}
+    assert min(levels) < 10 and max(levels) > 240
+
+
 def test_a_closed_pipe_is_no_error(inside):
     command = f"{sys.executable} -m vaezoo_cli list | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)

@@ -52,7 +52,11 @@ def fails(capsys, inside):
         (2, ["train", "mlp-vae", "--milestones", "a"], "'milestones' takes integers", ""),
         (2, ["train"], "Missing argument", "vaezoo train --help"),
         (2, ["trian"], "No such command 'trian'", "vaezoo --help"),
-        (2, ["train", "mlp-vae", "--no-such"], "No such option", "vaezoo train --help"),
+        (2, ["train", "mlp-vae", "--latent-dim", "3"], "No such option", "-o name=value"),
+        (2, ["train", "conv-vae", "-o", "channels=a"], "'channels' takes integers", "channels=32,64"),
+        (2, ["sample", "--out", "x.jpg"], "'x.jpg' is no name of a PNG", ".png"),
+        (2, ["sample", "--out", "."], "is a directory", "vaezoo sample --help"),
+        (2, ["new-plugin", "conv-vae"], "a model named 'conv-vae' already", "another name"),
         (3, ["sample"], "no run in runs/", "vaezoo train conv-vae"),
         (3, ["sample", "mlp-vae"], "no run of mlp-vae", "vaezoo train mlp-vae"),
         (3, ["sample", "mlp_vae"], "there is no run 'mlp_vae'", "did you mean 'mlp-vae'?"),
@@ -128,14 +132,14 @@ def writing(run):
 def test_no_write_permission(fails, trained, inside):
     (inside / "locked").mkdir(mode=0o500)
     for arguments in writing(trained):
-        error, _ = fails(5, *arguments, "--out", "locked/new", leaves=["locked"])
+        error, _ = fails(5, *arguments, "--out", "locked/new.png", leaves=["locked"])
         assert "Permission denied" in error
 
 
 def test_writing_where_nothing_can_be_written(fails, trained):
     # For root, too: /proc takes no folders.
     for arguments in writing(trained):
-        error, hint = fails(5, *arguments, "--out", "/proc/vaezoo/new")
+        error, hint = fails(5, *arguments, "--out", "/proc/vaezoo/new.png")
         assert "/proc/vaezoo" in error and "permissions" in hint
 
 
@@ -144,10 +148,15 @@ def test_divergence_is_code_4_and_keeps_the_checkpoint_before(fails, capsys, ins
         main(["train", "mlp-vae", "--lr", "1e30", "--steps", "60", "--out", "r"])
     err = capsys.readouterr().err.splitlines()
     assert e.value.code == 4
-    assert err[-2].startswith("vaezoo: error: training diverged at step") and "--lr" in err[-1]
+    assert (
+        err[-2].startswith("vaezoo: error: training diverged at step")
+        and "--lr" in err[-1]
+        and "the last checkpoint in r is that of step 0" in err[-1]
+    )
     with pytest.raises(SystemExit) as e:
-        main(["sample", "r", "--checkpoint", "0"])
+        main(["sample", "r"])
     assert e.value.code == 0
+    assert "warning: the training of r is not finished; taking its checkpoint of step 0" in capsys.readouterr().err
 
 
 def test_a_broken_plugin_is_a_row_and_stops_nothing(tmp_path, monkeypatch, capsys, inside):
@@ -183,4 +192,4 @@ def test_debug_shows_the_traceback_wherever_it_stands(capsys, inside):
 def test_an_interrupt_is_code_130():
     code = "import vaezoo_cli.main as m\n@m.vaezoo.command()\ndef stop():\n  raise KeyboardInterrupt\nm.main(['stop'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 130 and done.stderr.lstrip().startswith("vaezoo: error: interrupted\nhint: ")
+    assert done.returncode == 130 and done.stderr.startswith("vaezoo: error: interrupted\nhint: ")

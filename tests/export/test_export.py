@@ -150,5 +150,9 @@ def test_export_leaves_the_model_in_its_mode(trained):
     vae.eval()
 
 
+def test_what_export_returns_prints_in_a_line(exported):
+    assert len(repr(exported)) < 1500
+
+
 def test_the_public_name_is_there():
     assert vaezoo.export_onnx is export_onnx

@@ -20,6 +20,14 @@ from vaezoo.errors import VaezooError
         {"seed": -1},
         {"schedule": "multistep"},
         {"milestones": (5,)},
+        {"schedule": "cos"},
+        {"optimizer": "sgd"},
+        {"binarize": "yes"},
+        {"epochs": 1.5},
+        {"epochs": "3"},
+        {"epochs": True},
+        {"lr": "a"},
+        {"device": None},
     ],
 )
 def test_values_out_of_range_are_refused_by_name(bad):

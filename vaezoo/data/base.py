@@ -58,7 +58,7 @@ class DataSpec:
         return int(torch.Size(self.shape).numel())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Split:
     """One part of a data set, in memory.
 
@@ -69,6 +69,9 @@ class Split:
 
     x: Tensor
     y: Tensor | None
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} x {tuple(self.x.shape[1:])} {self.x.dtype})"
 
     def __len__(self) -> int:
         return len(self.x)

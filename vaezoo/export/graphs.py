@@ -5,9 +5,11 @@ No random operator stands in a graph: noise is the caller's.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx
@@ -57,7 +59,7 @@ class Graph:
     """
 
     part: Part
-    data: bytes
+    data: bytes = field(repr=False)
     input: str
     outputs: tuple[str, ...]
 
@@ -101,12 +103,24 @@ def export_graphs(vae: VAE, opset: int = OPSET) -> dict[Part, Graph]:
         vae.train(training)
 
 
+@contextlib.contextmanager
+def silent_logs() -> Iterator[None]:
+    """Keeps PyTorch's exporter from logging what its exception says again."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...], opset: int) -> Graph:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), silent_logs(), torch.no_grad():
             warnings.simplefilter("ignore")
+            module.eval()(example)  # what is wrong with the model itself is told in plain words
             program = torch.onnx.export(
-                module.eval(),
+                module,
                 (example,),
                 input_names=[name],
                 output_names=list(outputs),
@@ -115,10 +129,11 @@ def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: 
                 verbose=False,
             )
     except Exception as e:  # the exporter's errors have no common class
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        cause = e.__cause__ or e  # the exporter's own message tells of its stages, the cause what was wrong
+        reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
         raise PluginError(
-            f"the {part} cannot be exported: {reason}", "see the list of operators in PyTorch's ONNX exporter"
-        ) from e
+            f"the {part} cannot be exported: {reason}", "take an operation that PyTorch's ONNX exporter follows"
+        ) from cause
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # it holds source lines and paths of this machine
     program.model.producer_name, program.model.producer_version = "vaezoo", None

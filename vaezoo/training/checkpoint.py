@@ -56,6 +56,8 @@ class Checkpoint:
         """
         file = self.path / f"{part}.safetensors"
         expected = module.state_dict()
+        if expected and not file.exists():
+            raise InputError(f"{file} is missing", "use another checkpoint with --checkpoint")
         data = file.read_bytes() if file.exists() else b""
         try:
             # The bytes that were hashed are the bytes that are parsed.
@@ -125,7 +127,9 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None) -> Checkpoint
         matches = [c for c in there if str(c.step) == which]
     if not matches:
         steps = ", ".join(str(c.step) for c in there)
-        hint = f"use best, last or one of the steps {steps}" if steps else "train again"
+        if not there:
+            raise InputError(f"{folder} holds no whole checkpoint", "train again")
+        hint = f"use best, last or one of the steps {steps}"
         raise InputError(f"{folder} has no checkpoint '{which}'", hint)
     return matches[0]
 

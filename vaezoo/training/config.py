@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaezoo.errors import VaezooError
+from vaezoo.spec import check_types
 
 Optimizer = Literal["adam", "adamw", "rmsprop", "adamax"]
 Schedule = Literal["constant", "cosine", "multistep"]
@@ -36,7 +37,7 @@ class TrainConfig:
         device: auto takes CUDA, then MPS, then the CPU; or a device as PyTorch names it.
 
     Raises:
-        VaezooError: If a value is out of range.
+        VaezooError: If a value is of the wrong type or out of range.
     """
 
     epochs: int = 20
@@ -58,6 +59,7 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        check_types(self)
         at_least = {
             "epochs": (self.epochs, 1),
             "steps": (self.steps, 1),

@@ -21,7 +21,7 @@ import torch
 
 from vaezoo.data.base import Dataset, DataSource, DataSpec
 from vaezoo.data.load import load_data
-from vaezoo.errors import InputError, StorageError, VaezooError
+from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError
 from vaezoo.files import read_json, storage_errors, write_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
@@ -105,12 +105,11 @@ def train(
     config = config or TrainConfig()
     device = pick_device(config.device)
     registration = find_model(model)
-    spec = registration.load()
-    model_config = configure(spec.config, options or {})
+    registration.load()  # a broken model is told before the data are loaded
     data = data if isinstance(data, Dataset) else load_data(data)
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        vae, objective = spec.build(model_config, data.spec), spec.objective(model_config, data.spec)
+        model_config, vae, objective = registration.build(options or {}, data.spec)
     check_fit(vae, data, config)
     path = Path(out) if out is not None else next_run(RUNS, f"{registration.name}-{data.spec.name}")
     description = {
@@ -139,7 +138,11 @@ def train(
 
     trainer = Trainer(vae, objective, data, config, on_report=report_and_log, on_checkpoint=on_checkpoint)
     on_start(trainer, path)
-    trainer.fit()
+    try:
+        trainer.fit()
+    except DivergedError as e:
+        last = find_checkpoint(path / "checkpoints", "last", None)
+        raise DivergedError(e.message, f"{e.hint}; the last checkpoint in {path} is that of step {last.step}") from e
     run = load(path)
     split, part = data.held_out
     metrics = evaluate(run.vae.to(device), run.objective.to(device), part.to(device), config)
@@ -164,7 +167,7 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
     if not (path / "run.json").is_file():
         raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
     described = read_json(path / "run.json")
-    if described.get("schema") != SCHEMA:
+    if isinstance(described.get("schema"), int) and described["schema"] != SCHEMA:
         raise InputError(f"{path} has schema {described.get('schema')}; this version reads {SCHEMA}", "update vaezoo")
     try:
         name, options = str(described["model"]), _mapping(described["options"])
@@ -173,9 +176,7 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
         training = configure(TrainConfig(), _mapping(described["training"]))
     except (KeyError, TypeError, VaezooError) as e:
         raise InputError(f"{path / 'run.json'} is damaged: {e}", "restore the file, or train again") from e
-    spec = find_model(name).load()
-    model_config = configure(spec.config, options)
-    vae, objective = spec.build(model_config, data), spec.objective(model_config, data)
+    _, vae, objective = find_model(name).build(options, data)
     found = find_checkpoint(path / "checkpoints", checkpoint, objective.monitor)
     found.restore(vae, "model")
     found.restore(objective, "objective")

@@ -32,5 +32,5 @@ def check(model: str, as_json: bool) -> None:
     if failed:
         raise PluginError(
             f"model '{model}' fails {len(failed)} of {len(results)} checks: {', '.join(failed)}",
-            "mend the model; vaezoo.testing says what each check demands",
+            "mend the first failure first; the model's pytest test shows whole tracebacks",
         )

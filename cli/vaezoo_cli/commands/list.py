@@ -16,8 +16,12 @@ def list_command(as_json: bool) -> None:
     from vaezoo.errors import PluginError
 
     models = []
-    for registration in list_models():
-        row = {"name": registration.name, "distribution": registration.distribution, "version": registration.version}
+    registrations = list_models()
+    for registration in registrations:
+        name = registration.name
+        if any(name == other.name and registration is not other for other in registrations):
+            name = registration.full_name  # a name that two packages claim means neither, or the built-in
+        row = {"name": name, "distribution": registration.distribution, "version": registration.version}
         try:
             spec = registration.load()
             row |= {"summary": spec.summary, "reference": spec.reference}

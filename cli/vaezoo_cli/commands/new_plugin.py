@@ -22,10 +22,13 @@ def new_plugin(name: str, out: str | None) -> None:
 
     It holds a pyproject.toml, a module with a small VAE to start from, and a conformance test of three lines.
     """
+    from vaezoo import list_models
     from vaezoo.files import new_folder
 
     if not NAME.fullmatch(name):
         raise VaezooError(f"'{name}' is no model name", "use lower-case words joined by '-', such as my-vae")
+    if name in (r.name for r in list_models()):
+        raise VaezooError(f"there is a model named '{name}' already", "choose another name")
     path = Path(out) if out else Path(f"vaezoo-{name}")
     if path.exists():
         raise StorageError(f"{path} is in the way: it exists", "give another --out")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vaezoo.errors import UnsupportedDataError
-from vaezoo_cli.options import checkpoint_option, data_options, open_run
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo_cli.options import F, checkpoint_option, data_options, open_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +23,18 @@ BLANK = 0.5  # grey of the grid's lines and gaps
 run_argument = click.argument("run", required=False, metavar="[RUN|MODEL]")
 
 
+def out_option(name: str) -> Callable[[F], F]:
+    """Adds --out, by default `name` in the run folder."""
+    kind = click.Path(dir_okay=False)
+    return click.option("--out", type=kind, metavar="PNG", help=f"The picture  [default: RUN/{name}]")
+
+
 @click.command()
 @run_argument
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many.")
 @click.option("--seed", default=0, show_default=True, help="Determines which latents are drawn.")
 @checkpoint_option
-@click.option("--out", type=click.Path(), metavar="PNG", help="The picture  [default: RUN/samples.png]")
+@out_option("samples.png")
 def sample(run: str | None, count: int, seed: int, checkpoint: str, out: str | None) -> None:
     """Write a PNG grid of pictures drawn from the prior.
 
@@ -35,6 +42,7 @@ def sample(run: str | None, count: int, seed: int, checkpoint: str, out: str | N
     """
     import torch
 
+    require_png(out)
     opened = open_run(run, checkpoint)
     require_pictures(opened)
     torch.manual_seed(seed)
@@ -48,7 +56,9 @@ def sample(run: str | None, count: int, seed: int, checkpoint: str, out: str | N
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=32, show_default=True, help="How many.")
 @checkpoint_option
 @data_options(None)
-@click.option("--out", type=click.Path(), metavar="PNG", help="The picture  [default: RUN/reconstructions.png]")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), metavar="PNG", help="The picture  [default: RUN/reconstructions.png]"
+)
 def reconstruct(
     run: str | None,
     count: int,
@@ -61,26 +71,34 @@ def reconstruct(
     """Write a PNG grid of pictures and reconstructions.
 
     Each row of originals stands above its reconstructions. The pictures are those of the test part, or of the
-    validation part where there is no test part.
+    validation part where there is no test part, evenly spaced.
     """
     import torch
 
     import vaezoo
 
+    require_png(out)
     opened = open_run(run, checkpoint)
     require_pictures(opened)
     dataset = opened.load_data() if data is None else vaezoo.load_data(data, data_dir=data_dir, size=size)
     if dataset.spec.shape != opened.data.shape:
         raise UnsupportedDataError(
             f"{opened.path} takes shape {opened.data.shape}, '{dataset.spec.name}' has {dataset.spec.shape}",
-            "give --size, or data of that shape",
+            "give data of that shape; --size changes height and width alone",
         )
     _, part = dataset.held_out
-    originals = part.batch(slice(0, count)).x
+    count = min(count, len(part))
+    originals = part.batch(torch.arange(count) * len(part) // count).x  # spread out: folders are sorted by class
     with torch.no_grad():
         reconstructions = opened.vae.reconstruct(originals)
     columns = grid_columns(2 * len(originals))
     save_grid(interleave_rows(originals, reconstructions, columns), columns, out or opened.path / "reconstructions.png")
+
+
+def require_png(out: str | None) -> None:
+    """Raises VaezooError if the picture's name promises another format."""
+    if out is not None and Path(out).suffix.lower() != ".png":
+        raise VaezooError(f"'{out}' is no name of a PNG", "end it in .png")
 
 
 def require_pictures(run: Run) -> None:

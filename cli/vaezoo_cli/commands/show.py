@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from vaezoo_cli.options import json_option, parse_options, print_json
+
+if TYPE_CHECKING:
+    from vaezoo import Registration
 
 # What a model is tried on, to say which inputs it takes.
 SHAPES = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 33, 45), (3, 64, 64), (3, 128, 128), (3, 256, 256), (100,))
@@ -23,7 +27,8 @@ def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
 
     registration = find_model(model)
     spec = registration.load()
-    config = configure(spec.config, parse_options(options))
+    changed = parse_options(options)
+    config = configure(spec.config, changed)
     described = {
         "name": registration.name,
         "distribution": registration.distribution,
@@ -31,7 +36,7 @@ def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
         "summary": spec.summary,
         "reference": spec.reference,
         "options": [asdict(option) for option in options_of(config)],
-        "inputs": [input_row(spec, config, shape) for shape in SHAPES],
+        "inputs": [input_row(registration, changed, shape) for shape in SHAPES],
     }
     if as_json:
         print_json(described)
@@ -41,17 +46,16 @@ def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
     draw_model(described)
 
 
-def input_row(spec: object, config: object, shape: tuple[int, ...]) -> dict[str, object]:
+def input_row(registration: Registration, options: dict[str, str], shape: tuple[int, ...]) -> dict[str, object]:
     """Says whether a model takes data of a shape, and then its parameters by part."""
     import torch
 
-    from vaezoo import DataSpec, ModelSpec, UnsupportedDataError
+    from vaezoo import DataSpec, UnsupportedDataError
 
-    assert isinstance(spec, ModelSpec)
     data = DataSpec(name="example", shape=shape)
     try:
         with torch.device("meta"):  # counts without allocating
-            vae, objective = spec.build(config, data), spec.objective(config, data)
+            _, vae, objective = registration.build(options, data)
     except UnsupportedDataError:
         return {"shape": list(shape), "parameters": None}
     parts = [*vae.named_children(), *objective.named_children()]

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 @data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="A model's option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="The run folder  [default: runs/MODEL-DATA-N]")
-@click.option("--likelihood", metavar="NAME", help="bernoulli, continuous-bernoulli, gaussian[:SIGMA|learned|optimal]")
+@click.option(
+    "--likelihood",
+    metavar="NAME",
+    help="bernoulli, continuous-bernoulli, gaussian:SIGMA (or learned, or optimal).",
+)
 @click.option("--epochs", default=20, help="Passes over the training part.")
 @click.option("--steps", type=int, help="Optimizer steps, instead of epochs.")
 @click.option("--batch-size", default=128, help="Examples a step.")
