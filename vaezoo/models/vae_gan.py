@@ -133,7 +133,7 @@ class VAEGAN(Objective):
         if self.equilibrium is None:
             return []
         low, high = self.equilibrium - self.margin, self.equilibrium + self.margin
-        losses = (float(real_loss), float(fake_loss))
+        losses = (real_loss.item(), fake_loss.item())
         discriminator_ahead, decoder_ahead = min(losses) < low, max(losses) > high
         if discriminator_ahead == decoder_ahead:
             return []
