@@ -81,8 +81,13 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Writes a JSON file whole, readable by people; see `write_file`."""
-    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    """Writes a JSON file whole; see `write_file`."""
+    write_file(path, json_bytes(value))
+
+
+def json_bytes(value: Mapping[str, object]) -> bytes:
+    """Returns an object as JSON that people can read."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -23,7 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from vaezoo.errors import InputError, VaezooError
-from vaezoo.files import new_folder, read_json, sha256, write_json
+from vaezoo.files import json_bytes, new_folder, read_json, sha256
 
 SCHEMA = 1
 KEEP_NEWEST = 2
@@ -56,12 +56,14 @@ class Checkpoint:
         """
         file = self.path / f"{part}.safetensors"
         expected = module.state_dict()
-        if expected and not file.exists():
+        if not expected:  # an objective without weights has no file
+            return
+        if not file.exists():
             raise InputError(f"{file} is missing", "use another checkpoint with --checkpoint")
-        data = file.read_bytes() if file.exists() else b""
+        data = file.read_bytes()
+        verify(self.path, file.name, data)
         try:
-            # The bytes that were hashed are the bytes that are parsed.
-            tensors = load_tensors(data) if verify(self.path, file.name, data) and data else {}
+            tensors = load_tensors(data)  # the bytes that were hashed, not the file again
         except SafetensorError as e:
             raise InputError(f"{file} is damaged: {e}", "use another checkpoint with --checkpoint") from e
         described = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
@@ -83,15 +85,12 @@ def save_checkpoint(
     files = {"model.safetensors": _pack(vae)}
     if objective.state_dict():
         files["objective.safetensors"] = _pack(objective)
+    files["state.json"] = json_bytes({"schema": SCHEMA, "step": step, "metrics": dict(metrics)})
+    manifest = {name: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for name, d in files.items()}
+    files["manifest.json"] = json_bytes({"schema": SCHEMA, "files": manifest})
     with new_folder(folder / f"step-{step:08d}") as work:
-        manifest = {}
         for name, data in files.items():
             (work / name).write_bytes(data)
-            manifest[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        write_json(work / "state.json", {"schema": SCHEMA, "step": step, "metrics": dict(metrics)})
-        state = (work / "state.json").read_bytes()
-        manifest["state.json"] = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
-        write_json(work / "manifest.json", {"schema": SCHEMA, "files": manifest})
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
@@ -144,21 +143,16 @@ def prune(folder: Path, monitor: str | None) -> None:
                 shutil.rmtree(checkpoint.path, ignore_errors=True)
 
 
-def verify(folder: Path, name: str, data: bytes) -> bool:
-    """Returns True if `data` is what the folder's manifest says of file `name`.
-
-    Raises:
-        InputError: If it is not.
-    """
+def verify(folder: Path, name: str, data: bytes) -> None:
+    """Raises InputError unless `data` is what the folder's manifest says of file `name`."""
     files = read_json(folder / "manifest.json").get("files")
     entry = files.get(name) if isinstance(files, dict) else None
     told = entry.get("sha256") if isinstance(entry, dict) else None
-    if (told is None and data) or (told is not None and told != hashlib.sha256(data).hexdigest()):
+    if told != hashlib.sha256(data).hexdigest():
         raise InputError(
             f"{folder / name}: its SHA-256 differs from the manifest's; damaged or changed after saving",
             "use another checkpoint with --checkpoint",
         )
-    return True
 
 
 def _metrics(value: object) -> dict[str, float]:
