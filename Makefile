@@ -43,6 +43,7 @@ wheel-test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/onnx_latency.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
+from vaezoo.bench.environment import environment
+
+PACKAGES = ("vaezoo", "torch", "click", "rich")
 RESULTS = Path(__file__).parent / "results"
 CONTESTANTS = {
     "python -c pass": ["-c", "pass"],
@@ -32,15 +32,6 @@ def seconds(arguments: list[str]) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
-
-
-def environment() -> dict[str, object]:
-    """Describes the machine and the versions."""
-    cpu = next(
-        (line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
-    )
-    versions = {name: version(name) for name in ("vaezoo", "torch", "click", "rich")}
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
 
 
 def main() -> None:
@@ -70,7 +61,7 @@ def main() -> None:
             f"{row['command']:<16} {row['median_s']:.3f} s  ({row['min_s']:.3f} to {row['max_s']:.3f})  x{row['ratio']}"
         )
     RESULTS.mkdir(exist_ok=True)
-    result = {"schema": 1, "benchmark": "startup", "runs": runs, "environment": environment(), "rows": rows}
+    result = {"schema": 1, "benchmark": "startup", "runs": runs, "environment": environment(PACKAGES), "rows": rows}
     (RESULTS / "startup-cpu.json").write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     ("errors",),
     ("files",),
+    ("providers",),
+    ("runtime",),
     ("likelihoods", "distributions"),
     ("data",),
     ("vae",),
@@ -22,6 +24,8 @@ ORDER = (
     ("training",),
     ("evaluation",),
     ("export",),
+    ("bench",),
+    ("doctor",),
     ("testing",),
 )
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

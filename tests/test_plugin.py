@@ -58,9 +58,15 @@ def test_the_example_is_listed_checked_trained_and_exported(vaezoo, install, ins
     assert len(CHECKS) == vaezoo("check", "linear").count("ok  ")
     vaezoo("train", "linear", "-o", "latent_dim=5", "--steps", "10", "--out", "run")
     vaezoo("sample", "run")
-    parity = json.loads(vaezoo("export", "run", "--onnx", "--out", "exported", "--json"))["parity"]
-    assert [row["output"] for row in parity] == ["mu", "logvar", "x_mean"]
-    assert (inside / "exported" / "encoder.onnx").exists()
+    manifest = json.loads(vaezoo("export", "run", "--onnx", "--out", "exported", "--json"))
+    assert manifest["model"] == "vaezoo-linear/linear" and manifest["versions"]["vaezoo-linear"] == "0.3.0"
+    assert {row["output"] for row in manifest["parity"]["rows"]} == {"mu", "logvar", "x_mean"}
+    assert "ok" in vaezoo("verify", "exported")
+    vaezoo("sample", "exported")
+    vaezoo("export", "run", "--onnx", "--out", "small", "--dtype", "fp16", "--uint8")
+    assert "ok" in vaezoo("verify", "small")
+    result = json.loads(vaezoo("bench", "run", "--batch", "2", "--seconds", "0.001", "--json", "-"))
+    assert {row["contestant"] for row in result["rows"]} >= {"eager", "ort-cpu"}
 
 
 def test_its_own_test_passes(install):

@@ -9,12 +9,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vaezoo import runtime
     from vaezoo.data.arrays import from_arrays
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split
     from vaezoo.data.load import load_data
     from vaezoo.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
     from vaezoo.errors import UnsupportedDataError, VaezooError
     from vaezoo.export.folder import Exported, export_onnx
+    from vaezoo.export.verify import Verified, verify_onnx
     from vaezoo.likelihoods import Likelihood
     from vaezoo.objectives import ELBO, Objective, Step, StepOutput
     from vaezoo.registry import Registration, create, get_model, list_models
@@ -49,6 +51,7 @@ __all__ = [
     "Trainer",
     "UnsupportedDataError",
     "VaezooError",
+    "Verified",
     "create",
     "export_onnx",
     "from_arrays",
@@ -56,7 +59,9 @@ __all__ = [
     "list_models",
     "load",
     "load_data",
+    "runtime",
     "train",
+    "verify_onnx",
 ]
 
 _HOME = {
@@ -66,6 +71,7 @@ _HOME = {
     "vaezoo.distributions": ("DiagonalGaussian", "Posterior", "Prior", "StandardNormal"),
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
     "vaezoo.export.folder": ("Exported", "export_onnx"),
+    "vaezoo.export.verify": ("Verified", "verify_onnx"),
     "vaezoo.likelihoods": ("Likelihood",),
     "vaezoo.objectives": ("ELBO", "Objective", "Step", "StepOutput"),
     "vaezoo.registry": ("Registration", "create", "get_model", "list_models"),
@@ -79,6 +85,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
+    if name == "runtime":  # a module: vaezoo.runtime.load(folder)
+        return importlib.import_module("vaezoo.runtime")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'vaezoo' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)

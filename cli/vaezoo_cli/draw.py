@@ -7,15 +7,20 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from vaezoo.providers import EXECUTION
+
 if TYPE_CHECKING:
-    from vaezoo import Exported, Report, Run, Trainer
+    from vaezoo import Exported, Report, Run, Trainer, Verified
+    from vaezoo.bench.compare import Change
+    from vaezoo.doctor import Finding
+    from vaezoo.export.compare import Parity
     from vaezoo.testing import CheckResult
 
 PIPE_WIDTH = 200  # columns, where nobody says how wide the page is: lines that a script can search
@@ -165,16 +170,150 @@ class TrainingView:
 
 
 def draw_export(exported: Exported) -> None:
-    """Draws what was exported and how close it is to the model."""
-    from vaezoo.export.parity import BATCHES
+    """Draws what was exported, how close it is to the model, and what to type next."""
+    graphs, form, parity = (exported.manifest[key] for key in ("graphs", "format", "parity"))
+    for part, graph in graphs.items():
+        size = f"{exported.manifest['files'][f'{part}.onnx']['bytes'] / 1e6:.2f} MB"
+        signature = f"{show_tensor(graph['input'])} -> {', '.join(map(show_tensor, graph['outputs']))}"
+        OUT.print(f"[cyan]{part}.onnx[/]  {size}  {escape(signature)}", soft_wrap=True)
+    OUT.print(f"opset {form['opset']}, {form['dtype']}\n")
+    batches = ", ".join(str(n) for n in parity["batches"])
+    draw_parity(exported.parity, f"equal to the model in {parity['runtime']} on the CPU, batches {batches}")
+    folder = escape(str(exported.path))
+    OUT.print(f"\nwritten  {folder}/\nnext     vaezoo verify {folder}", soft_wrap=True)
+    for verb in ("sample", "bench"):
+        OUT.print(f"         vaezoo {verb} {folder}", soft_wrap=True)
 
-    for part, graph in exported.graphs.items():
-        size = f"{len(graph.data) / 1e6:.2f} MB"
-        OUT.print(f"[cyan]{part}.onnx[/]  {size}  {graph.input} -> {', '.join(graph.outputs)}")
-    batches = ", ".join(str(n) for n in BATCHES)
-    worst = ", ".join(f"{row.output} {row.max_abs:.1e}" for row in exported.parity)
-    OUT.print(f"equal to the model within {worst} ({exported.runtime}, CPU, float32, batches {batches})")
-    OUT.print(f"\nwritten  {escape(str(exported.path))}/", soft_wrap=True)
+
+def draw_verified(verified: Verified) -> None:
+    """Draws what a check of an export found."""
+    draw_parity(verified.parity, f"equal to the golden outputs in {verified.runtime} on {verified.provider}")
+    OUT.print(f"\n[green]ok[/]  {escape(str(verified.path))}: hashes, pair, structure, outputs", soft_wrap=True)
+
+
+def draw_parity(rows: Iterable[Parity], title: str) -> None:
+    """Draws the largest differences of an export."""
+    OUT.print(title)
+    made = table("graph", "inputs", "output", "largest difference", "limit there")
+    for row in rows:
+        made.add_row(row.part, row.inputs, escape(row.output), f"{row.max_abs:.1e}", f"{row.limit:.1e}")
+    OUT.print(made)
+
+
+def show_tensor(value: Mapping[str, Any]) -> str:
+    """Writes a graph's input or output as x[batch, 1, 28, 28]."""
+    kind = "" if value["dtype"] == "float32" else f" {value['dtype']}"
+    return f"{value['name']}[{', '.join(str(n) for n in value['shape'])}]{kind}"
+
+
+def draw_findings(findings: Iterable[Finding]) -> None:
+    """Draws what `vaezoo doctor` found."""
+    made = table("what", "state", "what mends it")
+    for finding in findings:
+        colour = "yellow" if finding.mend else "default"
+        made.add_row(finding.subject, f"[{colour}]{escape(finding.state)}[/]", escape(finding.mend or ""))
+    OUT.print(made)
+
+
+class BenchView:
+    """Shows what is being measured: a line that changes on a terminal, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self.status = ERR.status("opening the model")
+
+    def __enter__(self) -> BenchView:
+        if ERR.is_terminal:
+            self.status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.status.stop()
+
+    def show(self, what: str) -> None:
+        """Says what comes next."""
+        self.status.update(what)
+
+
+REGIME_TITLES = {"device": "inputs and outputs on the device", "host": "numpy in, numpy out"}
+
+
+def draw_bench(result: Mapping[str, Any]) -> None:
+    """Draws the times of all contestants, a table for each task and regime."""
+    model, setting = result["model"], result["setting"]
+    machine = result["environment"].get("gpu", {}).get("name") or result["environment"]["cpu"]
+    tf32 = f", tf32 {'on' if setting['tf32'] else 'off'}" if setting["device"] == "cuda" else ""
+    OUT.print(
+        escape(
+            f"{model['model']} {show_shape(model['shape'])}, {model['weights']}, {model['format']['dtype']}{tf32}; "
+            f"{machine}, {setting['threads']} threads"
+        ),
+        soft_wrap=True,
+    )
+    tables: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        tables.setdefault((row["task"], row["regime"]), {}).setdefault(row["batch"], {})[row["contestant"]] = row
+    for (task, regime), batches in tables.items():
+        OUT.print(f"\n[bold]{task}[/], {REGIME_TITLES[regime]}; median ms (99th percentile)")
+        OUT.print(bench_table(batches))
+    OUT.print(
+        "\n! quartiles more than 10 % apart; ' bound by the cost of calls, \" by copies, otherwise by arithmetic",
+        soft_wrap=True,
+    )
+    wanted = EXECUTION[setting["device"]]
+    for text in sorted({stray_nodes(row, wanted) for row in result["rows"]} - {""}):
+        OUT.print(f"[yellow]not on {wanted}[/]  {escape(text)}", soft_wrap=True)
+    for name, reason in result["left_out"].items():
+        OUT.print(f"[yellow]left out[/]  {escape(f'{name}: {reason}')}", soft_wrap=True)
+
+
+def bench_table(batches: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Returns the table of one task and regime."""
+    names = list(dict.fromkeys(name for row in batches.values() for name in row))
+    graphs = [name for name in names if name.startswith("ort")]
+    compared = any("over_eager" in row[name] for row in batches.values() for name in graphs if name in row)
+    extra = ("over eager", "over best") if compared else ()
+    made = table("batch", *names, *extra, "images/s", "largest difference")
+    for column in made.columns:
+        column.justify = "right"
+    for batch, rows in batches.items():
+        cells = [show_time(rows[name]) if name in rows else "" for name in names]
+        best = min((rows[name] for name in graphs if name in rows), key=lambda r: r["p50"])
+        ratios = [f"{best['over_eager']:.2f}x", f"{best['over_best']:.2f}x"] if compared else []
+        largest = max(rows[name]["max_abs"] for name in graphs if name in rows)
+        made.add_row(str(batch), *cells, *ratios, f"{best['images_per_s']:,.0f}", f"{largest:.1e}")
+    return made
+
+
+def stray_nodes(row: Mapping[str, Any], wanted: str) -> str:
+    """Says how many nodes of a row's graphs another provider runs than the one that was asked for; empty if none."""
+    stray = {name: count for name, count in row.get("nodes", {}).items() if name != wanted}
+    listed = ", ".join(f"{count} nodes on {name}" for name, count in stray.items())
+    return f"{row['contestant']}, {row['task']}: {listed}" if stray else ""
+
+
+def show_time(row: Mapping[str, Any]) -> str:
+    """Writes a row's times, marked if they scatter and with what bounds them."""
+    mark = {"calls": "'", "copies": '"'}.get(row["bound"], "")
+    return f"{row['p50']:.3g}{mark}{'!' if row['spread'] > 0.1 else ''} ({row['p99']:.3g})"
+
+
+def draw_changes(changes: Iterable[Change], differences: Iterable[str]) -> None:
+    """Draws what changed between two results."""
+    made = table("task", "batch", "regime", "contestant", "before ms", "after ms", "ratio", "")
+    same = 0
+    for change in changes:
+        if change.verdict == "same":
+            same += 1
+            continue
+        times = [f"{t:.3g}" if t is not None else "" for t in (change.before, change.after)]
+        ratio = f"{change.after / change.before:.2f}" if change.before and change.after else ""
+        colour = {"faster": "green", "slower": "red"}.get(change.verdict, "yellow")
+        made.add_row(*change.where, *times, ratio, f"[{colour}]{change.verdict}[/]")
+    for line in differences:
+        OUT.print(f"[yellow]differs[/]  {escape(line)}", soft_wrap=True)
+    if made.row_count:
+        OUT.print(made)
+    OUT.print(f"{made.row_count} rows changed by more than their spread, {same} did not")
 
 
 def draw_check(result: CheckResult) -> None:

@@ -11,8 +11,10 @@ from importlib.metadata import version
 import click
 
 from vaezoo.errors import StorageError, VaezooError
+from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
-from vaezoo_cli.commands.export import export
+from vaezoo_cli.commands.doctor import doctor
+from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
 from vaezoo_cli.commands.pictures import reconstruct, sample
@@ -53,7 +55,7 @@ def vaezoo(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (list_command, show, train, sample, reconstruct, export, new_plugin, check):
+for command in (list_command, show, train, sample, reconstruct, export, verify, bench, doctor, new_plugin, check):
     vaezoo.add_command(command)
 
 

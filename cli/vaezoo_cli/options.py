@@ -13,6 +13,7 @@ from vaezoo.errors import VaezooError
 
 if TYPE_CHECKING:
     from vaezoo import Run
+    from vaezoo.runtime import OnnxVAE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,6 +63,21 @@ def open_run(name: str | None, checkpoint: str) -> Run:
             err=True,
         )
     return run
+
+
+def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
+    """Opens an exported folder in ONNX Runtime; None if the user means a run.
+
+    Raises:
+        VaezooError: If a checkpoint was asked for: an export holds one.
+    """
+    from vaezoo import runtime
+
+    if source is None or not runtime.is_export(source):
+        return None
+    if checkpoint != "best":
+        raise VaezooError(f"{source} is an export, which holds one checkpoint", "leave out --checkpoint")
+    return runtime.load(source)
 
 
 def find_run(name: str | None, checkpoint: str) -> Run:

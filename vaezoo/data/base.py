@@ -83,6 +83,12 @@ class Split:
             x = x.float() / 255.0
         return Batch(x, None if self.y is None else self.y[index])
 
+    def spread(self, count: int) -> Split:
+        """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
+        count = min(count, len(self))
+        index = torch.arange(count) * len(self) // max(count, 1)
+        return Split(self.x[index], None if self.y is None else self.y[index])
+
     def to(self, device: torch.device) -> Split:
         """Returns the part on `device`."""
         return Split(self.x.to(device), None if self.y is None else self.y.to(device))

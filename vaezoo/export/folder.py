@@ -1,22 +1,39 @@
-"""The export folder: encoder.onnx, decoder.onnx and manifest.json, written whole or not at all."""
+"""The export folder, written whole or not at all.
+
+exports/conv-vae-digits-1/
+    encoder.onnx, decoder.onnx    the graphs
+    manifest.json                 what they are, where they come from, how close they are to the model
+    README.md                     the same for people
+    golden/                       inputs with the model's outputs; see golden.py
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import metadata, version
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from vaezoo.distributions import StandardNormal
 from vaezoo.errors import StorageError
-from vaezoo.export.graphs import OPSET, Graph, Part, export_graphs
-from vaezoo.export.parity import Parity, check_parity, runtime_name
-from vaezoo.files import new_folder, write_json
+from vaezoo.export.card import card
+from vaezoo.export.compare import BATCHES, Parity, runtime_name
+from vaezoo.export.format import OPSET, DType, Format
+from vaezoo.export.golden import golden_files
+from vaezoo.export.graphs import Graph, encoder_outputs, export_graphs
+from vaezoo.export.metadata import stamp
+from vaezoo.export.parity import check_parity
+from vaezoo.files import json_bytes, new_folder
+from vaezoo.runtime import MANIFEST, SCHEMA, Part, is_export
 from vaezoo.training.run import Run
 
-SCHEMA = 1
 EXPORTS = Path("exports")
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,61 +42,113 @@ class Exported:
 
     Attributes:
         path: The folder.
-        graphs: Its two graphs.
-        parity: The largest difference from the model, for each output.
-        runtime: What ran the graphs for that comparison.
+        manifest: What its manifest.json holds.
+        parity: The largest differences from the model.
     """
 
     path: Path
-    graphs: dict[Part, Graph]
+    manifest: Mapping[str, Any]
     parity: list[Parity]
-    runtime: str
 
 
-def export_onnx(run: Run, out: str | os.PathLike[str] | None = None, *, opset: int = OPSET) -> Exported:
+def export_onnx(
+    run: Run,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    opset: int = OPSET,
+    dtype: DType = "fp32",
+    uint8: bool = False,
+) -> Exported:
     """Exports a run's model to ONNX, compares the graphs with it, and only then puts them in place.
 
     Args:
         run: A loaded run.
         out: The folder; by default `exports/` and the run's name. An earlier export there is replaced.
         opset: Version of the ONNX operator set.
+        dtype: "fp32", or "fp16" for float16 weights and arithmetic between float32 inputs and outputs.
+        uint8: Pictures go in and come out as bytes `(N, H, W, C)`, scaled inside the graphs.
 
     Raises:
         ParityError: If a graph does not equal the model.
         PluginError: If the model cannot be exported.
         StorageError: If the folder is something else than an earlier export, or cannot be written.
+        UnsupportedDataError: If uint8 is asked for and the data are no pictures.
     """
+    form = Format(opset=opset, dtype=dtype, uint8=uint8)
     path = Path(out) if out is not None else EXPORTS / run.path.resolve().name
-    if path.exists() and not (path / MANIFEST).is_file():
+    if path.exists() and not is_export(path):
         raise StorageError(f"{path} is in the way: it exists and is no export", "give another --out")
-    graphs = export_graphs(run.vae, opset)
-    parity = check_parity(run.vae, graphs)
+    graphs = export_graphs(run.vae, form)
+    described = describe(run, graphs, form)
+    stamped = stamp({part: graph.data for part, graph in graphs.items()}, properties(described))
+    graphs = {part: replace(graph, data=stamped[part]) for part, graph in graphs.items()}
+    rows, cases = check_parity(run.vae, graphs, form, run.examples)
+    files = {f"{part}.onnx": data for part, data in stamped.items()} | golden_files(cases)
+    manifest = {
+        **described,
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+        },
+        "parity": {"runtime": runtime_name(), "batches": BATCHES, "rows": [row.as_dict() for row in rows]},
+    }
     with new_folder(path, replace=True) as work:
-        for part, graph in graphs.items():
-            (work / f"{part}.onnx").write_bytes(graph.data)
-        write_json(work / MANIFEST, manifest(run, graphs, parity, opset))
-    return Exported(path, graphs, parity, runtime_name())
+        for name, data in files.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(data)
+        (work / "README.md").write_text(card(manifest))
+        (work / MANIFEST).write_bytes(json_bytes(manifest))
+    return Exported(path, manifest, rows)
 
 
-def manifest(run: Run, graphs: dict[Part, Graph], parity: list[Parity], opset: int) -> dict[str, object]:
-    """Says what the graphs are and where they come from."""
+def describe(run: Run, graphs: Mapping[Part, Graph], form: Format) -> dict[str, Any]:
+    """Says what the graphs are and where they come from. Nothing here tells of this machine or of the time."""
+    distribution = run.full_name.partition("/")[0]
+    with torch.no_grad():
+        mode = encoder_outputs(run.vae, torch.zeros(1, *run.data.shape))[1]
     return {
         "schema": SCHEMA,
-        "model": run.model,
+        "model": run.full_name,
         "options": dict(run.options),
         "data": asdict(run.data),
         "latent_shape": list(run.vae.latent_shape),
+        "prior": "standard-normal" if type(run.vae.prior) is StandardNormal else None,
+        "mode": mode,
+        "format": form.as_dict(),
         "checkpoint": {"step": run.checkpoint.step, "sha256": run.checkpoint.model_sha256},
-        "opset": opset,
-        "files": {
-            f"{part}.onnx": {
-                "bytes": len(graph.data),
-                "sha256": hashlib.sha256(graph.data).hexdigest(),
-                "input": graph.input,
-                "outputs": list(graph.outputs),
-            }
-            for part, graph in graphs.items()
-        },
-        "parity": {"runtime": runtime_name(), "outputs": [row.as_dict() for row in parity]},
-        "versions": {name: version(name) for name in ("vaezoo", "torch", "onnx", "onnxscript")},
+        "graphs": {part: graph.signature for part, graph in graphs.items()},
+        "license": license_of(distribution),
+        "versions": {name: version(name) for name in ("vaezoo", distribution, "torch", "onnx", "onnxscript")},
     }
+
+
+def license_of(distribution: str) -> str | None:
+    """Returns the licence that a package states, or None."""
+    stated = metadata(distribution)
+    return next((stated[key] for key in ("License-Expression", "License") if key in stated), None)
+
+
+def properties(described: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the metadata that both graphs carry, from what `describe` says."""
+    data, form = described["data"], described["format"]
+    texts = {
+        "schema": str(SCHEMA),
+        "model": described["model"],
+        "options": json.dumps(described["options"]),
+        "data": data["name"],
+        "shape": json.dumps(data["shape"]),
+        "range": "0..255" if form["uint8"] else "0..1",
+        "layout": "NHWC" if form["uint8"] else "NCHW",
+        "likelihood": data["likelihood"],
+        "latent_shape": json.dumps(described["latent_shape"]),
+        "prior": described["prior"] or "its own",
+        "mode": described["mode"],
+        "dtype": form["dtype"],
+        "checkpoint_sha256": described["checkpoint"]["sha256"],
+        "license": described["license"] or "not stated",
+        "versions": json.dumps(described["versions"]),
+    }
+    kind = {1: "Gray8", 3: "Rgb8"}.get(data["shape"][0])
+    if len(data["shape"]) == 3 and kind:  # ONNX's own keys for pictures
+        texts["Image.BitmapPixelFormat"] = kind
+        texts["Image.NominalPixelRange"] = "NominalRange_0_255" if form["uint8"] else "Normalized_0_1"
+    return texts

@@ -8,43 +8,52 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
-import onnx
+import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx import ModelProto
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, TopologicalSortPass
 from torch import Tensor, nn
 
 from vaezoo.errors import PluginError, VaezooError
+from vaezoo.export.format import Format
+from vaezoo.providers import require_runtime
+from vaezoo.runtime import LARGEST, Part
 from vaezoo.vae import VAE
 
-Part = Literal["encoder", "decoder"]
-OPSET = 18  # the exporter's own; all providers have kernels for it
-OPSETS = range(18, 24)
+LEVELS = 255  # the largest value of a byte
 
 
 class Encoder(nn.Module):
-    """x `(B, *shape)` -> the tensors of q(z|x), in the order of its fields."""
+    """x -> the tensors of q(z|x), in the order of its fields; x is what the format says, else `(B, *shape)`."""
 
-    def __init__(self, vae: VAE) -> None:
+    def __init__(self, vae: VAE, form: Format | None = None) -> None:
         super().__init__()
         self.vae = vae
+        self.uint8 = form is not None and form.uint8
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(posterior_fields(self.vae, x).values())
+        if self.uint8:
+            x = x.permute(0, 3, 1, 2).to(torch.float32) / LEVELS
+        return tuple(encoder_outputs(self.vae, x)[0].values())
 
 
 class Decoder(nn.Module):
-    """z `(B, *latent_shape)` -> the mean of p(x|z), `(B, *shape)` in [0, 1]."""
+    """z `(B, *latent_shape)` -> the mean of p(x|z), `(B, *shape)` in [0, 1], or bytes if the format says so."""
 
-    def __init__(self, vae: VAE) -> None:
+    def __init__(self, vae: VAE, form: Format | None = None) -> None:
         super().__init__()
         self.vae = vae
+        self.uint8 = form is not None and form.uint8
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.vae.likelihood.mean(self.vae.decode(z))
+        mean = self.vae.likelihood.mean(self.vae.decode(z))
+        if not self.uint8:
+            return mean
+        return (mean * LEVELS).round().clamp(0, LEVELS).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +63,23 @@ class Graph:
     Attributes:
         part: Which of the two.
         data: The file's bytes, weights included.
-        input: Name of the input.
-        outputs: Names of the outputs.
+        signature: `input` and `outputs`: name, dtype and shape of each, the first dimension being "batch".
     """
 
     part: Part
     data: bytes = field(repr=False)
-    input: str
-    outputs: tuple[str, ...]
+    signature: Mapping[str, Any]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return [output["name"] for output in self.signature["outputs"]]
 
 
-def posterior_fields(vae: VAE, x: Tensor) -> dict[str, Tensor]:
-    """Returns the tensors of q(z|x) by name.
+def encoder_outputs(vae: VAE, x: Tensor) -> tuple[dict[str, Tensor], str]:
+    """Returns the encoder's outputs by name, and the name of the one that is z's mode.
+
+    The outputs are the fields of q(z|x), and `mode` besides where the mode is none of them.
 
     Raises:
         PluginError: If the model's posterior is no NamedTuple of tensors.
@@ -76,31 +90,46 @@ def posterior_fields(vae: VAE, x: Tensor) -> dict[str, Tensor]:
         raise PluginError(
             f"the posterior {type(posterior).__name__} is no NamedTuple of tensors", "derive it from typing.NamedTuple"
         )
-    return dict(zip(names, posterior, strict=True))
+    fields, mode = dict(zip(names, posterior, strict=True)), posterior.mode()
+    name = next((name for name, tensor in fields.items() if tensor is mode), "mode")
+    return {name: mode} | fields if name not in fields else fields, name
 
 
-def export_graphs(vae: VAE, opset: int = OPSET) -> dict[Part, Graph]:
+def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
     """Exports both graphs of a model that is on the CPU. The batch is dynamic; the weights are in the graph.
 
     Raises:
-        VaezooError: If the opset is out of range.
+        UnsupportedDataError: If the format does not fit the data.
         PluginError: If the exporter cannot follow the model.
+        VaezooError: If the format needs ONNX Runtime (fp16), which is not installed, or the model is too large.
     """
-    if opset not in OPSETS:
-        raise VaezooError(f"opset {opset} is out of range", f"use {OPSETS.start} to {OPSETS.stop - 1}")
+    form = form or Format()
+    form.require(vae.data.shape)
+    if form.dtype == "fp16":
+        require_runtime()
+    weights = sum(t.nbytes for t in (*vae.parameters(), *vae.buffers()))
+    if weights > LARGEST:
+        raise VaezooError(f"the weights have {weights:,} bytes", f"one ONNX file holds at most {LARGEST:,}")
     training = vae.training
     vae.eval()
     try:
         # Two examples: with one, some exporter versions take the batch for a constant.
         x, z = torch.rand(2, *vae.data.shape), torch.randn(2, *vae.latent_shape)
         with torch.no_grad():
-            fields = tuple(posterior_fields(vae, x))
+            names = tuple(encoder_outputs(vae, x)[0])
+        if form.uint8:
+            x = to_bytes(x)
         return {
-            "encoder": _export("encoder", Encoder(vae), x, "x", fields, opset),
-            "decoder": _export("decoder", Decoder(vae), z, "z", ("x_mean",), opset),
+            "encoder": _export("encoder", Encoder(vae, form), x, "x", names, form),
+            "decoder": _export("decoder", Decoder(vae, form), z, "z", ("x_mean",), form),
         }
     finally:
         vae.train(training)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Returns pictures `(B, C, H, W)` in [0, 1] as bytes `(B, H, W, C)`."""
+    return (x * LEVELS).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 @contextlib.contextmanager
@@ -114,18 +143,18 @@ def silent_logs() -> Iterator[None]:
         logging.disable(before)
 
 
-def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...], opset: int) -> Graph:
+def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...], form: Format) -> Graph:
     try:
         with warnings.catch_warnings(), silent_logs(), torch.no_grad():
             warnings.simplefilter("ignore")
-            module.eval()(example)  # what is wrong with the model itself is told in plain words
+            results = module.eval()(example)  # what is wrong with the model itself is told in plain words
             program = torch.onnx.export(
                 module,
                 (example,),
                 input_names=[name],
                 output_names=list(outputs),
                 dynamic_shapes=({0: "batch"},),
-                opset_version=opset,
+                opset_version=form.opset,
                 verbose=False,
             )
     except Exception as e:  # the exporter's errors have no common class
@@ -137,9 +166,29 @@ def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: 
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # it holds source lines and paths of this machine
     program.model.producer_name, program.model.producer_version = "vaezoo", None
-    proto = program.model_proto
-    produced = next(o.version for o in proto.opset_import if o.domain == "")
-    if produced != opset:
-        raise VaezooError(f"asked for opset {opset}, the exporter produced {produced}", f"use --opset {produced}")
-    onnx.checker.check_model(proto, full_check=True)
-    return Graph(part, proto.SerializeToString(deterministic=True), name, outputs)
+    proto = program.model_proto if form.dtype == "fp32" else to_half(program.model_proto)
+    results = results if isinstance(results, tuple) else (results,)
+    signature = {
+        "input": describe(name, example),
+        "outputs": [describe(n, t) for n, t in zip(outputs, results, strict=True)],
+    }
+    return Graph(part, proto.SerializeToString(deterministic=True), signature)
+
+
+def describe(name: str, tensor: Tensor) -> dict[str, object]:
+    """Returns name, dtype and shape of a graph's input or output, given an example."""
+    return {
+        "name": name,
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "shape": ["batch", *tensor.shape[1:]],
+    }
+
+
+def to_half(proto: ModelProto) -> ModelProto:
+    """Returns a graph with float16 weights and arithmetic between inputs and outputs of the types it had."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = ir.from_proto(convert_float_to_float16(proto, keep_io_types=True))
+    TopologicalSortPass()(model)  # the converter puts its casts last
+    half: ModelProto = ir.to_proto(model)
+    return half

@@ -1,10 +1,11 @@
 """Run folders: what a training leaves behind, and `train`, which makes one from names and settings.
 
 runs/conv-vae-digits-1/
-    run.json          model, options, data, settings, versions: all that is needed to load or repeat the run
-    metrics.jsonl     one line a report: split, step, epoch, learning rate, metrics
-    checkpoints/      see checkpoint.py
-    result.json       metrics of the best checkpoint on the test part, written at the end
+    run.json              model, options, data, settings, versions: all that is needed to load or repeat the run
+    examples.safetensors  some held-out examples: what exports are compared on, without the data set
+    metrics.jsonl         one line a report: split, step, epoch, learning rate, metrics
+    checkpoints/          see checkpoint.py
+    result.json           metrics of the best checkpoint on the test part, written at the end
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
 
-from vaezoo.data.base import Dataset, DataSource, DataSpec
+from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
 from vaezoo.data.load import load_data
 from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError
-from vaezoo.files import read_json, storage_errors, write_json
+from vaezoo.files import read_json, storage_errors, write_file, write_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
 from vaezoo.spec import config_json, configure
@@ -34,6 +39,8 @@ from vaezoo.vae import VAE
 
 SCHEMA = 1
 RUNS = Path("runs")
+EXAMPLES = "examples.safetensors"
+EXAMPLE_COUNT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class Run:
     Attributes:
         path: The run folder.
         model: Name of the model.
+        full_name: The same as `distribution/name`.
         options: The model's options, all of them.
         data: What the model was made for.
         source: How to load the data again; None if the arrays came from a program.
@@ -50,11 +58,13 @@ class Run:
         checkpoint: Where the weights come from.
         vae: The model with these weights, in evaluation mode, on the CPU.
         objective: What it was trained with, likewise.
+        examples: A few held-out examples in [0, 1], `(N, *shape)`; None if the run keeps none.
         result: Metrics on the held-out part and the part's name; empty while the training is unfinished.
     """
 
     path: Path
     model: str
+    full_name: str
     options: Mapping[str, object]
     data: DataSpec
     source: DataSource | None
@@ -62,6 +72,7 @@ class Run:
     checkpoint: Checkpoint
     vae: VAE
     objective: Objective
+    examples: Tensor | None
     result: Mapping[str, object]
 
     def load_data(self) -> Dataset:
@@ -127,6 +138,7 @@ def train(
         },
     }
     start_run(path, description)
+    write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
 
     def on_checkpoint(step: int, metrics: Mapping[str, float]) -> None:
         save_checkpoint(path / "checkpoints", vae, objective, step, metrics)
@@ -184,6 +196,7 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
     return Run(
         path=path,
         model=name.rpartition("/")[2],
+        full_name=find_model(name).full_name,
         options=options,
         data=data,
         source=source,
@@ -191,8 +204,26 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
         checkpoint=found,
         vae=vae.eval(),
         objective=objective.eval(),
+        examples=read_examples(path / EXAMPLES, data),
         result=read_json(result) if result.exists() else {},
     )
+
+
+def read_examples(file: Path, data: DataSpec) -> Tensor | None:
+    """Reads the examples that a run keeps, `(N, *shape)` in [0, 1]; None where there is no such file.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    if not file.exists():
+        return None
+    try:
+        examples = load_tensors(file.read_bytes())["x"]
+    except (OSError, SafetensorError, KeyError) as e:
+        raise InputError(f"{file} is damaged: {e}", "delete it: exports are then compared on noise alone") from e
+    if tuple(examples.shape[1:]) != data.shape or not len(examples):
+        raise InputError(f"{file} is damaged: shape {tuple(examples.shape)}", "delete it")
+    return Split(examples, None).batch(slice(None)).x
 
 
 def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:

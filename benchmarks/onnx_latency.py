@@ -1,0 +1,165 @@
+"""Times the four models' graphs in ONNX Runtime against PyTorch, and writes the tables of benchmarks/README.md.
+
+    python benchmarks/onnx_latency.py                    the CPU
+    python benchmarks/onnx_latency.py --device cuda      a CUDA machine: the same sweep, CUDA graphs included
+    python benchmarks/onnx_latency.py --tables           only the tables, from the results at hand
+
+Each model's figures go to results/onnx-latency-MACHINE/MODEL.json, which `vaezoo bench --compare` reads. The models are
+untrained, at their defaults, on 28x28 grey pictures: weights do not matter for speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaezoo.bench.contestants import Setting
+from vaezoo.bench.subject import from_model
+from vaezoo.bench.sweep import BATCHES, bench
+from vaezoo.files import json_bytes, write_file
+
+HERE = Path(__file__).parent
+MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+BEGIN, END = "<!-- onnx-latency: written by onnx_latency.py -->", "<!-- /onnx-latency -->"
+TITLES = {"device": "inputs and outputs on the device", "host": "numpy in, numpy out"}
+
+
+def machine(result: Mapping[str, Any]) -> str:
+    """Names the machine of a result: its GPU, or its processor and cores."""
+    environment, setting = result["environment"], result["setting"]
+    gpu = environment.get("gpu", {}).get("name")
+    name = gpu or f"{environment['cpu']} {setting['threads']} threads"
+    return f"{name} tf32" if setting["tf32"] else str(name)
+
+
+def slug(text: str) -> str:
+    """Returns a text as a part of a path."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def sweep(results: Path, setting: Setting, models: list[str], batches: list[int], seconds: float) -> None:
+    """Measures the models, one file each."""
+    for model in models:
+        result = bench(
+            from_model(model),
+            setting,
+            batches,
+            seconds=seconds,
+            on_row=lambda what, model=model: print(f"{model}: {what}", file=sys.stderr, flush=True),
+        )
+        file = results / f"onnx-latency-{slug(machine(result))}" / f"{model}.json"
+        write_file(file, json_bytes(result))
+        print(file)
+
+
+def tables(results: Path) -> str:
+    """Returns the tables of all machines."""
+    lines: list[str] = []
+    for folder in sorted(results.glob("onnx-latency-*")):
+        found = [json.loads((folder / f"{m}.json").read_text()) for m in MODELS if (folder / f"{m}.json").exists()]
+        if found:
+            lines += machine_tables(folder, found)
+    return "\n".join(lines)
+
+
+def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
+    """Returns the tables of one machine: ratios for all models, milliseconds for conv-vae."""
+    environment, setting = found[0]["environment"], found[0]["setting"]
+    versions = ", ".join(f"{n} {environment['versions'][n]}" for n in sorted(environment["versions"]))
+    driver = environment.get("gpu", {}).get("driver_version")
+    lines = [
+        f"### {machine(found[0])}",
+        "",
+        f"`results/{folder.name}/`. {environment['cpu']}, {environment['cores']} cores, {environment['system']}, "
+        f"{setting['threads']} threads on both sides, {setting['seconds']:g} s a figure"
+        + (f", driver {driver}, TF32 {'on' if setting['tf32'] else 'off'}" if driver else "")
+        + f"; Python {environment['python']}, {versions}.",
+        "",
+    ]
+    for regime, title in TITLES.items():
+        batches = sorted({r["batch"] for r in found[0]["rows"]})
+        lines += [
+            f"ONNX Runtime's best over eager PyTorch / over the best of PyTorch, {title}:",
+            "",
+            f"| model | task | {' | '.join(f'batch {b}' for b in batches)} |",
+            f"|---|---|{'---|' * len(batches)}",
+        ]
+        for result in found:
+            for task in ("encoder", "decoder", "round trip"):
+                cells = [ratio(result, task, batch, regime) for batch in batches]
+                lines.append(f"| {result['model']['model'].split('/')[1]} | {task} | {' | '.join(cells)} |")
+        lines.append("")
+    for result in found:
+        if result["model"]["model"] == "vaezoo/conv-vae":
+            lines += milliseconds(result)
+    return lines
+
+
+def ratio(result: Mapping[str, Any], task: str, batch: int, regime: str) -> str:
+    """Writes the speed-ups of ONNX Runtime's faster contestant, with ! where quartiles are over 10 % apart."""
+    row = min(
+        (
+            r
+            for r in result["rows"]
+            if (r["task"], r["batch"], r["regime"]) == (task, batch, regime) and "over_eager" in r
+        ),
+        key=lambda r: r["p50"],
+    )
+    return f"{row['over_eager']:.2f} / {row['over_best']:.2f}{' !' if row['spread'] > 0.1 else ''}"
+
+
+def milliseconds(result: Mapping[str, Any]) -> list[str]:
+    """Returns a table of conv-vae's medians on the device."""
+    rows = [r for r in result["rows"] if r["regime"] == "device"]
+    names = list(dict.fromkeys(r["contestant"] for r in rows))
+    lines = [
+        "conv-vae, milliseconds on the device, median (99th percentile):",
+        "",
+        f"| task | batch | {' | '.join(names)} | largest difference |",
+        f"|---|---|{'---|' * (len(names) + 1)}",
+    ]
+    for task, batch in dict.fromkeys((r["task"], r["batch"]) for r in rows):
+        here = {r["contestant"]: r for r in rows if (r["task"], r["batch"]) == (task, batch)}
+        cells = [f"{here[n]['p50']:.3g} ({here[n]['p99']:.3g})" if n in here else "" for n in names]
+        largest = max(r["max_abs"] for n, r in here.items() if n.startswith("ort"))
+        lines.append(f"| {task} | {batch} | {' | '.join(cells)} | {largest:.1e} |")
+    return [*lines, ""]
+
+
+def write_tables(results: Path) -> None:
+    """Puts the tables between their marks in README.md."""
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_file(readme, f"{before}{BEGIN}\n\n{tables(results)}\n{END}{after}".encode())
+
+
+def main() -> None:
+    """Reads the arguments, measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--batch", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--model", nargs="+", default=list(MODELS))
+    parser.add_argument("--out", type=Path, help="write results there and leave README.md as it is")
+    parser.add_argument("--tables", action="store_true", help="measure nothing")
+    chosen = parser.parse_args()
+    results = chosen.out or HERE / "results"
+    if not chosen.tables:
+        setting = Setting(chosen.device, chosen.threads, chosen.tf32)
+        sweep(results, setting, chosen.model, chosen.batch, chosen.seconds)
+    if not chosen.out:
+        write_tables(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Golden inputs and outputs in ONNX's own layout: what the model made of some inputs, so that nobody needs it again.
+
+golden/encoder/test_data_set_0/input_0.pb, output_0.pb, output_1.pb     held-out examples
+golden/encoder/test_data_set_1/...                                      uniform noise
+golden/decoder/test_data_set_0/...                                      the codes of those examples
+golden/decoder/test_data_set_1/...                                      latents three times as wide as the prior
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, numpy_helper
+
+from vaezoo.errors import InputError
+from vaezoo.export.compare import Case
+from vaezoo.runtime import Part
+
+EXAMPLES = 8  # a case; `verify` repeats them for larger batches
+
+
+def golden_files(cases: Mapping[Part, list[Case]]) -> dict[str, bytes]:
+    """Returns the files by path, from the first examples of each case."""
+    files = {}
+    for part, number, case in ((part, i, case) for part, listed in cases.items() for i, case in enumerate(listed)):
+        folder = f"golden/{part}/test_data_set_{number}"
+        tensors = {"input_0": ("", case.inputs)}
+        tensors |= {f"output_{i}": item for i, item in enumerate(case.outputs.items())}
+        for file, (name, array) in tensors.items():
+            tensor = numpy_helper.from_array(np.ascontiguousarray(array[:EXAMPLES]), name)
+            files[f"{folder}/{file}.pb"] = tensor.SerializeToString()
+    return files
+
+
+def golden_names(part: Part, number: int, outputs: int) -> list[str]:
+    """Returns the paths of one case's files: the input, then the outputs."""
+    folder = f"golden/{part}/test_data_set_{number}"
+    return [f"{folder}/input_0.pb", *(f"{folder}/output_{i}.pb" for i in range(outputs))]
+
+
+def read_case(part: Part, name: str, files: list[bytes], signature: Mapping[str, Any]) -> Case:
+    """Reads one case from its files' bytes.
+
+    Raises:
+        InputError: If a file is damaged, or does not fit the graph's signature.
+    """
+    arrays = []
+    described = [signature["input"], *signature["outputs"]]
+    for data, value in zip(files, described, strict=True):
+        try:
+            tensor = TensorProto.FromString(data)
+            if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+                raise ValueError("kept in another file")
+            array = numpy_helper.to_array(tensor)
+        except (DecodeError, ValueError, TypeError, KeyError) as e:
+            raise InputError(f"the golden data of {part}.onnx are damaged: {e}", "export it again") from e
+        if array.shape[1:] != tuple(value["shape"][1:]) or array.dtype != value["dtype"] or not len(array):
+            raise InputError(f"the golden data of {part}.onnx do not fit '{value['name']}'", "export it again")
+        arrays.append(array)
+    if len({len(array) for array in arrays}) != 1:
+        raise InputError(f"the golden data of {part}.onnx differ in length", "export it again")
+    names = [value["name"] for value in signature["outputs"]]
+    return Case(part, name, arrays[0], dict(zip(names, arrays[1:], strict=True)))
