@@ -190,14 +190,16 @@ class ListConfig:
         (spec(config=ListConfig()), "state", "comes back from JSON"),
         (spec(Chancy), "seed", "from the same seed"),
         (spec(FixedBatch), "onnx", "batch"),
-        (spec(RandomDecoder), "onnx", "x_mean"),
+        (spec(RandomDecoder), "onnx", "draws at random"),
         (spec(Picky), "unsupported", "RuntimeError: too large"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_each_fault_is_caught_by_its_check_alone(faulty, check, says):
     failures = {r.name: r.failure for r in run_checks(faulty) if r.failure is not None}
-    assert list(failures) == [check], failures
+    # Golden data hold for any batch only if the examples are independent, so that the export demands it, too.
+    also = {"onnx"} if check == "independence" else set()
+    assert failures.keys() - also == {check}, failures
     assert says in failures[check]
 
 

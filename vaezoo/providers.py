@@ -84,13 +84,15 @@ def open_session(
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
-    ort.set_default_logger_severity(4)
+    if provider == "cuda":
+        ort.set_default_logger_severity(4)  # a library that does not load is logged there, not in the session's log
     try:
         session = ort.InferenceSession(data, options, providers=[(EXECUTION[provider], dict(settings or {}))])
     except Exception as e:  # ONNX Runtime's errors have no common class
         raise InputError(f"ONNX Runtime cannot load the graph: {first_line(e)}", "export it again") from e
     finally:
-        ort.set_default_logger_severity(2)
+        if provider == "cuda":
+            ort.set_default_logger_severity(2)  # its default
     if session.get_providers()[0] != EXECUTION[provider]:
         raise VaezooError(
             f"{provider} was asked for, but ONNX Runtime runs on {session.get_providers()[0]}", "see 'vaezoo doctor'"

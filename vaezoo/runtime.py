@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.files import read_json
-from vaezoo.providers import STOP_SPINNING, Provider, open_session
+from vaezoo.providers import STOP_SPINNING, Provider, first_line, open_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -114,13 +114,17 @@ class OnnxVAE:
     def _run(self, part: Part, array: Array) -> list[Array]:
         session = self.sessions[part]
         name = self.manifest["graphs"][part]["input"]["name"]
-        chunks = [session.run(None, {name: array[i : i + CHUNK]}) for i in range(0, len(array), CHUNK)]
+        try:
+            chunks = [session.run(None, {name: array[i : i + CHUNK]}) for i in range(0, len(array), CHUNK)]
+        except Exception as e:  # ONNX Runtime's errors have no common class
+            raise InputError(f"ONNX Runtime cannot run {part}.onnx: {first_line(e)}", "see 'vaezoo verify'") from e
         return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
-    """Says whether a folder looks like an export."""
-    return (Path(folder) / MANIFEST).is_file()
+    """Says whether a folder looks like an export. A checkpoint has a manifest, too, but no graphs."""
+    folder = Path(folder)
+    return (folder / MANIFEST).is_file() and any((folder / f"{part}.onnx").exists() for part in PARTS)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -207,10 +211,15 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
             tensor(output)
     if manifest["mode"] not in [o["name"] for o in manifest["graphs"]["encoder"]["outputs"]]:
         raise ValueError(f"mode {manifest['mode']!r} is no output of the encoder")
-    for field in ("model", "prior", "format", "checkpoint", "files"):
-        manifest[field]
-    if not isinstance(manifest["files"], dict):
-        raise TypeError("'files' is no object")
+    manifest["prior"]
+    for value, kind in (
+        (manifest["model"], str),
+        (manifest["data"]["name"], str),
+        (manifest["format"]["uint8"], bool),
+        (manifest["files"], dict),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is no {kind.__name__}")
 
 
 def _batch(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -259,6 +259,8 @@ def draw_bench(result: Mapping[str, Any]) -> None:
         "\n! quartiles more than 10 % apart; ' bound by the cost of calls, \" by copies, otherwise by arithmetic",
         soft_wrap=True,
     )
+    for text in first_runs(result["rows"]):
+        OUT.print(text, soft_wrap=True)
     wanted = EXECUTION[setting["device"]]
     for text in sorted({stray_nodes(row, wanted) for row in result["rows"]} - {""}):
         OUT.print(f"[yellow]not on {wanted}[/]  {escape(text)}", soft_wrap=True)
@@ -282,6 +284,18 @@ def bench_table(batches: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Table
         largest = max(rows[name]["max_abs"] for name in graphs if name in rows)
         made.add_row(str(batch), *cells, *ratios, f"{best['images_per_s']:,.0f}", f"{largest:.1e}")
     return made
+
+
+def first_runs(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Says what each contestant took before it was warm: the longest of all its rows."""
+    listed = list(rows)
+    lines = []
+    for name in dict.fromkeys(row["contestant"] for row in listed):
+        own = [row for row in listed if row["contestant"] == name]
+        opened = max((row.get("created", 0) for row in own), default=0)
+        told = f", opening its sessions up to {opened:,.0f} ms" if opened else ""
+        lines.append(f"first run of {name} up to {max(row['first'] for row in own):,.0f} ms{told}")
+    return lines
 
 
 def stray_nodes(row: Mapping[str, Any], wanted: str) -> str:

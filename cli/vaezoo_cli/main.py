@@ -23,6 +23,11 @@ from vaezoo_cli.commands.train import train
 
 DEFECT = 1
 INTERRUPTED = 130
+# What a user may have left out who wants only vaezoo.runtime, and the packages that bring it.
+OPTIONAL = {
+    name: name for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
+}
+OPTIONAL |= {"rich": "rich", "PIL": "pillow"}
 
 
 class Interrupted(BaseException):
@@ -91,6 +96,8 @@ def report(error: BaseException) -> int:
         if isinstance(error, click.NoSuchOption):
             hint += "; options of a model are given as -o name=value"
         return tell(error.format_message().rstrip("."), hint, error.exit_code)
+    if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL:
+        return tell(f"this needs {error.name}, which is not installed", f"pip install {OPTIONAL[error.name]}", 2)
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,8 +1,10 @@
 """`verify` passes what was exported and refuses everything else, with an error that says what is wrong."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -284,6 +286,26 @@ def test_a_graph_that_exhausts_the_memory_ends_its_own_process_alone(copy):
     assert "ONNX Runtime" in refused(copy) or "ended with" in refused(copy)
 
 
+def test_random_damage_is_refused_in_plain_words_or_harmless(copy, exported):
+    """Bytes of every file are changed under hashes that fit, so that the parsers themselves are reached."""
+    chance = random.Random(0)
+    files = sorted(p for p in exported.path.rglob("*") if p.suffix in (".onnx", ".pb", ".json"))
+    for i in range(16):
+        file = files[i % len(files)]
+        name = str(file.relative_to(exported.path))
+        data = bytearray(file.read_bytes())
+        for _ in range(chance.choice((1, 3, 20))):
+            where = chance.randrange(min(len(data), chance.choice((40, 400, len(data)))))
+            data[where] = chance.randrange(256)
+        if file.suffix == ".json":
+            (copy / name).write_bytes(data)
+        else:
+            put(copy, name, bytes(data))
+        with contextlib.suppress(VaezooError):
+            verify_onnx(copy)
+        shutil.copytree(exported.path, copy, dirs_exist_ok=True)
+
+
 def test_a_check_that_takes_too_long_is_stopped(exported, monkeypatch):
     monkeypatch.setattr(module, "CHILD", "import time; time.sleep(60)")
     start = time.monotonic()
@@ -303,9 +325,10 @@ def test_verifying_needs_no_torch(exported, tmp_path):
         "import sys; sys.modules.update(torch=None, torchvision=None, safetensors=None)\n"
         "from vaezoo_cli.main import main; main(sys.argv[1:])"
     )
-    for command in (["verify", "shipped"], ["sample", "shipped"], ["doctor"]):
+    for command, expected in ((["verify", "shipped"], 0), (["sample", "shipped"], 0), (["train", "mlp-vae"], 2)):
         done = subprocess.run(
             [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == expected, done.stderr
+    assert done.stderr == "vaezoo: error: this needs torch, which is not installed\nhint: pip install torch\n"
     assert (tmp_path / "shipped" / "samples.png").exists()

@@ -60,7 +60,7 @@ def measure(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[st
     while waiting := [n for n in runs if not done(len(taken[n]), total[n], seconds)]:
         for name in waiting:
             time.sleep(SETTLE)
-            timed(runs[name], LEAD_IN)
+            timed(runs[name], min(LEAD_IN, block[name]))
             times = timed(runs[name], block[name])
             taken[name] += times
             total[name] += sum(times)

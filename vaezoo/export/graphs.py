@@ -109,7 +109,9 @@ def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
         require_runtime()
     weights = sum(t.nbytes for t in (*vae.parameters(), *vae.buffers()))
     if weights > LARGEST:
-        raise VaezooError(f"the weights have {weights:,} bytes", f"one ONNX file holds at most {LARGEST:,}")
+        raise VaezooError(
+            f"the weights have {weights:,} bytes, one ONNX file holds {LARGEST:,}", "export a smaller model"
+        )
     training = vae.training
     vae.eval()
     try:

@@ -26,6 +26,8 @@ from vaezoo.runtime import PARTS, Part, check_pair, read_file, read_graph, read_
 
 SECONDS = 300.0
 MEMORY = 16 << 30  # bytes of address space, on top of what the files need; a session of a small model takes 3 GB of it
+# On a machine of many cores the address space that threads reserve would reach the limit by itself.
+FEW_ARENAS = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
 ERRORS = {error.__name__: error for error in (VaezooError, InputError, ParityError)}
 CHILD = "import sys; from vaezoo.export.verify import child; child(*sys.argv[1:])"
 
@@ -63,8 +65,11 @@ def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, s
     folder = Path(folder)
     read_manifest(folder)
     command = [sys.executable, "-c", CHILD, str(folder), provider, str(int(seconds))]
+    environment = {**os.environ, **FEW_ARENAS}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds
+        )
     except subprocess.TimeoutExpired:
         raise InputError(
             f"{folder} was not checked within {seconds:g} seconds", "give --seconds more, or distrust the files"
