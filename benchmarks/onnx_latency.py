@@ -24,6 +24,7 @@ from vaezoo.bench.contestants import Setting
 from vaezoo.bench.subject import from_model
 from vaezoo.bench.sweep import BATCHES, bench
 from vaezoo.files import json_bytes, write_file
+from vaezoo.providers import require_cuda
 
 HERE = Path(__file__).parent
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
@@ -84,7 +85,7 @@ def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
         "",
     ]
     for regime, title in TITLES.items():
-        batches = sorted({r["batch"] for r in found[0]["rows"]})
+        batches = sorted({r["batch"] for result in found for r in result["rows"]})
         lines += [
             f"ONNX Runtime's best over eager PyTorch / over the best of PyTorch, {title}:",
             "",
@@ -104,14 +105,11 @@ def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
 
 def ratio(result: Mapping[str, Any], task: str, batch: int, regime: str) -> str:
     """Writes the speed-ups of ONNX Runtime's faster contestant, with ! where quartiles are over 10 % apart."""
-    row = min(
-        (
-            r
-            for r in result["rows"]
-            if (r["task"], r["batch"], r["regime"]) == (task, batch, regime) and "over_eager" in r
-        ),
-        key=lambda r: r["p50"],
-    )
+    where = (task, batch, regime)
+    rows = [r for r in result["rows"] if (r["task"], r["batch"], r["regime"]) == where and "over_eager" in r]
+    if not rows:
+        return ""
+    row = min(rows, key=lambda r: r["p50"])
     return f"{row['over_eager']:.2f} / {row['over_best']:.2f}{' !' if row['spread'] > 0.1 else ''}"
 
 
@@ -154,6 +152,8 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     chosen = parser.parse_args()
     results = chosen.out or HERE / "results"
+    if chosen.device == "cuda":
+        require_cuda()
     if not chosen.tables:
         setting = Setting(chosen.device, chosen.threads, chosen.tf32)
         sweep(results, setting, chosen.model, chosen.batch, chosen.seconds)

@@ -14,6 +14,7 @@ ORDER = (
     ("errors",),
     ("files",),
     ("providers",),
+    ("manifest",),
     ("runtime",),
     ("likelihoods", "distributions"),
     ("data",),

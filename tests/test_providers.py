@@ -36,7 +36,7 @@ def test_what_is_no_graph_is_an_input_error():
 def test_cuda_without_a_driver_is_never_a_silent_cpu_run(capfd):
     with pytest.raises(VaezooError) as e:
         open_session(one_node(), "cuda")
-    assert providers.DRIVER in e.value.message
+    assert providers.DRIVER in e.value.message or "no CUDA provider" in e.value.message
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
 

@@ -26,6 +26,9 @@ Provider = Literal["cpu", "cuda"]
 EXECUTION: Mapping[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
+# Full precision, and no search for convolutions that starts anew with each batch size.
+EXACT_CUDA = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
 INSTALL_CPU = "pip install onnxruntime"
 INSTALL_GPU = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
 REPLACE = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_GPU}"
@@ -73,6 +76,8 @@ def open_session(
         InputError: If ONNX Runtime cannot read the graph.
         VaezooError: If the provider cannot run here; the message names what is missing.
     """
+    if provider not in EXECUTION:
+        raise VaezooError(f"no provider named '{provider}'", f"use {' or '.join(EXECUTION)}")
     require_runtime()
     if provider == "cuda":
         require_cuda()
@@ -87,8 +92,15 @@ def open_session(
     if provider == "cuda":
         ort.set_default_logger_severity(4)  # a library that does not load is logged there, not in the session's log
     try:
-        session = ort.InferenceSession(data, options, providers=[(EXECUTION[provider], dict(settings or {}))])
+        providers = [(EXECUTION[provider], dict(settings or {}))]
+        session = ort.InferenceSession(
+            data, options, providers=providers, enable_fallback=0
+        )  # to the CPU, with a print
     except Exception as e:  # ONNX Runtime's errors have no common class
+        if provider == "cuda":
+            raise VaezooError(
+                f"ONNX Runtime cannot run the graph on CUDA: {first_line(e)}", "see 'vaezoo doctor'"
+            ) from e
         raise InputError(f"ONNX Runtime cannot load the graph: {first_line(e)}", "export it again") from e
     finally:
         if provider == "cuda":
@@ -113,12 +125,10 @@ def require_cuda() -> None:
     missing = missing_libraries()
     if missing == [DRIVER]:
         raise VaezooError(
-            f"CUDA was asked for, but there is no NVIDIA driver here ({DRIVER})", "take the CPU, or install the driver"
+            f"there is no NVIDIA driver here ({DRIVER}), so that CUDA cannot run", "take the CPU, or install the driver"
         )
     if missing:
-        raise VaezooError(
-            f"CUDA was asked for, but ONNX Runtime's CUDA provider misses {', '.join(missing)}", INSTALL_GPU
-        )
+        raise VaezooError(f"ONNX Runtime's CUDA provider cannot run: it misses {', '.join(missing)}", INSTALL_GPU)
 
 
 def missing_libraries() -> list[str]:

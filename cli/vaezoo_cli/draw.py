@@ -187,7 +187,12 @@ def draw_export(exported: Exported) -> None:
 
 def draw_verified(verified: Verified) -> None:
     """Draws what a check of an export found."""
-    draw_parity(verified.parity, f"equal to the golden outputs in {verified.runtime} on {verified.provider}")
+    from vaezoo.export.compare import BATCHES
+
+    batches = ", ".join(map(str, BATCHES))
+    draw_parity(
+        verified.parity, f"equal to the golden outputs in {verified.runtime} on {verified.provider}, batches {batches}"
+    )
     OUT.print(f"\n[green]ok[/]  {escape(str(verified.path))}: hashes, pair, structure, outputs", soft_wrap=True)
 
 
@@ -314,20 +319,23 @@ def show_time(row: Mapping[str, Any]) -> str:
 def draw_changes(changes: Iterable[Change], differences: Iterable[str]) -> None:
     """Draws what changed between two results."""
     made = table("task", "batch", "regime", "contestant", "before ms", "after ms", "ratio", "")
-    same = 0
+    counts = dict.fromkeys(("faster", "slower", "same", "missing"), 0)
     for change in changes:
-        if change.verdict == "same":
-            same += 1
+        counts[change.verdict] += 1
+        if change.verdict not in ("faster", "slower"):
             continue
-        times = [f"{t:.3g}" if t is not None else "" for t in (change.before, change.after)]
-        ratio = f"{change.after / change.before:.2f}" if change.before and change.after else ""
-        colour = {"faster": "green", "slower": "red"}.get(change.verdict, "yellow")
-        made.add_row(*change.where, *times, ratio, f"[{colour}]{change.verdict}[/]")
+        assert change.before and change.after
+        times = [f"{t:.3g}" for t in (change.before, change.after, change.after / change.before)]
+        colour = "green" if change.verdict == "faster" else "red"
+        made.add_row(*change.where, *times, f"[{colour}]{change.verdict}[/]")
     for line in differences:
         OUT.print(f"[yellow]differs[/]  {escape(line)}", soft_wrap=True)
     if made.row_count:
         OUT.print(made)
-    OUT.print(f"{made.row_count} rows changed by more than their spread, {same} did not")
+    OUT.print(
+        f"{made.row_count} rows changed by more than their spread, {counts['same']} did not; "
+        f"{counts['missing']} are in one file alone"
+    )
 
 
 def draw_check(result: CheckResult) -> None:

@@ -72,8 +72,9 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
         VaezooError: If a checkpoint was asked for: an export holds one.
     """
     from vaezoo import runtime
+    from vaezoo.manifest import is_export
 
-    if source is None or not runtime.is_export(source):
+    if source is None or not is_export(source):
         return None
     if checkpoint != "best":
         raise VaezooError(f"{source} is an export, which holds one checkpoint", "leave out --checkpoint")

@@ -24,6 +24,7 @@ SETTING = Setting("cpu", 1)
 def quick(monkeypatch):
     """Little time for each figure."""
     monkeypatch.setattr(clock, "MIN_RUNS", 5)
+    monkeypatch.setattr(sweep, "MIN_RUNS", 6)
     monkeypatch.setattr(clock, "BLOCK", 0.002)
     monkeypatch.setattr(clock, "SETTLE", 0)
 
@@ -57,7 +58,7 @@ def test_every_task_batch_and_regime_has_a_row_for_each_contestant(result):
     }
     for row in result["rows"]:
         assert 0 < row["p25"] <= row["p50"] <= row["p75"] <= row["p90"] <= row["p99"]
-        assert row["n"] >= 5 and row["max_abs"] < 1e-5 and row["bound"] in ("calls", "arithmetic")
+        assert row["n"] >= 6 and row["max_abs"] < 1e-5 and row["bound"] in ("calls", "arithmetic")
         assert row["images_per_s"] == pytest.approx(1e3 * row["batch"] / row["p50"], rel=1e-3)
 
 
@@ -85,7 +86,7 @@ def test_the_result_says_what_it_was_measured_on(result):
 
 
 def test_a_contestant_that_fails_is_left_out_with_the_reason(result):
-    assert result["left_out"]["compile, encoder"] == "RuntimeError: no compiler"
+    assert result["left_out"]["compile, encoder, batch 1, host"] == "RuntimeError: no compiler"
 
 
 def test_a_model_is_compiled_for_each_batch_size(quick, monkeypatch):
@@ -126,7 +127,7 @@ def test_an_export_is_timed_without_the_model(quick, trained, tmp_path):
 
 
 def test_too_little_memory_is_told(quick, monkeypatch):
-    def fail(*arguments):
+    def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(sweep, "native_contestants", fail)
@@ -150,14 +151,14 @@ def test_contestants_take_turns_until_each_has_run_enough(monkeypatch):
         "slow": lambda: order.append("slow") or time.sleep(0.004),
         "fast": lambda: order.append("fast") or time.sleep(0.0005),
     }
-    timings = measure(runs, 0.04)
-    assert timings["fast"].n >= 100 and timings["slow"].p50 > timings["fast"].p50
+    times = measure(runs, 0.04)
+    assert len(times["fast"]) >= 100 and np.median(times["slow"]) > np.median(times["fast"])
     assert sum(a != b for a, b in itertools.pairwise(order)) > 10
 
 
 def test_a_slow_contestant_ends_at_ten_times_the_seconds():
-    timings = measure({"slow": lambda: time.sleep(0.02)}, 0.01)
-    assert 1 <= timings["slow"].n < 20
+    times = measure({"slow": lambda: time.sleep(0.02)}, 0.01)
+    assert 1 <= len(times["slow"]) < 20
 
 
 def test_quantiles_are_those_of_all_runs():
@@ -213,8 +214,8 @@ def test_changes_beyond_the_spread_are_told_apart(tmp_path):
         "faster": "faster",
         "slower": "slower",
         "same": "same",
-        "gone": "only in the first",
-        "new": "only in the second",
+        "gone": "missing",
+        "new": "missing",
     }
     assert differences(a, b | {"environment": {"cpu": "b"}}) == ["environment cpu: a -> b"]
 

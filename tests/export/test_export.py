@@ -22,7 +22,7 @@ from vaezoo.export.compare import BATCHES, Rule, check_graphs, compare
 from vaezoo.export.format import Format
 from vaezoo.export.graphs import Graph, encoder_outputs, export_graphs
 from vaezoo.export.parity import check_parity
-from vaezoo.runtime import MANIFEST
+from vaezoo.manifest import MANIFEST
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 FILES = ["README.md", "decoder.onnx", "encoder.onnx", "golden", MANIFEST]
@@ -97,8 +97,8 @@ def test_each_graph_says_what_it_is(exported, trained):
 
 def test_the_same_run_exports_to_the_same_bytes_and_replaces_an_earlier_export(exported, trained, tmp_path):
     target = tmp_path / "again"
-    export_onnx(trained, target)
-    (target / "stale").write_text("")
+    export_onnx(trained, target, opset=20)
+    (target / "samples.png").write_text("")
     export_onnx(trained, target)
     assert sorted(p.name for p in target.iterdir()) == FILES
     for file in (p for p in target.rglob("*") if p.is_file()):
@@ -191,6 +191,13 @@ def test_a_folder_in_the_way_is_left_alone(trained, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+def test_an_export_that_holds_somebody_s_own_files_is_not_replaced(trained, copy):
+    (copy / "golden" / "notes.txt").write_text("precious")
+    with pytest.raises(StorageError, match=r"it holds golden/notes.txt"):
+        export_onnx(trained, copy)
+    assert (copy / "golden" / "notes.txt").read_text() == "precious"
+
+
 def test_graphs_of_another_model_fail_the_gate_and_leave_nothing(trained, tmp_path, monkeypatch):
     torch.manual_seed(9)
     other = export_graphs(create("conv-vae", trained.data))
@@ -248,6 +255,42 @@ def test_a_model_whose_examples_depend_on_each_other_is_caught(trained):
     with pytest.raises(ParityError, match="decoder: 'x_mean' at batch 1 ") as e:
         check_parity(vae, export_graphs(vae))
     assert "depend on each other" in e.value.hint
+
+
+def test_a_model_that_needs_a_second_example_is_caught(trained):
+    vae = with_methods(trained.vae, decode=lambda self, z: type(trained.vae).decode(self, z - z[1]))
+    with pytest.raises(ParityError, match="decoder fails at batch 1 on codes of generated examples"):
+        check_parity(vae, export_graphs(vae))
+
+
+def test_a_model_of_double_precision_exports(trained):
+    vae = with_methods(
+        trained.vae,
+        encode=lambda self, x: DiagonalGaussian(*(t.double() for t in type(trained.vae).encode(self, x))),
+        decode=lambda self, z: type(trained.vae).decode(self, z.float()),
+    )
+    graphs = export_graphs(vae)
+    assert graphs["decoder"].signature["input"]["dtype"] == "float64"
+    assert len(check_parity(vae, graphs)[0]) == 7
+
+
+class Codes(NamedTuple):
+    """A posterior over whole numbers."""
+
+    indices: Tensor
+
+    def mode(self):
+        return self.indices
+
+
+def test_latents_that_are_whole_numbers_export(trained):
+    vae = with_methods(
+        trained.vae,
+        encode=lambda self, x: Codes((9 * type(trained.vae).encode(self, x).mu).round().long()),
+        decode=lambda self, z: type(trained.vae).decode(self, z / 9),
+    )
+    rows, _ = check_parity(vae, export_graphs(vae))
+    assert [r.inputs for r in rows if r.part == "decoder"] == ["codes of generated examples", "codes of noise"]
 
 
 def test_a_graph_that_fixes_the_batch_fails_the_gate(trained):
@@ -343,8 +386,9 @@ def test_the_gate_runs_each_batch_size(trained):
 
 def test_export_leaves_the_model_in_its_mode(trained):
     vae = dataclasses.replace(trained).vae.train()
-    export_graphs(vae)
-    assert vae.training
+    frozen = next(vae.children()).eval()
+    check_parity(vae, export_graphs(vae))
+    assert vae.training and not frozen.training
     vae.eval()
 
 

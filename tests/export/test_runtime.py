@@ -53,6 +53,8 @@ def test_any_kind_of_float_will_do(model, trained):
         (lambda m: m.encode(np.zeros((2, 28, 28), np.float32)), "x has shape (2, 28, 28)"),
         (lambda m: m.encode(np.zeros((0, 1, 28, 28), np.float32)), "x has shape (0, 1, 28, 28)"),
         (lambda m: m.encode(np.zeros((2, 1, 28, 28), np.uint8)), "takes floats in [0, 1], not uint8"),
+        (lambda m: m.encode(np.full((2, 1, 28, 28), 255.0)), "values from 255 to 255"),
+        (lambda m: m.encode(np.full((2, 1, 28, 28), np.nan)), "values from nan"),
         (lambda m: m.decode(np.zeros(16, np.float32)), "z has shape (16,)"),
         (lambda m: m.sample(0), "cannot draw 0"),
     ],

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
+
+K = TypeVar("K")
 
 MIN_RUNS = 100  # so that a 99th percentile means something
 BLOCK = 0.05  # seconds that one contestant runs at a stretch
@@ -44,32 +47,34 @@ class Timing:
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
-def measure(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Timing]:
+def measure(runs: Mapping[K, Callable[[], object]], seconds: float, least: int = MIN_RUNS) -> dict[K, list[float]]:
     """Times several contestants against each other.
 
     Each is warmed up until two windows agree. Then they take turns, in blocks of about 50 ms, until each has run
-    for `seconds` and at least 100 times; one that is too slow for that stops at ten times `seconds`.
+    for `seconds` and at least `least` times; one that is too slow for that is done at ten times `seconds`. All go
+    on until the last is done, so that what the machine does meanwhile meets all of them.
 
     Args:
         runs: The contestants: a call is one run, complete when it returns.
         seconds: Timed seconds for each.
+        least: Timed runs for each.
+
+    Returns:
+        The seconds of each timed run.
     """
     block = {name: max(1, min(MIN_RUNS, int(BLOCK / warm_up(run)))) for name, run in runs.items()}
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    total = dict.fromkeys(runs, 0.0)
-    while waiting := [n for n in runs if not done(len(taken[n]), total[n], seconds)]:
-        for name in waiting:
+    taken: dict[K, list[float]] = {name: [] for name in runs}
+    while not all(done(times, seconds, least) for times in taken.values()):
+        for name, run in runs.items():
             time.sleep(SETTLE)
-            timed(runs[name], min(LEAD_IN, block[name]))
-            times = timed(runs[name], block[name])
-            taken[name] += times
-            total[name] += sum(times)
-    return {name: summarize(taken[name]) for name in runs}
+            timed(run, min(LEAD_IN, block[name]))
+            taken[name] += timed(run, block[name])
+    return taken
 
 
-def done(n: int, total: float, seconds: float) -> bool:
-    """Says whether a contestant has been timed enough, given its number of runs and their time."""
-    return (n >= MIN_RUNS and total >= seconds) or total >= MOST * seconds
+def done(times: Sequence[float], seconds: float, least: int) -> bool:
+    """Says whether a contestant has been timed enough, given its times."""
+    return (len(times) >= least and sum(times) >= seconds) or sum(times) >= MOST * seconds
 
 
 def warm_up(run: Callable[[], object]) -> float:

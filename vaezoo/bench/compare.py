@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vaezoo.bench.sweep import SCHEMA
 from vaezoo.errors import InputError
 from vaezoo.files import read_json
 
+SCHEMA = 1
 KEYS = ("task", "batch", "regime", "contestant")
 
 
@@ -22,7 +22,7 @@ class Change:
         where: Task, batch size, regime and contestant.
         before: Median in the first, in milliseconds; None if it has no such row.
         after: Median in the second, likewise.
-        verdict: "faster", "slower" or "same": the quartiles of the two overlap; "only in ..." for a lone row.
+        verdict: "faster", "slower" or "same", where the quartiles of the two overlap; "missing" if one has no such row.
     """
 
     where: tuple[str, ...]
@@ -41,9 +41,15 @@ def read_result(path: Path) -> Mapping[str, Any]:
     Raises:
         InputError: If it cannot be read, is no such result or has another schema.
     """
-    result: dict[str, Any] = read_json(path)
+    wrong = InputError(f"{path} is no result of schema {SCHEMA}", "give a file that 'vaezoo bench --json' wrote")
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: no such file", wrong.hint)
+    try:
+        result: dict[str, Any] = read_json(path)
+    except InputError as e:
+        raise wrong from e
     if result.get("schema") != SCHEMA or not isinstance(result.get("rows"), list):
-        raise InputError(f"{path} is no result of schema {SCHEMA}", "give a file that 'vaezoo bench --json' wrote")
+        raise wrong
     try:
         for row in result["rows"]:
             [row[key] for key in KEYS]
@@ -61,7 +67,7 @@ def compare_results(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
     for where in {**old, **new}:
         a, b = old.get(where), new.get(where)
         if a is None or b is None:
-            verdict = "only in the second" if a is None else "only in the first"
+            verdict = "missing"
         elif a["p25"] > b["p75"]:
             verdict = "faster"
         else:
@@ -75,5 +81,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     found = []
     for part in ("environment", "setting", "model"):
         a, b = before.get(part) or {}, after.get(part) or {}
-        found += [f"{part} {key}: {a.get(key)} -> {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+        found += [
+            f"{part} {key}: {a.get(key, 'not stated')} -> {b.get(key, 'not stated')}"
+            for key in {**a, **b}
+            if a.get(key) != b.get(key)
+        ]
     return found

@@ -6,9 +6,9 @@ both sides. ONNX Runtime gets its inputs bound where they lie, as PyTorch does.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from vaezoo.bench.subject import Subject, Task
 from vaezoo.errors import VaezooError
-from vaezoo.export.graphs import Decoder, Encoder, silent_logs
+from vaezoo.export.graphs import Decoder, Encoder, silence
+from vaezoo.manifest import Array, Part
 from vaezoo.providers import RECORD_PLACEMENT, STOP_SPINNING, Provider, first_line, open_session, placement
-from vaezoo.runtime import Array, Part
 from vaezoo.vae import VAE
 
 Run = Callable[[], list[Array] | list[Tensor]]
@@ -56,7 +56,7 @@ class Contestant:
 
     Attributes:
         run: Runs once and returns the outputs.
-        first: Milliseconds that the first run took, a compilation included.
+        first: Milliseconds that the first run took, a compilation included where none was made before.
         created: Milliseconds that opening its sessions took; 0 for PyTorch.
         nodes: How many nodes of its graphs each provider runs; empty for PyTorch.
     """
@@ -70,8 +70,7 @@ class Contestant:
 def start_contestant(run: Run, created: float = 0.0, nodes: Mapping[str, int] | None = None) -> Contestant:
     """Runs for the first time."""
     start = time.perf_counter()
-    with warnings.catch_warnings(), silent_logs():
-        warnings.simplefilter("ignore")
+    with silence():
         run()
     return Contestant(run, 1e3 * (time.perf_counter() - start), created, nodes or {})
 
@@ -92,10 +91,11 @@ MODULES: Mapping[Task, type[nn.Module]] = {"encoder": Encoder, "decoder": Decode
 
 def native_modules(vae: VAE, task: Task, device: Provider) -> dict[str, nn.Module]:
     """Returns the forms in which PyTorch can run a task: as it is, with other strides, compiled."""
-    module = MODULES[task](copy.deepcopy(vae)).eval().to(device)
+    module = MODULES[task](vae).eval().to(device)
     modules: dict[str, nn.Module] = {"eager": module}
     if any(p.dim() == 4 for p in module.parameters()):
-        modules["channels-last"] = copy.deepcopy(module).to(memory_format=torch.channels_last)
+        with contextlib.suppress(RuntimeError):  # a parametrized module, which cannot be copied, goes without
+            modules["channels-last"] = copy.deepcopy(module).to(memory_format=torch.channels_last)
     # One graph for each batch size, as for a user who serves that size; a dynamic one is slower.
     modules["compile"] = torch.compile(module, dynamic=False)  # type: ignore[assignment]
     return modules
@@ -115,7 +115,7 @@ def native_contestants(
             raise
         except Exception as e:  # a compiler that is missing or fails raises anything
             left_out[name] = f"{type(e).__name__}: {first_line(e)}"
-    if setting.device == "cuda":
+    if setting.device == "cuda" and modules:
         best = modules["compile"] if "compile" in made else modules["eager"]
         try:
             made["cuda-graph"] = start_contestant(captured_run(best, x, regime))

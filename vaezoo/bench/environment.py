@@ -9,7 +9,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-GPU_FIELDS = ("name", "driver_version", "clocks.max.sm", "clocks.sm", "power.limit")
+GPU_FIELDS = ("driver_version", "clocks.max.sm", "clocks.sm", "power.limit")
 
 
 def cpu_name() -> str:
@@ -37,11 +37,14 @@ def environment(packages: tuple[str, ...]) -> dict[str, object]:
 
 
 def gpu_environment() -> dict[str, str]:
-    """Describes the first GPU as its driver tells it; empty where `nvidia-smi` is missing."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"]
+    """Describes the GPU that PyTorch uses, with what its driver tells where `nvidia-smi` is there."""
+    import torch
+
+    properties = torch.cuda.get_device_properties(0)
+    described = {"name": properties.name, "cuda": str(torch.version.cuda)}
+    query = [f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader", f"--id=GPU-{properties.uuid}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(["nvidia-smi", *query], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
-        return {}
-    values = done.stdout.splitlines()[0].split(", ")
-    return dict(zip(GPU_FIELDS, values, strict=False))
+        return described
+    return described | dict(zip(GPU_FIELDS, done.stdout.strip().split(", "), strict=False))

@@ -16,8 +16,8 @@ from vaezoo.export.format import Format
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import make_cases
 from vaezoo.export.verify import read_cases, read_format, verify_onnx
+from vaezoo.manifest import PARTS, Part, read_graph, read_manifest
 from vaezoo.registry import find_model
-from vaezoo.runtime import PARTS, Part, read_graph, read_manifest
 from vaezoo.spec import config_json
 from vaezoo.training.run import Run
 from vaezoo.vae import VAE

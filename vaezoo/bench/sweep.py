@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from vaezoo.bench.clock import Timing, measure
+from vaezoo.bench.clock import MIN_RUNS, measure, summarize
+from vaezoo.bench.compare import SCHEMA
 from vaezoo.bench.contestants import (
     NATIVE,
     REGIMES,
     Contestant,
+    Regime,
     Setting,
     native_contestants,
     native_modules,
     onnx_contestants,
 )
 from vaezoo.bench.environment import environment, gpu_environment
-from vaezoo.bench.subject import TASKS, Subject
+from vaezoo.bench.subject import TASKS, Subject, Task
 from vaezoo.errors import ParityError, VaezooError
 from vaezoo.export.compare import Case, Rule, compare
+from vaezoo.manifest import Array
 from vaezoo.providers import Provider
-from vaezoo.runtime import Array
 
-SCHEMA = 1
 BATCHES = (1, 8, 64, 256, 1024)
 PACKAGES = ("vaezoo", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
 COPIES, CALLS = 0.3, 0.5  # shares of a time from which copies, or the cost of a call, are said to bound it
 
+PASSES = 2  # over everything, minutes apart: what the machine does in one of them shows in the spread
+
+NO_MEMORY = re.compile(r"failed to allocate|can't allocate memory|bad allocation|out of memory", re.IGNORECASE)
+
 Row = dict[str, Any]
+Key = tuple[Task, int, Regime, str]  # task, batch size, regime, contestant
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One contestant at one task, batch size and regime, with its times in seconds."""
+
+    contestant: Contestant
+    max_abs: float
+    times: list[float]
 
 
 def bench(
     subject: Subject,
     setting: Setting,
-    batches: Iterable[int] = BATCHES,
+    batches: Sequence[int] = BATCHES,
     *,
     seconds: float = 1.0,
     on_row: Callable[[str], None] = lambda what: None,
@@ -60,29 +77,17 @@ def bench(
         ParityError: If a contestant computes something else than the model.
         VaezooError: If the device cannot run here, or a batch does not fit into its memory.
     """
-    rows: list[Row] = []
+    cells: dict[Key, Cell] = {}
     left_out: dict[str, str] = {}
-    batches = sorted(set(batches))
     with same_conditions(setting):
-        for task in TASKS:
-            for batch in batches:
-                torch._dynamo.reset()  # otherwise it gives up after a few shapes and runs eagerly
-                modules = native_modules(subject.vae, task, setting.device) if subject.vae is not None else {}
-                for regime in REGIMES:
-                    on_row(f"{task}, batch {batch}, {regime}")
-                    try:
-                        native, missing = native_contestants(subject, task, batch, regime, modules, setting)
-                        onnx, more = onnx_contestants(subject, task, batch, regime, setting)
-                    except (torch.OutOfMemoryError, MemoryError):
-                        raise VaezooError(
-                            f"batch {batch} does not fit into the memory of {setting.device}", "give smaller --batch"
-                        ) from None
-                    left_out |= {f"{name}, {task}": reason for name, reason in (missing | more).items()}
-                    contestants = native | onnx
-                    largest = check(subject.case(task, batch), contestants, subject, setting, task)
-                    timings = measure({name: c.run for name, c in contestants.items()}, seconds)
-                    where = {"task": task, "batch": batch, "regime": regime}
-                    rows += [row(where, name, timings, contestants[name], largest[name], batch) for name in contestants]
+        for number in range(PASSES):
+            for task in TASKS:
+                for batch in sorted(set(batches)):
+                    on_row(f"{task}, batch {batch}, pass {number + 1} of {PASSES}")
+                    found = measure_cells(subject, setting, task, batch, seconds / PASSES, left_out)
+                    for key, cell in found.items():
+                        cells.setdefault(key, Cell(cell.contestant, cell.max_abs, [])).times.extend(cell.times)
+    rows = make_rows(cells)
     add_bounds(rows, setting.device)
     return {
         "schema": SCHEMA,
@@ -92,6 +97,34 @@ def bench(
         "rows": rows,
         "left_out": left_out,
     }
+
+
+def measure_cells(
+    subject: Subject, setting: Setting, task: Task, batch: int, seconds: float, left_out: dict[str, str]
+) -> dict[Key, Cell]:
+    """Measures all contestants of one task and batch size, in both regimes, against each other; see `bench`.
+
+    Those that fail are added to `left_out` with the reason.
+    """
+    torch._dynamo.reset()  # otherwise it gives up after a few shapes and runs eagerly
+    modules = native_modules(subject.vae, task, setting.device) if subject.vae is not None else {}
+    contestants: dict[Key, Contestant] = {}
+    try:
+        for regime in REGIMES:
+            native, missing = native_contestants(subject, task, batch, regime, modules, setting)
+            onnx, more = onnx_contestants(subject, task, batch, regime, setting)
+            contestants |= {(task, batch, regime, name): c for name, c in (native | onnx).items()}
+            for name, reason in (missing | more).items():
+                left_out[f"{name}, {task}, batch {batch}, {regime}"] = reason
+        largest = check(subject.case(task, batch), contestants, subject, setting)
+        times = measure({key: c.run for key, c in contestants.items()}, seconds, MIN_RUNS // PASSES)
+    except (RuntimeError, MemoryError) as e:  # PyTorch and ONNX Runtime have no common error for it
+        if not isinstance(e, torch.OutOfMemoryError | MemoryError) and not NO_MEMORY.search(str(e)):
+            raise
+        raise VaezooError(
+            f"batch {batch} does not fit into the memory of {setting.device}", "give smaller --batch"
+        ) from e
+    return {key: Cell(contestants[key], largest[key], times[key]) for key in contestants}
 
 
 @contextlib.contextmanager
@@ -110,13 +143,12 @@ def same_conditions(setting: Setting) -> Iterator[None]:
         torch._dynamo.reset()
 
 
-def check(
-    case: Case, contestants: Mapping[str, Contestant], subject: Subject, setting: Setting, task: str
-) -> dict[str, float]:
+def check(case: Case, contestants: Mapping[Key, Contestant], subject: Subject, setting: Setting) -> dict[Key, float]:
     """Returns each contestant's largest difference from the model; raises ParityError if it is out of tolerance."""
     rule = Rule(subject.form.dtype, setting.device, tf32=setting.tf32)
-    largest = {}
-    for name, contestant in contestants.items():
+    largest: dict[Key, float] = {}
+    for key, contestant in contestants.items():
+        task, _, _, name = key
         outputs = [numpy(o) for o in contestant.run()]
         try:
             rows = [
@@ -125,7 +157,7 @@ def check(
             ]
         except ParityError as e:
             raise ParityError(e.message, "its times would mean nothing; see 'vaezoo doctor'") from e
-        largest[name] = max(r.max_abs for r in rows)
+        largest[key] = max(r.max_abs for r in rows)
     return largest
 
 
@@ -134,36 +166,43 @@ def numpy(output: Array | torch.Tensor) -> Array:
     return output.detach().cpu().numpy().copy() if isinstance(output, torch.Tensor) else np.array(output)
 
 
-def row(
-    where: Mapping[str, object],
-    name: str,
-    timings: Mapping[str, Timing],
-    contestant: Contestant,
-    max_abs: float,
-    batch: int,
-) -> Row:
-    """Returns a contestant's row; see `bench`."""
-    timing = timings[name]
-    made: Row = {
-        **where,
-        "contestant": name,
-        **timing.as_dict(),
-        "spread": round(timing.spread, 4),
-        "images_per_s": round(1e3 * batch / timing.p50, 1),
-        "max_abs": max_abs,
-        "first": round(contestant.first, 3),
-    }
-    if contestant.nodes:
-        made |= {"created": round(contestant.created, 3), "nodes": dict(contestant.nodes)}
-        native = {n: t.p50 for n, t in timings.items() if n in NATIVE}
-        if native:
-            best = min(native, key=lambda n: native[n])
-            made |= {
-                "over_eager": round(native["eager"] / timing.p50, 3),
-                "over_best": round(native[best] / timing.p50, 3),
-                "best": best,
-            }
-    return made
+def make_rows(cells: Mapping[Key, Cell]) -> list[Row]:
+    """Returns the rows; see `bench`."""
+    timings = {key: summarize(cell.times) for key, cell in cells.items()}
+    rows = []
+    for key, cell in sorted(cells.items(), key=lambda item: order(item[0])):
+        task, batch, regime, name = key
+        timing, contestant = timings[key], cell.contestant
+        made: Row = {
+            "task": task,
+            "batch": batch,
+            "regime": regime,
+            "contestant": name,
+            **timing.as_dict(),
+            "spread": round(timing.spread, 4),
+            "images_per_s": round(1e3 * batch / timing.p50, 1),
+            "max_abs": cell.max_abs,
+            "first": round(contestant.first, 3),
+        }
+        if contestant.nodes:
+            made |= {"created": round(contestant.created, 3), "nodes": dict(contestant.nodes)}
+            p50 = {n: timings[task, batch, regime, n].p50 for n in NATIVE if (task, batch, regime, n) in timings}
+            if "eager" in p50:
+                best = min(p50, key=lambda n: p50[n])
+                made |= {
+                    "over_eager": round(p50["eager"] / timing.p50, 3),
+                    "over_best": round(p50[best] / timing.p50, 3),
+                    "best": best,
+                }
+        rows.append(made)
+    return rows
+
+
+def order(key: Key) -> tuple[int, int, int, int]:
+    """Returns what sorts rows as people read them: PyTorch before ONNX Runtime, the plain before the special."""
+    task, batch, regime, name = key
+    place = NATIVE.index(name) if name in NATIVE else len(NATIVE) + len(name)
+    return TASKS.index(task), REGIMES.index(regime), batch, place
 
 
 def add_bounds(rows: list[Row], device: Provider) -> None:

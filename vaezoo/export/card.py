@@ -46,8 +46,8 @@ allowed at that element; a graph beyond it is not written.
 |---|---|---|---|---|
 {parity}
 
-`golden/` holds {golden} inputs for each graph with the model's outputs, in ONNX's own layout, some of them held-out
-examples of the data. `vaezoo verify` repeats the comparison from these files alone.
+`golden/` holds two sets of {golden} inputs for each graph with the model's outputs, in ONNX's own layout. {held}
+`vaezoo verify` repeats the comparison from these files alone.
 
 ## Origin
 
@@ -104,6 +104,11 @@ def card(manifest: Mapping[str, Any]) -> str:
             for r in manifest["parity"]["rows"]
         ),
         golden=EXAMPLES,
+        held=(
+            "Those of the encoder's\nfirst set are held-out examples of the data."
+            if manifest["parity"]["rows"][0]["inputs"].startswith("real")
+            else "All of them were\ngenerated."
+        ),
         options=json.dumps(manifest["options"]),
         data=data["name"],
         shape="x".join(str(n) for n in data["shape"]),

@@ -11,8 +11,8 @@ import numpy as np
 from vaezoo.errors import ParityError
 from vaezoo.export.format import DType, Format
 from vaezoo.export.structure import check_structure, parse
-from vaezoo.providers import Provider, has_runtime, open_session
-from vaezoo.runtime import PARTS, Array, Part
+from vaezoo.manifest import PARTS, Array, Part
+from vaezoo.providers import EXACT_CUDA, Provider, first_line, has_runtime, open_session
 
 BATCHES = (1, 2, 3, 7, 64)
 
@@ -27,7 +27,6 @@ TOLERANCE: Mapping[tuple[DType, Provider], tuple[float, float]] = {
 }
 TF32_TOLERANCE = (5e-3, 1e-2)
 LEVELS: Mapping[DType, float] = {"fp32": 1.0, "fp16": 3.0}  # of 255: a sum that ends near a half may round either way
-EXACT_CUDA = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 Runner = Callable[[Array], list[Array]]
 
@@ -178,7 +177,14 @@ def _worst(case: Case, run: Runner, part: str, rule: Rule) -> Iterator[Parity]:
     worst: dict[str, Parity] = {}
     for n in BATCHES:
         repeat = np.arange(n) % len(case.inputs)
-        for (name, ours), theirs in zip(case.outputs.items(), run(case.inputs[repeat]), strict=True):
+        try:
+            outputs = run(case.inputs[repeat])
+        except Exception as e:  # ONNX Runtime's errors have no common class
+            raise ParityError(
+                f"{part} fails at batch {n} on {case.name}: {first_line(e)}",
+                "the model fixes its batch size or an element type somewhere: use x.shape[0] and x.dtype",
+            ) from e
+        for (name, ours), theirs in zip(case.outputs.items(), outputs, strict=True):
             row = compare(part, case.name, name, ours[repeat], theirs, rule)
             worst[name] = max(worst.get(name, row), row, key=lambda r: r.max_abs)
     yield from worst.values()
@@ -203,8 +209,8 @@ def compare(part: str, inputs: str, name: str, ours: Array, theirs: Array, rule:
     if not excess[worst] <= 0:
         place = ", ".join(str(i) for i in worst)
         raise ParityError(
-            f"{part}: '{name}' at batch {n} on {inputs}, element [{place}] is {theirs[worst]:.6g}, "
-            f"the model's {ours[worst]:.6g}, the limit {allowed[worst]:.1e}",
+            f"{part}: '{name}' at batch {n} on {inputs}, element [{place}] is {float(theirs[worst]):.6g}, "
+            f"the model's {float(ours[worst]):.6g}, the limit {allowed[worst]:.1e}",
             "a model that draws at random, or whose examples depend on each other, cannot be exported",
         )
     at = np.unravel_index(np.argmax(difference), difference.shape)

@@ -10,7 +10,6 @@ exports/conv-vae-digits-1/
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from vaezoo.distributions import StandardNormal
-from vaezoo.errors import StorageError
+from vaezoo.errors import InputError, StorageError
 from vaezoo.export.card import card
 from vaezoo.export.compare import BATCHES, Parity, runtime_name
 from vaezoo.export.format import OPSET, DType, Format
@@ -30,10 +29,11 @@ from vaezoo.export.graphs import Graph, encoder_outputs, export_graphs
 from vaezoo.export.metadata import stamp
 from vaezoo.export.parity import check_parity
 from vaezoo.files import json_bytes, new_folder
-from vaezoo.runtime import MANIFEST, SCHEMA, Part, is_export
+from vaezoo.manifest import MANIFEST, SCHEMA, Part, is_export, properties, read_manifest
 from vaezoo.training.run import Run
 
 EXPORTS = Path("exports")
+DERIVED = ("README.md", "samples.png", "reconstructions.png")  # made from the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def export_onnx(
 
     Args:
         run: A loaded run.
-        out: The folder; by default `exports/` and the run's name. An earlier export there is replaced.
+        out: The folder; by default `exports/` and the run's name. An earlier export there is replaced, with the
+            pictures drawn from it.
         opset: Version of the ONNX operator set.
         dtype: "fp32", or "fp16" for float16 weights and arithmetic between float32 inputs and outputs.
         uint8: Pictures go in and come out as bytes `(N, H, W, C)`, scaled inside the graphs.
@@ -71,13 +72,13 @@ def export_onnx(
     Raises:
         ParityError: If a graph does not equal the model.
         PluginError: If the model cannot be exported.
-        StorageError: If the folder is something else than an earlier export, or cannot be written.
+        StorageError: If the folder is no earlier export, or holds files of somebody's own, or cannot be written.
         UnsupportedDataError: If uint8 is asked for and the data are no pictures.
     """
     form = Format(opset=opset, dtype=dtype, uint8=uint8)
     path = Path(out) if out is not None else EXPORTS / run.path.resolve().name
-    if path.exists() and not is_export(path):
-        raise StorageError(f"{path} is in the way: it exists and is no export", "give another --out")
+    if path.exists():
+        require_replaceable(path)
     graphs = export_graphs(run.vae, form)
     described = describe(run, graphs, form)
     stamped = stamp({part: graph.data for part, graph in graphs.items()}, properties(described))
@@ -91,13 +92,29 @@ def export_onnx(
         },
         "parity": {"runtime": runtime_name(), "batches": BATCHES, "rows": [row.as_dict() for row in rows]},
     }
-    with new_folder(path, replace=True) as work:
+    with new_folder(path.resolve(), replace=True) as work:
         for name, data in files.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(data)
-        (work / "README.md").write_text(card(manifest))
+        (work / "README.md").write_bytes(card(manifest).encode())
         (work / MANIFEST).write_bytes(json_bytes(manifest))
     return Exported(path, manifest, rows)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raises StorageError unless a folder is an export, and all that it holds came from vaezoo."""
+    if not is_export(path):
+        raise StorageError(f"{path} is in the way: it exists and is no export", "give another --out")
+    try:
+        ours = {*read_manifest(path)["files"], MANIFEST, *DERIVED}
+    except InputError:  # damaged, or of another version
+        ours = {"encoder.onnx", "decoder.onnx", MANIFEST, *DERIVED}
+    held = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()}
+    if held - ours:
+        raise StorageError(
+            f"{path} is in the way: it holds {min(held - ours)}, which is of no export",
+            "move that, or give another --out",
+        )
 
 
 def describe(run: Run, graphs: Mapping[Part, Graph], form: Format) -> dict[str, Any]:
@@ -125,30 +142,3 @@ def license_of(distribution: str) -> str | None:
     """Returns the licence that a package states, or None."""
     stated = metadata(distribution)
     return next((stated[key] for key in ("License-Expression", "License") if key in stated), None)
-
-
-def properties(described: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the metadata that both graphs carry, from what `describe` says."""
-    data, form = described["data"], described["format"]
-    texts = {
-        "schema": str(SCHEMA),
-        "model": described["model"],
-        "options": json.dumps(described["options"]),
-        "data": data["name"],
-        "shape": json.dumps(data["shape"]),
-        "range": "0..255" if form["uint8"] else "0..1",
-        "layout": "NHWC" if form["uint8"] else "NCHW",
-        "likelihood": data["likelihood"],
-        "latent_shape": json.dumps(described["latent_shape"]),
-        "prior": described["prior"] or "its own",
-        "mode": described["mode"],
-        "dtype": form["dtype"],
-        "checkpoint_sha256": described["checkpoint"]["sha256"],
-        "license": described["license"] or "not stated",
-        "versions": json.dumps(described["versions"]),
-    }
-    kind = {1: "Gray8", 3: "Rgb8"}.get(data["shape"][0])
-    if len(data["shape"]) == 3 and kind:  # ONNX's own keys for pictures
-        texts["Image.BitmapPixelFormat"] = kind
-        texts["Image.NominalPixelRange"] = "NominalRange_0_255" if form["uint8"] else "Normalized_0_1"
-    return texts

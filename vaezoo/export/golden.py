@@ -17,7 +17,7 @@ from onnx import TensorProto, numpy_helper
 
 from vaezoo.errors import InputError
 from vaezoo.export.compare import Case
-from vaezoo.runtime import Part
+from vaezoo.manifest import Part
 
 EXAMPLES = 8  # a case; `verify` repeats them for larger batches
 

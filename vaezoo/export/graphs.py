@@ -6,6 +6,7 @@ No random operator stands in a graph: noise is the caller's.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 
 from vaezoo.errors import PluginError, VaezooError
 from vaezoo.export.format import Format
+from vaezoo.manifest import LARGEST, Part
 from vaezoo.providers import require_runtime
-from vaezoo.runtime import LARGEST, Part
 from vaezoo.vae import VAE
 
 LEVELS = 255  # the largest value of a byte
@@ -112,21 +113,18 @@ def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
         raise VaezooError(
             f"the weights have {weights:,} bytes, one ONNX file holds {LARGEST:,}", "export a smaller model"
         )
-    training = vae.training
-    vae.eval()
-    try:
+    with evaluating(vae):
         # Two examples: with one, some exporter versions take the batch for a constant.
-        x, z = torch.rand(2, *vae.data.shape), torch.randn(2, *vae.latent_shape)
+        x = torch.rand(2, *vae.data.shape)
         with torch.no_grad():
-            names = tuple(encoder_outputs(vae, x)[0])
+            fields, mode = encoder_outputs(vae, x)
+        names, z = tuple(fields), fields[mode].clone()  # what the decoder will be given, in its type
         if form.uint8:
             x = to_bytes(x)
         return {
             "encoder": _export("encoder", Encoder(vae, form), x, "x", names, form),
             "decoder": _export("decoder", Decoder(vae, form), z, "z", ("x_mean",), form),
         }
-    finally:
-        vae.train(training)
 
 
 def to_bytes(x: Tensor) -> Tensor:
@@ -135,20 +133,33 @@ def to_bytes(x: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def silent_logs() -> Iterator[None]:
-    """Keeps PyTorch's exporter from logging what its exception says again."""
+def evaluating(vae: VAE) -> Iterator[None]:
+    """Puts a model into evaluation mode, and each of its modules back into its own after."""
+    modes = {module: module.training for module in vae.modules()}
+    vae.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keeps PyTorch's exporter from warnings, from logging what its exception says again, and from stdout."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 
 
 def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...], form: Format) -> Graph:
     try:
-        with warnings.catch_warnings(), silent_logs(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with silence(), torch.no_grad():
             results = module.eval()(example)  # what is wrong with the model itself is told in plain words
             program = torch.onnx.export(
                 module,

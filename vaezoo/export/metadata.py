@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from onnx import ModelProto, StringStringEntryProto
 
 from vaezoo.errors import InputError
-from vaezoo.runtime import PARTS, Part
+from vaezoo.manifest import PARTS, Part
 
 SIBLING: Mapping[Part, Part] = {"encoder": "decoder", "decoder": "encoder"}
 

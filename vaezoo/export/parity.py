@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vaezoo.export.compare import BATCHES, Case, Parity, check_graphs
 from vaezoo.export.format import Format
-from vaezoo.export.graphs import Decoder, Encoder, Graph, encoder_outputs, to_bytes
-from vaezoo.runtime import Part
+from vaezoo.export.graphs import Decoder, Encoder, Graph, encoder_outputs, evaluating, to_bytes
+from vaezoo.manifest import Part
 from vaezoo.vae import VAE
 
 COUNT = max(BATCHES)
@@ -32,7 +32,8 @@ def check_parity(
         One Parity for each output and kind of inputs, and the inputs with what the model made of them.
     """
     form = form or Format()
-    cases, mode = make_cases(vae, graphs, form, examples)
+    with evaluating(vae):
+        cases, mode = make_cases(vae, graphs, form, examples)
     files = {part: graph.data for part, graph in graphs.items()}
     signatures = {part: graph.signature for part, graph in graphs.items()}
     return check_graphs(files, signatures, cases, mode, form), cases
@@ -51,7 +52,13 @@ def make_cases(
     encoder, decoder = Encoder(vae, form).eval(), Decoder(vae, form).eval()
     with torch.no_grad():
         mode = encoder_outputs(vae, noise[0][:1])[1]
-        codes = encoder(x)[graphs["encoder"].outputs.index(mode)]
+        codes, others = (encoder(inputs)[graphs["encoder"].outputs.index(mode)] for inputs in (x, y))
+    # Latents that are whole numbers have no normal distribution: the codes of noise take the place of one.
+    wide = (
+        (latents.to(codes.dtype), f"latents of {SPREAD:g} sigma")
+        if codes.is_floating_point()
+        else (others, "codes of noise")
+    )
     cases: dict[Part, list[Case]] = {
         "encoder": [
             make_case("encoder", told, encoder, x, graphs["encoder"].outputs),
@@ -59,7 +66,7 @@ def make_cases(
         ],
         "decoder": [
             make_case("decoder", f"codes of {told}", decoder, codes, graphs["decoder"].outputs),
-            make_case("decoder", f"latents of {SPREAD:g} sigma", decoder, latents, graphs["decoder"].outputs),
+            make_case("decoder", wide[1], decoder, wide[0], graphs["decoder"].outputs),
         ],
     }
     return cases, mode

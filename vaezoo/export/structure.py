@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from vaezoo.errors import InputError, ParityError, VaezooError
-from vaezoo.runtime import Part
+from vaezoo.manifest import Part
 
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
@@ -76,13 +76,10 @@ def check_structure(part: Part, model: ModelProto, signature: Mapping[str, Any],
 
 def nodes(model: ModelProto) -> Iterator[NodeProto]:
     """Yields all nodes, those of functions and of branches included."""
+    for function in model.functions:
+        yield from function.node
     for graph in _graphs(model):
         yield from graph.node
-    for function in model.functions:
-        for node in function.node:
-            yield node
-            for branch in _branches(node):
-                yield from branch.node
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -101,7 +98,7 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:
     yield model.graph
-    for node in model.graph.node:
+    for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
         yield from _branches(node)
 
 

@@ -6,6 +6,7 @@ or exhausts ONNX Runtime ends that process, not this one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -21,8 +22,8 @@ from vaezoo.export.format import Format
 from vaezoo.export.golden import golden_names, read_case
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.structure import parse
+from vaezoo.manifest import PARTS, Part, check_metadata, read_file, read_graph, read_manifest
 from vaezoo.providers import Provider
-from vaezoo.runtime import PARTS, Part, check_pair, read_file, read_graph, read_manifest
 
 SECONDS = 300.0
 MEMORY = 16 << 30  # bytes of address space, on top of what the files need; a session of a small model takes 3 GB of it
@@ -64,7 +65,8 @@ def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, s
     """
     folder = Path(folder)
     read_manifest(folder)
-    command = [sys.executable, "-c", CHILD, str(folder), provider, str(int(seconds))]
+    # -P: the current folder, perhaps the export itself, is no place to import modules from.
+    command = [sys.executable, "-P", "-c", CHILD, str(folder), provider, str(int(seconds))]
     environment = {**os.environ, **FEW_ARENAS}
     try:
         done = subprocess.run(
@@ -111,7 +113,7 @@ def check_folder(folder: Path, provider: Provider, seconds: int) -> list[Parity]
     files = {part: read_graph(folder, manifest, part) for part in PARTS}
     limit_process(provider, seconds, sum(len(data) for data in files.values()))
     metadata = {part: read_metadata(parse(part, files[part])) for part in PARTS}
-    check_pair(folder, metadata)
+    check_metadata(folder, manifest, metadata)
     check_hashes(files, metadata)
     form = read_format(folder, manifest)
     cases: dict[Part, list[Case]] = {part: read_cases(folder, manifest, part) for part in PARTS}
@@ -124,10 +126,14 @@ def limit_process(provider: Provider, seconds: int, size: int) -> None:
         import resource
     except ImportError:  # not on Windows
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds * (os.cpu_count() or 1), resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {resource.RLIMIT_CPU: seconds * (os.cpu_count() or 1), resource.RLIMIT_CORE: 0}
     if provider == "cpu":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY + 8 * size, resource.RLIM_INFINITY))
+        limits[resource.RLIMIT_AS] = MEMORY + 8 * size
+    for kind, wanted in limits.items():
+        _, hard = resource.getrlimit(kind)
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS has more reserved than any limit of address space
+            resource.setrlimit(kind, (allowed, hard))
 
 
 def read_format(folder: Path, manifest: Mapping[str, Any]) -> Format:

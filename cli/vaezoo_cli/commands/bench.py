@@ -56,21 +56,26 @@ def bench(
     stay where the model is; "host": numpy in, numpy out.
     """
     if compare:
+        if source is not None:
+            raise VaezooError(f"--compare takes two files and measures nothing; '{source}' is a third", "leave it out")
         show_changes(compare)
         return
-    import torch
-
-    from vaezoo.bench.contestants import Setting
-    from vaezoo.bench.sweep import bench as measure
     from vaezoo.providers import require_cuda, require_runtime
 
     sizes = parse_batches(batches)
     require_runtime()
     if device == "cuda":
         require_cuda()
-        if not torch.cuda.is_available():
-            raise VaezooError("PyTorch finds no CUDA device", "see 'vaezoo doctor'")
+    elif tf32:
+        raise VaezooError("tf32 is of CUDA; the CPU has no such products", "add --device cuda, or leave out --tf32")
+    import torch
+
+    from vaezoo.bench.contestants import Setting
+    from vaezoo.bench.sweep import bench as measure
     from vaezoo_cli.draw import BenchView, draw_bench
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise VaezooError("PyTorch finds no CUDA device", "see 'vaezoo doctor'")
 
     subject = find_subject(source)
     setting = Setting(cast("Provider", device), threads or torch.get_num_threads(), tf32)
@@ -86,7 +91,7 @@ def find_subject(source: str | None) -> Subject:
     """Finds what is to be timed: an export, a run, or a model that has no run yet."""
     from vaezoo import list_models
     from vaezoo.bench.subject import from_export, from_model, from_run
-    from vaezoo.runtime import is_export
+    from vaezoo.manifest import is_export
     from vaezoo.training.run import newest_run
 
     if source is not None and is_export(source):
@@ -106,7 +111,7 @@ def parse_batches(text: str) -> list[int]:
         VaezooError: If one is no whole number from 1 to a million.
     """
     words = [word.strip() for word in text.split(",")]
-    wrong = [w for w in words if not (w.isascii() and w.isdigit() and 1 <= int(w) <= 10**6)]
+    wrong = [w for w in words if not (w.isascii() and w.isdigit() and len(w) < 8 and 1 <= int(w) <= 10**6)]
     if wrong:
         raise VaezooError(f"'{wrong[0]}' is no batch size", "write --batch 1,8,64")
     return [int(w) for w in words]

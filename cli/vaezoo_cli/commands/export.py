@@ -46,6 +46,9 @@ def export(
     """
     if not onnx:
         raise VaezooError("no format was asked for", "add --onnx")
+    from vaezoo.export.format import Format
+
+    Format(opset=opset, dtype=cast("DType", dtype))  # wrong words are told before anything is loaded
     from vaezoo import export_onnx
 
     opened = open_run(run, checkpoint)
@@ -67,9 +70,9 @@ def export(
     show_default=True,
     help="What of ONNX Runtime is to run the graphs.",
 )
-@click.option("--seconds", type=click.FloatRange(1), default=300, show_default=True, help="How long it may take.")
+@click.option("--seconds", type=click.IntRange(1, 86_400), default=300, show_default=True, help="How long it may take.")
 @json_option
-def verify(folder: str, provider: str, seconds: float, as_json: bool) -> None:
+def verify(folder: str, provider: str, seconds: int, as_json: bool) -> None:
     """Check an exported folder from its files alone.
 
     Hashes, that both graphs are of one checkpoint, their structure, and what they make of the golden inputs
