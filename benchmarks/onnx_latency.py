@@ -75,11 +75,12 @@ def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
     environment, setting = found[0]["environment"], found[0]["setting"]
     versions = ", ".join(f"{n} {environment['versions'][n]}" for n in sorted(environment["versions"]))
     driver = environment.get("gpu", {}).get("driver_version")
+    seconds = " or ".join(sorted({f"{result['setting']['seconds']:g}" for result in found}))
     lines = [
         f"### {machine(found[0])}",
         "",
         f"`results/{folder.name}/`. {environment['cpu']}, {environment['cores']} cores, {environment['system']}, "
-        f"{setting['threads']} threads on both sides, {setting['seconds']:g} s a figure"
+        f"{setting['threads']} threads on both sides, {seconds} s a figure"
         + (f", driver {driver}, TF32 {'on' if setting['tf32'] else 'off'}" if driver else "")
         + f"; Python {environment['python']}, {versions}.",
         "",
