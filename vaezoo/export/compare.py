@@ -17,8 +17,8 @@ from vaezoo.providers import EXACT_CUDA, Provider, first_line, has_runtime, open
 BATCHES = (1, 2, 3, 7, 64)
 
 
-# |graph - model| <= atol + rtol |model|. Measured on the CPU: below 3e-6 in float32; in float16 below 1e-3, on models that
-# were untrained or trained briefly.
+# |graph - model| <= atol + rtol |model|. Measured on the CPU: below 3e-6 in float32; in float16 below 1e-3, on models
+# that were untrained or trained briefly.
 # CUDA picks kernels by shape, so that sums run in another order; TF32 is off when graphs are compared.
 TOLERANCE: Mapping[tuple[DType, Provider], tuple[float, float]] = {
     ("fp32", "cpu"): (1e-5, 1e-4),
