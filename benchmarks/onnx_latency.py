@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from vaezoo.bench.contestants import Setting
+from vaezoo.bench.contestants import REGIMES, Setting
 from vaezoo.bench.subject import from_model
 from vaezoo.bench.sweep import BATCHES, bench
 from vaezoo.files import json_bytes, write_file
@@ -29,7 +29,6 @@ from vaezoo.providers import require_cuda
 HERE = Path(__file__).parent
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
 BEGIN, END = "<!-- onnx-latency: written by onnx_latency.py -->", "<!-- /onnx-latency -->"
-TITLES = {"device": "inputs and outputs on the device", "host": "numpy in, numpy out"}
 
 
 def machine(result: Mapping[str, Any]) -> str:
@@ -85,7 +84,7 @@ def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
         + f"; Python {environment['python']}, {versions}.",
         "",
     ]
-    for regime, title in TITLES.items():
+    for regime, title in REGIMES.items():
         batches = sorted({r["batch"] for result in found for r in result["rows"]})
         lines += [
             f"ONNX Runtime's best over eager PyTorch / over the best of PyTorch, {title}:",

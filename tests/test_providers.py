@@ -64,11 +64,11 @@ def test_a_package_without_the_cuda_provider_is_told(monkeypatch):
     assert e.value.hint == providers.REPLACE
 
 
+@needs_no_cuda
 def test_a_provider_that_does_not_come_up_is_an_error(monkeypatch):
     monkeypatch.setattr(providers, "require_cuda", lambda: None)
-    if not torch.cuda.is_available():
-        with pytest.raises(VaezooError, match="cuda was asked for, but ONNX Runtime runs on CPUExecutionProvider"):
-            open_session(one_node(), "cuda")
+    with pytest.raises(VaezooError, match="cuda was asked for, but ONNX Runtime runs on CPUExecutionProvider"):
+        open_session(one_node(), "cuda")
 
 
 def test_without_onnxruntime_the_error_says_how_to_get_it(monkeypatch):

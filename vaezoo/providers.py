@@ -26,8 +26,16 @@ Provider = Literal["cpu", "cuda"]
 EXECUTION: Mapping[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
-# Full precision, and no search for convolutions that starts anew with each batch size.
-EXACT_CUDA = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+# CUDA in full precision, and without a search for convolutions that starts anew with each batch size.
+SETTINGS: Mapping[Provider, Mapping[str, str]] = {
+    "cpu": {},
+    "cuda": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+}
+
+# Entries of a session's configuration. The threads of a session spin for a while after a run, in the way of the next
+# session's: encoder, then decoder at batch 64 took 7.8 ms on two cores, and 3.7 ms where they stop.
+STOP_SPINNING = {"session.force_spinning_stop": "1"}
+RECORD_PLACEMENT = {"session.record_ep_graph_assignment_info": "1"}
 
 INSTALL_CPU = "pip install onnxruntime"
 INSTALL_GPU = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
@@ -69,7 +77,7 @@ def open_session(
         data: Bytes of an .onnx file, weights included.
         provider: What is to run it.
         threads: Threads for one operator; ONNX Runtime's own choice unless given.
-        settings: The provider's options.
+        settings: The provider's options where they differ from SETTINGS.
         entries: Entries of the session's configuration.
 
     Raises:
@@ -92,10 +100,9 @@ def open_session(
     if provider == "cuda":
         ort.set_default_logger_severity(4)  # a library that does not load is logged there, not in the session's log
     try:
-        providers = [(EXECUTION[provider], dict(settings or {}))]
-        session = ort.InferenceSession(
-            data, options, providers=providers, enable_fallback=0
-        )  # to the CPU, with a print
+        providers = [(EXECUTION[provider], {**SETTINGS[provider], **(settings or {})})]
+        # The fallback of its Python part prints on stdout and goes on with the CPU.
+        session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
     except Exception as e:  # ONNX Runtime's errors have no common class
         if provider == "cuda":
             raise VaezooError(
@@ -165,12 +172,6 @@ def placement(session: ort.InferenceSession) -> dict[str, int]:
     for group in session.get_provider_graph_assignment_info():
         counts[group.ep_name] = counts.get(group.ep_name, 0) + len(group.get_nodes())
     return counts
-
-
-# Entries of a session's configuration. The threads of a session spin for a while after a run, in the way of the next
-# session's: encoder, then decoder at batch 64 took 7.8 ms on two cores, and 3.7 ms where they stop.
-STOP_SPINNING = {"session.force_spinning_stop": "1"}
-RECORD_PLACEMENT = {"session.record_ep_graph_assignment_info": "1"}
 
 
 def first_line(error: BaseException) -> str:

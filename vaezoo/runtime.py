@@ -15,7 +15,7 @@ import numpy as np
 
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.manifest import PARTS, Array, Part, check_metadata, read_graph, read_manifest
-from vaezoo.providers import EXACT_CUDA, STOP_SPINNING, Provider, first_line, open_session
+from vaezoo.providers import STOP_SPINNING, Provider, first_line, open_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -43,7 +43,6 @@ def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads:
             read_graph(folder, manifest, part),
             provider,
             threads=threads,
-            settings=EXACT_CUDA if provider == "cuda" else None,
             entries=STOP_SPINNING,
         )
         for part in PARTS

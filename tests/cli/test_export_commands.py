@@ -10,21 +10,6 @@ from PIL import Image
 
 from vaezoo import export_onnx
 from vaezoo.bench import clock, sweep
-from vaezoo_cli.main import main
-
-
-@pytest.fixture
-def run(capsys):
-    """Returns a function that runs a command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as e:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return e.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,6 @@ class Change:
     before: float | None
     after: float | None
     verdict: str
-
-    def as_dict(self) -> dict[str, object]:
-        """Returns the fields for JSON."""
-        return asdict(self)
 
 
 def read_result(path: Path) -> Mapping[str, Any]:

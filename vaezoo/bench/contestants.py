@@ -26,7 +26,7 @@ from vaezoo.vae import VAE
 
 Run = Callable[[], list[Array] | list[Tensor]]
 Regime = Literal["device", "host"]
-REGIMES: tuple[Regime, ...] = ("device", "host")
+REGIMES: Mapping[Regime, str] = {"device": "inputs and outputs on the device", "host": "numpy in, numpy out"}
 NATIVE = ("eager", "channels-last", "compile", "cuda-graph")
 GRAPHS: Mapping[Task, tuple[Part, ...]] = {
     "encoder": ("encoder",),
@@ -195,9 +195,8 @@ def onnx_contestant(
     subject: Subject, task: Task, batch: int, regime: Regime, setting: Setting, settings: Mapping[str, str]
 ) -> Contestant:
     """Opens the sessions of a task and binds them."""
-    if setting.device == "cuda":
-        common = {"use_tf32": str(int(setting.tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
-        settings = {**common, **settings}
+    if setting.tf32:
+        settings = {**settings, "use_tf32": "1"}
     # A user who runs both graphs wants the first to leave the cores to the second; see providers.py.
     entries = RECORD_PLACEMENT | (STOP_SPINNING if task == "round trip" else {})
     start = time.perf_counter()
@@ -223,7 +222,7 @@ def onnx_contestant(
     return start_contestant(bound, created, nodes)
 
 
-def host_run(subject: Subject, task: Task, sessions: list[Any], x: Array) -> Callable[[], list[Array]]:
+def host_run(subject: Subject, task: Task, sessions: list[Any], x: Array) -> Run:
     """Returns a run with numpy in and out, as `session.run` offers it."""
     names = [session.get_inputs()[0].name for session in sessions]
     if task != "round trip":
@@ -250,13 +249,12 @@ def bound_run(
         binding = session.io_binding()
         bind(binding.bind_input, session.get_inputs()[0].name, current, device)
         outputs = []
-        for name in subject.outputs[part]:
-            example = subject.cases[part].outputs[name]
+        for name, example in subject.cases[part].outputs.items():
             outputs.append(torch.empty((batch, *example.shape[1:]), dtype=torch_dtype(example), device=device))
             bind(binding.bind_output, name, outputs[-1], device)
         steps.append((session, binding, current, outputs))  # the tensors, too: a binding does not keep them alive
         if part == "encoder":
-            current = outputs[subject.outputs[part].index(subject.mode)]
+            current = outputs[list(subject.cases[part].outputs).index(subject.mode)]
     if device == "cuda":
         torch.cuda.synchronize()  # ONNX Runtime has a stream of its own, which does not wait for PyTorch's
 

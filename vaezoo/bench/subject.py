@@ -13,9 +13,10 @@ import torch
 from vaezoo.data.base import DataSpec
 from vaezoo.export.compare import Case
 from vaezoo.export.format import Format
+from vaezoo.export.golden import read_cases
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import make_cases
-from vaezoo.export.verify import read_cases, read_format, verify_onnx
+from vaezoo.export.verify import read_format, verify_onnx
 from vaezoo.manifest import PARTS, Part, read_graph, read_manifest
 from vaezoo.registry import find_model
 from vaezoo.spec import config_json
@@ -35,7 +36,6 @@ class Subject:
         described: Model, options, data and format, for the record.
         vae: The model in evaluation mode, on the CPU; None for an export.
         files: Its graphs.
-        outputs: Names of each graph's outputs.
         mode: The encoder's output that is z's mode.
         form: How the graphs are written.
         cases: For each task inputs and what the model makes of them.
@@ -44,7 +44,6 @@ class Subject:
     described: Mapping[str, Any]
     vae: VAE | None
     files: Mapping[Part, bytes]
-    outputs: Mapping[Part, list[str]]
     mode: str
     form: Format
     cases: Mapping[Task, Case]
@@ -53,7 +52,7 @@ class Subject:
         """Returns a task's inputs and outputs at a batch size, repeated as needed."""
         case = self.cases[task]
         repeat = np.arange(batch) % len(case.inputs)
-        return Case(case.part, case.name, case.inputs[repeat], {n: a[repeat] for n, a in case.outputs.items()})
+        return Case(case.name, case.inputs[repeat], {n: a[repeat] for n, a in case.outputs.items()})
 
 
 def from_model(name: str) -> Subject:
@@ -91,11 +90,10 @@ def from_export(folder: Path) -> Subject:
     manifest = read_manifest(folder)
     cases = {part: read_cases(folder, manifest, part) for part in PARTS}
     described: dict[str, object] = {"model": manifest["model"], "options": manifest["options"], "weights": "exported"}
-    outputs = {part: [o["name"] for o in manifest["graphs"][part]["outputs"]] for part in PARTS}
     files = {part: read_graph(folder, manifest, part) for part in PARTS}
     form = read_format(folder, manifest)
     shape = manifest["data"]["shape"]
-    return _subject(described, None, shape, files, outputs, manifest["mode"], form, cases)
+    return _subject(described, None, shape, files, manifest["mode"], form, cases)
 
 
 def _from_vae(vae: VAE, described: dict[str, object], examples: torch.Tensor | None) -> Subject:
@@ -104,8 +102,7 @@ def _from_vae(vae: VAE, described: dict[str, object], examples: torch.Tensor | N
     cases, mode = make_cases(vae, graphs, form, examples)
     described |= {"parameters": sum(p.numel() for p in vae.parameters())}
     files = {part: graph.data for part, graph in graphs.items()}
-    outputs = {part: graph.outputs for part, graph in graphs.items()}
-    return _subject(described, vae, vae.data.shape, files, outputs, mode, form, cases)
+    return _subject(described, vae, vae.data.shape, files, mode, form, cases)
 
 
 def _subject(
@@ -113,7 +110,6 @@ def _subject(
     vae: VAE | None,
     shape: tuple[int, ...],
     files: Mapping[Part, bytes],
-    outputs: Mapping[Part, list[str]],
     mode: str,
     form: Format,
     cases: Mapping[Part, list[Case]],
@@ -122,7 +118,7 @@ def _subject(
     tasks: dict[Task, Case] = {
         "encoder": encoded,
         "decoder": decoded,
-        "round trip": Case("decoder", encoded.name, encoded.inputs, decoded.outputs),
+        "round trip": Case(encoded.name, encoded.inputs, decoded.outputs),
     }
     described |= {"shape": list(shape), "format": form.as_dict()}
-    return Subject(described, vae, files, outputs, mode, form, tasks)
+    return Subject(described, vae, files, mode, form, tasks)

@@ -202,7 +202,7 @@ def order(key: Key) -> tuple[int, int, int, int]:
     """Returns what sorts rows as people read them: PyTorch before ONNX Runtime, the plain before the special."""
     task, batch, regime, name = key
     place = NATIVE.index(name) if name in NATIVE else len(NATIVE) + len(name)
-    return TASKS.index(task), REGIMES.index(regime), batch, place
+    return TASKS.index(task), list(REGIMES).index(regime), batch, place
 
 
 def add_bounds(rows: list[Row], device: Provider) -> None:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from vaezoo.export.golden import EXAMPLES
+
 TEMPLATE = """# {model}, exported to ONNX
 
-{sentence}
+A variational autoencoder trained with vaezoo on {data}.
 
 | graph | input | outputs |
 |---|---|---|
@@ -66,8 +68,6 @@ DRAW = """z = np.random.default_rng(0).standard_normal((16, {latents})).astype("
 
 def card(manifest: Mapping[str, Any]) -> str:
     """Returns the text of README.md."""
-    from vaezoo.export.golden import EXAMPLES
-
     data, form, graphs = manifest["data"], manifest["format"], manifest["graphs"]
     shape = graphs["encoder"]["input"]["shape"]
     sizes = ", ".join(str(n) for n in (16, *shape[1:]))
@@ -80,7 +80,6 @@ def card(manifest: Mapping[str, Any]) -> str:
     own = "# the model's prior is not the standard normal: draw z from it and run the decoder"
     return TEMPLATE.format(
         model=manifest["model"],
-        sentence=f"A variational autoencoder trained with vaezoo on {data['name']}.",
         graphs="\n".join(
             f"| {part}.onnx | {tensor(graph['input'])} | {', '.join(tensor(o) for o in graph['outputs'])} |"
             for part, graph in graphs.items()

@@ -9,6 +9,7 @@ golden/decoder/test_data_set_1/...                                      latents 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,19 @@ from onnx import TensorProto, numpy_helper
 
 from vaezoo.errors import InputError
 from vaezoo.export.compare import Case
-from vaezoo.manifest import Part
+from vaezoo.manifest import Part, read_file
 
-EXAMPLES = 8  # a case; `verify` repeats them for larger batches
+SETS = 2  # a graph
+EXAMPLES = 8  # a set; `verify` repeats them for larger batches
 
 
 def golden_files(cases: Mapping[Part, list[Case]]) -> dict[str, bytes]:
     """Returns the files by path, from the first examples of each case."""
     files = {}
     for part, number, case in ((part, i, case) for part, listed in cases.items() for i, case in enumerate(listed)):
-        folder = f"golden/{part}/test_data_set_{number}"
-        tensors = {"input_0": ("", case.inputs)}
-        tensors |= {f"output_{i}": item for i, item in enumerate(case.outputs.items())}
-        for file, (name, array) in tensors.items():
-            tensor = numpy_helper.from_array(np.ascontiguousarray(array[:EXAMPLES]), name)
-            files[f"{folder}/{file}.pb"] = tensor.SerializeToString()
+        tensors = [("", case.inputs), *case.outputs.items()]
+        for file, (name, array) in zip(golden_names(part, number, len(case.outputs)), tensors, strict=True):
+            files[file] = numpy_helper.from_array(np.ascontiguousarray(array[:EXAMPLES]), name).SerializeToString()
     return files
 
 
@@ -41,12 +40,23 @@ def golden_names(part: Part, number: int, outputs: int) -> list[str]:
     return [f"{folder}/input_0.pb", *(f"{folder}/output_{i}.pb" for i in range(outputs))]
 
 
-def read_case(part: Part, name: str, files: list[bytes], signature: Mapping[str, Any]) -> Case:
-    """Reads one case from its files' bytes.
+def read_cases(folder: Path, manifest: Mapping[str, Any], part: Part) -> list[Case]:
+    """Reads the golden data of one graph.
 
     Raises:
-        InputError: If a file is damaged, or does not fit the graph's signature.
+        InputError: If a file is missing or damaged, or does not fit the graph's signature.
     """
+    signature = manifest["graphs"][part]
+    cases = []
+    for number in range(SETS):
+        names = golden_names(part, number, len(signature["outputs"]))
+        files = [read_file(folder, manifest, name) for name in names]
+        cases.append(read_case(part, f"golden set {number}", files, signature))
+    return cases
+
+
+def read_case(part: Part, name: str, files: list[bytes], signature: Mapping[str, Any]) -> Case:
+    """Reads one case from its files' bytes; see `read_cases`."""
     arrays = []
     described = [signature["input"], *signature["outputs"]]
     for data, value in zip(files, described, strict=True):
@@ -63,4 +73,4 @@ def read_case(part: Part, name: str, files: list[bytes], signature: Mapping[str,
     if len({len(array) for array in arrays}) != 1:
         raise InputError(f"the golden data of {part}.onnx differ in length", "export it again")
     names = [value["name"] for value in signature["outputs"]]
-    return Case(part, name, arrays[0], dict(zip(names, arrays[1:], strict=True)))
+    return Case(name, arrays[0], dict(zip(names, arrays[1:], strict=True)))

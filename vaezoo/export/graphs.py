@@ -52,9 +52,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         mean = self.vae.likelihood.mean(self.vae.decode(z))
-        if not self.uint8:
-            return mean
-        return (mean * LEVELS).round().clamp(0, LEVELS).to(torch.uint8).permute(0, 2, 3, 1)
+        return to_bytes(mean) if self.uint8 else mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
 
 def to_bytes(x: Tensor) -> Tensor:
     """Returns pictures `(B, C, H, W)` in [0, 1] as bytes `(B, H, W, C)`."""
-    return (x * LEVELS).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return (x * LEVELS).round().clamp(0, LEVELS).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 @contextlib.contextmanager

@@ -61,20 +61,20 @@ def make_cases(
     )
     cases: dict[Part, list[Case]] = {
         "encoder": [
-            make_case("encoder", told, encoder, x, graphs["encoder"].outputs),
-            make_case("encoder", "uniform noise", encoder, y, graphs["encoder"].outputs),
+            make_case(told, encoder, x, graphs["encoder"].outputs),
+            make_case("uniform noise", encoder, y, graphs["encoder"].outputs),
         ],
         "decoder": [
-            make_case("decoder", f"codes of {told}", decoder, codes, graphs["decoder"].outputs),
-            make_case("decoder", wide[1], decoder, wide[0], graphs["decoder"].outputs),
+            make_case(f"codes of {told}", decoder, codes, graphs["decoder"].outputs),
+            make_case(wide[1], decoder, wide[0], graphs["decoder"].outputs),
         ],
     }
     return cases, mode
 
 
-def make_case(part: Part, name: str, module: nn.Module, inputs: Tensor, outputs: list[str]) -> Case:
+def make_case(name: str, module: nn.Module, inputs: Tensor, outputs: list[str]) -> Case:
     """Runs one part of the model."""
     with torch.no_grad():
         results = module(inputs)
     results = results if isinstance(results, tuple) else (results,)
-    return Case(part, name, inputs.numpy(), {n: t.contiguous().numpy() for n, t in zip(outputs, results, strict=True)})
+    return Case(name, inputs.numpy(), {n: t.contiguous().numpy() for n, t in zip(outputs, results, strict=True)})

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from vaezoo.errors import InputError, ParityError, VaezooError
-from vaezoo.export.compare import Case, Parity, check_graphs, runtime_name
+from vaezoo.export.compare import Parity, check_graphs, runtime_name
 from vaezoo.export.format import Format
-from vaezoo.export.golden import golden_names, read_case
+from vaezoo.export.golden import read_cases
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.structure import parse
-from vaezoo.manifest import PARTS, Part, check_metadata, read_file, read_graph, read_manifest
+from vaezoo.manifest import PARTS, check_metadata, read_graph, read_manifest
 from vaezoo.providers import Provider
 
-SECONDS = 300.0
+SECONDS = 300
 MEMORY = 16 << 30  # bytes of address space, on top of what the files need; a session of a small model takes 3 GB of it
 # On a machine of many cores the address space that threads reserve would reach the limit by itself.
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
@@ -50,7 +50,7 @@ class Verified:
     parity: list[Parity]
 
 
-def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, seconds: float = SECONDS) -> Verified:
+def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, seconds: int = SECONDS) -> Verified:
     """Checks an export folder: hashes, pair, structure, and the golden data at several batch sizes.
 
     Args:
@@ -66,7 +66,7 @@ def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, s
     folder = Path(folder)
     read_manifest(folder)
     # -P: the current folder, perhaps the export itself, is no place to import modules from.
-    command = [sys.executable, "-P", "-c", CHILD, str(folder), provider, str(int(seconds))]
+    command = [sys.executable, "-P", "-c", CHILD, str(folder), provider, str(seconds)]
     environment = {**os.environ, **FEW_ARENAS}
     try:
         done = subprocess.run(
@@ -74,7 +74,7 @@ def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, s
         )
     except subprocess.TimeoutExpired:
         raise InputError(
-            f"{folder} was not checked within {seconds:g} seconds", "give --seconds more, or distrust the files"
+            f"{folder} was not checked within {seconds} seconds", "give --seconds more, or distrust the files"
         ) from None
     try:
         told = json.loads(done.stdout.splitlines()[-1])
@@ -116,7 +116,7 @@ def check_folder(folder: Path, provider: Provider, seconds: int) -> list[Parity]
     check_metadata(folder, manifest, metadata)
     check_hashes(files, metadata)
     form = read_format(folder, manifest)
-    cases: dict[Part, list[Case]] = {part: read_cases(folder, manifest, part) for part in PARTS}
+    cases = {part: read_cases(folder, manifest, part) for part in PARTS}
     return check_graphs(files, manifest["graphs"], cases, manifest["mode"], form, provider)
 
 
@@ -142,14 +142,3 @@ def read_format(folder: Path, manifest: Mapping[str, Any]) -> Format:
         return Format(**manifest["format"])
     except (TypeError, VaezooError) as e:
         raise InputError(f"{folder / 'manifest.json'} is damaged: {e}", "export again") from e
-
-
-def read_cases(folder: Path, manifest: Mapping[str, Any], part: Part) -> list[Case]:
-    """Reads the golden data of one graph."""
-    signature = manifest["graphs"][part]
-    cases = []
-    for number in range(2):
-        names = golden_names(part, number, len(signature["outputs"]))
-        files = [read_file(folder, manifest, name) for name in names]
-        cases.append(read_case(part, f"golden set {number}", files, signature))
-    return cases

@@ -75,8 +75,11 @@ class Run:
     examples: Tensor | None
     result: Mapping[str, object]
 
-    def load_data(self) -> Dataset:
+    def load_data(self, data_dir: str | None = None) -> Dataset:
         """Loads the data set that the run was trained on.
+
+        Args:
+            data_dir: Where torchvision's sets lie now, if elsewhere than at the training.
 
         Raises:
             VaezooError: If it came from a program's arrays, or cannot be loaded any more.
@@ -84,7 +87,9 @@ class Run:
         if self.source is None:
             raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
         source = self.source
-        return load_data(source.data, data_dir=source.data_dir, size=source.size, likelihood=source.likelihood)
+        return load_data(
+            source.data, data_dir=data_dir or source.data_dir, size=source.size, likelihood=source.likelihood
+        )
 
 
 def train(

@@ -72,7 +72,7 @@ def bench(
 
     from vaezoo.bench.contestants import Setting
     from vaezoo.bench.sweep import bench as measure
-    from vaezoo_cli.draw import BenchView, draw_bench
+    from vaezoo_cli.draw_bench import BenchView, draw_bench
 
     if device == "cuda" and not torch.cuda.is_available():
         raise VaezooError("PyTorch finds no CUDA device", "see 'vaezoo doctor'")
@@ -131,7 +131,7 @@ def write_result(file: str, result: dict[str, Any]) -> None:
 def show_changes(files: tuple[str, str]) -> None:
     """Compares two results."""
     from vaezoo.bench.compare import compare_results, differences, read_result
-    from vaezoo_cli.draw import draw_changes
+    from vaezoo_cli.draw_bench import draw_changes
 
     before, after = (read_result(Path(file)) for file in files)
     draw_changes(compare_results(before, after), differences(before, after))

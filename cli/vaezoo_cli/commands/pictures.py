@@ -135,7 +135,7 @@ def of_run(run: Run) -> Source:
         with torch.no_grad():
             return as_bytes(run.vae.reconstruct(torch.from_numpy(x)).numpy())
 
-    return Source(run.path, run.data.shape, sample, reconstruct, lambda data_dir: run.load_data())
+    return Source(run.path, run.data.shape, sample, reconstruct, run.load_data)
 
 
 def of_export(folder: Path, model: OnnxVAE) -> Source:
