@@ -58,6 +58,11 @@ class DataSpec:
         return int(torch.Size(self.shape).numel())
 
 
+def to_floats(x: Tensor) -> Tensor:
+    """Brings bytes in 0..255 to float32 in [0, 1], on their device; floats stay as they are."""
+    return x.float() / 255.0 if x.dtype == torch.uint8 else x
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Split:
     """One part of a data set, in memory.
@@ -76,12 +81,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    def raw(self, index: Tensor | slice) -> Batch:
+        """Gathers the examples at `index` as they are stored: x in bytes or floats."""
+        return Batch(self.x[index], None if self.y is None else self.y[index])
+
     def batch(self, index: Tensor | slice) -> Batch:
         """Gathers the examples at `index` and brings them to float in [0, 1]."""
-        x = self.x[index]
-        if x.dtype == torch.uint8:
-            x = x.float() / 255.0
-        return Batch(x, None if self.y is None else self.y[index])
+        x, y = self.raw(index)
+        return Batch(to_floats(x), y)
 
     def spread(self, count: int) -> Split:
         """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
