@@ -16,6 +16,7 @@ ORDER = (
     ("providers",),
     ("manifest",),
     ("runtime",),
+    ("ranks",),
     ("likelihoods", "distributions"),
     ("data",),
     ("vae",),
@@ -30,7 +31,7 @@ ORDER = (
     ("testing",),
 )
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
-FOR_MODELS = {"errors", "data", "vae", "distributions", "likelihoods", "objectives", "spec", "nn"}
+FOR_MODELS = {"errors", "ranks", "data", "vae", "distributions", "likelihoods", "objectives", "spec", "nn"}
 
 
 def imports(path: Path) -> set[str]:
@@ -39,6 +40,8 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vaezoo."):
             found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "vaezoo":
+            found |= {alias.name for alias in node.names} & RANK.keys()
     return found
 
 

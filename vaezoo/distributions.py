@@ -14,6 +14,11 @@ LOGVAR_BOUND = 10.0  # sigma stays between exp(-5) and exp(5): no float32 overfl
 LOG_2PI = math.log(2 * math.pi)
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Returns float16 and bfloat16 as float32, all else as it is: sums of nats are never taken in 8 bits."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @runtime_checkable
 class Posterior(Protocol):
     """q(z|x) for a batch: a NamedTuple of tensors, whose fields become the outputs of encoder.onnx."""
@@ -46,7 +51,7 @@ class DiagonalGaussian(NamedTuple):
         Within -2..2 the squashing changes it by less than 0.03; far out the gradient grows small but does
         not vanish, as it would with a clamp.
         """
-        return cls(mu, LOGVAR_BOUND * torch.tanh(raw / LOGVAR_BOUND))
+        return cls(full_precision(mu), LOGVAR_BOUND * torch.tanh(full_precision(raw) / LOGVAR_BOUND))
 
     def rsample(self) -> Tensor:
         return self.mu + torch.exp(0.5 * self.logvar) * torch.randn_like(self.mu)

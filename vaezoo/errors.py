@@ -65,6 +65,10 @@ class StorageError(VaezooError):
     exit_code = 5
 
 
+class VaezooWarning(UserWarning):
+    """Something that was asked for is not done, and the work goes on without it."""
+
+
 def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Returns the hint for a misspelt name: the nearest known one, else `otherwise`."""
     close = difflib.get_close_matches(name, list(known), n=1)

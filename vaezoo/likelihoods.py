@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaezoo import ranks
 from vaezoo.errors import VaezooError, suggest
 
 NAMES = ("bernoulli", "continuous-bernoulli", "gaussian")
@@ -123,7 +124,8 @@ class Gaussian(Likelihood):
         square = (x - self.mean(params)).square()
         log_sigma = self.log_sigma.clamp(min=math.log(self.SMALLEST))
         if self.optimal and self.training:
-            log_sigma = 0.5 * torch.log(square.detach().mean().clamp(min=self.SMALLEST**2))
+            mean = ranks.batch_mean(square.detach().flatten(1).mean(1))
+            log_sigma = 0.5 * torch.log(mean.clamp(min=self.SMALLEST**2))
             with torch.no_grad():
                 self.log_sigma.lerp_(log_sigma, self.MOMENTUM)
         return _sum(-0.5 * square * torch.exp(-2 * log_sigma) - log_sigma - 0.5 * math.log(2 * math.pi))

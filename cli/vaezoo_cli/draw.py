@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -102,12 +103,19 @@ def show_shape(shape: Iterable[int]) -> str:
 
 
 class TrainingView:
-    """Shows a training while it runs: a live bar on a terminal, plain lines elsewhere."""
+    """Shows a training while it runs: a live bar on a terminal, plain lines elsewhere.
 
-    def __init__(self) -> None:
+    Args:
+        silent: Shows nothing.
+    """
+
+    def __init__(self, silent: bool = False) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"))
-        self.bar = Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True)
+        self.silent = silent
+        self.bar = Progress(*columns, console=ERR, disable=silent or not ERR.is_terminal, transient=True)
         self.task = self.bar.add_task("starting", note="")
+        self.rates: list[float] = []  # images a second
+        self.trainer: Trainer | None = None
 
     def __enter__(self) -> TrainingView:
         self.bar.start()
@@ -118,17 +126,20 @@ class TrainingView:
 
     def start(self, trainer: Trainer, path: Path) -> None:
         """Says what is about to be trained."""
+        self.trainer = trainer
         n = sum(p.numel() for p in trainer.vae.parameters())
         data = trainer.vae.data
         self.line(
             f"{escape(data.name)} {show_shape(data.shape)}: {len(trainer.train_part):,} to train, "
             f"{len(trainer.valid_part):,} to validate; {data.likelihood}; {n:,} parameters; "
-            f"{trainer.steps:,} steps on {trainer.device}"
+            f"{trainer.steps:,} steps on {trainer.device}{', compiled' if trainer.config.compile == 'on' else ''}"
         )
         self.line(f"run folder {escape(str(path))}; nats per image, validation part")
 
     def report(self, report: Report) -> None:
         """Shows one report."""
+        if report.split == "train":
+            self.rates.append(report.images_per_second)
         left = f"{int(report.seconds_left) // 60}:{int(report.seconds_left) % 60:02d} left"
         bound = f"-ELBO {-report.metrics['elbo']:.2f}"
         self.bar.update(
@@ -147,7 +158,18 @@ class TrainingView:
 
     def line(self, text: str) -> None:
         """Writes a line that stays, above the bar."""
-        self.bar.console.print(text, soft_wrap=True)
+        if not self.silent:
+            self.bar.console.print(text, soft_wrap=True)
+
+    def speed(self) -> dict[str, float]:
+        """Returns the median of the images a second, and the most memory that was taken, in MiB."""
+        from vaezoo.training.memory import peak_memory
+
+        assert self.trainer is not None
+        return {
+            "images_per_second": statistics.median(self.rates),
+            "peak_memory_mib": peak_memory(self.trainer.device) / 2**20,
+        }
 
     def finish(self, run: Run) -> None:
         """Says how it ended, what was written, and what to type next."""
@@ -158,6 +180,8 @@ class TrainingView:
             f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
             f"(z sampled; checkpoint of step {run.checkpoint.step})"
         )
+        rate, memory = self.speed().values()
+        OUT.print(f"{rate:,.0f} images/s (median of the reports), at most {memory:,.0f} MiB of memory")
         OUT.print(
             f"\nwritten  {escape(str(run.path))}/\nnext     vaezoo sample {escape(str(run.path))}", soft_wrap=True
         )

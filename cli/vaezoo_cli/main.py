@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import TextIO
 
 import click
 
-from vaezoo.errors import StorageError, VaezooError
+from vaezoo.errors import StorageError, VaezooError, VaezooWarning
 from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
 from vaezoo_cli.commands.doctor import doctor
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves with the documented exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    warnings.showwarning = show_warning
     # --debug is taken wherever it stands: who needs it has just typed the rest.
     arguments = [a for a in arguments if a != "--debug"]
     try:
@@ -77,6 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         code = report(e)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Writes our own warnings in one line on stderr, and others as Python does."""
+    if issubclass(category, VaezooWarning):
+        click.echo(f"vaezoo: warning: {one_line(str(message))}", err=True)
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def report(error: BaseException) -> int:

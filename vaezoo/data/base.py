@@ -101,6 +101,9 @@ class Split:
         return Split(self.x.to(device), None if self.y is None else self.y.to(device))
 
 
+Part = Split
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
     """The words that name a data set, so that a finished run can load it again.

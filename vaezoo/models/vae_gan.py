@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from vaezoo import ranks
 from vaezoo.data.base import Batch, DataSpec
+from vaezoo.distributions import full_precision
 from vaezoo.errors import VaezooError
 from vaezoo.nn import ConvConfig, coarse_shape, conv_layers, conv_vae, picture_channels
 from vaezoo.objectives import Objective, Step, StepOutput, free_kl, run_pass
@@ -69,7 +71,7 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor) -> Judgement:
         """Judges pictures `(B, C, H, W)` in [0, 1]."""
         features = self.features(x)
-        return Judgement(features, self.head(features))
+        return Judgement(full_precision(features), full_precision(self.head(features)))
 
 
 class VAEGAN(Objective):
@@ -109,7 +111,7 @@ class VAEGAN(Objective):
 
     def forward(self, vae: VAE, batch: Batch, step: Step) -> StepOutput:
         result = run_pass(vae, batch.x)
-        params = torch.cat([result.params, vae.decode(vae.prior.sample(len(batch.x)))])
+        params = torch.cat([result.params, full_precision(vae.decode(vae.prior.sample(len(batch.x))))])
         judgement = self.discriminator(torch.cat([batch.x, vae.likelihood.mean(params)]))
         real, reconstructed, _ = judgement.features.chunk(3)
         reconstruction = 0.5 * ((real - reconstructed) / spread(real)).square().flatten(1).sum(1).mean()
@@ -137,7 +139,7 @@ class VAEGAN(Objective):
         if self.equilibrium is None:
             return []
         low, high = self.equilibrium - self.margin, self.equilibrium + self.margin
-        losses = (real_loss.item(), fake_loss.item())
+        losses = ranks.average(torch.stack([real_loss, fake_loss])).tolist()
         discriminator_ahead, decoder_ahead = min(losses) < low, max(losses) > high
         if discriminator_ahead == decoder_ahead:
             return []
@@ -145,8 +147,10 @@ class VAEGAN(Objective):
 
 
 def spread(features: Tensor) -> Tensor:
-    """Returns the standard deviation of each channel of `(B, C, H, W)`, `(1, C, 1, 1)`, as a constant."""
-    return features.detach().std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-3)
+    """Returns the standard deviation of each channel of `(B, C, H, W)` over the batch, `(C, 1, 1)`, as a constant."""
+    values = features.detach()
+    mean = ranks.batch_mean(values.mean((2, 3)))[:, None, None]
+    return ranks.batch_mean((values - mean).square().mean((2, 3)))[:, None, None].sqrt().clamp(min=1e-3)
 
 
 def objective(config: Config, data: DataSpec) -> VAEGAN:

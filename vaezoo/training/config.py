@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vaezoo.errors import VaezooError
@@ -11,6 +11,8 @@ from vaezoo.spec import check_types
 
 Optimizer = Literal["adam", "adamw", "rmsprop", "adamax"]
 Schedule = Literal["constant", "cosine", "multistep"]
+
+LONG = 20_000  # steps from which "auto" compiles: 10 to 30 s of it are paid back by about 0.7 ms a step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,8 @@ class TrainConfig:
     Attributes:
         epochs: Passes over the training part.
         steps: Optimizer steps, instead of epochs; none: as many as the epochs have.
-        batch_size: Examples a step. The rest of an epoch that fills no batch waits for a later epoch's order.
+        batch_size: Examples a step, of all ranks together. The rest of an epoch that fills no batch waits for a later
+            epoch's order.
         optimizer: For each parameter group of the objective.
         lr: Learning rate, after the warm-up.
         weight_decay: As the optimizer defines it.
@@ -33,6 +36,14 @@ class TrainConfig:
         clip_grad: Largest L2 norm of a group's gradient; none: no clipping.
         binarize: "dynamic" draws each pixel as a coin anew in each step; "none" takes grey levels as they are.
         eval_every: Steps between evaluations and checkpoints; none: one an epoch.
+        early_stopping: Evaluations in a row without a better bound that end the training; none: none do.
+        precision: "fp32"; "tf32", where CUDA rounds the factors of products to 10 bits; "bf16", where the networks
+            compute in 8 bits. Weights, likelihood, KL and optimizer are float32 always, and so is evaluation.
+        compile: "on" compiles the whole step and, on CUDA, replays it from a CUDA graph; "auto" does so in trainings of
+            20,000 steps and more; "off".
+        grad_accum: Parts that a batch is divided into, one after the other in memory. Statistics of the batch, such as
+            free bits or the optimal sigma, are then those of each part.
+        workers: Threads that prepare batches of data that do not lie on the device; 0: none but the training's own.
         seed: Determines initial weights, order, noise and binarization.
         device: auto takes CUDA, then MPS, then the CPU; or a device as PyTorch names it.
 
@@ -55,6 +66,11 @@ class TrainConfig:
     clip_grad: float | None = None
     binarize: Literal["none", "dynamic"] = "none"
     eval_every: int | None = None
+    early_stopping: int | None = None
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: Literal["auto", "on", "off"] = "auto"
+    grad_accum: int = 1
+    workers: int = 2
     seed: int = 0
     device: str = "auto"
 
@@ -65,6 +81,9 @@ class TrainConfig:
             "steps": (self.steps, 1),
             "batch_size": (self.batch_size, 1),
             "eval_every": (self.eval_every, 1),
+            "early_stopping": (self.early_stopping, 1),
+            "grad_accum": (self.grad_accum, 1),
+            "workers": (self.workers, 0),
             "milestones": (min(self.milestones, default=1), 1),
             "lr_warmup": (self.lr_warmup, 0),
             "kl_warmup": (self.kl_warmup, 0),
@@ -83,6 +102,23 @@ class TrainConfig:
             raise VaezooError("schedule multistep has no milestones", "give the steps, e.g. --milestones 5000,8000")
         if self.milestones and self.schedule != "multistep":
             raise VaezooError(f"milestones do nothing with schedule {self.schedule}", "add --schedule multistep")
+
+    def steps_an_epoch(self, examples: int) -> int:
+        """Returns how many whole batches an epoch has."""
+        return examples // self.batch_size
+
+    def total_steps(self, examples: int) -> int:
+        """Returns the steps of the whole training on so many examples."""
+        return self.steps or self.epochs * self.steps_an_epoch(examples)
+
+    def decided(self, examples: int) -> TrainConfig:
+        """Returns these settings with "auto" for `compile` replaced by what it means on so many examples.
+
+        It goes by the length of the whole training, so that a part of it computes the same as the whole.
+        """
+        if self.compile != "auto":
+            return self
+        return replace(self, compile="on" if self.total_steps(examples) >= LONG else "off")
 
     def lr_factor(self, step: int, total: int) -> float:
         """Returns what the learning rate is multiplied by at a step (from 0) of `total`."""

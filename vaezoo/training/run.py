@@ -24,6 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from vaezoo import ranks
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
 from vaezoo.data.load import load_data
 from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError
@@ -34,7 +35,7 @@ from vaezoo.spec import config_json, configure
 from vaezoo.training.chance import derive_seed
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, prune, save_checkpoint
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.trainer import Report, Trainer, check_fit, evaluate, pick_device
+from vaezoo.training.trainer import Report, Trainer, check_device, check_fit, evaluate, pick_device, place
 from vaezoo.vae import VAE
 
 SCHEMA = 1
@@ -104,14 +105,16 @@ def train(
 ) -> Run:
     """Trains a model and returns the finished run, with the best checkpoint's weights.
 
+    Started by torchrun in several processes, these train together; the first one writes the run folder.
+
     Args:
         model: A registered model.
         data: A data set, or its name or path.
         options: The model's options that differ from their defaults.
         config: The settings.
         out: The run folder; by default the next free `runs/MODEL-DATA-N`.
-        on_report: Called with each report.
-        on_start: Called with the trainer and the run folder before the first step.
+        on_report: Called with each report; with several ranks on the first alone.
+        on_start: Called with the trainer and the run folder before the first step, on each rank.
 
     Raises:
         VaezooError: If a name, an option or a setting is wrong; nothing has been written then.
@@ -120,53 +123,64 @@ def train(
     """
     config = config or TrainConfig()
     device = pick_device(config.device)
+    check_device(device, config)
     registration = find_model(model)
     registration.load()  # a broken model is told before the data are loaded
     data = data if isinstance(data, Dataset) else load_data(data)
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model_config, vae, objective = registration.build(options or {}, data.spec)
-    check_fit(vae, data, config)
-    path = Path(out) if out is not None else next_run(RUNS, f"{registration.name}-{data.spec.name}")
-    description = {
-        "schema": SCHEMA,
-        "model": registration.full_name,
-        "options": config_json(model_config),
-        "data": asdict(data.spec),
-        "source": data.source and asdict(data.source),
-        "training": asdict(config),
-        "versions": {
-            "vaezoo": version("vaezoo"),
-            registration.distribution: registration.version,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    start_run(path, description)
-    write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
+    with ranks.together(device):
+        check_fit(vae, objective, data, config)
+        config = config.decided(len(data.train))
+        description = {
+            "schema": SCHEMA,
+            "model": registration.full_name,
+            "options": config_json(model_config),
+            "data": asdict(data.spec),
+            "source": data.source and asdict(data.source),
+            "training": asdict(config),
+            "versions": {
+                "vaezoo": version("vaezoo"),
+                registration.distribution: registration.version,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        path = start_run(out, f"{registration.name}-{data.spec.name}", description, data)
 
-    def on_checkpoint(step: int, metrics: Mapping[str, float]) -> None:
-        save_checkpoint(path / "checkpoints", vae, objective, step, metrics)
-        prune(path / "checkpoints", objective.monitor)
+        def on_checkpoint(step: int, metrics: Mapping[str, float]) -> None:
+            if ranks.number() == 0:
+                save_checkpoint(path / "checkpoints", vae, objective, step, metrics)
+                prune(path / "checkpoints", objective.monitor)
 
-    def report_and_log(report: Report) -> None:
-        append_metrics(path / "metrics.jsonl", report)
-        on_report(report)
+        def report_and_log(report: Report) -> None:
+            if ranks.number() == 0:
+                append_metrics(path / "metrics.jsonl", report)
+                on_report(report)
 
-    trainer = Trainer(vae, objective, data, config, on_report=report_and_log, on_checkpoint=on_checkpoint)
-    on_start(trainer, path)
-    try:
-        trainer.fit()
-    except DivergedError as e:
-        last = find_checkpoint(path / "checkpoints", "last", None)
-        raise DivergedError(e.message, f"{e.hint}; the last checkpoint in {path} is that of step {last.step}") from e
-    run = load(path)
+        trainer = Trainer(vae, objective, data, config, on_report=report_and_log, on_checkpoint=on_checkpoint)
+        on_start(trainer, path)
+        try:
+            trainer.fit()
+        except DivergedError as e:
+            last = find_checkpoint(path / "checkpoints", "last", None)
+            hint = f"{e.hint}; the last checkpoint in {path} is that of step {last.step}"
+            raise DivergedError(e.message, hint) from e
+        ranks.wait()  # rank 0 has written its last checkpoint
+        return finish(load(path), data, device)
+
+
+def finish(run: Run, data: Dataset, device: torch.device) -> Run:
+    """Evaluates a run on the held-out part, writes result.json, and returns the run with it."""
     split, part = data.held_out
-    metrics = evaluate(run.vae.to(device), run.objective.to(device), part.to(device), config)
+    metrics = evaluate(run.vae.to(device), run.objective.to(device), place(part, device), run.training)
     run.vae.cpu()
     run.objective.cpu()
-    write_json(path / "result.json", {"split": split, "step": run.checkpoint.step, "metrics": metrics})
-    return replace(run, result=read_json(path / "result.json"))
+    result = {"split": split, "step": run.checkpoint.step, "metrics": metrics}
+    if ranks.number() == 0:
+        write_json(run.path / "result.json", result)
+    return replace(run, result=result)
 
 
 def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
@@ -253,17 +267,24 @@ def next_run(folder: Path, stem: str) -> Path:
     return folder / f"{stem}-{number}"
 
 
-def start_run(path: Path, description: Mapping[str, object]) -> None:
-    """Makes a run folder with its run.json.
+def start_run(out: str | os.PathLike[str] | None, stem: str, description: Mapping[str, object], data: Dataset) -> Path:
+    """Makes a run folder with its run.json and examples, rank 0 for all ranks, and returns it.
 
     Raises:
-        StorageError: If there is a folder that is not empty, or it cannot be written.
+        StorageError: If there is a folder that is not empty, or it cannot be written, or a rank does not see it.
     """
-    with storage_errors(str(path)):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StorageError(f"{path} is in the way: it exists and is not empty", "give another --out")
-        path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "run.json", description)
+    path = Path(ranks.agree(lambda: str(next_run(RUNS, stem) if out is None else out)))
+    if ranks.number() == 0:
+        with storage_errors(str(path)):
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise StorageError(f"{path} is in the way: it exists and is not empty", "give another --out")
+            path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "run.json", description)
+        write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
+    ranks.wait()
+    if not (path / "run.json").exists():
+        raise StorageError(f"rank {ranks.number()} does not see {path}", "give an --out on a disk that all share")
+    return path
 
 
 def append_metrics(file: Path, report: Report) -> None:

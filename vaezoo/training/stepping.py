@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import Batch
+from vaezoo import ranks
+from vaezoo.data.base import Batch, to_floats
 from vaezoo.errors import DivergedError
 from vaezoo.objectives import Objective, Step, StepOutput
+from vaezoo.training.compiling import Compiled, Replayed
 from vaezoo.training.config import TrainConfig
+from vaezoo.training.optimizers import Optimizer, Rates
 from vaezoo.vae import VAE
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "adamax": torch.optim.Adamax,
-}
-FUSED = ("adam", "adamw")  # one kernel for all parameters, which can also skip a step that is marked bad
+BLOCK = 1024  # steps whose rates are computed and brought to the device at once
+
+Gradients = dict[str, list[Tensor | None]]
+
+
+class Found(NamedTuple):
+    """What the forward and backward passes of a step give: by name losses, metrics and, by group, gradients."""
+
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+    gradients: Gradients
 
 
 class GuardedStep:
@@ -31,12 +38,13 @@ class GuardedStep:
     rejects a backward pass through weights that have changed since.
 
     The first loss or gradient that is not finite marks this step and all later ones as bad, on the device, and a
-    bad step changes no weight. The mark is read with the metrics.
+    bad step changes no weight. The mark is read with the metrics. With several ranks, gradients, losses and metrics are
+    averaged first, so that all of them take the same step, or none.
 
     Args:
         vae: The model, on its device.
         objective: What is minimised, on the same device.
-        config: Optimizer, schedules and clipping.
+        config: Optimizer, schedules, clipping, precision, compilation.
         total: Steps of the whole training.
     """
 
@@ -48,24 +56,26 @@ class GuardedStep:
         self.device = next(vae.parameters()).device
         groups = objective.parameter_groups(vae)
         self.groups = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
-        self.optimizers = {name: self._optimizer(group) for name, group in self.groups.items()}
-        self.bad = torch.zeros((), device=self.device)  # 1 from the first bad step on
+        self.optimizers = {name: Optimizer(group, config) for name, group in self.groups.items()}
         self.first = 0  # the step at which the sums begin
+        self.bad = torch.zeros((), device=self.device)  # 1 from the first bad step on
+        self.was_bad = torch.zeros((), device=self.device)
+        self.good = torch.zeros((), device=self.device)  # steps in the sums
         self.names: list[str] = []
-        self.last = torch.zeros(0, device=self.device)  # the metrics of the newest step, or of the first bad one
-        self.sums = self.good = torch.zeros((), device=self.device)  # over good steps, and their number
+        self.last = self.sums = torch.zeros(0, device=self.device)  # of the newest step, or the first bad one; of good
+        self.schedule, self.schedule_from = torch.zeros(0), -BLOCK
+        self.find: Callable[[Tensor, Tensor | None, Tensor], Found]
+        self.apply: Callable[[dict[str, Tensor], Gradients, Tensor], None]
+        self.step: Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
+        self.run: Callable[[Tensor, Tensor | None, Tensor], None]
+        self._prepare()
 
     def __call__(self, index: int, batch: Batch) -> None:
-        """Takes the step number `index`, counted from 0."""
-        weight = torch.full((), self.config.kl_weight(index), device=self.device)
-        out: StepOutput = self.objective(
-            self.vae, batch, Step(torch.full((), float(index), device=self.device), weight, self.config.free_bits)
-        )
-        norms = self._gradients(out)
-        self._note(out, norms)
-        rate = self.config.lr * self.config.lr_factor(index, self.total)
-        for name in out.losses:
-            self._update(self.optimizers[name], rate)
+        """Takes the step number `index`, counted from 0, on this rank's share of the batch, in bytes or floats."""
+        if not self.schedule_from <= index < self.schedule_from + BLOCK:
+            rows = [self._row(i) for i in range(index, min(index + BLOCK, self.total))]
+            self.schedule, self.schedule_from = torch.tensor(rows, device=self.device), index
+        self.run(batch.x, batch.y, self.schedule[index - self.schedule_from])
 
     def read(self) -> dict[str, float]:
         """Returns each metric's average over the steps since the last read. Waits for the device.
@@ -73,62 +83,127 @@ class GuardedStep:
         Raises:
             DivergedError: If a step since then was bad.
         """
-        names, good = self.names, int(self.good)
-        if float(self.bad):
-            terms = ", ".join(f"{name} {value:.3g}" for name, value in zip(names, self.last.tolist(), strict=True))
+        bad, good, *values = torch.cat([torch.stack([self.bad, self.good]), self.sums, self.last]).tolist()
+        sums, last = values[: len(self.names)], values[len(self.names) :]
+        if bad:
+            terms = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, last, strict=True))
             raise DivergedError(
-                f"training diverged at step {self.first + good + 1}: a loss or gradient is not finite ({terms}); "
-                f"the weights are those of step {self.first + good}",
+                f"training diverged at step {self.first + int(good) + 1}: a loss or gradient is not finite ({terms}); "
+                f"the weights are those of step {self.first + int(good)}",
                 "try a lower --lr, --clip-grad 1 or --kl-warmup",
             )
-        metrics = dict(zip(names, (self.sums / good).tolist(), strict=True))
-        self._forget(self.first + good)
-        return metrics
+        self.first += int(good)
+        self.sums.zero_()
+        self.good.zero_()
+        return {name: value / good for name, value in zip(self.names, sums, strict=True)}
 
-    def _gradients(self, out: StepOutput) -> list[Tensor]:
-        """Fills the gradients of the named groups, clips them, and returns their L2 norms."""
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
+    def _prepare(self) -> None:
+        """Decides what is compiled: the whole step, or its two halves where something has to come between them."""
+        self.find, self.apply, self.step, self.run = self._find, self._apply, self._step, self._run
+        if self.config.compile != "on":
+            return
+        if ranks.size() == 1 and self.config.grad_accum == 1:
+            self.step = Compiled(self._step)
+        else:
+            self.find, self.apply = Compiled(self._find), Compiled(self._apply)
+        if self.device.type == "cuda":
+            self.run = Replayed(self._run)
+
+    def _row(self, index: int) -> list[float]:
+        lr = self.config.lr * self.config.lr_factor(index, self.total)
+        return [self.config.kl_weight(index), *Rates.row(lr, index)]
+
+    def _run(self, x: Tensor, y: Tensor | None, row: Tensor) -> None:
+        self._note(self.step(x, y, row))
+
+    def _step(self, x: Tensor, y: Tensor | None, row: Tensor) -> dict[str, Tensor]:
+        """Does all of a step but to sum up its metrics, which it returns."""
+        found = average_over_ranks(self._find_in_parts(x, y, row))
+        self.apply(found.losses, found.gradients, row)
+        return found.metrics
+
+    def _find_in_parts(self, x: Tensor, y: Tensor | None, row: Tensor) -> Found:
+        """Finds losses and gradients, of one part of the batch after the other if it does not fit in memory at once."""
+        n = self.config.grad_accum
+        if n == 1:
+            return self.find(x, y, row)
+        ys = [None] * n if y is None else y.chunk(n)
+        return mean([self.find(*part, row) for part in zip(x.chunk(n), ys, strict=True)])
+
+    def _find(self, x: Tensor, y: Tensor | None, row: Tensor) -> Found:
+        """Runs the objective forward, and backward from each loss to its own group."""
+        x = binarized(to_floats(x), self.config)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            step = Step(number=row[2], kl_weight=row[0], free_bits=self.config.free_bits)
+            out: StepOutput = self.objective(self.vae, Batch(x, y), step)
         last = list(out.losses)[-1]
-        for name, loss in out.losses.items():
-            loss.backward(inputs=self.groups[name], retain_graph=name != last)  # type: ignore[no-untyped-call]
-        norms = []
-        for name in out.losses:
-            group = self.groups[name]
-            norm = nn.utils.get_total_norm([p.grad for p in group if p.grad is not None])
+        gradients: Gradients = {
+            name: list(torch.autograd.grad(loss, self.groups[name], retain_graph=name != last, allow_unused=True))
+            for name, loss in out.losses.items()
+        }
+        losses = {name: loss.detach() for name, loss in out.losses.items()}
+        return Found(losses, {name: value.float() for name, value in out.metrics.items()}, gradients)
+
+    def _apply(self, losses: dict[str, Tensor], gradients: Gradients, row: Tensor) -> None:
+        """Marks a bad step; else changes the weights."""
+        norms = {name: norm(group) for name, group in gradients.items()}
+        finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
+        self.was_bad.copy_(self.bad)
+        self.bad.copy_(torch.maximum(self.bad, (~finite).to(self.bad.dtype)))
+        for name, group in gradients.items():
             if self.config.clip_grad is not None:
-                nn.utils.clip_grads_with_norm_(group, self.config.clip_grad, norm)
-            norms.append(norm)
-        return norms
+                factor = (self.config.clip_grad / (norms[name] + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+                group = [g if g is None else g * factor for g in group]
+            self.optimizers[name].update(group, Rates(*row[1:].unbind()), self.bad)
 
-    def _note(self, out: StepOutput, norms: list[Tensor]) -> None:
-        """Marks a bad step and adds a good step's metrics to the sums."""
-        checked = torch.stack([*(loss.detach() for loss in out.losses.values()), *norms])
-        was_bad = self.bad
-        self.bad = torch.maximum(was_bad, (~checked.isfinite().all()).to(was_bad.dtype))
-        values = torch.stack([value.float() for value in out.metrics.values()])
-        self.names = list(out.metrics)
-        self.last = values if not self.last.numel() else torch.where(was_bad > 0, self.last, values)
-        self.sums = self.sums + torch.where(self.bad > 0, 0.0, values)
-        self.good = self.good + (1 - self.bad)
+    def _note(self, metrics: dict[str, Tensor]) -> None:
+        """Adds a good step's metrics to the sums."""
+        values = torch.stack(list(metrics.values()))
+        if not self.names:
+            self.names = list(metrics)
+            self.last, self.sums = torch.zeros_like(values), torch.zeros_like(values)
+        self.last.copy_(torch.where(self.was_bad > 0, self.last, values))
+        self.sums.add_(torch.where(self.bad > 0, 0.0, values))
+        self.good.add_(1 - self.bad)
 
-    def _update(self, optimizer: torch.optim.Optimizer, rate: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        if self.config.optimizer in FUSED:
-            optimizer.found_inf = self.bad  # type: ignore[attr-defined]  # what torch.amp.GradScaler sets, too
-            optimizer.step()
-        elif not float(self.bad):  # these kernels cannot skip by themselves: the price is one read a step
-            optimizer.step()
 
-    def _optimizer(self, group: list[nn.Parameter]) -> torch.optim.Optimizer:
-        fused = self.config.optimizer in FUSED
-        settings: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
-        return OPTIMIZERS[self.config.optimizer](
-            group, lr=self.config.lr, weight_decay=self.config.weight_decay, **settings
-        )
+def binarized(x: Tensor, config: TrainConfig) -> Tensor:
+    """Draws bits with grey levels in [0, 1] as their probabilities, where the training does."""
+    return torch.bernoulli(x) if config.binarize == "dynamic" else x
 
-    def _forget(self, first: int) -> None:
-        """Starts new sums at a step."""
-        self.first, self.last = first, torch.zeros(0, device=self.device)
-        self.sums = self.good = torch.zeros((), device=self.device)
+
+def norm(gradients: list[Tensor | None]) -> Tensor:
+    """Returns the L2 norm of a group's gradients together, `()`."""
+    return nn.utils.get_total_norm([g for g in gradients if g is not None])
+
+
+def mean(parts: list[Found]) -> Found:
+    """Returns the mean of what the parts of a batch gave. A loss that only some of them have counts 0 in the others."""
+
+    def average(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        names = dict.fromkeys(name for value in values for name in value)
+        return {n: torch.stack([v[n] for v in values if n in v]).sum(0) / len(parts) for n in names}
+
+    def total(group: str) -> list[Tensor | None]:
+        there = [part.gradients[group] for part in parts if group in part.gradients]
+        columns = [[g for g in column if g is not None] for column in zip(*there, strict=True)]
+        return [sum(column[1:], column[0]) / len(parts) if column else None for column in columns]
+
+    losses, metrics = average([p.losses for p in parts]), average([p.metrics for p in parts])
+    return Found(losses, metrics, {name: total(name) for name in losses})
+
+
+def average_over_ranks(found: Found) -> Found:
+    """Returns the mean of what all ranks found, in one exchange."""
+    if ranks.size() == 1:
+        return found
+    flat = [g for group in found.gradients.values() for g in group if g is not None]
+    values = [*found.losses.values(), *found.metrics.values(), *flat]
+    joined = ranks.average(torch.cat([v.flatten() for v in values]))
+    parts = iter(torch.split(joined, [v.numel() for v in values]))
+    losses = {name: next(parts).view_as(value) for name, value in found.losses.items()}
+    metrics = {name: next(parts).view_as(value).float() for name, value in found.metrics.items()}
+    gradients = {
+        name: [g if g is None else next(parts).view_as(g) for g in group] for name, group in found.gradients.items()
+    }
+    return Found(losses, metrics, gradients)

@@ -12,12 +12,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Batch, Dataset, Split
+from vaezoo import ranks
+from vaezoo.data.base import Batch, Dataset, Part, Split, to_floats
 from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
 from vaezoo.objectives import Objective, Step
-from vaezoo.training.chance import derive_seed, order_of_epoch
+from vaezoo.training.arithmetic import flushed, tf32
+from vaezoo.training.chance import derive_seed, order_of_epoch, set_seed
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.stepping import GuardedStep
+from vaezoo.training.loading import ahead, fits
+from vaezoo.training.memory import is_out_of_memory, out_of_memory
+from vaezoo.training.stepping import GuardedStep, binarized
 from vaezoo.vae import VAE
 
 REPORT_EVERY = 50  # steps between two reads of the device
@@ -60,9 +64,15 @@ class Trainer:
         on_checkpoint: Called with the step and the validation metrics before the first step and after each
             evaluation.
 
+    Attributes:
+        steps: Optimizer steps of the whole training.
+        config: The settings, with what "auto" means decided.
+        device: Where it trains.
+
     Raises:
         UnsupportedDataError: If the model was made for other data.
-        VaezooError: If the batch is larger than the training part, or the device is not there.
+        VaezooError: If the batch is larger than the training part or cannot be divided among ranks and parts, or the
+            device is not there or cannot do what is asked for.
     """
 
     def __init__(
@@ -75,34 +85,51 @@ class Trainer:
         on_report: Callable[[Report], None] = lambda report: None,
         on_checkpoint: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
     ) -> None:
-        check_fit(vae, data, config)
+        check_fit(vae, objective, data, config)
         self.device = pick_device(config.device)
+        check_device(self.device, config)
+        self.config = config = config.decided(len(data.train))
         self.vae = vae.to(self.device)
         self.objective = objective.to(self.device)
-        self.config = config
-        self.train_part = data.train.to(self.device)
-        self.valid_part = data.valid.to(self.device)
+        if config.compile == "on" and len(vae.data.shape) == 3:
+            # Compiled convolutions are a sixteenth faster so on a CPU, eager ones slower; see benchmarks/README.md.
+            self.vae.to(memory_format=torch.channels_last)
+            self.objective.to(memory_format=torch.channels_last)
+        self.train_part = place(data.train, self.device)
+        self.valid_part = place(data.valid, self.device)
         self.on_report = on_report
         self.on_checkpoint = on_checkpoint
-        self.steps_per_epoch = len(data.train) // config.batch_size
-        self.steps = config.steps or config.epochs * self.steps_per_epoch
+        self.steps_per_epoch = config.steps_an_epoch(len(data.train))
+        self.steps = config.total_steps(len(data.train))
         self.step = GuardedStep(self.vae, self.objective, config, self.steps)
+        self.best, self.waited = -math.inf, 0  # the best evaluation so far, and those since
 
     def fit(self) -> None:
         """Trains to the end. The caller's global random state is left as it was.
 
+        With several ranks (see `vaezoo.ranks`) all of them call this and take the same steps.
+
         Raises:
             DivergedError: If a loss or gradient becomes infinite or NaN; the weights are those before that step.
+            VaezooError: If there is too little memory for the batch.
         """
-        with own_chance(self.device):
-            self.on_checkpoint(0, self._evaluate())
-            self._train()
+        self.vae.train()
+        self.objective.train()
+        try:
+            with own_chance(self.device), flushed(), tf32(self.config.precision == "tf32"):
+                self.on_checkpoint(0, self._evaluate())
+                self._train()
+        except (RuntimeError, MemoryError) as e:
+            if is_out_of_memory(e):
+                raise out_of_memory(self.config.batch_size, self.config.grad_accum, self.device) from e
+            raise
 
     def _train(self) -> None:
         eval_every = self.config.eval_every or self.steps_per_epoch
         start = since = time.perf_counter()
         reported = 0
         for index, batch in enumerate(self._batches()):
+            set_seed(derive_seed(self.config.seed, "noise", index, ranks.number()), self.device)
             self.step(index, batch)
             done = index + 1
             evaluating = done % eval_every == 0 or done == self.steps
@@ -125,28 +152,42 @@ class Trainer:
                     valid = self._evaluate()
                     self.on_checkpoint(done, valid)
                     self.on_report(replace(report, split="valid", metrics=valid))
+                    if self._stops(valid):
+                        return
                 reported, since = done, time.perf_counter()
 
     def _batches(self) -> Iterator[Batch]:
-        """Yields the batches of the whole training, each with the random state that belongs to its step."""
-        size, order = self.config.batch_size, torch.empty(0)
-        for index in range(self.steps):
-            epoch, position = divmod(index, self.steps_per_epoch)
-            if position == 0:
-                order = order_of_epoch(self.config.seed, epoch, len(self.train_part)).to(self.device)
-            torch.manual_seed(derive_seed(self.config.seed, "noise", index))
-            yield draw(self.train_part, order[position * size : (position + 1) * size], self.config)
+        """Yields this rank's share of each batch of the whole training, in the bytes or floats of the data."""
+        return ahead(self.train_part, self._indices(), self.device, self.config.workers)
+
+    def _indices(self) -> Iterator[Tensor]:
+        """Yields the examples of this rank's share of each batch. How many ranks there are changes no batch."""
+        size = self.config.batch_size
+        share = size // ranks.size()
+        offset = ranks.number() * share
+        for epoch in range(-(-self.steps // self.steps_per_epoch)):
+            order = order_of_epoch(self.config.seed, epoch, len(self.train_part))
+            for position in range(min(self.steps_per_epoch, self.steps - epoch * self.steps_per_epoch)):
+                start = position * size + offset
+                yield order[start : start + share]
 
     def _evaluate(self) -> dict[str, float]:
         return evaluate(self.vae, self.objective, self.valid_part, self.config)
 
+    def _stops(self, metrics: Mapping[str, float]) -> bool:
+        """Counts evaluations without a better bound and tells whether there have been enough."""
+        if self.config.early_stopping is None:
+            return False
+        value = metrics[str(self.objective.monitor)]
+        self.best, self.waited = (value, 0) if value > self.best else (self.best, self.waited + 1)
+        return self.waited >= self.config.early_stopping
 
-def evaluate(vae: VAE, objective: Objective, part: Split, config: TrainConfig) -> dict[str, float]:
+
+def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) -> dict[str, float]:
     """Returns an objective's metrics over a part of a data set: means over its examples, z sampled once for each.
 
-    z and, where the training binarizes, the pixels are drawn from the run's seed: the same at each call. The caller's
-    random state is left as it was. Model and objective are in evaluation mode meanwhile. The part has to be on the
-    model's device.
+    z and, where the training binarizes, the pixels are drawn from the run's seed: the same at each call, on any number
+    of ranks. The caller's random state is left as it was. Model and objective are in evaluation mode meanwhile.
 
     Raises:
         DivergedError: If a metric is not finite.
@@ -154,17 +195,22 @@ def evaluate(vae: VAE, objective: Objective, part: Split, config: TrainConfig) -
     modes = vae.training, objective.training
     vae.eval()
     objective.eval()
-    sums: dict[str, Tensor] = {}
     device = next(vae.parameters()).device
+    # Each rank takes every so many-th batch; one for which none is left takes the first again, and counts it 0 times.
+    numbers = range(ranks.number(), -(-len(part) // config.batch_size), ranks.size()) or range(1)
+    indices = [torch.arange(len(part))[n * config.batch_size :][: config.batch_size] for n in numbers]
+    sums: dict[str, Tensor] = {}
     with torch.no_grad(), own_chance(device):
-        for number, index in enumerate(torch.split(torch.arange(len(part), device=device), config.batch_size)):
-            torch.manual_seed(derive_seed(config.seed, "evaluation", number))
-            metrics = objective(vae, draw(part, index, config), Step.plain(device)).metrics
+        for number, raw in zip(numbers, ahead(part, indices, device, config.workers), strict=True):
+            set_seed(derive_seed(config.seed, "evaluation", number), device)
+            x = binarized(to_floats(raw.x), config)
+            metrics = objective(vae, Batch(x, raw.y), Step.plain(device)).metrics
             for name, value in metrics.items():
-                sums[name] = sums.get(name, torch.zeros((), device=device)) + value * len(index)
+                weight = len(x) if number % ranks.size() == ranks.number() else 0
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
     vae.train(modes[0])
     objective.train(modes[1])
-    means = {name: float(total) / len(part) for name, total in sums.items()}
+    means = {name: float(ranks.average(total)) * ranks.size() / len(part) for name, total in sums.items()}
     if not all(math.isfinite(value) for value in means.values()):
         terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
         raise DivergedError(f"an evaluation is not finite ({terms})", "try a lower --lr, --clip-grad 1 or --kl-warmup")
@@ -176,14 +222,17 @@ def own_chance(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def draw(part: Split, index: Tensor, config: TrainConfig) -> Batch:
-    """Gathers a batch and binarizes it where the training does."""
-    batch = part.batch(index)
-    return batch._replace(x=torch.bernoulli(batch.x)) if config.binarize == "dynamic" else batch
+def place(part: Part, device: torch.device) -> Part:
+    """Brings a part of a data set to the device if it fits there."""
+    return part.to(device) if isinstance(part, Split) and fits(part, device) else part
 
 
-def check_fit(vae: VAE, data: Dataset, config: TrainConfig) -> None:
+def check_fit(vae: VAE, objective: Objective, data: Dataset, config: TrainConfig) -> None:
     """Raises unless model, data and batch size fit together; see Trainer."""
+    if config.early_stopping is not None and objective.monitor is None:
+        raise VaezooError(
+            "no metric of this model tells when it is at its best", "leave out --early-stopping, and set --epochs"
+        )
     if vae.data.shape != data.spec.shape:
         raise UnsupportedDataError(
             f"the model is made for shape {vae.data.shape}, data set '{data.spec.name}' has {data.spec.shape}",
@@ -195,6 +244,18 @@ def check_fit(vae: VAE, data: Dataset, config: TrainConfig) -> None:
             f"'{data.spec.name}'",
             f"give --batch-size at most {len(data.train)}",
         )
+    parts = ranks.size() * config.grad_accum
+    if config.batch_size % parts:
+        raise VaezooError(
+            f"batch size {config.batch_size} is no multiple of {ranks.size()} ranks times {config.grad_accum} parts",
+            f"give --batch-size a multiple of {parts}",
+        )
+
+
+def check_device(device: torch.device, config: TrainConfig) -> None:
+    """Raises if the device cannot do what is asked for."""
+    if config.precision == "tf32" and device.type != "cuda":
+        raise VaezooError(f"precision tf32 is CUDA's, and the device is {device}", "use fp32 or bf16")
 
 
 def pick_device(name: str) -> torch.device:
@@ -206,7 +267,9 @@ def pick_device(name: str) -> torch.device:
     there = [d for d, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok]
     there.append("cpu")
     if name == "auto":
-        return torch.device(there[0])
+        name = there[0]
+    if name == "cuda" and ranks.launched():
+        name = f"cuda:{ranks.local_number()}"  # one GPU for each rank
     try:
         device = torch.device(name)
         if device.type in there and (device.index or 0) < max(1, torch.cuda.device_count()):

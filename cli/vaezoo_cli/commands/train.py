@@ -41,6 +41,16 @@ if TYPE_CHECKING:
 @click.option("--clip-grad", type=float, metavar="NORM", help="Largest gradient norm.")
 @click.option("--binarize", default="none", metavar="HOW", help="none, or dynamic: draw each pixel anew in each step.")
 @click.option("--eval-every", type=int, metavar="STEPS", help="Evaluate and save this often  [default: each epoch]")
+@click.option("--early-stopping", type=int, metavar="N", help="Stop after N evaluations without a better bound.")
+@click.option("--precision", default="fp32", metavar="NAME", help="Of the networks: fp32, tf32 (CUDA), bf16.")
+@click.option(
+    "--compile",
+    default="auto",
+    metavar="HOW",
+    help="on, off, or auto: by the length of the training.",
+)
+@click.option("--grad-accum", default=1, metavar="PARTS", help="Divide each batch, to save memory.")
+@click.option("--workers", default=2, help="Threads that prepare data which do not lie on the device.")
 @click.option("--seed", default=0, help="Determines weights, order, noise and binarization.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @json_option
@@ -60,6 +70,7 @@ def train(
     Losses are in nats: summed over the pixels and latent dimensions of an image, averaged over images.
     """
     import vaezoo
+    from vaezoo import ranks
     from vaezoo.registry import find_model
     from vaezoo.spec import configure
     from vaezoo_cli.draw import TrainingView
@@ -67,7 +78,8 @@ def train(
     config = configure(vaezoo.TrainConfig(), settings)
     find_model(model)  # a misspelt model is told before the data are loaded
     dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood)
-    with TrainingView() as view:
+    # Several processes train as one (torchrun), and the first one speaks for all.
+    with TrainingView(silent=not ranks.first()) as view:
         run = vaezoo.train(
             model,
             dataset,
@@ -77,8 +89,10 @@ def train(
             on_start=view.start,
             on_report=view.report,
         )
+    if not ranks.first():
+        return
     if as_json:
-        print_json(summary(run))
+        print_json(summary(run) | view.speed())
     else:
         view.finish(run)
 

@@ -1,0 +1,71 @@
+"""The optimizers against PyTorch's own, in float64, and the steps that they leave out."""
+
+import pytest
+import torch
+
+from vaezoo import TrainConfig
+from vaezoo.training import optimizers
+from vaezoo.training.optimizers import RULES, Optimizer, Rates
+
+THEIRS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adamax": "Adamax"}
+BAD, GOOD = torch.tensor(1.0), torch.tensor(0.0)
+
+
+def parameters():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(n, generator=generator, dtype=torch.float64)) for n in (7, 3)]
+
+
+def gradients(step):
+    generator = torch.Generator().manual_seed(100 + step)
+    return [torch.randn(n, generator=generator, dtype=torch.float64) * 10.0**-step for n in (7, 3)]
+
+
+def rates(lr, number):
+    return Rates(*torch.tensor(Rates.row(lr, number), dtype=torch.float64).unbind())
+
+
+@pytest.fixture(params=["fused", "rule"])
+def form(request, monkeypatch):
+    """Both forms: the fused kernels, and the rules that are compiled."""
+    if request.param == "rule":
+        monkeypatch.setattr(optimizers, "FUSED", {})
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", RULES)
+def test_each_is_pytorchs_optimizer_of_that_name(name, decay, form):
+    ours, theirs = parameters(), parameters()
+    optimizer = Optimizer(ours, TrainConfig(optimizer=name, weight_decay=decay))
+    reference = getattr(torch.optim, THEIRS[name])(theirs, lr=1.0, weight_decay=decay)
+    for step in range(6):
+        lr = 0.1 / (step + 1)
+        optimizer.update(gradients(step), rates(lr, step), GOOD)
+        reference.param_groups[0]["lr"] = lr
+        for p, g in zip(theirs, gradients(step), strict=True):
+            p.grad = g
+        reference.step()
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_bad_step_changes_neither_weights_nor_state(name, form):
+    params = parameters()
+    optimizer = Optimizer(params, TrainConfig(optimizer=name))
+    optimizer.update(gradients(0), rates(0.1, 0), GOOD)
+    before = [t.clone() for p, s in zip(params, optimizer.state, strict=True) for t in (p.detach(), *s.values())]
+    optimizer.update([g * float("nan") for g in gradients(1)], rates(0.1, 1), BAD)
+    after = [t for p, s in zip(params, optimizer.state, strict=True) for t in (p.detach(), *s.values())]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_parameter_without_a_gradient_is_left_alone(name, form):
+    params = parameters()
+    before = params[1].detach().clone()
+    Optimizer(params, TrainConfig(optimizer=name, weight_decay=0.1)).update(
+        [gradients(0)[0], None], rates(0.1, 0), GOOD
+    )
+    assert torch.equal(params[1], before)
+    assert not torch.equal(params[0], parameters()[0])

@@ -1,0 +1,102 @@
+"""A program for test_ranks.py: takes gradients, or fails, as one process or as several that torchrun starts.
+
+two_ranks.py gradients FILE     saves the gradients of each case, averaged over the ranks
+two_ranks.py fail FOLDER        trains; rank 1 alone meets an error in the fifth step
+"""
+
+import sys
+
+import torch
+from safetensors.torch import save_file
+
+from vaezoo import DataSpec, TrainConfig, from_arrays, get_model, ranks, train
+from vaezoo.distributions import DiagonalGaussian, StandardNormal
+from vaezoo.errors import StorageError, VaezooError
+from vaezoo.spec import configure
+from vaezoo.training.stepping import GuardedStep, average_over_ranks
+
+BATCH, SHAPE = 12, (1, 12, 12)
+CASES = {
+    "elbo": ("mlp-vae", {}, "bernoulli", {}),
+    "free bits": ("mlp-vae", {}, "bernoulli", {"free_bits": 0.02}),
+    "capacity": ("beta-vae", {"capacity": 0.5, "capacity_steps": 1}, "bernoulli", {}),
+    "optimal sigma": ("conv-vae", {}, "gaussian:optimal", {}),
+    "vae-gan": ("vae-gan", {}, "bernoulli", {}),
+    "grad-accum": ("mlp-vae", {}, "bernoulli", {"grad_accum": 3}),
+}
+
+
+class Noise:
+    """The same noise for an example, whichever rank and part of the batch it is in."""
+
+    def __init__(self, parts):
+        self.parts, self.calls = parts, 0
+
+    def __call__(self, like):
+        generator = torch.Generator().manual_seed(1 + self.calls // self.parts)
+        size = len(like) * self.parts * ranks.size()
+        noise = torch.randn((size, *like.shape[1:]), generator=generator, dtype=torch.float64)
+        start = (ranks.number() * self.parts + self.calls % self.parts) * len(like)
+        self.calls += 1
+        return noise[start : start + len(like)]
+
+
+def gradients():
+    found = {}
+    x = torch.rand((BATCH, *SHAPE), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    share = x.chunk(ranks.size())[ranks.number()]
+    for case, (name, options, likelihood, settings) in CASES.items():
+        config = TrainConfig(batch_size=BATCH, **settings)
+        noise = Noise(config.grad_accum)
+        DiagonalGaussian.rsample = lambda q, noise=noise: q.mu + torch.exp(0.5 * q.logvar) * noise(q.mu)
+        StandardNormal.sample = lambda p, n, noise=noise: noise(torch.zeros((n, *p.zero.shape)))
+        spec = get_model(name)
+        model_config = configure(spec.config, options)
+        data = DataSpec(name="noise", shape=SHAPE, likelihood=likelihood)
+        torch.manual_seed(0)
+        vae, objective = spec.build(model_config, data).double(), spec.objective(model_config, data).double()
+        step = GuardedStep(vae, objective, config, 10)
+        row = torch.tensor(step._row(5), dtype=torch.float64)
+        result = average_over_ranks(step._find_in_parts(share, None, row))
+        for group, values in result.gradients.items():
+            found |= {f"{case}/{group}/{i}": g.contiguous() for i, g in enumerate(values) if g is not None}
+        found |= {f"{case}/loss/{name}": loss for name, loss in result.losses.items()}
+    return found
+
+
+def fail(folder):
+    x = torch.rand(64, 9).numpy()
+    calls = []
+
+    def report(_):
+        calls.append(1)
+
+    def poison(trainer, _):
+        if ranks.number() == 1:
+            take = trainer.step.__class__.__call__
+
+            class Failing(type(trainer.step)):
+                def __call__(self, index, batch):
+                    if index == 4:
+                        raise StorageError("the disk of one rank is full", "free some")
+                    take(self, index, batch)
+
+            trainer.step.__class__ = Failing
+
+    train("mlp-vae", from_arrays(x), config=TrainConfig(batch_size=8, steps=50), out=folder, on_start=poison)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    what, where = sys.argv[1:]
+    if what == "gradients":
+        with ranks.together(torch.device("cpu")):
+            found = gradients()
+            if ranks.number() == 0:
+                save_file(found, where)
+    else:
+        try:
+            fail(where)
+        except VaezooError as e:
+            print(f"{type(e).__name__}: {e.message} ({e.hint})", file=sys.stderr, flush=True)
+            sys.exit(e.exit_code)

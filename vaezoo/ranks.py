@@ -1,0 +1,158 @@
+"""Several processes that train one model: what they share, and how they fail together.
+
+`torchrun` starts the processes, called ranks, and tells each its number in the environment. Everything here also works
+with one process, where it costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vaezoo import errors
+from vaezoo.errors import VaezooError
+
+PATIENCE = timedelta(minutes=10)  # a rank may compile or save longer than the others; a dead one is noticed at once
+LAST_WORDS = "vaezoo/error"  # where the first rank to fail leaves its error
+FIND_WORDS = timedelta(seconds=5)
+
+
+def size() -> int:
+    """Returns how many ranks train together; 1 without torchrun."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def number() -> int:
+    """Returns this process's number among them, from 0. Rank 0 alone writes and reports."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def launched() -> bool:
+    """Tells whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def first() -> bool:
+    """Tells whether this process is rank 0, or the only one; known before the ranks have joined."""
+    return int(os.environ.get("RANK", "0")) == 0 if launched() else True
+
+
+def local_number() -> int:
+    """Returns this process's number on its machine, which is also that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextlib.contextmanager
+def together(device: torch.device) -> Iterator[None]:
+    """Joins the ranks that torchrun started, for as long as the context lasts; nothing without torchrun.
+
+    A rank that fails leaves its error for the others. They notice because its connections close, and raise the same.
+
+    Args:
+        device: Of this rank; it decides between NCCL and gloo.
+
+    Raises:
+        VaezooError: That of the rank that failed first, or if the ranks do not find each other.
+    """
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as e:
+        raise VaezooError(
+            f"the ranks do not find each other: {_first_line(e)}",
+            "start the same number of them on each machine",
+        ) from e
+    try:
+        yield
+        dist.barrier()  # nobody leaves while another may still fail
+    except Exception as e:
+        raise _fate(e) from e
+    else:
+        dist.destroy_process_group()
+
+
+def average(values: Tensor) -> Tensor:
+    """Returns the mean of a tensor over the ranks; with one rank the tensor itself."""
+    if size() == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / size()
+
+
+def batch_mean(values: Tensor) -> Tensor:
+    """Returns the mean over the first dimension of the batches of all ranks.
+
+    Losses that are no plain means over examples need it: their ranks must agree on the statistic. Gradients that are
+    averaged over the ranks come out as those of the statistic of the whole batch.
+    """
+    mean = values.mean(0)
+    if size() == 1:
+        return mean
+    return mean + (average(mean) - mean.detach())
+
+
+def agree(choose: Callable[[], str]) -> str:
+    """Returns what rank 0 chooses, on each rank."""
+    if size() == 1:
+        return choose()
+    if number() == 0:
+        _store().set("vaezoo/agreed", choose())
+    agreed: str = _store().get("vaezoo/agreed").decode()
+    wait()  # the key is free again
+    return agreed
+
+
+def wait() -> None:
+    """Returns when each rank has come here."""
+    if size() > 1:
+        dist.barrier()
+
+
+def _store() -> dist.TCPStore:
+    return cast(dist.TCPStore, dist.distributed_c10d._get_default_store())
+
+
+def _fate(error: Exception) -> Exception:
+    """Returns the error that all ranks raise: what another left, or this one, left for the others."""
+    # gloo and NCCL raise RuntimeErrors when a peer is gone, as a model with a defect does: the first word counts.
+    words = None if isinstance(error, VaezooError) else _last_words()
+    if words is None:
+        shown = error if isinstance(error, VaezooError) else _defect(error)
+        words = {"kind": type(shown).__name__, "message": shown.message, "hint": shown.hint}
+        with contextlib.suppress(RuntimeError):
+            _store().compare_set(LAST_WORDS, "", json.dumps(words))
+        return error
+    kind = getattr(errors, words["kind"], VaezooError)
+    made: VaezooError = kind(words["message"], words["hint"])
+    return made
+
+
+def _defect(error: Exception) -> VaezooError:
+    what = f"rank {number()} failed: {type(error).__name__}: {_first_line(error)}"
+    return VaezooError(what, "run it in one process, with --debug")
+
+
+def _last_words() -> dict[str, str] | None:
+    """Returns what another rank left when it failed, if one did."""
+    try:
+        _store().wait([LAST_WORDS], FIND_WORDS)
+        return {str(name): str(value) for name, value in json.loads(_store().get(LAST_WORDS)).items()}
+    except (RuntimeError, ValueError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

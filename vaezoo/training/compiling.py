@@ -1,0 +1,143 @@
+"""Faster forms of a function of tensors: compiled, and replayed from a CUDA graph; or itself, where that fails."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from vaezoo.errors import VaezooError, VaezooWarning
+from vaezoo.training.memory import is_out_of_memory
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WARM_UP = 3  # calls before a capture: lazy initialisations must not fall into it
+
+
+class Compiled(Generic[P, R]):
+    """A function that `torch.compile` has made one graph of, backward passes included; itself where that fails.
+
+    Random numbers are drawn as the function alone would draw them.
+
+    Args:
+        function: Changes tensors only in place, and reads none on the host.
+    """
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.plain = function
+        self.function: Callable[P, R] = torch.compile(
+            own_code(function), fullgraph=True, dynamic=False, options={"fallback_random": True}
+        )
+        self.tried = False
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.tried:
+            return self.function(*args, **kwargs)
+        self.tried = True
+        state = torch.get_rng_state()
+        try:
+            with tracing_of_gradients(), quiet():
+                return self.function(*args, **kwargs)
+        except Exception as e:
+            if isinstance(e, VaezooError) or is_out_of_memory(e):
+                raise
+            torch.set_rng_state(state)
+            warn("compiled", e)
+        self.function = self.plain
+        return self.function(*args, **kwargs)
+
+
+class Replayed:
+    """A function of tensors whose kernels are launched together, from a CUDA graph; itself where it cannot be captured.
+
+    The first calls run as they are, on a stream of their own. Random numbers follow the seed of each call.
+
+    Args:
+        function: Returns nothing, allocates nothing that must last, and never waits for the device.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: tuple[Tensor | None, ...] = ()
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def __call__(self, *inputs: Tensor | None) -> None:
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.function(*inputs)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return
+        if self.calls == WARM_UP + 1:
+            self._capture(inputs)
+        if self.graph is None:
+            self.function(*inputs)
+            return
+        for place, given in zip(self.inputs, inputs, strict=True):
+            if place is not None and given is not None:
+                place.copy_(given, non_blocking=True)
+        self.graph.replay()
+
+    def _capture(self, inputs: tuple[Tensor | None, ...]) -> None:
+        self.inputs = tuple(t if t is None else t.clone() for t in inputs)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                self.function(*self.inputs)
+        except RuntimeError as e:
+            if is_out_of_memory(e):
+                raise
+            warn("captured in a CUDA graph", e)
+            return
+        self.graph = graph
+
+
+def own_code(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns a function that calls another and shares its code with no third.
+
+    PyTorch counts what it compiles by code, not by function, and gives up after the eighth time: a program that trains nine
+    models is not one that recompiles one of them.
+    """
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*args, **kwargs)
+
+    call.__code__ = call.__code__.replace()
+    return call
+
+
+def warn(what: str, error: Exception) -> None:
+    """Warns that something is not done, and why."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    warnings.warn(f"the step cannot be {what}, the run goes on without: {reason}", VaezooWarning, stacklevel=2)
+
+
+@contextmanager
+def tracing_of_gradients() -> Iterator[None]:
+    """Lets a compiled function take gradients; where PyTorch is older than 2.11, nothing."""
+    config = torch._dynamo.config
+    if not hasattr(config, "trace_autograd_ops"):
+        yield
+        return
+    with config.patch(trace_autograd_ops=True):
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps PyTorch from logging what the compiler finds on this machine; our warning says what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
