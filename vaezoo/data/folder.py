@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from vaezoo.data.base import Split
-from vaezoo.data.pictures import FORMATS, SUFFIXES, read_pictures
+from vaezoo.data.headers import FORMATS, SUFFIXES
+from vaezoo.data.pictures import read_pictures
 from vaezoo.errors import InputError
 
 # Folders beside `train` that do not make `train` the name of a class.
