@@ -34,6 +34,7 @@ from vaezoo.spec import config_json, configure
 from vaezoo.training.chance import derive_seed
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, prune, save_checkpoint
 from vaezoo.training.config import TrainConfig
+from vaezoo.training.loading import settle
 from vaezoo.training.trainer import Report, Trainer, check_fit, evaluate, pick_device
 from vaezoo.vae import VAE
 
@@ -162,7 +163,7 @@ def train(
         raise DivergedError(e.message, f"{e.hint}; the last checkpoint in {path} is that of step {last.step}") from e
     run = load(path)
     split, part = data.held_out
-    metrics = evaluate(run.vae.to(device), run.objective.to(device), part.to(device), config)
+    metrics = evaluate(run.vae.to(device), run.objective.to(device), settle(part, device), config)
     run.vae.cpu()
     run.objective.cpu()
     write_json(path / "result.json", {"split": split, "step": run.checkpoint.step, "metrics": metrics})

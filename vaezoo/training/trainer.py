@@ -12,11 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Batch, Dataset, Split
+from vaezoo.data.base import Batch, Dataset, Part
 from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
 from vaezoo.objectives import Objective, Step
 from vaezoo.training.chance import derive_seed, order_of_epoch
 from vaezoo.training.config import TrainConfig
+from vaezoo.training.loading import settle
 from vaezoo.training.stepping import GuardedStep
 from vaezoo.vae import VAE
 
@@ -80,8 +81,8 @@ class Trainer:
         self.vae = vae.to(self.device)
         self.objective = objective.to(self.device)
         self.config = config
-        self.train_part = data.train.to(self.device)
-        self.valid_part = data.valid.to(self.device)
+        self.train_part = settle(data.train, self.device)
+        self.valid_part = settle(data.valid, self.device)
         self.on_report = on_report
         self.on_checkpoint = on_checkpoint
         self.steps_per_epoch = len(data.train) // config.batch_size
@@ -141,7 +142,7 @@ class Trainer:
         return evaluate(self.vae, self.objective, self.valid_part, self.config)
 
 
-def evaluate(vae: VAE, objective: Objective, part: Split, config: TrainConfig) -> dict[str, float]:
+def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) -> dict[str, float]:
     """Returns an objective's metrics over a part of a data set: means over its examples, z sampled once for each.
 
     z and, where the training binarizes, the pixels are drawn from the run's seed: the same at each call. The caller's
@@ -176,7 +177,7 @@ def own_chance(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def draw(part: Split, index: Tensor, config: TrainConfig) -> Batch:
+def draw(part: Part, index: Tensor, config: TrainConfig) -> Batch:
     """Gathers a batch and binarizes it where the training does."""
     batch = part.batch(index)
     return batch._replace(x=torch.bernoulli(batch.x)) if config.binarize == "dynamic" else batch
