@@ -49,6 +49,7 @@ def train(
     data: str,
     data_dir: str | None,
     size: int | None,
+    stream: bool | None,
     options: tuple[str, ...],
     out: str | None,
     likelihood: str | None,
@@ -66,7 +67,7 @@ def train(
 
     config = configure(vaezoo.TrainConfig(), settings)
     find_model(model)  # a misspelt model is told before the data are loaded
-    dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood)
+    dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream)
     with TrainingView() as view:
         run = vaezoo.train(
             model,
