@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,10 +24,23 @@ PATIENCE = timedelta(minutes=10)  # a rank may compile or save longer than the o
 LAST_WORDS = "vaezoo/error"  # where the first rank to fail leaves its error
 FIND_WORDS = timedelta(seconds=5)
 
+_alone = False
+
 
 def size() -> int:
     """Returns how many ranks train together; 1 without torchrun."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone else 1
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Lets a rank work for itself for a while, as if there were no others: they need not do the same things then."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 def number() -> int:
@@ -121,8 +134,8 @@ def wait() -> None:
         dist.barrier()
 
 
-def _store() -> dist.TCPStore:
-    return cast(dist.TCPStore, dist.distributed_c10d._get_default_store())
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
 
 
 def _fate(error: Exception) -> Exception:

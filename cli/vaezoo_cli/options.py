@@ -24,14 +24,16 @@ checkpoint_option = click.option(
 
 
 def data_options(default: str | None) -> Callable[[F], F]:
-    """Adds --data, --data-dir and --size."""
+    """Adds --data, --data-dir, --size and --stream."""
 
     def add(f: F) -> F:
         what = "Data set: digits, shapes, mnist ... (see 'vaezoo list'), an image folder, or a .npz or .npy file."
+        stream = "Leave an image folder's pictures in their files until needed  [default: where memory is short]"
         options = (
             click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
             click.option("--data-dir", type=click.Path(), help="Where torchvision's data sets lie or are put."),
             click.option("--size", type=int, metavar="PIXELS", help="Bring pictures to this height and width."),
+            click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
         )
         for option in reversed(options):
             f = option(f)

@@ -141,6 +141,23 @@ def test_reconstruct_spreads_over_the_classes_of_a_sorted_folder(fine, inside):
     assert min(levels) < 10 and max(levels) > 240
 
 
+def test_image_folders_can_be_streamed(fine, run, inside):
+    Path("pictures").mkdir()
+    for i in range(20):
+        Image.new("L", (16, 16), 10 * i).save(f"pictures/{i:02}.png")
+    words = ("train", "mlp-vae", "--data", "pictures", "--steps", 2, "--batch-size", 4, "--json")
+    results = [json.loads(fine(*words, "--out", flag, flag))["result"] for flag in ("--stream", "--no-stream")]
+    assert results[0] == results[1]
+    pictures = []
+    for flag in ("--stream", "--no-stream"):
+        fine("reconstruct", "./--stream", "--data", "pictures", "--out", "r.png", flag)
+        pictures.append(Path("r.png").read_bytes())
+    assert pictures[0] == pictures[1]
+    for command in (("train", "mlp-vae", "--data", "digits"), ("reconstruct", "./--stream", "--data", "digits")):
+        code, _, err = run(*command, "--stream")
+        assert code == 2 and "'digits' cannot be streamed" in err and "leave out --stream" in err
+
+
 def test_a_closed_pipe_is_no_error(inside):
     command = f"{sys.executable} -m vaezoo_cli list | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)

@@ -69,7 +69,7 @@ class Poisoned(Objective):
         out = self.inner(vae, batch, step)
         here = (step.number == self.at) & self.training
         if self.read:
-            here = torch.tensor(bool(here))
+            here = torch.tensor(True) if here.item() else torch.tensor(False)
         return StepOutput({"vae": out.losses["vae"] * torch.where(here, float("nan"), 1.0)}, out.metrics)
 
 

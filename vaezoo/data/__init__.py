@@ -1,7 +1,7 @@
 """Data sets: packaged, generated, downloaded, from image folders and from arrays."""
 
 from vaezoo.data.arrays import from_arrays
-from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, carve_validation
+from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Part, Split, carve_validation
 from vaezoo.data.load import DATASETS, load_data
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "DataSource",
     "DataSpec",
     "Dataset",
+    "Part",
     "Split",
     "carve_validation",
     "from_arrays",

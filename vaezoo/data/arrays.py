@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Dataset, DataSource, DataSpec, Split, carve_validation
+from vaezoo.data.base import Dataset, DataSource, DataSpec, Part, Split, carve_validation
 from vaezoo.data.npy import Array, read_arrays
 from vaezoo.errors import InputError
 
@@ -73,12 +73,13 @@ def from_arrays(
 
 
 def make_dataset(
-    train: Split, test: Split | None, name: str, likelihood: str | None, source: DataSource | None
+    train: Part, test: Part | None, name: str, likelihood: str | None, source: DataSource | None
 ) -> Dataset:
     """Puts a data set together: carves the validation part and fills in the default likelihood."""
-    shape = tuple(train.x.shape[1:])
-    colour = len(shape) == 3 and shape[0] > 1
-    spec = DataSpec(name=name, shape=shape, likelihood=likelihood or ("gaussian:optimal" if colour else "bernoulli"))
+    colour = len(train.shape) == 3 and train.shape[0] > 1
+    spec = DataSpec(
+        name=name, shape=train.shape, likelihood=likelihood or ("gaussian:optimal" if colour else "bernoulli")
+    )
     train, valid = carve_validation(train)
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
 

@@ -1,9 +1,9 @@
-"""What a model, an objective and a trainer may know of data: DataSpec, Batch, Split, Dataset."""
+"""What a model, an objective and a trainer may know of data: DataSpec, Batch, Part, Split, Dataset."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -58,9 +58,54 @@ class DataSpec:
         return int(torch.Size(self.shape).numel())
 
 
+AnyPart = TypeVar("AnyPart", bound="Part")
+
+
 def to_floats(x: Tensor) -> Tensor:
     """Brings bytes in 0..255 to float32 in [0, 1], on their device; floats stay as they are."""
     return x.float() / 255.0 if x.dtype == torch.uint8 else x
+
+
+class Part(Protocol):
+    """One part of a data set, wherever its examples lie: a `Split` in memory, or pictures that are streamed."""
+
+    @property
+    def y(self) -> Tensor | None:
+        """All labels `(N,)` or factors `(N, factors)`, int64, in memory; None where the data has none."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes all x have, as `raw` gives them."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+
+    def raw(self, index: Tensor | slice) -> Batch:
+        """Gathers the examples at `index` as they are stored, in bytes or floats: a Split's on its device, else on
+        the CPU.
+
+        Raises:
+            InputError: If they are files that cannot be read any more.
+        """
+
+    def batch(self, index: Tensor | slice) -> Batch:
+        """Gathers the examples at `index` and brings them to float in [0, 1]; raises as `raw` does."""
+
+    def select(self, index: Tensor) -> Self:
+        """Returns the part that has the examples at `index`, numbers or a mask."""
+
+    def spread(self, count: int) -> Split:
+        """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
+
+
+def spaced(count: int, n: int) -> Tensor:
+    """Returns the numbers of `count` of n examples, evenly spaced, or of all if there are fewer."""
+    count = min(count, n)
+    return torch.arange(count) * n // max(count, 1)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,6 +126,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes x has."""
+        return self.x.nbytes
+
     def raw(self, index: Tensor | slice) -> Batch:
         """Gathers the examples at `index` as they are stored: x in bytes or floats."""
         return Batch(self.x[index], None if self.y is None else self.y[index])
@@ -90,18 +145,17 @@ class Split:
         x, y = self.raw(index)
         return Batch(to_floats(x), y)
 
+    def select(self, index: Tensor) -> Split:
+        """Returns the part that has the examples at `index`, numbers or a mask."""
+        return Split(*self.raw(index))
+
     def spread(self, count: int) -> Split:
         """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
-        count = min(count, len(self))
-        index = torch.arange(count) * len(self) // max(count, 1)
-        return Split(self.x[index], None if self.y is None else self.y[index])
+        return self.select(spaced(count, len(self)))
 
     def to(self, device: torch.device) -> Split:
         """Returns the part on `device`."""
         return Split(self.x.to(device), None if self.y is None else self.y.to(device))
-
-
-Part = Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +177,7 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set in memory, with a validation part that training never sees.
+    """A data set, in memory or streamed from files, with a validation part that training never sees.
 
     Attributes:
         spec: What models may know of it.
@@ -134,18 +188,18 @@ class Dataset:
     """
 
     spec: DataSpec
-    train: Split
-    valid: Split
-    test: Split | None
+    train: Part
+    valid: Part
+    test: Part | None
     source: DataSource | None = None
 
     @property
-    def held_out(self) -> tuple[str, Split]:
+    def held_out(self) -> tuple[str, Part]:
         """The part that reports and pictures are made of, with its name: test, else validation."""
         return ("test", self.test) if self.test is not None else ("valid", self.valid)
 
 
-def carve_validation(train: Split) -> tuple[Split, Split]:
+def carve_validation(train: AnyPart) -> tuple[AnyPart, AnyPart]:
     """Splits a training part into training and validation examples, evenly spaced, without chance.
 
     Evenly spaced picks keep the classes balanced in sets that are sorted by class, and give
@@ -159,9 +213,5 @@ def carve_validation(train: Split) -> tuple[Split, Split]:
         raise InputError(f"{n} training examples are too few to split", "give at least two examples")
     held = torch.zeros(n, dtype=torch.bool)
     count = max(1, min(n // VALID_SHARE, VALID_MOST))
-    held[torch.arange(count) * n // count] = True
-
-    def part(mask: Tensor) -> Split:
-        return Split(train.x[mask], None if train.y is None else train.y[mask])
-
-    return part(~held), part(held)
+    held[spaced(count, n)] = True
+    return train.select(~held), train.select(held)

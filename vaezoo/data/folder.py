@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from vaezoo.data.base import Split
-from vaezoo.data.pictures import FORMATS, SUFFIXES, read_pictures
+from vaezoo.data.base import Part, Split
+from vaezoo.data.headers import FORMATS, SUFFIXES, Shape, first_shape, scan
+from vaezoo.data.memory import available_memory
+from vaezoo.data.pictures import read_pictures
+from vaezoo.data.streamed import streamed
 from vaezoo.errors import InputError
 
 # Folders beside `train` that do not make `train` the name of a class.
 PARTS = ("test", "val", "valid", "validation")
 
 
-def load(root: Path, size: int | None) -> tuple[Split, Split | None]:
-    """Reads an image folder into memory.
+def load(root: Path, size: int | None, stream: bool | None = None) -> tuple[Part, Part | None]:
+    """Reads an image folder into memory, or its headers alone.
 
     Args:
         root: A folder with the folders `train` and, if you like, `test`; or one that is the training part
@@ -25,6 +30,8 @@ def load(root: Path, size: int | None) -> tuple[Split, Split | None]:
             A folder `val` or `valid` is left alone: validation examples are carved from the training part.
             Files without the suffix of a picture and hidden ones are ignored.
         size: Height and width to bring the pictures to, in pixels; None if they are all of one size.
+        stream: Whether pictures stay in their files until a batch asks for them; None if they are to where, decoded,
+            they would fill more than half of the memory that is available now.
 
     Returns:
         The training and the test part, None where there is none: x `(N, channels, height, width)`,
@@ -33,7 +40,7 @@ def load(root: Path, size: int | None) -> tuple[Split, Split | None]:
 
     Raises:
         InputError: If the folder is missing, empty or laid out in another way, the classes of train and
-            test differ, or `read_pictures` cannot read the pictures.
+            test differ, or `read_pictures` cannot read the pictures; if they are streamed, `scan` their headers.
     """
     if not root.is_dir():
         raise InputError(f"no folder '{root}'", "name a folder of pictures")
@@ -48,14 +55,37 @@ def load(root: Path, size: int | None) -> tuple[Split, Split | None]:
             "give both the same class folders",
         )
     # Both parts in one go: they get the same number of channels, and one error names all bad files.
-    x = read_pictures([path for part in parts for paths in part.values() for path in paths], root, size)
-    splits, start = [], 0
-    for part in parts:
-        counts = torch.tensor([len(paths) for paths in part.values()])
-        end = start + int(counts.sum())
-        splits.append(Split(x[start:end], None if "" in part else torch.arange(len(counts)).repeat_interleave(counts)))
-        start = end
-    return splits[0], splits[1] if len(splits) == 2 else None
+    files = [path for part in parts for paths in part.values() for path in paths]
+    border = sum(map(len, parts[0].values()))
+    labels = [_labels(part) for part in parts]
+    cuts = [slice(0, border), slice(border, None)][: len(parts)]
+    made: list[Part]
+    if shape := _shape_to_stream(files, root, size, stream):
+        made = [streamed(files[cut], root, shape, size, y) for cut, y in zip(cuts, labels, strict=True)]
+    else:
+        x = read_pictures(files, root, size)
+        made = [Split(x[cut], y) for cut, y in zip(cuts, labels, strict=True)]
+    return made[0], made[1] if len(made) == 2 else None
+
+
+def _labels(part: dict[str, list[Path]]) -> Tensor | None:
+    """Returns the class of each picture of a part; None if there are no classes."""
+    counts = torch.tensor([len(paths) for paths in part.values()])
+    return None if "" in part else torch.arange(len(counts)).repeat_interleave(counts)
+
+
+def _shape_to_stream(paths: Sequence[Path], root: Path, size: int | None, stream: bool | None) -> Shape | None:
+    """Returns the shape of the pictures if they are to be streamed; None if they are to be read into memory."""
+    if stream is None:
+        # Half: the validation part is copied out. One header tells the most there can be, so that folders which fit
+        # need no scan; if it cannot be read, the error will name it.
+        most = available_memory() / 2
+        first = first_shape(paths, size)
+        if first is None or len(paths) * 3 * math.prod(first[1:]) <= most:
+            return None
+        shape = scan(paths, root, size)
+        return shape if len(paths) * math.prod(shape) > most else None
+    return scan(paths, root, size) if stream else None
 
 
 def _has_parts(root: Path) -> bool:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from vaezoo.data import arrays, digits, folder, npy, shapes, torchvision_sets
 from vaezoo.data.arrays import make_dataset
-from vaezoo.data.base import Dataset, DataSource, Split
+from vaezoo.data.base import Dataset, DataSource, Part, Split
 from vaezoo.data.torchvision_sets import FACE_SIZE
 from vaezoo.errors import InputError, VaezooError, suggest
 from vaezoo.likelihoods import make_likelihood
@@ -36,8 +36,9 @@ def load_data(
     data_dir: str | os.PathLike[str] | None = None,
     size: int | None = None,
     likelihood: str | None = None,
+    stream: bool | None = None,
 ) -> Dataset:
-    """Loads a data set into memory.
+    """Loads a data set into memory; an image folder that is too large for it is streamed.
 
     Args:
         data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file. A folder that is
@@ -47,6 +48,8 @@ def load_data(
         size: Height and width to bring pictures to, 4 to 1024 pixels. Arrays keep theirs.
         likelihood: As in `vaezoo.likelihoods.make_likelihood`; by default "bernoulli" for vectors and one
             channel, "gaussian:optimal" for colour.
+        stream: Whether the pictures of an image folder stay in their files until a batch asks for them. By default
+            they do where they would fill more than half of the memory that is available now.
 
     Returns:
         The data set. Its `source` holds these words with absolute paths.
@@ -54,7 +57,8 @@ def load_data(
     Raises:
         InputError: If a file or folder is missing or cannot be used, or a set cannot be downloaded.
         StorageError: If a download cannot be written.
-        VaezooError: If there is no such data set or likelihood, or the size is not possible.
+        VaezooError: If there is no such data set or likelihood, the size is not possible, or something else than an
+            image folder is to be streamed.
     """
     if size is not None and not SIZES[0] <= size <= SIZES[1]:
         raise VaezooError(f"size {size} is out of range", f"use {SIZES[0]} to {SIZES[1]} pixels")
@@ -62,14 +66,16 @@ def load_data(
         make_likelihood(likelihood)  # a typing error is told before the data are read, which may take minutes
     where = None if data_dir is None else _absolute(data_dir)
     if isinstance(data, str) and data in DATASETS:
+        if stream:
+            raise _not_streamed(data)
         name = words = data
-        train, test = _load_named(data, where or _default_data_dir(), size)
+        parts: tuple[Part, Part | None] = _load_named(data, where or _default_data_dir(), size)
     else:
         path = _find(data)
         name, words = _slug(path), str(path)
-        train, test = _load_path(path, size)
+        parts = _load_path(path, size, stream)
     source = DataSource(data=words, data_dir=None if where is None else str(where), size=size, likelihood=likelihood)
-    return make_dataset(train, test, name, likelihood, source)
+    return make_dataset(*parts, name, likelihood, source)
 
 
 def _load_named(name: str, data_dir: Path, size: int | None) -> tuple[Split, Split | None]:
@@ -81,17 +87,24 @@ def _load_named(name: str, data_dir: Path, size: int | None) -> tuple[Split, Spl
     return torchvision_sets.load(name, data_dir, size)
 
 
-def _load_path(path: Path, size: int | None) -> tuple[Split, Split | None]:
+def _load_path(path: Path, size: int | None, stream: bool | None) -> tuple[Part, Part | None]:
     """Loads the folder or file at `path`."""
     if path.is_dir():
-        return folder.load(path, size)
+        return folder.load(path, size, stream)
     if path.suffix.lower() not in npy.SUFFIXES:
         raise InputError(
             f"'{path}' is neither a folder nor an array file", "name an image folder, a .npy or a .npz file"
         )
     if size is not None:
         raise VaezooError(f"size {size} cannot be had for array file '{path}'", "leave it out: arrays keep their size")
+    if stream:
+        raise _not_streamed(str(path))
     return arrays.load(path)
+
+
+def _not_streamed(data: str) -> VaezooError:
+    """Returns the error for data that are always held in memory."""
+    return VaezooError(f"'{data}' cannot be streamed: it is no image folder", "leave out --stream")
 
 
 def _find(data: str | os.PathLike[str]) -> Path:

@@ -104,8 +104,8 @@ class Replayed:
 def own_code(function: Callable[P, R]) -> Callable[P, R]:
     """Returns a function that calls another and shares its code with no third.
 
-    PyTorch counts what it compiles by code, not by function, and gives up after the eighth time: a program that trains nine
-    models is not one that recompiles one of them.
+    PyTorch counts what it compiles by code, not by function, and gives up after the eighth time: a program that trains
+    nine models is not one that recompiles one of them.
     """
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -35,7 +35,8 @@ from vaezoo.spec import config_json, configure
 from vaezoo.training.chance import derive_seed
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, prune, save_checkpoint
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.trainer import Report, Trainer, check_device, check_fit, evaluate, pick_device, place
+from vaezoo.training.loading import settle
+from vaezoo.training.trainer import Report, Trainer, check_device, check_fit, evaluate, pick_device
 from vaezoo.vae import VAE
 
 SCHEMA = 1
@@ -174,7 +175,7 @@ def train(
 def finish(run: Run, data: Dataset, device: torch.device) -> Run:
     """Evaluates a run on the held-out part, writes result.json, and returns the run with it."""
     split, part = data.held_out
-    metrics = evaluate(run.vae.to(device), run.objective.to(device), place(part, device), run.training)
+    metrics = evaluate(run.vae.to(device), run.objective.to(device), settle(part, device), run.training)
     run.vae.cpu()
     run.objective.cpu()
     result = {"split": split, "step": run.checkpoint.step, "metrics": metrics}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +19,7 @@ from vaezoo.objectives import Objective, Step
 from vaezoo.training.arithmetic import flushed, tf32
 from vaezoo.training.chance import derive_seed, order_of_epoch, set_seed
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.loading import ahead, fits
+from vaezoo.training.loading import ahead, settle
 from vaezoo.training.memory import is_out_of_memory, out_of_memory
 from vaezoo.training.stepping import GuardedStep, binarized
 from vaezoo.vae import VAE
@@ -95,12 +95,13 @@ class Trainer:
             # Compiled convolutions are a sixteenth faster so on a CPU, eager ones slower; see benchmarks/README.md.
             self.vae.to(memory_format=torch.channels_last)
             self.objective.to(memory_format=torch.channels_last)
-        self.train_part = place(data.train, self.device)
-        self.valid_part = place(data.valid, self.device)
+        self.train_part = settle(data.train, self.device)
+        self.valid_part = settle(data.valid, self.device)
         self.on_report = on_report
         self.on_checkpoint = on_checkpoint
         self.steps_per_epoch = config.steps_an_epoch(len(data.train))
         self.steps = config.total_steps(len(data.train))
+        self.eval_every = config.eval_every or self.steps_per_epoch
         self.step = GuardedStep(self.vae, self.objective, config, self.steps)
         self.best, self.waited = -math.inf, 0  # the best evaluation so far, and those since
 
@@ -125,15 +126,16 @@ class Trainer:
             raise
 
     def _train(self) -> None:
-        eval_every = self.config.eval_every or self.steps_per_epoch
         start = since = time.perf_counter()
         reported = 0
-        for index, batch in enumerate(self._batches()):
-            set_seed(derive_seed(self.config.seed, "noise", index, ranks.number()), self.device)
-            self.step(index, batch)
-            done = index + 1
-            evaluating = done % eval_every == 0 or done == self.steps
-            if evaluating or done % REPORT_EVERY == 0:
+        with closing(ahead(self.train_part, self._indices(), self.device, self.config.workers)) as batches:
+            for index, batch in enumerate(batches):
+                set_seed(derive_seed(self.config.seed, "noise", index, ranks.number()), self.device)
+                self.step(index, batch)
+                done = index + 1
+                evaluating = done % self.eval_every == 0 or done == self.steps
+                if not evaluating and done % REPORT_EVERY:
+                    continue
                 metrics = self.step.read()
                 now = time.perf_counter()
                 report = Report(
@@ -148,39 +150,36 @@ class Trainer:
                     seconds_left=(now - start) / done * (self.steps - done),
                 )
                 self.on_report(report)
-                if evaluating:
-                    valid = self._evaluate()
-                    self.on_checkpoint(done, valid)
-                    self.on_report(replace(report, split="valid", metrics=valid))
-                    if self._stops(valid):
-                        return
+                if evaluating and self._ends_with(report):
+                    return
                 reported, since = done, time.perf_counter()
 
-    def _batches(self) -> Iterator[Batch]:
-        """Yields this rank's share of each batch of the whole training, in the bytes or floats of the data."""
-        return ahead(self.train_part, self._indices(), self.device, self.config.workers)
+    def _ends_with(self, report: Report) -> bool:
+        """Evaluates, and tells whether early stopping ends the training here."""
+        metrics = self._evaluate()
+        self.on_checkpoint(report.step, metrics)
+        self.on_report(replace(report, split="valid", metrics=metrics))
+        if self.config.early_stopping is None:
+            return False
+        value = metrics[str(self.objective.monitor)]
+        self.best, self.waited = (value, 0) if value > self.best else (self.best, self.waited + 1)
+        return self.waited >= self.config.early_stopping
 
     def _indices(self) -> Iterator[Tensor]:
         """Yields the examples of this rank's share of each batch. How many ranks there are changes no batch."""
         size = self.config.batch_size
         share = size // ranks.size()
         offset = ranks.number() * share
-        for epoch in range(-(-self.steps // self.steps_per_epoch)):
-            order = order_of_epoch(self.config.seed, epoch, len(self.train_part))
-            for position in range(min(self.steps_per_epoch, self.steps - epoch * self.steps_per_epoch)):
+        for first in range(0, self.steps, self.steps_per_epoch):
+            order = order_of_epoch(self.config.seed, first // self.steps_per_epoch, len(self.train_part))
+            if isinstance(self.train_part, Split):
+                order = order.to(self.train_part.x.device)
+            for position in range(min(self.steps_per_epoch, self.steps - first)):
                 start = position * size + offset
                 yield order[start : start + share]
 
     def _evaluate(self) -> dict[str, float]:
         return evaluate(self.vae, self.objective, self.valid_part, self.config)
-
-    def _stops(self, metrics: Mapping[str, float]) -> bool:
-        """Counts evaluations without a better bound and tells whether there have been enough."""
-        if self.config.early_stopping is None:
-            return False
-        value = metrics[str(self.objective.monitor)]
-        self.best, self.waited = (value, 0) if value > self.best else (self.best, self.waited + 1)
-        return self.waited >= self.config.early_stopping
 
 
 def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) -> dict[str, float]:
@@ -197,16 +196,19 @@ def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) ->
     objective.eval()
     device = next(vae.parameters()).device
     # Each rank takes every so many-th batch; one for which none is left takes the first again, and counts it 0 times.
-    numbers = range(ranks.number(), -(-len(part) // config.batch_size), ranks.size()) or range(1)
-    indices = [torch.arange(len(part))[n * config.batch_size :][: config.batch_size] for n in numbers]
+    mine = range(ranks.number(), -(-len(part) // config.batch_size), ranks.size())
+    numbers = mine or range(1)
+    examples = torch.arange(len(part), device=part.x.device if isinstance(part, Split) else None)
+    indices = [examples[n * config.batch_size :][: config.batch_size] for n in numbers]
     sums: dict[str, Tensor] = {}
-    with torch.no_grad(), own_chance(device):
-        for number, raw in zip(numbers, ahead(part, indices, device, config.workers), strict=True):
+    batches = ahead(part, indices, device, config.workers)
+    with closing(batches), torch.no_grad(), own_chance(device), ranks.alone():
+        for number, raw in zip(numbers, batches, strict=True):
             set_seed(derive_seed(config.seed, "evaluation", number), device)
             x = binarized(to_floats(raw.x), config)
             metrics = objective(vae, Batch(x, raw.y), Step.plain(device)).metrics
             for name, value in metrics.items():
-                weight = len(x) if number % ranks.size() == ranks.number() else 0
+                weight = len(x) if number in mine else 0
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
     vae.train(modes[0])
     objective.train(modes[1])
@@ -220,11 +222,6 @@ def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) ->
 def own_chance(device: torch.device) -> AbstractContextManager[None]:
     """Returns a context in which seeding does not disturb the caller's random state."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
-def place(part: Part, device: torch.device) -> Part:
-    """Brings a part of a data set to the device if it fits there."""
-    return part.to(device) if isinstance(part, Split) and fits(part, device) else part
 
 
 def check_fit(vae: VAE, objective: Objective, data: Dataset, config: TrainConfig) -> None:

@@ -64,6 +64,7 @@ def reconstruct(
     data: str | None,
     data_dir: str | None,
     size: int | None,
+    stream: bool | None,
     out: str | None,
 ) -> None:
     """Write a PNG grid of pictures and reconstructions.
@@ -76,7 +77,11 @@ def reconstruct(
 
     require_png(out)
     opened = open_source(source, checkpoint)
-    dataset = opened.load_data(data_dir) if data is None else vaezoo.load_data(data, data_dir=data_dir, size=size)
+    dataset = (
+        opened.load_data(data_dir)
+        if data is None
+        else vaezoo.load_data(data, data_dir=data_dir, size=size, stream=stream)
+    )
     if dataset.spec.shape != opened.shape:
         raise UnsupportedDataError(
             f"{opened.folder} takes shape {opened.shape}, '{dataset.spec.name}' has {dataset.spec.shape}",

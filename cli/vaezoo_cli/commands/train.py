@@ -59,6 +59,7 @@ def train(
     data: str,
     data_dir: str | None,
     size: int | None,
+    stream: bool | None,
     options: tuple[str, ...],
     out: str | None,
     likelihood: str | None,
@@ -77,7 +78,7 @@ def train(
 
     config = configure(vaezoo.TrainConfig(), settings)
     find_model(model)  # a misspelt model is told before the data are loaded
-    dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood)
+    dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream)
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
         run = vaezoo.train(
