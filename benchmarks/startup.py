@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--runs N]      measures and writes results/startup-cpu.json and the table of README.md
     python benchmarks/startup.py --tables        only the table, from the results at hand
 
-Contestants are interleaved. A training of one step is how long it takes from the command to the first step, and more: it
-evaluates before and after that step, saves two checkpoints and evaluates the better one on the test part.
+Contestants are interleaved. A training of one step is how long it takes from the command to the first step, and more:
+it evaluates before and after that step, saves checkpoints and evaluates the better one on the test part.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from tables import HERE, hardware, put_tables, table, versions
-
 from vaezoo.bench.environment import environment
 from vaezoo.files import json_bytes, write_file
 
@@ -36,7 +35,7 @@ CONTESTANTS = {
 }
 NOTES = {
     "vaezoo list": "imports every model, and so torch",
-    "vaezoo train mlp-vae --steps 1": "the whole process: packaged digits, one step, three evaluations, two checkpoints",
+    "vaezoo train mlp-vae --steps 1": "the whole process: digits, one step, evaluations, checkpoints",
 }
 
 

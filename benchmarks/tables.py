@@ -35,7 +35,8 @@ def versions(environment: Mapping[str, Any]) -> str:
 
 def hardware(environment: Mapping[str, Any]) -> str:
     """Writes what a measurement ran on: processor, cores, system."""
-    return f"{environment['cpu']}, {environment['cores']} cores, {environment['system']}"
+    cores = f"{environment['cores']} cores"
+    return ", ".join([environment["cpu"], cores, *([environment["system"]] if "system" in environment else [])])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -63,4 +64,5 @@ def put_tables(name: str, script: str, lines: Sequence[str], readme: Path = HERE
     _, ended, after = rest.partition(end)
     assert begun and ended, f"{readme} has no marks of {name}"
     text = "\n".join(lines).strip("\n")
-    write_file(readme, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
+    body = f"{text}\n\n" if text else ""
+    write_file(readme, f"{before}{begin}\n\n{body}{end}{after}".encode())

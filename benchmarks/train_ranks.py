@@ -21,7 +21,6 @@ from typing import Any
 
 from tables import HERE, hardware, machine, put_tables, quartiles, ratios, slug, table, versions
 from train_results import spread
-
 from vaezoo.bench.environment import environment
 from vaezoo.files import json_bytes, write_file
 
@@ -82,8 +81,8 @@ def result_table(file: Path, result: Mapping[str, Any]) -> list[str]:
     return [
         f"### Ranks on {machine(result)}",
         "",
-        f"`results/{file.name}`. {hardware(environment)}; {versions(environment)}. Batch {setting['batch']} of all ranks "
-        f"together, {setting['rounds']} runs of {setting['steps']} steps. Ranks over threads: "
+        f"`results/{file.name}`. {hardware(environment)}; {versions(environment)}. Batch {setting['batch']} of all "
+        f"ranks together, {setting['rounds']} runs of {setting['steps']} steps. Ranks over threads: "
         f"{spread(result['ranks_over_threads'], '.2f')}.",
         "",
         *table(["contestant", "images/s"], rows),

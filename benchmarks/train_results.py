@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,13 +60,11 @@ def rows_of(rates: Rates, flops: int, peak: Mapping[str, float], facts: Mapping[
 def check_losses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns a line for each fp32 contestant whose loss after the warm-up is not about that of the others."""
     losses = {row["contestant"]: row["loss"] for row in rows if row["precision"] == "fp32"}
-    if not losses:
-        return []
-    middle = statistics.median(losses.values())
+    middle = statistics.median([loss for loss in losses.values() if math.isfinite(loss)] or [0.0])
     return [
         f"{name}: a loss of {loss:.2f} after the warm-up, where the median is {middle:.2f}"
         for name, loss in losses.items()
-        if not abs(loss - middle) <= LOSSES_WITHIN * middle  # NaN, too
+        if not abs(loss - middle) <= LOSSES_WITHIN * middle  # so that NaN is told, too
     ]
 
 

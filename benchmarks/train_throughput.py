@@ -111,15 +111,15 @@ def measure(names: Sequence[str], job: Job, rounds: int) -> tuple[dict[str, Any]
     measured = Measured()
     workers = start_workers(names, job, measured)
     try:
+        counts = {name: facts["parameters"] for name, facts in measured.facts.items()}
+        assert len(set(counts.values())) <= 1, f"the networks differ: {counts}"
         play(workers, rounds, job.seconds, measured)
         for name in [n for n in workers if job.device == "cuda" and n not in ("jax", "peak")]:
-            answer = ask(workers, name, job.seconds / 5, measured, profile=True)
-            measured.facts[name]["busy"] = answer and answer["busy"]
+            if answer := ask(workers, name, job.seconds / 5, measured, profile=True):
+                measured.facts[name]["busy"] = answer["busy"]
     finally:
         for worker in workers.values():
             worker.stop()
-    counts = {name: facts["parameters"] for name, facts in measured.facts.items()}
-    assert len(set(counts.values())) <= 1, f"the networks differ: {counts}"
     peak, flops = peaks(measured.peaks), flops_per_image(job.network)
     rows = rows_of(measured.rates, flops, peak, measured.facts)
     wrong = check_losses(rows)
