@@ -22,6 +22,7 @@ from train_workers import LeftOutError, Turns
 from vaezoo.training.trainer import REPORT_EVERY
 
 WINDOW = REPORT_EVERY  # steps between two looks at the clock
+SEED = 0  # of the weights, so that PyTorch's contestants begin with the same
 FOR_EVER = 10_000_000  # steps or epochs
 PEAK_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square products
 
@@ -36,6 +37,7 @@ def vaezoo_fit(precision: str, compiled: str, job: Job, turns: Turns) -> None:
         raise LeftOutError(f"TrainConfig has no {' and no '.join(lacking)}")
     data = load(job)
     name, options = MODELS[job.network]
+    torch.manual_seed(SEED)
     model = vaezoo.create(name, data, options)
     turns.facts["parameters"] = parameters(model)
 
@@ -103,6 +105,7 @@ def eager(
 ) -> None:
     """The loop of most tutorials; `each` reads the loss in each step."""
     torch.set_num_threads(job.threads)
+    torch.manual_seed(SEED)
     model = PlainVAE(job.network).to(job.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     turns.facts["parameters"] = parameters(model)
@@ -174,6 +177,7 @@ def pythae(job: Job, turns: Turns) -> None:
 
     torch.set_num_threads(job.threads)
     x = load(job).train.x.float() / 255
+    torch.manual_seed(SEED)
     net = PlainVAE(job.network)
     config = VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENT[job.network], reconstruction_loss="bce")
     model = VAE(config, encoder=Encoder(net), decoder=Decoder(net.decoder))

@@ -12,7 +12,7 @@ from typing import Any
 from tables import hardware, machine, quartiles, ratios, slug, table, versions
 
 BASES = ("tutorial", "pythae", "plain", "jax")
-LOSSES_WITHIN = 0.03  # of their median
+LOSSES_WITHIN = 0.06  # of their median: other initial weights alone move conv's loss after 400 steps by 4 %
 PREFIX = "train-throughput"
 
 Rates = Mapping[str, Mapping[int, float]]  # contestant -> round -> images a second
