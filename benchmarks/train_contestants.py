@@ -193,7 +193,7 @@ def pythae(job: Job, turns: Turns) -> None:
         )
         data = BaseDataset(x, torch.ones(len(x)))
         trainer = BaseTrainer(model, data, training_config=training, callbacks=[Waiting()])
-        hook = model.register_forward_hook(lambda _, __, out: losses.append(float(out.loss)))
+        hook = model.register_forward_hook(lambda _, __, out: losses.append(float(out.loss.detach())))
         trainer.train()
 
 
