@@ -10,7 +10,7 @@ EXTRA := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),gpu,cpu)
 # uv from the machine where there is one, else from the venv, into which pip puts it.
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
-.PHONY: install demo test check wheel-test bench clean
+.PHONY: install demo test check wheel-test bench bench-train clean
 
 install: $(STAMP)
 
@@ -44,6 +44,12 @@ wheel-test: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/onnx_latency.py
+
+# DATA_DIR: where torchvision's MNIST lies; without it all train on the packaged digits.
+bench-train: $(STAMP)
+	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group bench
+	$(BIN)/python benchmarks/train_throughput.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(BIN)/python benchmarks/train_ranks.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,28 +19,14 @@ from typing import Any
 
 import torch
 
+from tables import HERE, hardware, machine, put_tables, slug, table, versions
 from vaezoo.bench.contestants import REGIMES, Setting
 from vaezoo.bench.subject import from_model
 from vaezoo.bench.sweep import BATCHES, bench
 from vaezoo.files import json_bytes, write_file
 from vaezoo.providers import require_cuda
 
-HERE = Path(__file__).parent
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
-BEGIN, END = "<!-- onnx-latency: written by onnx_latency.py -->", "<!-- /onnx-latency -->"
-
-
-def machine(result: Mapping[str, Any]) -> str:
-    """Names the machine of a result: its GPU, or its processor and cores."""
-    environment, setting = result["environment"], result["setting"]
-    gpu = environment.get("gpu", {}).get("name")
-    name = gpu or f"{environment['cpu']} {setting['threads']} threads"
-    return f"{name} tf32" if setting["tf32"] else str(name)
-
-
-def slug(text: str) -> str:
-    """Returns a text as a part of a path."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def sweep(results: Path, setting: Setting, models: list[str], batches: list[int], seconds: float) -> None:
@@ -59,44 +44,39 @@ def sweep(results: Path, setting: Setting, models: list[str], batches: list[int]
         print(file)
 
 
-def tables(results: Path) -> str:
+def tables(results: Path) -> list[str]:
     """Returns the tables of all machines."""
     lines: list[str] = []
     for folder in sorted(results.glob("onnx-latency-*")):
         found = [json.loads((folder / f"{m}.json").read_text()) for m in MODELS if (folder / f"{m}.json").exists()]
         if found:
             lines += machine_tables(folder, found)
-    return "\n".join(lines)
+    return lines
 
 
 def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
     """Returns the tables of one machine: ratios for all models, milliseconds for conv-vae."""
     environment, setting = found[0]["environment"], found[0]["setting"]
-    versions = ", ".join(f"{n} {environment['versions'][n]}" for n in sorted(environment["versions"]))
     driver = environment.get("gpu", {}).get("driver_version")
     seconds = " or ".join(sorted({f"{result['setting']['seconds']:g}" for result in found}))
     lines = [
         f"### {machine(found[0])}",
         "",
-        f"`results/{folder.name}/`. {environment['cpu']}, {environment['cores']} cores, {environment['system']}, "
+        f"`results/{folder.name}/`. {hardware(environment)}, "
         f"{setting['threads']} threads on both sides, {seconds} s a figure"
         + (f", driver {driver}, TF32 {'on' if setting['tf32'] else 'off'}" if driver else "")
-        + f"; Python {environment['python']}, {versions}.",
+        + f"; {versions(environment)}.",
         "",
     ]
     for regime, title in REGIMES.items():
         batches = sorted({r["batch"] for result in found for r in result["rows"]})
-        lines += [
-            f"ONNX Runtime's best over eager PyTorch / over the best of PyTorch, {title}:",
-            "",
-            f"| model | task | {' | '.join(f'batch {b}' for b in batches)} |",
-            f"|---|---|{'---|' * len(batches)}",
+        rows = [
+            [result["model"]["model"].split("/")[1], task, *(ratio(result, task, batch, regime) for batch in batches)]
+            for result in found
+            for task in ("encoder", "decoder", "round trip")
         ]
-        for result in found:
-            for task in ("encoder", "decoder", "round trip"):
-                cells = [ratio(result, task, batch, regime) for batch in batches]
-                lines.append(f"| {result['model']['model'].split('/')[1]} | {task} | {' | '.join(cells)} |")
-        lines.append("")
+        lines += [f"ONNX Runtime's best over eager PyTorch / over the best of PyTorch, {title}:", ""]
+        lines += [*table(["model", "task", *(f"batch {b}" for b in batches)], rows), ""]
     for result in found:
         if result["model"]["model"] == "vaezoo/conv-vae":
             lines += milliseconds(result)
@@ -117,26 +97,14 @@ def milliseconds(result: Mapping[str, Any]) -> list[str]:
     """Returns a table of conv-vae's medians on the device."""
     rows = [r for r in result["rows"] if r["regime"] == "device"]
     names = list(dict.fromkeys(r["contestant"] for r in rows))
-    lines = [
-        "conv-vae, milliseconds on the device, median (99th percentile):",
-        "",
-        f"| task | batch | {' | '.join(names)} | largest difference |",
-        f"|---|---|{'---|' * (len(names) + 1)}",
-    ]
+    cells = []
     for task, batch in dict.fromkeys((r["task"], r["batch"]) for r in rows):
         here = {r["contestant"]: r for r in rows if (r["task"], r["batch"]) == (task, batch)}
-        cells = [f"{here[n]['p50']:.3g} ({here[n]['p99']:.3g})" if n in here else "" for n in names]
+        times = [f"{here[n]['p50']:.3g} ({here[n]['p99']:.3g})" if n in here else "" for n in names]
         largest = max(r["max_abs"] for n, r in here.items() if n.startswith("ort"))
-        lines.append(f"| {task} | {batch} | {' | '.join(cells)} | {largest:.1e} |")
-    return [*lines, ""]
-
-
-def write_tables(results: Path) -> None:
-    """Puts the tables between their marks in README.md."""
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_file(readme, f"{before}{BEGIN}\n\n{tables(results)}\n{END}{after}".encode())
+        cells.append([task, str(batch), *times, f"{largest:.1e}"])
+    title = "conv-vae, milliseconds on the device, median (99th percentile):"
+    return [title, "", *table(["task", "batch", *names, "largest difference"], cells), ""]
 
 
 def main() -> None:
@@ -158,7 +126,7 @@ def main() -> None:
         setting = Setting(chosen.device, chosen.threads, chosen.tf32)
         sweep(results, setting, chosen.model, chosen.batch, chosen.seconds)
     if not chosen.out:
-        write_tables(results)
+        put_tables("onnx-latency", "onnx_latency.py", tables(results))
 
 
 if __name__ == "__main__":

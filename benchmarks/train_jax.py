@@ -1,0 +1,180 @@
+"""The JAX contestant: an epoch is one compiled scan over bytes in the device's memory."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from train_subject import CHANNELS, HIDDEN, LATENT, LOGVAR_BOUND, LR, PIXELS, Job, load
+from train_workers import LeftOutError, Turns
+
+SYNCS = 5  # waits for the device in a turn, at most
+WINDOW = 50  # steps whose mean loss is compared, as of the others
+Params = dict[str, tuple[jax.Array, jax.Array]]
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def init(network: str, key: jax.Array) -> Params:
+    """Draws weights and biases as PyTorch does: uniform, within the root of 1 / fan-in."""
+    latent, (first, second) = LATENT[network], CHANNELS
+    coarse = second * 7 * 7
+    shapes: dict[str, tuple[tuple[int, ...], int]] = {  # weights, fan-in
+        "mlp": {
+            "in": ((PIXELS, HIDDEN), PIXELS),
+            "code": ((HIDDEN, 2 * latent), HIDDEN),
+            "up": ((latent, HIDDEN), latent),
+            "out": ((HIDDEN, PIXELS), HIDDEN),
+        },
+        "conv": {
+            "in": ((4, 4, 1, first), 16),
+            "down": ((4, 4, first, second), 16 * first),
+            "code": ((coarse, 2 * latent), coarse),
+            "up": ((latent, coarse), latent),
+            "wide": ((4, 4, second, first), 16 * first),  # PyTorch's fan-in of a transposed kernel: its outputs
+            "out": ((4, 4, first, 1), 16),
+        },
+    }[network]
+    params = {}
+    for name, (shape, fan_in) in shapes.items():
+        key, weights, biases = jax.random.split(key, 3)
+        bound = 1 / np.sqrt(fan_in)
+        draw = partial(jax.random.uniform, minval=-bound, maxval=bound)
+        params[name] = draw(weights, shape), draw(biases, shape[-1:])
+    return params
+
+
+def dense(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """A linear layer."""
+    return x @ layer[0] + layer[1]
+
+
+def halve(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """A convolution, kernel 4, stride 2, padding 1.
+
+    On the CPU it is a product of patches: in a scan the gradients of XLA's convolutions take many times as long there.
+    """
+    weights, bias = layer
+    if jax.default_backend() != "cpu":
+        padding = ((1, 1), (1, 1))
+        return jax.lax.conv_general_dilated(x, weights, (2, 2), padding, dimension_numbers=NHWC) + bias
+    count, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = x.reshape(count, height // 2 + 1, 2, width // 2 + 1, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    x = patches(x.reshape(count, height // 2 + 1, width // 2 + 1, 4 * channels))
+    # Row a + 2j of the kernel meets row a of the j-th of two neighbouring blocks.
+    blocks = weights.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    return x @ blocks.reshape(16 * channels, -1) + bias
+
+
+def double(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """The transposed convolution, kernel 4, stride 2, padding 1; on the CPU a product of patches, too."""
+    weights, bias = layer
+    if jax.default_backend() != "cpu":
+        padding = ((2, 2), (2, 2))  # kernel - 1 - padding
+        return jax.lax.conv_transpose(x, weights, (2, 2), padding, dimension_numbers=NHWC) + bias
+    count, height, width, channels = x.shape
+    # Row 2m + a of the output is the sum over j of row m + a - 1 + j of the input times row a + 2j of the kernel.
+    blocks = weights.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 4, 1, 3, 5).reshape(4 * channels, -1)
+    out = patches(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))) @ blocks
+    out = out.reshape(count, height + 1, width + 1, 2, 2, -1)
+    rows = [jnp.stack([out[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(count, 2 * height, 2 * width, -1) + bias
+
+
+def patches(x: jax.Array) -> jax.Array:
+    """Returns the 2x2 neighbourhoods of `(B, H, W, C)` as `(B, H - 1, W - 1, 4 C)`."""
+    height, width = x.shape[1] - 1, x.shape[2] - 1
+    return jnp.concatenate([x[:, a : a + height, b : b + width] for a in (0, 1) for b in (0, 1)], axis=3)
+
+
+def encode(network: str, p: Params, x: jax.Array) -> jax.Array:
+    """Returns means and raw log-variances of pictures `(B, 784)`."""
+    if network == "mlp":
+        return dense(p["code"], jax.nn.relu(dense(p["in"], x)))
+    h = jax.nn.relu(halve(p["in"], x.reshape(-1, 28, 28, 1)))
+    h = jax.nn.relu(halve(p["down"], h))
+    return dense(p["code"], h.reshape(len(h), -1))
+
+
+def decode(network: str, p: Params, z: jax.Array) -> jax.Array:
+    """Returns logits `(B, 784)`."""
+    h = jax.nn.relu(dense(p["up"], z))
+    if network == "mlp":
+        return dense(p["out"], h)
+    h = jax.nn.relu(double(p["wide"], h.reshape(-1, 7, 7, CHANNELS[1])))
+    return double(p["out"], h).reshape(-1, PIXELS)
+
+
+def loss_of(network: str, p: Params, x: jax.Array, key: jax.Array) -> jax.Array:
+    """Returns the negative ELBO, nats an image."""
+    mu, raw = jnp.split(encode(network, p, x), 2, axis=1)
+    logvar = LOGVAR_BOUND * jnp.tanh(raw / LOGVAR_BOUND)
+    z = mu + jnp.exp(0.5 * logvar) * jax.random.normal(key, mu.shape)
+    reconstruction = optax.sigmoid_binary_cross_entropy(decode(network, p, z), x).sum(1)
+    kl = 0.5 * (mu**2 + jnp.exp(logvar) - 1 - logvar).sum(1)
+    return (reconstruction + kl).mean()
+
+
+def train(job: Job, turns: Turns) -> None:
+    """Trains an epoch a call; where an epoch takes longer than a turn, an equal part of it."""
+    platform = jax.default_backend()
+    if platform != {"cpu": "cpu", "cuda": "gpu"}[job.device]:
+        raise LeftOutError(f"jax runs on {platform} here")
+    images = jnp.asarray(load(job).train.x.numpy().reshape(-1, PIXELS))
+    per_epoch = len(images) // job.batch
+    optimizer = optax.adam(LR)
+
+    @partial(jax.jit, donate_argnums=(0,))
+    def scan(state: Any, rows: jax.Array, images: jax.Array) -> tuple[Any, jax.Array]:
+        def step(state: Any, row: jax.Array) -> tuple[Any, jax.Array]:
+            params, moments, key = state
+            key, noise = jax.random.split(key)
+            x = images[row].astype(jnp.float32) / 255
+            loss, gradients = jax.value_and_grad(partial(loss_of, job.network))(params, x, noise)
+            updates, moments = optimizer.update(gradients, moments, params)
+            return (optax.apply_updates(params, updates), moments, key), loss
+
+        return jax.lax.scan(step, state, rows)
+
+    @jax.jit
+    def shuffle(key: jax.Array) -> jax.Array:
+        return jax.random.permutation(key, len(images))[: per_epoch * job.batch].reshape(per_epoch, job.batch)
+
+    def parts(length: int) -> Iterator[jax.Array]:
+        for epoch in itertools.count():
+            rows = shuffle(jax.random.fold_in(order, epoch))
+            for first in range(0, per_epoch - length + 1, length):
+                yield rows if length == per_epoch else rows[first : first + length]
+
+    key, order = jax.random.split(jax.random.PRNGKey(0))
+    params = init(job.network, key)
+    turns.facts["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
+    state: Any = (params, optimizer.init(params), key)
+    losses: list[jax.Array] = []
+    scan.lower(state, shuffle(order), images).compile()  # so that the first epoch shows how long one takes
+    for rows in itertools.islice(parts(per_epoch), math.ceil(job.warm_up / per_epoch)):
+        start = time.perf_counter()
+        state, some = scan(state, rows, images)
+        losses.append(some.block_until_ready())
+        epoch_seconds = time.perf_counter() - start
+    length = per_epoch // math.ceil(epoch_seconds / job.seconds)
+    calls = max(1, int(job.seconds / SYNCS / epoch_seconds))  # short epochs follow each other without waiting
+    rows_of = parts(length)
+    state, _ = scan(state, next(rows_of), images)  # compiles the part of an epoch
+    warm = float(jnp.concatenate(losses)[job.warm_up - WINDOW : job.warm_up].mean())
+    turns.window(job.warm_up, 0, 0.0, warm)
+    while True:
+        start = time.perf_counter()
+        for rows in itertools.islice(rows_of, calls):
+            state, some = scan(state, rows, images)
+        mean = float(some.mean())  # waits for the device
+        turns.window(calls * length, calls * length * job.batch, time.perf_counter() - start, mean)
