@@ -69,6 +69,11 @@ class VaezooWarning(UserWarning):
     """Something that was asked for is not done, and the work goes on without it."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text that says something, or its type."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Returns the hint for a misspelt name: the nearest known one, else `otherwise`."""
     close = difflib.get_close_matches(name, list(known), n=1)

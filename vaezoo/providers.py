@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vaezoo import errors
 from vaezoo.errors import InputError, VaezooError
 
 if TYPE_CHECKING:
@@ -176,5 +177,4 @@ def placement(session: ort.InferenceSession) -> dict[str, int]:
 
 def first_line(error: BaseException) -> str:
     """Returns an error's text up to its first line break, without the codes of ONNX Runtime."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", errors.first_line(error))

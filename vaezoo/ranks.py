@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vaezoo import errors
-from vaezoo.errors import VaezooError
+from vaezoo.errors import VaezooError, first_line
 
 PATIENCE = timedelta(minutes=10)  # a rank may compile or save longer than the others; a dead one is noticed at once
 LAST_WORDS = "vaezoo/error"  # where the first rank to fail leaves its error
@@ -84,7 +84,7 @@ def together(device: torch.device) -> Iterator[None]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as e:
         raise VaezooError(
-            f"the ranks do not find each other: {_first_line(e)}",
+            f"the ranks do not find each other: {first_line(e)}",
             "start the same number of them on each machine",
         ) from e
     try:
@@ -154,7 +154,7 @@ def _fate(error: Exception) -> Exception:
 
 
 def _defect(error: Exception) -> VaezooError:
-    what = f"rank {number()} failed: {type(error).__name__}: {_first_line(error)}"
+    what = f"rank {number()} failed: {type(error).__name__}: {first_line(error)}"
     return VaezooError(what, "run it in one process, with --debug")
 
 
@@ -165,7 +165,3 @@ def _last_words() -> dict[str, str] | None:
         return {str(name): str(value) for name, value in json.loads(_store().get(LAST_WORDS)).items()}
     except (RuntimeError, ValueError):
         return None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
