@@ -97,12 +97,14 @@ def together(device: torch.device) -> Iterator[None]:
 
 
 def average(values: Tensor) -> Tensor:
-    """Returns the mean of a tensor over the ranks; with one rank the tensor itself."""
-    if size() == 1:
-        return values
-    total = values.detach().clone()
-    dist.all_reduce(total)
-    return total / size()
+    """Returns the mean of a tensor over the ranks, without a gradient; with one rank the tensor itself."""
+    return average_(values.detach().clone()) if size() > 1 else values
+
+
+def average_(values: Tensor) -> Tensor:
+    """Replaces a tensor by its mean over the ranks, and returns it."""
+    dist.all_reduce(values)
+    return values.div_(size())
 
 
 def batch_mean(values: Tensor) -> Tensor:

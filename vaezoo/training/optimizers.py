@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.adam import adam as torch_adam
 from torch.optim.adamw import adamw as torch_adamw
@@ -19,6 +20,8 @@ from vaezoo.training.config import TrainConfig
 BETA1, BETA2 = 0.9, 0.999  # of Adam, AdamW and Adamax
 ALPHA = 0.99  # of RMSprop
 EPS = 1e-8
+TINY = 1e-30  # next to EPS it is nothing
+SWEEP = 100  # steps, in which 0.9 ** 100 of TINY stays above float32's smallest normal number, 1e-38
 FUSED = {"adam": torch_adam, "adamw": torch_adamw}  # one kernel for all parameters, where nothing is compiled
 
 State = dict[str, Tensor]
@@ -115,6 +118,17 @@ class Optimizer:
             for name, value in self.rule(p, g, state, rates, self.decay).items():
                 target = p if name == "param" else state[name]
                 target.copy_(torch.where(bad > 0, target, value))
+
+    @torch.no_grad()
+    def sweep(self) -> None:
+        """Makes what is nearly 0 in the state 0. To be called every `SWEEP` steps.
+
+        The first moments of weights that no longer learn decay for ever, into the numbers below 1e-38, with which a CPU
+        computes many times slower: on MNIST, after 1,000 steps, a hundred thousand of them took a tenth of the speed.
+        """
+        for state in self.state:
+            for values in state.values():
+                values.copy_(F.hardshrink(values, TINY))
 
     def _update_fused(self, there: list[tuple[nn.Parameter, Tensor, State]], rates: Rates, bad: Tensor) -> None:
         assert self.fused is not None

@@ -14,7 +14,7 @@ from vaezoo.errors import DivergedError
 from vaezoo.objectives import Objective, Step, StepOutput
 from vaezoo.training.compiling import Compiled, Replayed
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.optimizers import Optimizer, Rates
+from vaezoo.training.optimizers import SWEEP, Optimizer, Rates
 from vaezoo.vae import VAE
 
 BLOCK = 1024  # steps whose rates are computed and brought to the device at once
@@ -75,6 +75,9 @@ class GuardedStep:
         if not self.schedule_from <= index < self.schedule_from + BLOCK:
             rows = [self._row(i) for i in range(index, min(index + BLOCK, self.total))]
             self.schedule, self.schedule_from = torch.tensor(rows, device=self.device), index
+        if index % SWEEP == 0:
+            for optimizer in self.optimizers.values():
+                optimizer.sweep()
         self.run(batch.x, batch.y, self.schedule[index - self.schedule_from])
 
     def read(self) -> dict[str, float]:
@@ -203,7 +206,7 @@ def average_over_ranks(found: Found) -> Found:
         return found
     flat = [g for group in found.gradients.values() for g in group if g is not None]
     values = [*found.losses.values(), *found.metrics.values(), *flat]
-    joined = ranks.average(torch.cat([v.flatten() for v in values]))
+    joined = ranks.average_(torch.cat([v.flatten() for v in values]))
     parts = iter(torch.split(joined, [v.numel() for v in values]))
     losses = {name: next(parts).view_as(value) for name, value in found.losses.items()}
     metrics = {name: next(parts).view_as(value).float() for name, value in found.metrics.items()}

@@ -16,7 +16,7 @@ from vaezoo import ranks
 from vaezoo.data.base import Batch, Dataset, Part, Split, to_floats
 from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
 from vaezoo.objectives import Objective, Step
-from vaezoo.training.arithmetic import flushed, tf32
+from vaezoo.training.arithmetic import tf32
 from vaezoo.training.chance import derive_seed, order_of_epoch, set_seed
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import ahead, settle
@@ -117,7 +117,7 @@ class Trainer:
         self.vae.train()
         self.objective.train()
         try:
-            with own_chance(self.device), flushed(), tf32(self.config.precision == "tf32"):
+            with own_chance(self.device), tf32(self.config.precision == "tf32"):
                 self.on_checkpoint(0, self._evaluate())
                 self._train()
         except (RuntimeError, MemoryError) as e:
