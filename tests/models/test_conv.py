@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create
-from vaezoo.nn import picture_channels
+from vaezoo.nn import Doubling, picture_channels
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,18 @@ def test_other_data_are_refused_with_a_way_out(shape):
 def test_options_that_cannot_work_are_refused(options):
     with pytest.raises(VaezooError):
         create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("odd", [(0, 0), (1, 0), (1, 1)])
+def test_doubling_is_a_transposed_convolution_in_training_as_in_evaluation(outputs, odd):
+    torch.manual_seed(0)
+    layer = Doubling(5, outputs, odd)
+    x = torch.randn(3, 5, 4, 6, requires_grad=True)
+    results = []
+    for training in (True, False):
+        y = layer.train(training)(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
+    assert results[0][0].shape == (3, outputs, 8 + odd[0], 12 + odd[1])
+    for trained, evaluated in zip(*results, strict=True):
+        torch.testing.assert_close(trained, evaluated, rtol=1e-4, atol=1e-4)

@@ -83,3 +83,18 @@ def test_what_no_longer_learns_comes_to_rest_at_zero_and_not_at_a_tiny_number(na
     for values in optimizer.state[0].values():
         assert (values[values != 0].abs() > 1.2e-38).all()
     assert params[0].isfinite().all()
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", RULES)
+def test_gradients_may_lie_in_another_order_than_their_parameters(name, order, form):
+    generator = torch.Generator().manual_seed(0)
+    p, g = (torch.randn(4, 3, 2, 2, generator=generator) for _ in range(2))
+    ours = torch.nn.Parameter(p.clone().contiguous(memory_format=order))
+    Optimizer([ours], TrainConfig(optimizer=name)).update(
+        [g.transpose(0, 3).contiguous().transpose(0, 3)], rates(0.1, 0), GOOD
+    )
+    theirs = torch.nn.Parameter(p.clone())
+    theirs.grad = g
+    getattr(torch.optim, THEIRS[name])([theirs], lr=0.1, weight_decay=0).step()
+    torch.testing.assert_close(ours, theirs)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vaezoo import TrainConfig, load
+from vaezoo import TrainConfig, load, load_data, train
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -35,6 +35,9 @@ def test_two_ranks_find_the_gradients_of_one(tmp_path):
         assert expected.dtype == torch.float64
         scale = float(expected.abs().max())
         assert float((two[name] - expected).abs().max()) <= 1e-6 * scale, name
+    for name, expected in one.items():  # and three parts of a batch give the gradients of the whole
+        if name.startswith("elbo/"):
+            torch.testing.assert_close(one[name.replace("elbo", "grad-accum")], expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +60,6 @@ def test_two_ranks_write_one_run_and_speak_with_one_voice(together):
 
 
 def test_two_ranks_train_as_well_as_one(together, tmp_path):
-    from vaezoo import load_data, train
-
     path, _ = together
     alone = train("mlp-vae", load_data("digits"), config=TrainConfig(epochs=1, batch_size=100), out=tmp_path / "one")
     bounds = [run.result["metrics"]["elbo"] for run in (load(path), alone)]

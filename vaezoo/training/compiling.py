@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -39,26 +39,21 @@ class Compiled(Generic[P, R]):
         self.tried = False
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        first, self.tried = not self.tried, True
+        state = torch.get_rng_state() if first else None
         try:
-            if self.tried:
-                return self.function(*args, **kwargs)
-            self.tried = True
-            return self._try(*args, **kwargs)
-        except torch._dynamo.exc.TorchDynamoException as e:  # before anything was computed, if not at the first call
-            warn("compiled", e)
-        self.function = self.plain
-        return self.function(*args, **kwargs)
-
-    def _try(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        state = torch.get_rng_state()
-        try:
-            with tracing_of_gradients(), quiet():
+            with compiling() if first else nullcontext():
                 return self.function(*args, **kwargs)
         except Exception as e:
-            if isinstance(e, VaezooError) or is_out_of_memory(e):
+            # What cannot be compiled is told before anything is computed: by any error at first, later by dynamo's.
+            failed = first or isinstance(e, torch._dynamo.exc.TorchDynamoException)
+            if not failed or isinstance(e, VaezooError) or is_out_of_memory(e):
                 raise
+            warn("compiled", e)
+        if state is not None:
             torch.set_rng_state(state)
-            raise torch._dynamo.exc.TorchDynamoException(first_line(e)) from e
+        self.function = self.plain
+        return self.function(*args, **kwargs)
 
 
 class Replayed:
@@ -134,27 +129,21 @@ def only_values(guards: Sequence[Any]) -> list[bool]:
 
 def warn(what: str, error: Exception) -> None:
     """Warns that something is not done, and why."""
-    message = f"the step cannot be {what}, the run goes on without: {first_line(error)}"
+    cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed, whose own text begins with its name
+    message = f"the step cannot be {what}, the run goes on without: {first_line(cause)}"
     warnings.warn(message, VaezooWarning, stacklevel=2)
 
 
 @contextmanager
-def tracing_of_gradients() -> Iterator[None]:
-    """Lets a compiled function take gradients; where PyTorch is older than 2.11, nothing."""
-    config = torch._dynamo.config
-    if not hasattr(config, "trace_autograd_ops"):
-        yield
-        return
-    with config.patch(trace_autograd_ops=True):
-        yield
+def compiling() -> Iterator[None]:
+    """Lets a compiled function take gradients, for which PyTorch has to be 2.11, and keeps the compiler from logging.
 
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps PyTorch from logging what the compiler finds on this machine; our warning says what matters."""
-    before = logging.root.manager.disable
+    What it logs is what it finds on this machine, a missing CUDA for one; our warning says what matters.
+    """
+    config, before = torch._dynamo.config, logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext():
+            yield
     finally:
         logging.disable(before)

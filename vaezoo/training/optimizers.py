@@ -134,7 +134,7 @@ class Optimizer:
         assert self.fused is not None
         self.fused(
             [p for p, _, _ in there],
-            [g for _, g, _ in there],
+            [like(p, g) for p, g, _ in there],
             [state["exp_avg"] for _, _, state in there],
             [state["exp_avg_sq"] for _, _, state in there],
             [],
@@ -149,3 +149,8 @@ class Optimizer:
             eps=EPS,
             maximize=False,
         )
+
+
+def like(p: Tensor, g: Tensor) -> Tensor:
+    """Returns a gradient in the memory order of its parameter: the fused kernels go through both as they lie there."""
+    return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
