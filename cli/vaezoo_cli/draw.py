@@ -102,6 +102,20 @@ def show_shape(shape: Iterable[int]) -> str:
     return "x".join(sizes) if len(sizes) > 1 else f"vector of {sizes[0]}"
 
 
+def manner(trainer: Trainer) -> str:
+    """Says how a training differs from a plain one, `, in bf16, compiled: the first step takes longer`."""
+    from vaezoo import ranks
+
+    config = trainer.config
+    said = [
+        (ranks.size() > 1, f"{ranks.size()} processes"),
+        (config.precision != "fp32", f"in {config.precision}"),
+        (config.grad_accum > 1, f"batches in {config.grad_accum} parts"),
+        (config.compile == "on", "compiled: the first step takes longer"),
+    ]
+    return "".join(f", {text}" for applies, text in said if applies)
+
+
 class TrainingView:
     """Shows a training while it runs: a live bar on a terminal, plain lines elsewhere.
 
@@ -115,6 +129,7 @@ class TrainingView:
         self.bar = Progress(*columns, console=ERR, disable=silent or not ERR.is_terminal, transient=True)
         self.task = self.bar.add_task("starting", note="")
         self.rates: list[float] = []  # images a second
+        self.step = 0  # the newest
         self.trainer: Trainer | None = None
 
     def __enter__(self) -> TrainingView:
@@ -132,12 +147,13 @@ class TrainingView:
         self.line(
             f"{escape(data.name)} {show_shape(data.shape)}: {len(trainer.train_part):,} to train, "
             f"{len(trainer.valid_part):,} to validate; {data.likelihood}; {n:,} parameters; "
-            f"{trainer.steps:,} steps on {trainer.device}{', compiled' if trainer.config.compile == 'on' else ''}"
+            f"{trainer.steps:,} steps on {trainer.device}{manner(trainer)}"
         )
         self.line(f"run folder {escape(str(path))}; nats per image, validation part")
 
     def report(self, report: Report) -> None:
         """Shows one report."""
+        self.step = report.step
         if report.split == "train":
             self.rates.append(report.images_per_second)
         left = f"{int(report.seconds_left) // 60}:{int(report.seconds_left) % 60:02d} left"
@@ -180,8 +196,11 @@ class TrainingView:
             f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
             f"(z sampled; checkpoint of step {run.checkpoint.step})"
         )
+        assert self.trainer is not None
+        if self.step < self.trainer.steps:
+            OUT.print(f"early stopping ended the training at step {self.step:,} of {self.trainer.steps:,}")
         rate, memory = self.speed().values()
-        OUT.print(f"{rate:,.0f} images/s (median of the reports), at most {memory:,.0f} MiB of memory")
+        OUT.print(f"{rate:,.0f} images/s (median of the reports), at most {memory:,.0f} MiB of memory in a process")
         OUT.print(
             f"\nwritten  {escape(str(run.path))}/\nnext     vaezoo sample {escape(str(run.path))}", soft_wrap=True
         )

@@ -94,7 +94,7 @@ def test_a_model_that_cannot_be_compiled_is_trained_all_the_same(digits):
 
 
 def test_without_a_compiler_a_warning_says_so(digits, monkeypatch):
-    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", lambda: "/no/such/compiler")
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", lambda *a, **k: "/no/such/compiler")
     uncached = torch.compiler.config.patch(force_disable_caches=True)
     with uncached, pytest.warns(VaezooWarning, match=r"cannot be compiled, .*/no/such/compiler"):
         reports = fit(digits, *build("mlp-vae", digits))

@@ -69,7 +69,7 @@ def test_two_ranks_train_as_well_as_one(together, tmp_path):
 def test_ranks_that_cannot_share_a_batch_are_refused(tmp_path):
     done = run(*TORCHRUN, "-m", "vaezoo_cli", "train", "mlp-vae", "--batch-size", "3", cwd=tmp_path)
     assert done.returncode != 0
-    assert done.stderr.count("vaezoo: error: batch size 3 is no multiple of 2 ranks times 1 parts") == 2
+    assert done.stderr.count("vaezoo: error: batch size 3 cannot be divided into 2 equal parts") == 2
     assert not (tmp_path / "runs").exists()
 
 

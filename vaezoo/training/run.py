@@ -141,6 +141,7 @@ def train(
             "data": asdict(data.spec),
             "source": data.source and asdict(data.source),
             "training": asdict(config),
+            "ranks": ranks.size(),
             "versions": {
                 "vaezoo": version("vaezoo"),
                 registration.distribution: registration.version,

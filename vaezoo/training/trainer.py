@@ -133,6 +133,8 @@ class Trainer:
                 set_seed(derive_seed(self.config.seed, "noise", index, ranks.number()), self.device)
                 self.step(index, batch)
                 done = index + 1
+                if done == 1 and self.config.compile == "on" and self.steps > 1:
+                    reported, since = done, time.perf_counter()  # what compiling took is no speed
                 evaluating = done % self.eval_every == 0 or done == self.steps
                 if not evaluating and done % REPORT_EVERY:
                     continue
@@ -244,7 +246,8 @@ def check_fit(vae: VAE, objective: Objective, data: Dataset, config: TrainConfig
     parts = ranks.size() * config.grad_accum
     if config.batch_size % parts:
         raise VaezooError(
-            f"batch size {config.batch_size} is no multiple of {ranks.size()} ranks times {config.grad_accum} parts",
+            f"batch size {config.batch_size} cannot be divided into {parts} equal parts "
+            f"(processes: {ranks.size()}, parts for each: {config.grad_accum})",
             f"give --batch-size a multiple of {parts}",
         )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", default=20, help="Passes over the training part.")
 @click.option("--steps", type=int, help="Optimizer steps, instead of epochs.")
-@click.option("--batch-size", default=128, help="Examples a step.")
+@click.option("--batch-size", default=128, help="Examples a step, of all processes together.")
 @click.option("--optimizer", default="adam", metavar="NAME", help="adam, adamw, rmsprop or adamax.")
 @click.option("--lr", default=1e-3, help="Learning rate.")
 @click.option("--weight-decay", default=0.0)
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     metavar="HOW",
     help="on, off, or auto: by the length of the training.",
 )
-@click.option("--grad-accum", default=1, metavar="PARTS", help="Divide each batch, to save memory.")
+@click.option("--grad-accum", default=1, metavar="PARTS", help="Bring each batch through memory in so many parts.")
 @click.option("--workers", default=2, help="Threads that prepare data which do not lie on the device.")
 @click.option("--seed", default=0, help="Determines weights, order, noise and binarization.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
