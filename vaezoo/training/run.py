@@ -14,7 +14,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,9 +72,9 @@ class Run:
     source: DataSource | None
     training: TrainConfig
     checkpoint: Checkpoint
-    vae: VAE
-    objective: Objective
-    examples: Tensor | None
+    vae: VAE = field(repr=False)
+    objective: Objective = field(repr=False)
+    examples: Tensor | None = field(repr=False)
     result: Mapping[str, object]
 
     def load_data(self, data_dir: str | None = None) -> Dataset:
