@@ -26,11 +26,8 @@ def precision(contestant: str) -> str:
 def peaks(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns the operations a second of each precision: of each size's median over the rounds the largest."""
     medians = {name: statistics.median(rates[name] for rates in rounds) for name in (rounds[0] if rounds else ())}
-    return {
-        kind: max(value for name, value in medians.items() if name.startswith(kind))
-        for kind in ("fp32", "bf16")
-        if medians
-    }
+    kinds = dict.fromkeys(name.split()[0] for name in medians)
+    return {kind: max(value for name, value in medians.items() if name.startswith(kind)) for kind in kinds}
 
 
 def rows_of(rates: Rates, flops: int, peak: Mapping[str, float], facts: Mapping[str, Mapping[str, Any]]) -> list[Any]:
