@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Each part may import only what stands to its left, and itself.
 ORDER = (
     ("errors",),
+    ("stopping",),
     ("files",),
     ("providers",),
     ("manifest",),

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vaezoo import runtime
+    from vaezoo import runtime, stopping
     from vaezoo.data.arrays import from_arrays
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split
     from vaezoo.data.load import load_data
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from vaezoo.registry import Registration, create, get_model, list_models
     from vaezoo.spec import ModelSpec
     from vaezoo.training.config import TrainConfig
-    from vaezoo.training.run import Run, load, train
-    from vaezoo.training.trainer import Report, Trainer
+    from vaezoo.training.run import Run, load
+    from vaezoo.training.train import resume, train
+    from vaezoo.training.trainer import Report, Snapshot, Trainer
     from vaezoo.vae import VAE, GaussianVAE
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Registration",
     "Report",
     "Run",
+    "Snapshot",
     "Split",
     "StandardNormal",
     "Step",
@@ -59,7 +61,9 @@ __all__ = [
     "list_models",
     "load",
     "load_data",
+    "resume",
     "runtime",
+    "stopping",
     "train",
     "verify_onnx",
 ]
@@ -77,16 +81,17 @@ _HOME = {
     "vaezoo.registry": ("Registration", "create", "get_model", "list_models"),
     "vaezoo.spec": ("ModelSpec",),
     "vaezoo.training.config": ("TrainConfig",),
-    "vaezoo.training.run": ("Run", "load", "train"),
-    "vaezoo.training.trainer": ("Report", "Trainer"),
+    "vaezoo.training.run": ("Run", "load"),
+    "vaezoo.training.train": ("resume", "train"),
+    "vaezoo.training.trainer": ("Report", "Snapshot", "Trainer"),
     "vaezoo.vae": ("VAE", "GaussianVAE"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name == "runtime":  # a module: vaezoo.runtime.load(folder)
-        return importlib.import_module("vaezoo.runtime")
+    if name in ("runtime", "stopping"):  # modules: vaezoo.runtime.load(folder)
+        return importlib.import_module(f"vaezoo.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'vaezoo' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)

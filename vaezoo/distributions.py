@@ -64,6 +64,17 @@ class DiagonalGaussian(NamedTuple):
         return self.mu
 
 
+def active_units(codes: Tensor) -> int:
+    """Returns how many latent dimensions depend on the data: those whose code varies by more than 0.01 over it.
+
+    Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519, section 5.2.
+
+    Args:
+        codes: The posteriors' means, `(N, *latent_shape)`.
+    """
+    return int((codes.flatten(1).var(0, unbiased=False) > 0.01).sum())
+
+
 class Prior(nn.Module, ABC):
     """p(z). A module, because a prior may be learned."""
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vaezoo.errors import InputError, StorageError
 
+TEMPORARY = ".tmp-"  # what the names of things begin with that are not finished
 MOST_JSON = 1 << 20  # bytes; ours are a few kilobytes
 
 
@@ -41,20 +45,20 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         StorageError: If writing fails or `target` is in the way.
     """
     with storage_errors(str(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=target.parent))
+        make_folder(target.parent)
+        work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=target.parent))
     try:
         with storage_errors(str(target)):
             work.chmod(0o777 & ~_umask())
             yield work
             for file in sorted(work.rglob("*")):
-                _sync(file)
-            _sync(work)
+                sync(file)
+            sync(work)
             if replace and target.exists():
                 _swap(work, target)
             else:
                 os.rename(work, target)
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -66,8 +70,8 @@ def write_file(path: Path, data: bytes) -> None:
         StorageError: If writing fails; what was there before is then still there.
     """
     with storage_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".tmp-{os.getpid()}-", dir=path.parent)
+        make_folder(path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as f:
                 f.write(data)
@@ -75,9 +79,83 @@ def write_file(path: Path, data: bytes) -> None:
                 os.fsync(f.fileno())
             os.chmod(name, 0o666 & ~_umask())
             os.replace(name, path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             Path(name).unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, if they are not there, to last through a power cut."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for p in missing:
+        sync(p.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that is in it: under its own name it is whole, then gone."""
+    doomed = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
+    with storage_errors(str(folder)):
+        os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writers who were killed left in a folder, for one who knows that no other writes there now."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(file: Path, what: str) -> Iterator[None]:
+    """Holds a file locked while the context lasts. However the process ends, the system frees it.
+
+    Raises:
+        StorageError: If another process holds it; `what` says what that one does.
+    """
+    with storage_errors(str(file)):
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        import fcntl  # which Windows lacks
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except OSError as e:
+        # Some network disks have no locks (ENOLCK, ENOSYS ...): a training there is no worse off than before.
+        if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(handle)
+            raise StorageError(what, "wait for it, or stop it first") from e
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """Reads a file that may be anything.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        InputError: If it cannot be read, is no regular file or is larger.
+    """
+    try:
+        # Opened so, a named pipe without a writer does not keep us waiting.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as f:
+            told = os.fstat(f.fileno())
+            if not stat.S_ISREG(told.st_mode):
+                raise InputError(f"{path} is no regular file", "check the path")
+            if told.st_size > most:
+                raise InputError(f"{path} is damaged: {told.st_size:,} bytes, more than {most:,}", "restore the file")
+            return f.read(most)
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror}", "check the path") from e
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
@@ -101,15 +179,9 @@ def read_json(path: Path) -> dict[str, object]:
         raise ValueError(word)
 
     try:
-        with path.open("rb") as f:
-            data = f.read(MOST_JSON + 1)
-        if len(data) > MOST_JSON:
-            raise ValueError("larger than 1 MiB")
-        value = json.loads(data, parse_constant=refuse)
+        value = json.loads(read_file(path, MOST_JSON), parse_constant=refuse)
         if not isinstance(value, dict):
             raise ValueError("not an object")
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}", "check the path") from e
     except (ValueError, RecursionError) as e:
         raise InputError(f"{path} is damaged: {e}", "restore the file, or make the folder anew") from e
     return value
@@ -122,18 +194,31 @@ def sha256(path: Path) -> str:
 
 
 def _swap(work: Path, target: Path) -> None:
-    """Puts `work` in the place of `target`, which moves aside until the new one stands."""
-    aside = work.with_name(work.name + "-old")
-    os.rename(target, aside)
+    """Puts `work` in the place of `target`, which on Linux is there at every moment, old or new."""
+    if not _exchange(work, target):
+        aside = work.with_name(work.name + "-old")
+        os.rename(target, aside)
+        try:
+            os.rename(work, target)
+        except OSError:
+            os.rename(aside, target)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Lets two paths change places at once; False where the system cannot. Python has no word for it."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     try:
-        os.rename(work, target)
-    except OSError:
-        os.rename(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):  # not Linux, or an old C library
+        return False
+    done: bool = renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
+    return done
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file or a folder's list of names is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

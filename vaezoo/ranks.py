@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from vaezoo.errors import VaezooError, first_line
 
 PATIENCE = timedelta(minutes=10)  # a rank may compile or save longer than the others; a dead one is noticed at once
 LAST_WORDS = "vaezoo/error"  # where the first rank to fail leaves its error
+ARRIVED = "vaezoo/arrived"  # how many ranks know of it
 FIND_WORDS = timedelta(seconds=5)
 
 _alone = False
@@ -91,7 +93,9 @@ def together(device: torch.device) -> Iterator[None]:
         yield
         dist.barrier()  # nobody leaves while another may still fail
     except Exception as e:
-        raise _fate(e) from e
+        fate = _fate(e)
+        _meet()
+        raise fate from e
     else:
         dist.destroy_process_group()
 
@@ -153,6 +157,18 @@ def _fate(error: Exception) -> Exception:
     kind = getattr(errors, words["kind"], VaezooError)
     made: VaezooError = kind(words["message"], words["hint"])
     return made
+
+
+def _meet() -> None:
+    """Waits, not for long, until all ranks know their fate: torchrun kills the others as soon as one has ended."""
+    with contextlib.suppress(RuntimeError):
+        store, everyone = _store(), dist.get_world_size()
+        if dist.get_backend() == "gloo":
+            dist.destroy_process_group()  # who waits for this rank fails now
+        store.add(ARRIVED, 1)
+        until = time.monotonic() + FIND_WORDS.total_seconds()
+        while store.add(ARRIVED, 0) < everyone and time.monotonic() < until:
+            time.sleep(0.02)
 
 
 def _defect(error: Exception) -> VaezooError:

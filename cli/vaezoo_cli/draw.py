@@ -129,7 +129,6 @@ class TrainingView:
         self.bar = Progress(*columns, console=ERR, disable=silent or not ERR.is_terminal, transient=True)
         self.task = self.bar.add_task("starting", note="")
         self.rates: list[float] = []  # images a second
-        self.step = 0  # the newest
         self.trainer: Trainer | None = None
 
     def __enter__(self) -> TrainingView:
@@ -150,10 +149,11 @@ class TrainingView:
             f"{trainer.steps:,} steps on {trainer.device}{manner(trainer)}"
         )
         self.line(f"run folder {escape(str(path))}; nats per image, validation part")
+        if trainer.done:
+            self.line(f"going on at step {trainer.done:,}")
 
     def report(self, report: Report) -> None:
         """Shows one report."""
-        self.step = report.step
         if report.split == "train":
             self.rates.append(report.images_per_second)
         left = f"{int(report.seconds_left) // 60}:{int(report.seconds_left) % 60:02d} left"
@@ -181,7 +181,8 @@ class TrainingView:
         """Returns the median of the images a second, and the most memory that was taken, in MiB."""
         from vaezoo.training.memory import peak_memory
 
-        assert self.trainer is not None
+        if self.trainer is None or not self.rates:  # there was nothing left to train
+            return {}
         return {
             "images_per_second": statistics.median(self.rates),
             "peak_memory_mib": peak_memory(self.trainer.device) / 2**20,
@@ -196,11 +197,13 @@ class TrainingView:
             f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
             f"(z sampled; checkpoint of step {run.checkpoint.step})"
         )
-        assert self.trainer is not None
-        if self.step < self.trainer.steps:
-            OUT.print(f"early stopping ended the training at step {self.step:,} of {self.trainer.steps:,}")
-        rate, memory = self.speed().values()
-        OUT.print(f"{rate:,.0f} images/s (median of the reports), at most {memory:,.0f} MiB of memory in a process")
+        if self.trainer and self.trainer.done < self.trainer.steps:
+            OUT.print(f"early stopping ended the training at step {self.trainer.done:,} of {self.trainer.steps:,}")
+        if speed := self.speed():
+            rate, memory = speed.values()
+            OUT.print(f"{rate:,.0f} images/s (median of the reports), at most {memory:,.0f} MiB of memory in a process")
+        else:
+            OUT.print("the training was finished before")
         OUT.print(
             f"\nwritten  {escape(str(run.path))}/\nnext     vaezoo sample {escape(str(run.path))}", soft_wrap=True
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -13,6 +14,7 @@ from typing import TextIO
 import click
 
 from vaezoo.errors import StorageError, VaezooError, VaezooWarning
+from vaezoo.stopping import Stopped
 from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
 from vaezoo_cli.commands.doctor import doctor
@@ -24,7 +26,6 @@ from vaezoo_cli.commands.show import show
 from vaezoo_cli.commands.train import train
 
 DEFECT = 1
-INTERRUPTED = 130
 # What a user may have left out who wants only vaezoo.runtime, and the packages that bring it.
 OPTIONAL = {
     name: name for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
@@ -33,7 +34,7 @@ OPTIONAL |= {"rich": "rich", "PIL": "pillow"}
 
 
 class Interrupted(BaseException):
-    """An interrupt that click has not seen: it would write an empty line before ours."""
+    """A request to end that click has not seen: it would write an empty line before ours."""
 
 
 class Commands(click.Group):
@@ -42,8 +43,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Interrupted from None
+        except KeyboardInterrupt as e:
+            raise Interrupted from e
 
 
 @click.group(
@@ -51,7 +52,7 @@ class Commands(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 fine, 2 usage or configuration, 3 bad input file or plugin, 4 training diverged, "
-    "5 input/output, 130 interrupted, 1 a defect of vaezoo or of a plugin.",
+    "5 input/output, 130 interrupted, 143 terminated, 1 a defect of vaezoo or of a plugin.",
 )
 @click.version_option(version("vaezoo"), prog_name="vaezoo")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -102,9 +103,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else DEFECT
     if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
-        return tell(
-            "interrupted", "what was written before is whole; a training ends at its last checkpoint", INTERRUPTED
-        )
+        stopped = error.__cause__ if isinstance(error.__cause__, Stopped) else error
+        stopped = stopped if isinstance(stopped, Stopped) else Stopped(signal.SIGINT)
+        return tell(str(stopped), stopped.hint, stopped.exit_code)
     if isinstance(error, VaezooError):
         return tell(error.message, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):

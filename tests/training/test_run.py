@@ -47,17 +47,18 @@ def test_the_result_is_the_bound_on_the_test_part_of_the_best_checkpoint(trained
     assert trained.result["split"] == "test"
     metrics = trained.result["metrics"]
     assert metrics["elbo"] == pytest.approx(-(metrics["reconstruction"] + metrics["kl"]), rel=1e-5)
-    kept = list_checkpoints(trained.path / "checkpoints")
+    kept, _ = list_checkpoints(trained.path / "checkpoints")
     assert trained.checkpoint.metrics["elbo"] == max(c.metrics["elbo"] for c in kept)
 
 
 def test_the_best_and_the_newest_two_checkpoints_are_kept_and_can_be_chosen(trained, tmp_path):
-    for step, bound in enumerate([-9.0, -3.0, -5.0, -4.0, -6.0]):
-        save_checkpoint(tmp_path, trained.vae, trained.objective, step, {"elbo": bound})
+    for step, bound in enumerate([-9.0, -3.0, -5.0, -4.0, -6.0, None]):
+        metrics = {} if bound is None else {"elbo": bound}  # the last: of a training that was stopped
+        save_checkpoint(tmp_path, {"model": trained.vae.state_dict()}, step, metrics, {})
     prune(tmp_path, "elbo")
-    assert [c.step for c in list_checkpoints(tmp_path)] == [1, 3, 4]
+    assert [c.step for c in list_checkpoints(tmp_path)[0]] == [1, 3, 4, 5]
     assert find_checkpoint(tmp_path, "best", "elbo").step == 1
-    assert find_checkpoint(tmp_path, "last", "elbo").step == 4
+    assert find_checkpoint(tmp_path, "last", "elbo").step == 5
     assert find_checkpoint(tmp_path, "3", "elbo").step == 3
 
 

@@ -57,7 +57,7 @@ def gradients():
         vae, objective = spec.build(model_config, data).double(), spec.objective(model_config, data).double()
         step = GuardedStep(vae, objective, config, 10)
         row = torch.tensor(step._row(5), dtype=torch.float64)
-        result = average_over_ranks(step._find_in_parts(share, None, row))
+        result = average_over_ranks(step._find_in_parts(share, None, row), step.asked)
         for group, values in result.gradients.items():
             found |= {f"{case}/{group}/{i}": g.contiguous() for i, g in enumerate(values) if g is not None}
         found |= {f"{case}/loss/{name}": loss for name, loss in result.losses.items()}

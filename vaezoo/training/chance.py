@@ -6,6 +6,7 @@ often it was stopped.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Literal
 
@@ -46,3 +47,8 @@ def order_of_epoch(seed: int, epoch: int, n: int) -> torch.Tensor:
     """Returns the order of n examples in an epoch, `(n,)` int64, the same on each device and rank."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(n, generator=generator)
+
+
+def own_chance(device: torch.device) -> AbstractContextManager[None]:
+    """Returns a context in which seeding does not disturb the caller's random state."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -1,9 +1,10 @@
 """Checkpoints: folders of safetensors and JSON with a SHA-256 manifest, whole or absent, best and newest kept.
 
 checkpoints/step-00000700/
-    model.safetensors       the VAE
+    model.safetensors       the VAE, averaged where the training averages
     objective.safetensors   what the objective trains besides, if anything
-    state.json              step, epoch, validation metrics
+    training.safetensors    what it takes to go on: optimizers, sums of metrics, the newest weights behind an average
+    state.json              step, metrics of the evaluation at this step, and the training's counters
     manifest.json           size and SHA-256 of each of these
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
-from vaezoo.errors import InputError, VaezooError
-from vaezoo.files import json_bytes, new_folder, read_json, sha256
+from vaezoo.errors import DivergedError, InputError, VaezooWarning
+from vaezoo.files import json_bytes, new_folder, read_file, read_json, remove_folder, sha256
 
 SCHEMA = 1
 KEEP_NEWEST = 2
+MOST_HEADER = 1 << 20  # bytes of a tensor file besides its tensors; safetensors itself would take 100 MB
+MOST_PARTS = 8  # files in a manifest; we write four
+MOST_BYTES = 1 << 34  # of a file, where nobody knows the model
+
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,14 @@ class Checkpoint:
     Attributes:
         path: Its folder.
         step: Optimizer steps it has seen.
-        metrics: Validation metrics at that step.
+        metrics: Validation metrics at that step; empty where a training was stopped between two evaluations.
+        counters: Where the training stood, as the Trainer has it.
     """
 
     path: Path
     step: int
     metrics: Mapping[str, float]
+    counters: Mapping[str, object]
 
     @property
     def model_sha256(self) -> str:
@@ -54,113 +62,175 @@ class Checkpoint:
         Raises:
             InputError: If the file is damaged, or its names, shapes, types or values do not fit the module.
         """
-        file = self.path / f"{part}.safetensors"
-        expected = module.state_dict()
+        module.load_state_dict(self.read(part, module.state_dict()))
+
+    def read(self, part: str, expected: Tensors) -> dict[str, Tensor]:
+        """Returns the tensors of a part: on the CPU, finite, of the names, shapes and types of those `expected`.
+
+        Raises:
+            InputError: If the file is damaged or holds something else.
+        """
         if not expected:  # an objective without weights has no file
-            return
-        if not file.exists():
-            raise InputError(f"{file} is missing", "use another checkpoint with --checkpoint")
-        data = file.read_bytes()
+            return {}
+        file = self.path / f"{part}.safetensors"
+        room = sum(t.numel() * t.element_size() for t in expected.values())
+        data = read_file(file, room + MOST_HEADER)
         verify(self.path, file.name, data)
         try:
             tensors = load_tensors(data)  # the bytes that were hashed, not the file again
         except SafetensorError as e:
-            raise InputError(f"{file} is damaged: {e}", "use another checkpoint with --checkpoint") from e
+            raise InputError(f"{file} is damaged: {e}", "use another checkpoint") from e
         described = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
         if described != {name: (tuple(t.shape), t.dtype) for name, t in expected.items()}:
             raise InputError(f"{file} holds other tensors than the model has", "use the model's version that wrote it")
-        if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
-            raise InputError(f"{file} holds values that are not finite", "use another checkpoint with --checkpoint")
-        module.load_state_dict(tensors)
+        if bad := not_finite(tensors):
+            raise InputError(f"{file} holds values that are not finite, in {bad}", "use another checkpoint")
+        return tensors
 
 
 def save_checkpoint(
-    folder: Path, vae: nn.Module, objective: nn.Module, step: int, metrics: Mapping[str, float]
+    folder: Path, parts: Mapping[str, Tensors], step: int, metrics: Mapping[str, float], counters: Mapping[str, object]
 ) -> None:
-    """Writes `folder/step-N` whole.
+    """Writes `folder/step-N` whole; what stands there under this name was damaged, and is replaced.
+
+    Args:
+        folder: Where the checkpoints of a training lie.
+        parts: Name of a file, without its suffix -> its tensors; a part without tensors has no file.
+        step: See Checkpoint, as for `metrics` and `counters`.
 
     Raises:
+        DivergedError: If a tensor is not finite.
         StorageError: If writing fails; nothing is left then.
     """
-    files = {"model.safetensors": _pack(vae)}
-    if objective.state_dict():
-        files["objective.safetensors"] = _pack(objective)
-    files["state.json"] = json_bytes({"schema": SCHEMA, "step": step, "metrics": dict(metrics)})
+    for part, tensors in parts.items():
+        if bad := not_finite(tensors):
+            raise DivergedError(
+                f"training diverged: after step {step} the {part} holds values that are not finite, in {bad}",
+                "try a lower --lr, --clip-grad 1 or --kl-warmup",
+            )
+    files = {f"{part}.safetensors": _pack(tensors) for part, tensors in parts.items() if tensors}
+    state = {"schema": SCHEMA, "step": step, "metrics": dict(metrics), "counters": dict(counters)}
+    files["state.json"] = json_bytes(state)
     manifest = {name: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for name, d in files.items()}
     files["manifest.json"] = json_bytes({"schema": SCHEMA, "files": manifest})
-    with new_folder(folder / f"step-{step:08d}") as work:
+    with new_folder(folder / f"step-{step:08d}", replace=True) as work:
         for name, data in files.items():
             (work / name).write_bytes(data)
 
 
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Returns the checkpoints in a folder, oldest first; what is damaged is left out."""
-    found = []
+def list_checkpoints(folder: Path, most: int = MOST_BYTES) -> tuple[list[Checkpoint], list[InputError]]:
+    """Returns the whole checkpoints in a folder, oldest first, and what is wrong with each other one.
+
+    A file of more than `most` bytes is not read.
+    """
+    whole, damaged = [], []
     for path in sorted(folder.glob("step-*")):
         try:
-            state = read_json(path / "state.json")
-            verify(path, "state.json", (path / "state.json").read_bytes())
-            found.append(Checkpoint(path, int(str(state["step"])), _metrics(state["metrics"])))
-        except (VaezooError, OSError, KeyError, ValueError):
-            continue
-    return found
+            whole.append(open_checkpoint(path, most))
+        except InputError as e:
+            damaged.append(e)
+    return sorted(whole, key=lambda c: c.step), damaged
 
 
-def find_checkpoint(folder: Path, which: str, monitor: str | None) -> Checkpoint:
-    """Returns one checkpoint.
+def open_checkpoint(path: Path, most: int = MOST_BYTES) -> Checkpoint:
+    """Opens a checkpoint after comparing all its files, of at most so many bytes each, with its manifest.
+
+    Raises:
+        InputError: If a file is missing, damaged or not what it should be.
+    """
+    for name in _manifest(path):
+        verify(path, name, read_file(path / name, most))
+    state = read_json(path / "state.json")
+    try:
+        step, metrics, counters = state["step"], state["metrics"], state["counters"]
+        if type(step) is not int or path.name != f"step-{step:08d}":
+            raise ValueError(f"step {step}")
+        if not isinstance(counters, dict):
+            raise ValueError("counters")
+        return Checkpoint(path, step, _metrics(metrics), counters)
+    except (KeyError, ValueError, OverflowError, TypeError) as e:
+        raise InputError(f"{path / 'state.json'} is damaged: {e}", "use another checkpoint") from e
+
+
+def find_checkpoint(folder: Path, which: str, monitor: str | None, most: int = MOST_BYTES) -> Checkpoint:
+    """Returns one checkpoint. If others are damaged, and one of them might have been meant, a warning says so.
 
     Args:
         folder: Where they lie.
         which: "best", "last" or a step.
         monitor: The metric of which the best has the highest; None: the last is the best.
+        most: Bytes that a file may have.
 
     Raises:
         InputError: If there is none.
     """
-    there = list_checkpoints(folder)
-    if which == "last" or (which == "best" and monitor is None):
+    there, damaged = list_checkpoints(folder, most)
+    if which == "best" and monitor is not None:
+        ranked = [c for c in there if monitor in c.metrics] or there
+        matches = sorted(ranked, key=lambda c: c.metrics.get(monitor, -math.inf))[-1:]
+    elif which in ("best", "last"):
         matches = there[-1:]
-    elif which == "best":
-        matches = sorted(there, key=lambda c: c.metrics.get(str(monitor), -math.inf))[-1:]
     else:
         matches = [c for c in there if str(c.step) == which]
-    if not matches:
-        steps = ", ".join(str(c.step) for c in there)
-        if not there:
-            raise InputError(f"{folder} holds no whole checkpoint", "train again")
-        hint = f"use best, last or one of the steps {steps}"
-        raise InputError(f"{folder} has no checkpoint '{which}'", hint)
-    return matches[0]
+    if matches:
+        for error in damaged if which in ("best", "last") else []:
+            warnings.warn(f"{error.message}; taking step {matches[0].step}", VaezooWarning, stacklevel=2)
+        return matches[0]
+    if damaged:
+        raise damaged[-1]
+    if not there:
+        raise InputError(f"{folder} holds no checkpoint", "train again")
+    steps = ", ".join(str(c.step) for c in there)
+    raise InputError(f"{folder} has no checkpoint '{which}'", f"use best, last or one of the steps {steps}")
 
 
 def prune(folder: Path, monitor: str | None) -> None:
-    """Removes all checkpoints but the best and the newest two."""
-    there = list_checkpoints(folder)
-    if there:
-        kept = {c.path for c in there[-KEEP_NEWEST:]} | {find_checkpoint(folder, "best", monitor).path}
-        for checkpoint in there:
-            if checkpoint.path not in kept:
-                shutil.rmtree(checkpoint.path, ignore_errors=True)
+    """Removes all checkpoints but the best and the newest two of those with metrics, and what is newer than these.
+
+    Damaged ones count for nothing, and are left for people to look at.
+    """
+    there, _ = list_checkpoints(folder)
+    evaluated = [c for c in there if c.metrics]
+    if not evaluated:
+        return
+    best = max(evaluated, key=lambda c: c.metrics.get(monitor, -math.inf)) if monitor else evaluated[-1]
+    kept = {c.path for c in [*evaluated[-KEEP_NEWEST:], best]}
+    for checkpoint in there:
+        if checkpoint.path not in kept and checkpoint.step < evaluated[-1].step:
+            remove_folder(checkpoint.path)
 
 
 def verify(folder: Path, name: str, data: bytes) -> None:
     """Raises InputError unless `data` is what the folder's manifest says of file `name`."""
-    files = read_json(folder / "manifest.json").get("files")
-    entry = files.get(name) if isinstance(files, dict) else None
-    told = entry.get("sha256") if isinstance(entry, dict) else None
-    if told != hashlib.sha256(data).hexdigest():
+    if _manifest(folder).get(name, {}).get("sha256") != hashlib.sha256(data).hexdigest():
         raise InputError(
             f"{folder / name}: its SHA-256 differs from the manifest's; damaged or changed after saving",
-            "use another checkpoint with --checkpoint",
+            "use another checkpoint",
         )
+
+
+def not_finite(tensors: Tensors) -> str | None:
+    """Returns the name of a tensor with a NaN or an infinity; None if there is none."""
+    return next((name for name, t in tensors.items() if not bool(torch.isfinite(t).all())), None)
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, object]]:
+    """Returns what a manifest says of each file."""
+    files = read_json(folder / "manifest.json").get("files")
+    if not isinstance(files, dict) or "state.json" not in files or len(files) > MOST_PARTS:
+        raise InputError(f"{folder / 'manifest.json'} is damaged: files", "use another checkpoint")
+    for name, entry in files.items():
+        if Path(name).name != name or not isinstance(entry, dict):
+            raise InputError(f"{folder / 'manifest.json'} is damaged: file '{name}'", "use another checkpoint")
+    return files
 
 
 def _metrics(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise ValueError
+        raise ValueError("metrics")
     return {str(name): float(number) for name, number in value.items()}
 
 
-def _pack(module: nn.Module) -> bytes:
+def _pack(tensors: Tensors) -> bytes:
     # Weights that share memory would be refused; each name gets its own copy.
-    return save_tensors({name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items()})
+    return save_tensors({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})

@@ -35,6 +35,7 @@ class TrainConfig:
         free_bits: Nats of each latent dimension's KL that cost nothing.
         clip_grad: Largest L2 norm of a group's gradient; none: no clipping.
         binarize: "dynamic" draws each pixel as a coin anew in each step; "none" takes grey levels as they are.
+        ema: Decay of a moving average of the weights, which is evaluated and kept instead of them; none: no average.
         eval_every: Steps between evaluations and checkpoints; none: one an epoch.
         early_stopping: Evaluations in a row without a better bound that end the training; none: none do.
         precision: "fp32"; "tf32", where CUDA rounds the factors of products to 10 bits; "bf16", where the networks
@@ -65,6 +66,7 @@ class TrainConfig:
     free_bits: float = 0.0
     clip_grad: float | None = None
     binarize: Literal["none", "dynamic"] = "none"
+    ema: float | None = None
     eval_every: int | None = None
     early_stopping: int | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -98,6 +100,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise VaezooError(f"{name} is {value}", f"give {name} above 0")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise VaezooError(f"ema is {self.ema}", "give ema between 0 and 1, such as 0.999")
         if self.schedule == "multistep" and not self.milestones:
             raise VaezooError("schedule multistep has no milestones", "give the steps, e.g. --milestones 5000,8000")
         if self.milestones and self.schedule != "multistep":

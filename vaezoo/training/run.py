@@ -1,4 +1,4 @@
-"""Run folders: what a training leaves behind, and `train`, which makes one from names and settings.
+"""Run folders: what a training leaves behind.
 
 runs/conv-vae-digits-1/
     run.json              model, options, data, settings, versions: all that is needed to load or repeat the run
@@ -6,43 +6,41 @@ runs/conv-vae-digits-1/
     metrics.jsonl         one line a report: split, step, epoch, learning rate, metrics
     checkpoints/          see checkpoint.py
     result.json           metrics of the best checkpoint on the test part, written at the end
+    .lock                 held by the process that trains here
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import platform
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
-from vaezoo import ranks
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
 from vaezoo.data.load import load_data
-from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError
-from vaezoo.files import read_json, storage_errors, write_file, write_json
+from vaezoo.errors import InputError, VaezooError
+from vaezoo.files import read_file, read_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
-from vaezoo.spec import config_json, configure
-from vaezoo.training.chance import derive_seed
-from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, prune, save_checkpoint
+from vaezoo.spec import configure
+from vaezoo.training.checkpoint import MOST_HEADER, Checkpoint, find_checkpoint
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.loading import settle
-from vaezoo.training.trainer import Report, Trainer, check_device, check_fit, evaluate, pick_device
+from vaezoo.training.recording import CHECKPOINTS
 from vaezoo.vae import VAE
 
 SCHEMA = 1
 RUNS = Path("runs")
 EXAMPLES = "examples.safetensors"
+RESULT = "result.json"
 EXAMPLE_COUNT = 64
+MOST_EXAMPLES = 1 << 30  # bytes; 64 of the largest pictures we take, in float32, are 0.8 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,101 +86,66 @@ class Run:
         """
         if self.source is None:
             raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
-        source = self.source
-        return load_data(
-            source.data, data_dir=data_dir or source.data_dir, size=source.size, likelihood=source.likelihood
-        )
+        return load_source(self.source, data_dir)
 
 
-def train(
-    model: str,
-    data: Dataset | str | os.PathLike[str] = "digits",
-    *,
-    options: Mapping[str, object] | None = None,
-    config: TrainConfig | None = None,
-    out: str | os.PathLike[str] | None = None,
-    on_report: Callable[[Report], None] = lambda report: None,
-    on_start: Callable[[Trainer, Path], None] = lambda trainer, path: None,
-) -> Run:
-    """Trains a model and returns the finished run, with the best checkpoint's weights.
+def load_source(source: DataSource, data_dir: str | None = None, stream: bool | None = None) -> Dataset:
+    """Loads a data set again; see `load_data` for what may go wrong."""
+    return load_data(
+        source.data,
+        data_dir=data_dir or source.data_dir,
+        size=source.size,
+        likelihood=source.likelihood,
+        stream=stream,
+    )
 
-    Started by torchrun in several processes, these train together; the first one writes the run folder.
 
-    Args:
-        model: A registered model.
-        data: A data set, or its name or path.
-        options: The model's options that differ from their defaults.
-        config: The settings.
-        out: The run folder; by default the next free `runs/MODEL-DATA-N`.
-        on_report: Called with each report; with several ranks on the first alone.
-        on_start: Called with the trainer and the run folder before the first step, on each rank.
+class Description(NamedTuple):
+    """What run.json says; see Run for what is not told here.
+
+    Attributes:
+        ranks: How many processes trained together.
+        device: Kind of the device that was trained on.
+        torch: The version of PyTorch.
+        fingerprint: Of the data, from `fingerprint`.
+    """
+
+    model: str
+    options: Mapping[str, object]
+    data: DataSpec
+    source: DataSource | None
+    training: TrainConfig
+    ranks: int
+    device: str
+    torch: str
+    fingerprint: str
+
+
+def read_description(path: Path) -> Description:
+    """Reads a run folder's run.json.
 
     Raises:
-        VaezooError: If a name, an option or a setting is wrong; nothing has been written then.
-        StorageError: If the run folder is in the way or cannot be written.
-        DivergedError: If a loss or gradient becomes infinite or NaN; earlier checkpoints are whole.
+        InputError: If the folder is no run, or the file is damaged.
     """
-    config = config or TrainConfig()
-    device = pick_device(config.device)
-    check_device(device, config)
-    registration = find_model(model)
-    registration.load()  # a broken model is told before the data are loaded
-    data = data if isinstance(data, Dataset) else load_data(data)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(derive_seed(config.seed, "weights"))
-        model_config, vae, objective = registration.build(options or {}, data.spec)
-    with ranks.together(device):
-        check_fit(vae, objective, data, config)
-        config = config.decided(len(data.train))
-        description = {
-            "schema": SCHEMA,
-            "model": registration.full_name,
-            "options": config_json(model_config),
-            "data": asdict(data.spec),
-            "source": data.source and asdict(data.source),
-            "training": asdict(config),
-            "ranks": ranks.size(),
-            "versions": {
-                "vaezoo": version("vaezoo"),
-                registration.distribution: registration.version,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-        path = start_run(out, f"{registration.name}-{data.spec.name}", description, data)
-
-        def on_checkpoint(step: int, metrics: Mapping[str, float]) -> None:
-            if ranks.number() == 0:
-                save_checkpoint(path / "checkpoints", vae, objective, step, metrics)
-                prune(path / "checkpoints", objective.monitor)
-
-        def report_and_log(report: Report) -> None:
-            if ranks.number() == 0:
-                append_metrics(path / "metrics.jsonl", report)
-                on_report(report)
-
-        trainer = Trainer(vae, objective, data, config, on_report=report_and_log, on_checkpoint=on_checkpoint)
-        on_start(trainer, path)
-        try:
-            trainer.fit()
-        except DivergedError as e:
-            last = find_checkpoint(path / "checkpoints", "last", None)
-            hint = f"{e.hint}; the last checkpoint in {path} is that of step {last.step}"
-            raise DivergedError(e.message, hint) from e
-        ranks.wait()  # rank 0 has written its last checkpoint
-        return finish(load(path), data, device)
-
-
-def finish(run: Run, data: Dataset, device: torch.device) -> Run:
-    """Evaluates a run on the held-out part, writes result.json, and returns the run with it."""
-    split, part = data.held_out
-    metrics = evaluate(run.vae.to(device), run.objective.to(device), settle(part, device), run.training)
-    run.vae.cpu()
-    run.objective.cpu()
-    result = {"split": split, "step": run.checkpoint.step, "metrics": metrics}
-    if ranks.number() == 0:
-        write_json(run.path / "result.json", result)
-    return replace(run, result=result)
+    if not (path / "run.json").is_file():
+        raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
+    described = read_json(path / "run.json")
+    if isinstance(described.get("schema"), int) and described["schema"] != SCHEMA:
+        raise InputError(f"{path} has schema {described.get('schema')}; this version reads {SCHEMA}", "update vaezoo")
+    try:
+        return Description(
+            model=str(described["model"]),
+            options=_mapping(described["options"]),
+            data=DataSpec(**_tuples(described["data"])),  # type: ignore[arg-type]
+            source=DataSource(**_mapping(described["source"])) if described["source"] else None,  # type: ignore[arg-type]
+            training=configure(TrainConfig(), _mapping(described["training"])),
+            ranks=int(str(described["ranks"])),
+            device=str(described["device"]),
+            torch=str(_mapping(described["versions"])["torch"]),
+            fingerprint=str(described["fingerprint"]),
+        )
+    except (KeyError, TypeError, ValueError, VaezooError) as e:
+        raise InputError(f"{path / 'run.json'} is damaged: {e}", "restore the file, or train again") from e
 
 
 def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
@@ -197,37 +160,42 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
         VaezooError: If its model is not installed.
     """
     path = Path(path)
-    if not (path / "run.json").is_file():
-        raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
-    described = read_json(path / "run.json")
-    if isinstance(described.get("schema"), int) and described["schema"] != SCHEMA:
-        raise InputError(f"{path} has schema {described.get('schema')}; this version reads {SCHEMA}", "update vaezoo")
-    try:
-        name, options = str(described["model"]), _mapping(described["options"])
-        data = DataSpec(**_tuples(described["data"]))  # type: ignore[arg-type]
-        source = DataSource(**_mapping(described["source"])) if described["source"] else None  # type: ignore[arg-type]
-        training = configure(TrainConfig(), _mapping(described["training"]))
-    except (KeyError, TypeError, VaezooError) as e:
-        raise InputError(f"{path / 'run.json'} is damaged: {e}", "restore the file, or train again") from e
-    _, vae, objective = find_model(name).build(options, data)
-    found = find_checkpoint(path / "checkpoints", checkpoint, objective.monitor)
+    told = read_description(path)
+    registration = find_model(told.model)
+    _, vae, objective = registration.build(told.options, told.data)
+    found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
     found.restore(vae, "model")
     found.restore(objective, "objective")
-    result = path / "result.json"
+    result = path / RESULT
     return Run(
         path=path,
-        model=name.rpartition("/")[2],
-        full_name=find_model(name).full_name,
-        options=options,
-        data=data,
-        source=source,
-        training=training,
+        model=registration.name,
+        full_name=registration.full_name,
+        options=told.options,
+        data=told.data,
+        source=told.source,
+        training=told.training,
         checkpoint=found,
         vae=vae.eval(),
         objective=objective.eval(),
-        examples=read_examples(path / EXAMPLES, data),
+        examples=read_examples(path / EXAMPLES, told.data),
         result=read_json(result) if result.exists() else {},
     )
+
+
+def largest_file(*modules: nn.Module) -> int:
+    """Returns how many bytes no file of a checkpoint of these modules exceeds: an optimizer keeps two numbers a
+    weight, an average a third, and sums and names are small."""
+    tensors = [t for module in modules for t in module.state_dict().values()]
+    return MOST_HEADER + 4 * sum(int(t.nbytes) for t in tensors)
+
+
+def fingerprint(data: Dataset) -> str:
+    """Returns what tells other data from these: a hash of how many examples there are and of some of them."""
+    parts = [data.train, data.valid]
+    some = [part.spread(EXAMPLE_COUNT).x.contiguous().numpy().tobytes() for part in parts]
+    counts = [len(part) for part in parts]
+    return hashlib.sha256(json.dumps([counts, data.spec.shape]).encode() + b"".join(some)).hexdigest()
 
 
 def read_examples(file: Path, data: DataSpec) -> Tensor | None:
@@ -239,8 +207,8 @@ def read_examples(file: Path, data: DataSpec) -> Tensor | None:
     if not file.exists():
         return None
     try:
-        examples = load_tensors(file.read_bytes())["x"]
-    except (OSError, SafetensorError, KeyError) as e:
+        examples = load_tensors(read_file(file, MOST_EXAMPLES))["x"]
+    except (SafetensorError, KeyError) as e:
         raise InputError(f"{file} is damaged: {e}", "delete it: exports are then compared on noise alone") from e
     if tuple(examples.shape[1:]) != data.shape or not len(examples):
         raise InputError(f"{file} is damaged: shape {tuple(examples.shape)}", "delete it")
@@ -259,41 +227,6 @@ def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:
             return file.parent
     what = f"no run of {model}" if model else "no run"
     raise InputError(f"{what} in {folder}/", f"train one first: vaezoo train {model or 'conv-vae'}")
-
-
-def next_run(folder: Path, stem: str) -> Path:
-    """Returns the first of `folder/stem-1`, `folder/stem-2` ... that is free."""
-    number = 1
-    while (folder / f"{stem}-{number}").exists():
-        number += 1
-    return folder / f"{stem}-{number}"
-
-
-def start_run(out: str | os.PathLike[str] | None, stem: str, description: Mapping[str, object], data: Dataset) -> Path:
-    """Makes a run folder with its run.json and examples, rank 0 for all ranks, and returns it.
-
-    Raises:
-        StorageError: If there is a folder that is not empty, or it cannot be written, or a rank does not see it.
-    """
-    path = Path(ranks.agree(lambda: str(next_run(RUNS, stem) if out is None else out)))
-    if ranks.number() == 0:
-        with storage_errors(str(path)):
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise StorageError(f"{path} is in the way: it exists and is not empty", "give another --out")
-            path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "run.json", description)
-        write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
-    ranks.wait()
-    if not (path / "run.json").exists():
-        raise StorageError(f"rank {ranks.number()} does not see {path}", "give an --out on a disk that all share")
-    return path
-
-
-def append_metrics(file: Path, report: Report) -> None:
-    """Adds a report to metrics.jsonl. No times stand there: the same run writes the same bytes."""
-    line = {"split": report.split, "step": report.step, "epoch": report.epoch, "lr": report.lr, **report.metrics}
-    with storage_errors(str(file)), file.open("a") as f:
-        f.write(json.dumps(line) + "\n")
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vaezoo import ranks
+from vaezoo import ranks, stopping
 from vaezoo.data.base import Batch, to_floats
 from vaezoo.errors import DivergedError
 from vaezoo.objectives import Objective, Step, StepOutput
+from vaezoo.training.averaging import Average
 from vaezoo.training.compiling import Compiled, Replayed
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.optimizers import SWEEP, Optimizer, Rates
@@ -46,6 +47,9 @@ class GuardedStep:
         objective: What is minimised, on the same device.
         config: Optimizer, schedules, clipping, precision, compilation.
         total: Steps of the whole training.
+
+    Attributes:
+        average: The moving average of the VAE's weights.
     """
 
     def __init__(self, vae: VAE, objective: Objective, config: TrainConfig, total: int) -> None:
@@ -57,12 +61,14 @@ class GuardedStep:
         groups = objective.parameter_groups(vae)
         self.groups = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
         self.optimizers = {name: Optimizer(group, config) for name, group in self.groups.items()}
+        self.average = Average(list(vae.parameters()), config.ema)
         self.first = 0  # the step at which the sums begin
         self.bad = torch.zeros((), device=self.device)  # 1 from the first bad step on
         self.was_bad = torch.zeros((), device=self.device)
         self.good = torch.zeros((), device=self.device)  # steps in the sums
         self.names: list[str] = []
         self.last = self.sums = torch.zeros(0, device=self.device)  # of the newest step, or the first bad one; of good
+        self.asked = torch.zeros((), device=self.device)  # above 0 where a rank has been asked to end
         self.schedule, self.schedule_from = torch.zeros(0), -BLOCK
         self.find: Callable[[Tensor, Tensor | None, Tensor], Found]
         self.apply: Callable[[dict[str, Tensor], Gradients, Tensor], None]
@@ -78,7 +84,44 @@ class GuardedStep:
         if index % SWEEP == 0:
             for optimizer in self.optimizers.values():
                 optimizer.sweep()
+        if ranks.size() > 1:
+            self.asked.fill_(stopping.asked())
         self.run(batch.x, batch.y, self.schedule[index - self.schedule_from])
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns what, besides the weights that are evaluated, makes the next step what it is: tensors by name.
+
+        To be asked while the average is applied, when the weights that are trained lie in its place.
+        """
+        tensors = {
+            f"{group}.{i}.{name}": value
+            for group, optimizer in self.optimizers.items()
+            for i, values in enumerate(optimizer.state)
+            for name, value in values.items()
+        }
+        tensors |= {f"weights.{i}": value for i, value in enumerate(self.average.values)}
+        return tensors | {"sums": self.sums, "good": self.good}
+
+    def resize(self, names: list[str]) -> None:
+        """Makes room for sums of the metrics of these names; a step that was restored has not seen any."""
+        self.names = names
+        self.last, self.sums = (torch.zeros(len(names), device=self.device) for _ in range(2))
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor], first: int) -> None:
+        """Takes back what `state` gave; the sums begin at step `first`."""
+        self.first = first
+        for name, value in self.state().items():
+            value.copy_(tensors[name])
+        self.average.exchange()
+
+    def check(self) -> None:
+        """Waits for the device.
+
+        Raises:
+            DivergedError: If a step was bad.
+        """
+        self._look()
 
     def read(self) -> dict[str, float]:
         """Returns each metric's average over the steps since the last read. Waits for the device.
@@ -86,6 +129,14 @@ class GuardedStep:
         Raises:
             DivergedError: If a step since then was bad.
         """
+        good, sums = self._look()
+        self.first += good
+        self.sums.zero_()
+        self.good.zero_()
+        return {name: value / good for name, value in zip(self.names, sums, strict=True)}
+
+    def _look(self) -> tuple[int, list[float]]:
+        """Returns the steps in the sums, and the sums; raises DivergedError."""
         bad, good, *values = torch.cat([torch.stack([self.bad, self.good]), self.sums, self.last]).tolist()
         sums, last = values[: len(self.names)], values[len(self.names) :]
         if bad:
@@ -95,10 +146,7 @@ class GuardedStep:
                 f"the weights are those of step {self.first + int(good)}",
                 "try a lower --lr, --clip-grad 1 or --kl-warmup",
             )
-        self.first += int(good)
-        self.sums.zero_()
-        self.good.zero_()
-        return {name: value / good for name, value in zip(self.names, sums, strict=True)}
+        return int(good), sums
 
     def _prepare(self) -> None:
         """Decides what is compiled: the whole step, or its two halves where something has to come between them."""
@@ -121,7 +169,7 @@ class GuardedStep:
 
     def _step(self, x: Tensor, y: Tensor | None, row: Tensor) -> dict[str, Tensor]:
         """Does all of a step but to sum up its metrics, which it returns."""
-        found = average_over_ranks(self._find_in_parts(x, y, row))
+        found = average_over_ranks(self._find_in_parts(x, y, row), self.asked)
         self.apply(found.losses, found.gradients, row)
         return found.metrics
 
@@ -153,11 +201,13 @@ class GuardedStep:
         finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
         self.was_bad.copy_(self.bad)
         self.bad.copy_(torch.maximum(self.bad, (~finite).to(self.bad.dtype)))
+        rates = Rates(*row[1:].unbind())
         for name, group in gradients.items():
             if self.config.clip_grad is not None:
                 factor = (self.config.clip_grad / (norms[name] + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
                 group = [g if g is None else g * factor for g in group]
-            self.optimizers[name].update(group, Rates(*row[1:].unbind()), self.bad)
+            self.optimizers[name].update(group, rates, self.bad)
+        self.average.update(rates.number, self.bad)
 
     def _note(self, metrics: dict[str, Tensor]) -> None:
         """Adds a good step's metrics to the sums."""
@@ -200,14 +250,15 @@ def mean(parts: list[Found]) -> Found:
     return Found(losses, metrics, {name: total(name) for name in losses})
 
 
-def average_over_ranks(found: Found) -> Found:
-    """Returns the mean of what all ranks found, in one exchange."""
+def average_over_ranks(found: Found, asked: Tensor) -> Found:
+    """Returns the mean of what all ranks found; `asked` is averaged, too, in place. All in one exchange."""
     if ranks.size() == 1:
         return found
     flat = [g for group in found.gradients.values() for g in group if g is not None]
-    values = [*found.losses.values(), *found.metrics.values(), *flat]
+    values = [asked, *found.losses.values(), *found.metrics.values(), *flat]
     joined = ranks.average_(torch.cat([v.flatten() for v in values]))
     parts = iter(torch.split(joined, [v.numel() for v in values]))
+    asked.copy_(next(parts).view(()))
     losses = {name: next(parts).view_as(value) for name, value in found.losses.items()}
     metrics = {name: next(parts).view_as(value).float() for name, value in found.metrics.items()}
     gradients = {

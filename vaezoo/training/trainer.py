@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
-from typing import Literal
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaezoo import ranks
-from vaezoo.data.base import Batch, Dataset, Part, Split, to_floats
-from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
-from vaezoo.objectives import Objective, Step
+from vaezoo import ranks, stopping
+from vaezoo.data.base import Dataset, Split, to_floats
+from vaezoo.distributions import active_units
+from vaezoo.errors import VaezooWarning
+from vaezoo.objectives import Objective
 from vaezoo.training.arithmetic import tf32
-from vaezoo.training.chance import derive_seed, order_of_epoch, set_seed
+from vaezoo.training.chance import derive_seed, order_of_epoch, own_chance, set_seed
+from vaezoo.training.conditions import check_device, check_fit, pick_device
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import ahead, settle
 from vaezoo.training.memory import is_out_of_memory, out_of_memory
-from vaezoo.training.stepping import GuardedStep, binarized
+from vaezoo.training.stepping import GuardedStep
+from vaezoo.training.validation import evaluate, evaluating
 from vaezoo.vae import VAE
 
 REPORT_EVERY = 50  # steps between two reads of the device
+SEEN = 256  # examples that a collapsed posterior is looked for in ...
+LEARNED = 500  # ... after so many steps: before, most models encode nothing yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,22 @@ class Report:
     seconds_left: float
 
 
+class Snapshot(NamedTuple):
+    """A moment of a training, at which the model holds the weights that were evaluated.
+
+    Attributes:
+        step: Optimizer steps done.
+        metrics: Of the evaluation at this step; empty if the training was stopped before one.
+        counters: Numbers and names that `Trainer.restore` takes, to go on from here.
+        tensors: As for these, but besides the model's and the objective's own.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    counters: Mapping[str, object]
+    tensors: Mapping[str, Tensor]
+
+
 class Trainer:
     """Trains a VAE with an objective on a data set.
 
@@ -61,11 +84,12 @@ class Trainer:
         data: What it is trained on.
         config: How.
         on_report: Called with each Report.
-        on_checkpoint: Called with the step and the validation metrics before the first step and after each
-            evaluation.
+        on_checkpoint: Called with a Snapshot before the first step, after each evaluation and its report, and
+            where `vaezoo.stopping` ends the training.
 
     Attributes:
         steps: Optimizer steps of the whole training.
+        done: Steps done so far.
         config: The settings, with what "auto" means decided.
         device: Where it trains.
 
@@ -83,7 +107,7 @@ class Trainer:
         config: TrainConfig,
         *,
         on_report: Callable[[Report], None] = lambda report: None,
-        on_checkpoint: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+        on_checkpoint: Callable[[Snapshot], None] = lambda snapshot: None,
     ) -> None:
         check_fit(vae, objective, data, config)
         self.device = pick_device(config.device)
@@ -103,177 +127,175 @@ class Trainer:
         self.steps = config.total_steps(len(data.train))
         self.eval_every = config.eval_every or self.steps_per_epoch
         self.step = GuardedStep(self.vae, self.objective, config, self.steps)
+        self.done = 0
+        self.evaluated = self.saved = -1  # the steps of the newest evaluation and the newest snapshot
         self.best, self.waited = -math.inf, 0  # the best evaluation so far, and those since
+        self.collapsed = False
 
     def fit(self) -> None:
-        """Trains to the end. The caller's global random state is left as it was.
+        """Trains to the end, from the start or from what was restored. The caller's global random state is left alone.
 
         With several ranks (see `vaezoo.ranks`) all of them call this and take the same steps.
 
         Raises:
             DivergedError: If a loss or gradient becomes infinite or NaN; the weights are those before that step.
             VaezooError: If there is too little memory for the batch.
+            Stopped: If the process was asked to end (see `vaezoo.stopping`), after a last snapshot.
         """
         self.vae.train()
         self.objective.train()
         try:
-            with own_chance(self.device), tf32(self.config.precision == "tf32"):
-                self.on_checkpoint(0, self._evaluate())
-                self._train()
+            with stopping.held(), own_chance(self.device), tf32(self.config.precision == "tf32"):
+                self.clock = Clock(self)
+                try:
+                    if self._is_due(self.done) and self.evaluated != self.done:
+                        self._evaluate()
+                    if not self._is_over():
+                        self._train()
+                except stopping.Stopped:
+                    if self.saved != self.done:
+                        self.step.check()
+                        self._save({})
+                    raise
         except (RuntimeError, MemoryError) as e:
             if is_out_of_memory(e):
                 raise out_of_memory(self.config.batch_size, self.config.grad_accum, self.device) from e
             raise
 
+    def restore(
+        self, counters: Mapping[str, object], read: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    ) -> None:
+        """Puts the training where a Snapshot was taken, whose weights model and objective hold already.
+
+        Args:
+            counters: The Snapshot's.
+            read: Takes tensors of the names, shapes and types of the Snapshot's, and returns the Snapshot's own.
+
+        Raises:
+            ValueError, KeyError, TypeError: If the counters are none of a Snapshot.
+        """
+        numbers: list[Any] = [counters[name] for name in ("done", "evaluated", "waited", "first")]
+        names, best = counters["names"], counters["best"]
+        if not all(type(n) is int for n in numbers) or not isinstance(names, list):
+            raise ValueError(f"counters {dict(counters)}")
+        self.done, self.evaluated, self.waited, first = numbers
+        self.best = -math.inf if best is None else float(best)  # type: ignore[arg-type]
+        self.saved = self.done
+        self.step.resize([str(name) for name in names])
+        self.step.restore(read(self.step.state()), first)
+
+    def _is_due(self, step: int) -> bool:
+        """Tells whether there is an evaluation after so many steps; the first is before any."""
+        return step % self.eval_every == 0 or step == self.steps
+
+    def _is_over(self) -> bool:
+        return self.done >= self.steps or self.waited >= (self.config.early_stopping or math.inf)
+
     def _train(self) -> None:
-        start = since = time.perf_counter()
-        reported = 0
+        clock = self.clock
         with closing(ahead(self.train_part, self._indices(), self.device, self.config.workers)) as batches:
-            for index, batch in enumerate(batches):
+            for index, batch in enumerate(batches, self.done):
                 set_seed(derive_seed(self.config.seed, "noise", index, ranks.number()), self.device)
                 self.step(index, batch)
-                done = index + 1
-                if done == 1 and self.config.compile == "on" and self.steps > 1:
-                    reported, since = done, time.perf_counter()  # what compiling took is no speed
-                evaluating = done % self.eval_every == 0 or done == self.steps
-                if not evaluating and done % REPORT_EVERY:
-                    continue
-                metrics = self.step.read()
-                now = time.perf_counter()
-                report = Report(
-                    split="train",
-                    step=done,
-                    steps=self.steps,
-                    epoch=done / self.steps_per_epoch,
-                    epochs=self.steps / self.steps_per_epoch,
-                    metrics=metrics,
-                    lr=self.config.lr * self.config.lr_factor(index, self.steps),
-                    images_per_second=(done - reported) * self.config.batch_size / (now - since),
-                    seconds_left=(now - start) / done * (self.steps - done),
-                )
-                self.on_report(report)
-                if evaluating and self._ends_with(report):
-                    return
-                reported, since = done, time.perf_counter()
+                self.done = index + 1
+                if self.config.compile == "on" and self.done == clock.begun + 1 < self.steps:
+                    clock.restart()  # what compiling took is no speed
+                if self._is_due(self.done) or self.done % REPORT_EVERY == 0:
+                    metrics = self.step.read()
+                    self.on_report(clock.report("train", metrics))
+                    if self._is_due(self.done):
+                        self._evaluate()
+                        if self._is_over():
+                            return
+                    clock.restart()
+                self._leave_if_asked()
 
-    def _ends_with(self, report: Report) -> bool:
-        """Evaluates, and tells whether early stopping ends the training here."""
-        metrics = self._evaluate()
-        self.on_checkpoint(report.step, metrics)
-        self.on_report(replace(report, split="valid", metrics=metrics))
-        if self.config.early_stopping is None:
-            return False
-        value = metrics[str(self.objective.monitor)]
-        self.best, self.waited = (value, 0) if value > self.best else (self.best, self.waited + 1)
-        return self.waited >= self.config.early_stopping
+    def _leave_if_asked(self) -> None:
+        """Ends a training that was asked to end; of several ranks all, after the same step."""
+        if ranks.size() == 1:
+            stopping.check()
+        elif (self.device.type == "cpu" or self.done % REPORT_EVERY == 0) and self.step.asked > 0:
+            raise stopping.Stopped(stopping.asked() or signal.SIGTERM)
+
+    def _evaluate(self) -> None:
+        """Evaluates, reports, and saves."""
+        with self.step.average.applied():
+            metrics = evaluate(self.vae, self.objective, self.valid_part, self.config)
+            self._look_for_collapse()
+        self.evaluated = self.done
+        if self.config.early_stopping is not None and self.done:
+            value = metrics[str(self.objective.monitor)]
+            self.best, self.waited = (value, 0) if value > self.best else (self.best, self.waited + 1)
+        if self.done:
+            self.on_report(self.clock.report("valid", metrics))
+        self._save(metrics)
+
+    def _save(self, metrics: Mapping[str, float]) -> None:
+        counters = {
+            "done": self.done,
+            "evaluated": self.evaluated,
+            "waited": self.waited,
+            "first": self.step.first,
+            "best": self.best if math.isfinite(self.best) else None,
+            "names": self.step.names,
+        }
+        with self.step.average.applied():
+            self.on_checkpoint(Snapshot(self.done, metrics, counters, self.step.state()))
+        self.saved = self.done
+
+    def _look_for_collapse(self) -> None:
+        """Warns once, in the second half of a training, if the codes say nothing of the pictures."""
+        if self.collapsed or self.done < max(LEARNED, self.steps / 2) or ranks.number():
+            return
+        with evaluating(self.vae), ranks.alone():
+            x = self.valid_part.spread(SEEN).x.to(self.device)
+            codes = self.vae.encode(to_floats(x)).mode()
+        if active_units(codes) == 0:
+            self.collapsed = True
+            what = f"the posterior has collapsed by step {self.done}: no latent dimension depends on the data"
+            warnings.warn(f"{what}; try --kl-warmup, --free-bits 0.1 or a lower beta", VaezooWarning, stacklevel=2)
 
     def _indices(self) -> Iterator[Tensor]:
-        """Yields the examples of this rank's share of each batch. How many ranks there are changes no batch."""
+        """Yields the examples of this rank's share of each batch to come. How many ranks there are changes no batch."""
         size = self.config.batch_size
         share = size // ranks.size()
         offset = ranks.number() * share
-        for first in range(0, self.steps, self.steps_per_epoch):
-            order = order_of_epoch(self.config.seed, first // self.steps_per_epoch, len(self.train_part))
-            if isinstance(self.train_part, Split):
-                order = order.to(self.train_part.x.device)
-            for position in range(min(self.steps_per_epoch, self.steps - first)):
-                start = position * size + offset
-                yield order[start : start + share]
-
-    def _evaluate(self) -> dict[str, float]:
-        return evaluate(self.vae, self.objective, self.valid_part, self.config)
+        for step in range(self.done, self.steps):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if position == 0 or step == self.done:
+                order = order_of_epoch(self.config.seed, epoch, len(self.train_part))
+                if isinstance(self.train_part, Split):
+                    order = order.to(self.train_part.x.device)
+            start = position * size + offset
+            yield order[start : start + share]
 
 
-def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) -> dict[str, float]:
-    """Returns an objective's metrics over a part of a data set: means over its examples, z sampled once for each.
+class Clock:
+    """Times a trainer's work and makes its reports."""
 
-    z and, where the training binarizes, the pixels are drawn from the run's seed: the same at each call, on any number
-    of ranks. The caller's random state is left as it was. Model and objective are in evaluation mode meanwhile.
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.start = self.since = time.perf_counter()
+        self.begun = self.reported = trainer.done
+        self.rate = 0.0
 
-    Raises:
-        DivergedError: If a metric is not finite.
-    """
-    modes = vae.training, objective.training
-    vae.eval()
-    objective.eval()
-    device = next(vae.parameters()).device
-    # Each rank takes every so many-th batch; one for which none is left takes the first again, and counts it 0 times.
-    mine = range(ranks.number(), -(-len(part) // config.batch_size), ranks.size())
-    numbers = mine or range(1)
-    examples = torch.arange(len(part), device=part.x.device if isinstance(part, Split) else None)
-    indices = [examples[n * config.batch_size :][: config.batch_size] for n in numbers]
-    sums: dict[str, Tensor] = {}
-    batches = ahead(part, indices, device, config.workers)
-    with closing(batches), torch.no_grad(), own_chance(device), ranks.alone():
-        for number, raw in zip(numbers, batches, strict=True):
-            set_seed(derive_seed(config.seed, "evaluation", number), device)
-            x = binarized(to_floats(raw.x), config)
-            metrics = objective(vae, Batch(x, raw.y), Step.plain(device)).metrics
-            for name, value in metrics.items():
-                weight = len(x) if number in mine else 0
-                sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
-    vae.train(modes[0])
-    objective.train(modes[1])
-    means = {name: float(ranks.average(total)) * ranks.size() / len(part) for name, total in sums.items()}
-    if not all(math.isfinite(value) for value in means.values()):
-        terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-        raise DivergedError(f"an evaluation is not finite ({terms})", "try a lower --lr, --clip-grad 1 or --kl-warmup")
-    return means
+    def restart(self) -> None:
+        """Leaves out what was done since the last report."""
+        self.reported, self.since = self.trainer.done, time.perf_counter()
 
-
-def own_chance(device: torch.device) -> AbstractContextManager[None]:
-    """Returns a context in which seeding does not disturb the caller's random state."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
-def check_fit(vae: VAE, objective: Objective, data: Dataset, config: TrainConfig) -> None:
-    """Raises unless model, data and batch size fit together; see Trainer."""
-    if config.early_stopping is not None and objective.monitor is None:
-        raise VaezooError(
-            "no metric of this model tells when it is at its best", "leave out --early-stopping, and set --epochs"
+    def report(self, split: Literal["train", "valid"], metrics: Mapping[str, float]) -> Report:
+        """Returns a report of now. A validation's has the speed of the training before it."""
+        t, now = self.trainer, time.perf_counter()
+        if split == "train":
+            self.rate = (t.done - self.reported) * t.config.batch_size / (now - self.since)
+        return Report(
+            split=split,
+            step=t.done,
+            steps=t.steps,
+            epoch=t.done / t.steps_per_epoch,
+            epochs=t.steps / t.steps_per_epoch,
+            metrics=metrics,
+            lr=t.config.lr * t.config.lr_factor(t.done - 1, t.steps),
+            images_per_second=self.rate,
+            seconds_left=(now - self.start) / max(1, t.done - self.begun) * (t.steps - t.done),
         )
-    if vae.data.shape != data.spec.shape:
-        raise UnsupportedDataError(
-            f"the model is made for shape {vae.data.shape}, data set '{data.spec.name}' has {data.spec.shape}",
-            "build the model from the data set's spec",
-        )
-    if config.batch_size > len(data.train):
-        raise VaezooError(
-            f"batch size {config.batch_size} is larger than the {len(data.train)} training examples of "
-            f"'{data.spec.name}'",
-            f"give --batch-size at most {len(data.train)}",
-        )
-    parts = ranks.size() * config.grad_accum
-    if config.batch_size % parts:
-        raise VaezooError(
-            f"batch size {config.batch_size} cannot be divided into {parts} equal parts "
-            f"(processes: {ranks.size()}, parts for each: {config.grad_accum})",
-            f"give --batch-size a multiple of {parts}",
-        )
-
-
-def check_device(device: torch.device, config: TrainConfig) -> None:
-    """Raises if the device cannot do what is asked for."""
-    if config.precision == "tf32" and device.type != "cuda":
-        raise VaezooError(f"precision tf32 is CUDA's, and the device is {device}", "use fp32 or bf16")
-
-
-def pick_device(name: str) -> torch.device:
-    """Returns the device of that name, for "auto" the best there is.
-
-    Raises:
-        VaezooError: If there is no such device here.
-    """
-    there = [d for d, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok]
-    there.append("cpu")
-    if name == "auto":
-        name = there[0]
-    if name == "cuda" and ranks.launched():
-        name = f"cuda:{ranks.local_number()}"  # one GPU for each rank
-    try:
-        device = torch.device(name)
-        if device.type in there and (device.index or 0) < max(1, torch.cuda.device_count()):
-            return device
-    except RuntimeError:
-        pass
-    raise VaezooError(f"there is no device '{name}' here", f"use auto, {', '.join(there)}")

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from vaezoo.errors import VaezooError
 from vaezoo_cli.options import data_options, json_option, parse_options, print_json
 
 if TYPE_CHECKING:
     from vaezoo import Run
 
 
+FREE = {"device", "workers"}  # settings that a resumed run may change
+
+
 @click.command(context_settings={"show_default": True})
-@click.argument("model")
+@click.argument("model", required=False)
 @data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="A model's option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="The run folder  [default: runs/MODEL-DATA-N]")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Go on with a run, 'latest' for the newest. With MODEL and settings: begin it if it is not there.",
+)
 @click.option(
     "--likelihood",
     metavar="NAME",
@@ -40,6 +53,7 @@ if TYPE_CHECKING:
 @click.option("--free-bits", default=0.0, metavar="NATS", help="KL of each latent dimension that costs nothing.")
 @click.option("--clip-grad", type=float, metavar="NORM", help="Largest gradient norm.")
 @click.option("--binarize", default="none", metavar="HOW", help="none, or dynamic: draw each pixel anew in each step.")
+@click.option("--ema", type=float, metavar="DECAY", help="Evaluate and keep an average of the weights, e.g. 0.999.")
 @click.option("--eval-every", type=int, metavar="STEPS", help="Evaluate and save this often  [default: each epoch]")
 @click.option("--early-stopping", type=int, metavar="N", help="Stop after N evaluations without a better bound.")
 @click.option("--precision", default="fp32", metavar="NAME", help="Of the networks: fp32, tf32 (CUDA), bf16.")
@@ -54,19 +68,23 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, help="Determines weights, order, noise and binarization.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @json_option
+@click.pass_context
 def train(
-    model: str,
+    context: click.Context,
+    /,
+    model: str | None,
     data: str,
     data_dir: str | None,
     size: int | None,
     stream: bool | None,
     options: tuple[str, ...],
     out: str | None,
+    resume: str | None,
     likelihood: str | None,
     as_json: bool,
     **settings: object,
 ) -> None:
-    """Train a model.
+    """Train a model, or go on with a training that was stopped.
 
     Losses are in nats: summed over the pixels and latent dimensions of an image, averaged over images.
     """
@@ -74,28 +92,75 @@ def train(
     from vaezoo import ranks
     from vaezoo.registry import find_model
     from vaezoo.spec import configure
+    from vaezoo.training.run import newest_run
     from vaezoo_cli.draw import TrainingView
 
+    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     config = configure(vaezoo.TrainConfig(), settings)
-    find_model(model)  # a misspelt model is told before the data are loaded
-    dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream)
+    parsed = parse_options(options)
+    path = newest_run(model) if resume == "latest" else Path(resume) if resume else None
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
-        run = vaezoo.train(
-            model,
-            dataset,
-            options=parse_options(options),
-            config=config,
-            out=out,
-            on_start=view.start,
-            on_report=view.report,
-        )
+        if path is not None and ((path / "run.json").exists() or model is None):
+            asked = {name: context.params[name] for name in given & {"data", "size", "likelihood"}}
+            asked |= {name: getattr(config, name) for name in given & settings.keys() - FREE}
+            refuse_changes(path, model, asked, parsed)
+            run = vaezoo.resume(
+                path,
+                data_dir=data_dir,
+                stream=stream,
+                device=config.device if "device" in given else None,
+                workers=config.workers if "workers" in given else None,
+                on_start=view.start,
+                on_report=view.report,
+            )
+        elif model is None:
+            raise VaezooError("there is no MODEL to train", "name one that 'vaezoo list' shows")
+        else:
+            if path is not None and out is not None:
+                raise VaezooError("--resume and --out name two run folders", "leave out --out")
+            find_model(model)  # a misspelt model is told before the data are loaded
+            dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream)
+            run = vaezoo.train(
+                model,
+                dataset,
+                options=parsed,
+                config=config,
+                out=path or out,
+                on_start=view.start,
+                on_report=view.report,
+            )
     if not ranks.first():
         return
     if as_json:
         print_json(summary(run) | view.speed())
     else:
         view.finish(run)
+
+
+def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], options: Mapping[str, str]) -> None:
+    """Raises VaezooError if a run was begun with something else than is asked for now."""
+    from vaezoo.registry import find_model
+    from vaezoo.spec import configure
+    from vaezoo.training.run import read_description
+
+    told = read_description(path)
+    begun: dict[str, object] = dataclasses.asdict(told.training)
+    if told.source:
+        begun |= dataclasses.asdict(told.source)
+    pairs = [
+        (f"--{name.replace('_', '-')}", begun.get(name), value) for name, value in asked.items() if value != "auto"
+    ]
+    if model:
+        pairs.append(("MODEL", told.model, find_model(model).full_name))
+        config = find_model(model).load().config
+        then, now = configure(config, told.options), configure(config, options)
+        pairs += [(f"-o {name}", getattr(then, name), getattr(now, name)) for name in options]
+    for name, old, new in pairs:
+        if old != new and not (name == "--data" and os.path.abspath(os.path.expanduser(str(new))) == old):
+            raise VaezooError(
+                f"{path} was begun with {name} {old}, not {new}", f"leave out {name}, or begin another run"
+            )
 
 
 def summary(run: Run) -> dict[str, object]:

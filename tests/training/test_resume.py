@@ -1,0 +1,303 @@
+"""A training that is stopped anywhere, any number of times, and resumed ends in the same bytes as one that is not."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vaezoo
+from vaezoo import TrainConfig, list_models, stopping
+from vaezoo.errors import InputError, StorageError, VaezooError, VaezooWarning
+from vaezoo.training import checkpoint, trainer
+from vaezoo.training.checkpoint import list_checkpoints
+
+MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
+EPOCH = 6  # steps
+STEPS = 3 * EPOCH
+# Before the first step, after it, before a report and after it, an epoch's last steps, the next one's first, the end.
+ANYWHERE = (0, 1, 3, 4, EPOCH - 1, EPOCH, EPOCH + 1, STEPS - 1, STEPS)
+SETTINGS = {
+    "plain": {},
+    "accumulated": {"grad_accum": 2, "optimizer": "adamw"},
+    "averaged": {"ema": 0.9, "optimizer": "rmsprop"},
+    "warming up": {"kl_warmup": 10, "free_bits": 0.1, "clip_grad": 1.0, "binarize": "dynamic"},
+    "scheduled": {"schedule": "cosine", "lr_warmup": 5, "optimizer": "adamax"},
+    "bf16": {"precision": "bf16", "eval_every": 5},
+}
+
+
+@pytest.fixture(autouse=True)
+def reports_often(monkeypatch):
+    monkeypatch.setattr(trainer, "REPORT_EVERY", 4)
+
+
+@pytest.fixture(scope="module")
+def data(digits):
+    x = digits.train.x[: 20 * EPOCH * 10 // 9 + 1].numpy().squeeze(1)
+    return vaezoo.from_arrays(x, x_test=digits.test.x[:50].numpy().squeeze(1))
+
+
+def contents(path):
+    """The SHA-256 of each file of a run, by its name."""
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+def asked_at(step):
+    """What makes a training meet a real SIGTERM after so many steps; 0: before the first evaluation."""
+
+    def on_start(trainer, path):
+        class Asked(type(trainer.step)):
+            def __call__(self, index, batch):
+                super().__call__(index, batch)
+                if index + 1 == step:
+                    signal.raise_signal(signal.SIGTERM)
+
+        trainer.step.__class__ = Asked
+        if trainer.done == step == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    return on_start
+
+
+def stop_and_go(path, train, data, stops=ANYWHERE):
+    """Trains with a stop after each of the steps, and returns the finished run."""
+    for number, step in enumerate(stops):
+        with stopping.listening(), pytest.raises(stopping.Stopped) as e:
+            if number:
+                vaezoo.resume(path, data, on_start=asked_at(step))
+            else:
+                train(path, on_start=asked_at(step))
+        assert e.value.exit_code == 143 and f"--resume {path}" in e.value.hint
+        assert list_checkpoints(path / "checkpoints")[0][-1].step == step
+    return vaezoo.resume(path, data)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("how", SETTINGS)
+def test_a_resumed_training_ends_in_the_same_bytes(name, how, data, tmp_path):
+    config = TrainConfig(epochs=3, batch_size=20, compile="off", **SETTINGS[how])
+
+    def train(path, **callbacks):
+        return vaezoo.train(name, data, config=config, out=path, **callbacks)
+
+    train(tmp_path / "whole")
+    run = stop_and_go(tmp_path / "parts", train, data)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert run.result and run.checkpoint.step <= STEPS
+
+
+def test_a_compiled_training_resumes_to_the_same_bytes(data, tmp_path):
+    def train(path, **callbacks):
+        return vaezoo.train("mlp-vae", data, config=config, out=path, **callbacks)
+
+    config = TrainConfig(epochs=3, batch_size=20, compile="on", ema=0.9)
+    train(tmp_path / "whole")
+    stop_and_go(tmp_path / "parts", train, data, (0, 4, STEPS - 1))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_pictures_resume_to_the_same_bytes(workers, data, tmp_path):
+    for i, x in enumerate(data.train.x[:60, 0].numpy()):
+        folder = tmp_path / "pictures" / str(i % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(folder / f"{i}.png")
+    pictures = vaezoo.load_data(tmp_path / "pictures", stream=True)
+    config = TrainConfig(steps=STEPS, batch_size=10, workers=workers)
+
+    def train(path, **callbacks):
+        return vaezoo.train("conv-vae", pictures, config=config, out=path, **callbacks)
+
+    train(tmp_path / "whole")
+    stop_and_go(tmp_path / "parts", train, None, (1, 7, 13))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [2, EPOCH, 2 * EPOCH, 2 * EPOCH + 1])
+def test_early_stopping_counts_on_where_it_was(stop, data, tmp_path):
+    config = TrainConfig(epochs=9, batch_size=20, lr=0.3, optimizer="adamax", early_stopping=2)
+
+    def train(path, **callbacks):
+        return vaezoo.train("mlp-vae", data, config=config, out=path, **callbacks)
+
+    train(tmp_path / "whole")
+    last = list_checkpoints(tmp_path / "whole" / "checkpoints")[0][-1].step
+    assert stop < last < 9 * EPOCH
+    stop_and_go(tmp_path / "parts", train, data, (stop,))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+@pytest.fixture
+def stopped(data, tmp_path):
+    """A run that was stopped after eight steps, and what it would have become."""
+    config = TrainConfig(epochs=3, batch_size=20)
+    vaezoo.train("mlp-vae", data, config=config, out=tmp_path / "whole")
+    with stopping.listening(), pytest.raises(stopping.Stopped):
+        vaezoo.train("mlp-vae", data, config=config, out=tmp_path / "run", on_start=asked_at(8))
+    return tmp_path / "run", contents(tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_alone(stopped, data):
+    path, expected = stopped
+    vaezoo.resume(path, data)
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    run = vaezoo.resume(path, data, on_start=lambda trainer, path: pytest.fail("it trains"))
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
+    assert run.result["split"] == "test" and contents(path) == expected
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "training.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(part, stopped, data):
+    path, expected = stopped
+    file = path / "checkpoints" / "step-00000008" / part
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    steps = []
+    with pytest.warns(VaezooWarning, match=r"step-00000008.*; taking step 6"):
+        vaezoo.resume(path, data, on_start=lambda trainer, path: steps.append(trainer.done))
+    assert steps == [6] and contents(path) == expected
+
+
+def test_without_a_whole_checkpoint_nothing_is_overwritten(stopped, data):
+    path, _ = stopped
+    for file in path.glob("checkpoints/*/model.safetensors"):
+        file.write_bytes(b"damaged")
+    before = contents(path)
+    with pytest.raises(InputError):
+        vaezoo.resume(path, data)
+    assert contents(path) == before
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(stopped, data):
+    path, expected = stopped
+    shutil.rmtree(path / "checkpoints")
+    (path / ".tmp-1-step").mkdir()
+    (path / "metrics.jsonl").write_text("half a li")
+    vaezoo.resume(path, data)
+    assert contents(path) == expected
+
+
+def test_reports_after_the_checkpoint_are_written_again_not_twice(stopped, data):
+    path, expected = stopped
+    with (path / "metrics.jsonl").open("a") as f:
+        f.write('{"split": "train", "step": 9}\n{"half')
+    vaezoo.resume(path, data)
+    assert contents(path) == expected
+
+
+def test_another_data_set_is_refused(stopped, digits):
+    with pytest.raises(InputError, match="the data are not those"):
+        vaezoo.resume(stopped[0], digits)
+    with pytest.raises(VaezooError, match="arrays of a program"):
+        vaezoo.resume(stopped[0])
+
+
+def test_two_trainings_in_one_folder_are_refused(stopped, data):
+    path, expected = stopped
+
+    def on_start(trainer, _):
+        with pytest.raises(StorageError, match="another process trains there"):
+            vaezoo.resume(path, data)
+
+    vaezoo.resume(path, data, on_start=on_start)
+    assert contents(path) == expected
+
+
+def test_a_resumed_run_says_what_changed(stopped, data):
+    path, _ = stopped
+    described = json.loads((path / "run.json").read_text())
+    described["versions"]["torch"] = "2.10.0"
+    (path / "run.json").write_text(json.dumps(described))
+    with pytest.warns(VaezooWarning, match=r"PyTorch 2\.10\.0, now"):
+        vaezoo.resume(path, data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"done": "many"},
+        {"done": None},
+        {"names": 5},
+        {"names": ["elbo"]},
+        {"best": "high"},
+        {"log": -1},
+        {"log": "all"},
+    ],
+)
+def test_counters_that_do_not_fit_are_refused(change, stopped, data):
+    path, _ = stopped
+    folder = path / "checkpoints" / "step-00000008"
+    state = json.loads((folder / "state.json").read_text())
+    state["counters"] |= change
+    (folder / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    digest = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()
+    manifest["files"]["state.json"]["sha256"] = digest
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError):
+        vaezoo.resume(path, data)
+
+
+def test_a_stop_while_evaluating_is_saved_and_the_evaluation_made_up_for(data, tmp_path, monkeypatch):
+    config = TrainConfig(epochs=3, batch_size=20)
+    vaezoo.train("mlp-vae", data, config=config, out=tmp_path / "whole")
+    path, spread = tmp_path / "run", trainer.evaluate
+
+    def evaluate(*args):
+        if trained and trained[0].done == EPOCH:
+            signal.raise_signal(signal.SIGINT)
+        return spread(*args)
+
+    trained = []
+    with monkeypatch.context() as patch, stopping.listening(), pytest.raises(stopping.Stopped) as e:
+        patch.setattr(trainer, "evaluate", evaluate)
+        vaezoo.train("mlp-vae", data, config=config, out=path, on_start=lambda t, _: trained.append(t))
+    assert e.value.exit_code == 130
+    newest = list_checkpoints(path / "checkpoints")[0][-1]
+    assert newest.step == EPOCH and not newest.metrics
+    vaezoo.resume(path, data)
+    assert contents(path) == contents(tmp_path / "whole")
+
+
+def test_a_run_that_is_not_finished_loads_with_the_best_of_its_evaluations(stopped):
+    path, _ = stopped
+    run = vaezoo.load(path)
+    assert run.checkpoint.metrics and not run.result
+    assert vaezoo.load(path, "last").checkpoint.step == 8
+
+
+def test_weights_that_are_not_finite_are_never_saved(data, tmp_path):
+    vae = vaezoo.create("mlp-vae", data)
+    with torch.no_grad():
+        next(vae.parameters())[0] = float("nan")
+    with pytest.raises(VaezooError, match="not finite"):
+        checkpoint.save_checkpoint(tmp_path, {"model": vae.state_dict()}, 1, {}, {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_average_forgets_where_it_began_and_follows_the_weights():
+    from vaezoo.training.averaging import Average
+
+    p = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    average, expected = Average([p], 0.95), np.zeros(3)
+    for n in range(50):
+        with torch.no_grad():
+            p.copy_(torch.full((3,), float(n + 1)))
+        average.update(torch.tensor(float(n), dtype=torch.float64), torch.zeros(()))
+        decay = min(0.95, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * (n + 1)
+    np.testing.assert_allclose(average.values[0].numpy(), expected, rtol=1e-12)
+    average.update(torch.tensor(50.0), torch.ones(()))
+    np.testing.assert_allclose(average.values[0].numpy(), expected, rtol=1e-12)
+    with average.applied():
+        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-12)
+    assert p[0] == 50

@@ -1,0 +1,106 @@
+"""How a process that is asked to end does so: at once, or, where work would be lost, as soon as that is safe.
+
+Nothing here is installed by the library: the commands call `listening`, and so may a program. Until then a keyboard
+interrupt is Python's own, and what was saved last stands.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+ECHO = 1.0  # seconds: one Ctrl-C reaches a process from the terminal and again from torchrun or another launcher
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end. No Exception, as KeyboardInterrupt is none: nobody may go on.
+
+    Attributes:
+        exit_code: 130 after an interrupt, 143 after a request to terminate or a lost terminal.
+        hint: How to go on, where there is something to go on with.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__("interrupted" if number == signal.SIGINT else "asked to terminate")
+        self.exit_code = 130 if number == signal.SIGINT else 143
+        self.hint = "what was written before is whole"
+
+
+_asked = 0  # the first signal that came
+_since = 0.0
+_holding = False
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Turns the signals that ask a process to end into `Stopped`, in the main thread and while the context lasts.
+
+    A second keyboard interrupt ends the process at once.
+    """
+    global _asked, _holding
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
+    _asked, _holding = 0, False
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _asked = 0
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Lets signals only be noted while the context lasts; what runs in it asks `check` where it can leave."""
+    global _holding
+    before, _holding = _holding, True
+    try:
+        yield
+    finally:
+        _holding = before
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """Lets signals raise again within `held`: in what takes long, changes nothing and asks nobody.
+
+    Raises:
+        Stopped: At once, if a signal has come already.
+    """
+    global _holding
+    before, _holding = _holding, False
+    try:
+        check()
+        yield
+    finally:
+        _holding = before
+
+
+def asked() -> int:
+    """Returns the signal that asked this process to end; 0: none did."""
+    return _asked
+
+
+def check() -> None:
+    """Raises Stopped if the process was asked to end."""
+    if _asked:
+        raise Stopped(_asked)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _asked, _since
+    if _asked:
+        if number == signal.SIGINT and time.monotonic() - _since > ECHO:
+            os._exit(130)
+        return
+    _asked, _since = number, time.monotonic()
+    if not _holding:
+        raise Stopped(number)

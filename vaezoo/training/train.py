@@ -1,0 +1,314 @@
+"""`train`, which makes a run from names and settings, and `resume`, which goes on with one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_tensors
+
+from vaezoo import ranks, stopping
+from vaezoo.data.base import Dataset
+from vaezoo.data.load import load_data
+from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning
+from vaezoo.files import TEMPORARY, locked, make_folder, remove_leftovers, storage_errors, write_file, write_json
+from vaezoo.objectives import Objective
+from vaezoo.registry import Registration, find_model
+from vaezoo.spec import config_json
+from vaezoo.training.chance import derive_seed
+from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints
+from vaezoo.training.conditions import check_device, check_fit, pick_device
+from vaezoo.training.config import TrainConfig
+from vaezoo.training.loading import settle
+from vaezoo.training.recording import CHECKPOINTS, Recorder
+from vaezoo.training.run import (
+    EXAMPLE_COUNT,
+    EXAMPLES,
+    RESULT,
+    RUNS,
+    SCHEMA,
+    Description,
+    Run,
+    fingerprint,
+    largest_file,
+    load,
+    load_source,
+    read_description,
+)
+from vaezoo.training.trainer import Report, Trainer
+from vaezoo.training.validation import evaluate
+from vaezoo.vae import VAE
+
+LOCK = ".lock"
+
+OnReport = Callable[[Report], None]
+OnStart = Callable[[Trainer, Path], None]
+
+
+def train(
+    model: str,
+    data: Dataset | str | os.PathLike[str] = "digits",
+    *,
+    options: Mapping[str, object] | None = None,
+    config: TrainConfig | None = None,
+    out: str | os.PathLike[str] | None = None,
+    on_report: OnReport = lambda report: None,
+    on_start: OnStart = lambda trainer, path: None,
+) -> Run:
+    """Trains a model and returns the finished run, with the best checkpoint's weights.
+
+    Started by torchrun in several processes, these train together; the first one writes the run folder.
+
+    Args:
+        model: A registered model.
+        data: A data set, or its name or path.
+        options: The model's options that differ from their defaults.
+        config: The settings.
+        out: The run folder; by default the next free `runs/MODEL-DATA-N`.
+        on_report: Called with each report, that of an evaluation when its checkpoint is safe; with several ranks on the
+            first alone.
+        on_start: Called with the trainer and the run folder before the first step, on each rank.
+
+    Raises:
+        VaezooError: If a name, an option or a setting is wrong; nothing has been written then.
+        StorageError: If the run folder is in the way or cannot be written.
+        DivergedError: If a loss or gradient becomes infinite or NaN; earlier checkpoints are whole.
+        Stopped: If the process was asked to end (see `vaezoo.stopping`); `resume` goes on.
+    """
+    config = config or TrainConfig()
+    device = pick_device(config.device)
+    check_device(device, config)
+    registration = find_model(model)
+    registration.load()  # a broken model is told before the data are loaded
+    data = data if isinstance(data, Dataset) else load_data(data)
+    model_config, vae, objective = build(registration, options or {}, data, config)
+    with ranks.together(device), stopping.held():
+        check_fit(vae, objective, data, config)
+        config = config.decided(len(data.train))
+        description = {
+            "schema": SCHEMA,
+            "model": registration.full_name,
+            "options": config_json(model_config),
+            "data": asdict(data.spec),
+            "source": data.source and asdict(data.source),
+            "fingerprint": fingerprint(data),
+            "training": asdict(config),
+            "ranks": ranks.size(),
+            "device": device.type,
+            "versions": {
+                "vaezoo": version("vaezoo"),
+                registration.distribution: registration.version,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        path = Path(ranks.agree(lambda: str(claim(out, f"{registration.name}-{data.spec.name}"))))
+        with occupied(path):
+            if ranks.number() == 0:
+                write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
+                write_json(path / "run.json", description)
+            ranks.wait()
+            if not (path / "run.json").exists():
+                raise StorageError(
+                    f"rank {ranks.number()} does not see {path}", "give an --out on a disk that all share"
+                )
+            return work(path, vae, objective, data, config, None, on_report, on_start)
+
+
+def resume(
+    path: str | os.PathLike[str],
+    data: Dataset | None = None,
+    *,
+    data_dir: str | None = None,
+    stream: bool | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    on_report: OnReport = lambda report: None,
+    on_start: OnStart = lambda trainer, path: None,
+) -> Run:
+    """Goes on with a run from its newest whole checkpoint, and returns it finished.
+
+    On the same machine, kind of device, number of ranks and version of PyTorch it ends in the same bytes as without the
+    interruption. A finished run is returned as it is.
+
+    Args:
+        path: The run folder.
+        data: The data set; needed if the run was trained on a program's arrays.
+        data_dir: Where torchvision's sets lie now, if elsewhere than at the start.
+        stream: As in `load_data`.
+        device: Another device than at the start.
+        workers: Another number of threads that prepare data.
+        on_report: As in `train`.
+        on_start: As in `train`.
+
+    Raises:
+        InputError: If the folder is no run, or is damaged, or the data are not those of the run.
+        StorageError: If another process trains in this folder, or it cannot be written.
+        VaezooError, DivergedError, Stopped: As in `train`.
+    """
+    path = Path(path)
+    told = read_description(path)
+    if (path / RESULT).exists():
+        return load(path)
+    changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
+    config = replace(told.training, **changes)  # type: ignore[arg-type]
+    where = pick_device(config.device)
+    check_device(where, config)
+    registration = find_model(told.model)
+    registration.load()
+    if data is None and told.source is None:
+        raise VaezooError(f"{path} was trained on arrays of a program", "resume it in that program, with its data")
+    data = data or load_source(told.source, data_dir, stream)  # type: ignore[arg-type]
+    if fingerprint(data) != told.fingerprint:
+        raise InputError(f"the data are not those that {path} was trained on", "bring them back, or train a new run")
+    _, vae, objective = build(registration, told.options, data, config)
+    with ranks.together(where), stopping.held():
+        check_fit(vae, objective, data, config)
+        warn_of_changes(told, where)
+        with occupied(path):
+            found = newest_for_all(path / CHECKPOINTS, vae, objective)
+            return work(path, vae, objective, data, config, found, on_report, on_start)
+
+
+def build(
+    registration: Registration, options: Mapping[str, object], data: Dataset, config: TrainConfig
+) -> tuple[object, VAE, Objective]:
+    """Builds a model's config, network and objective with the initial weights that the run's seed determines."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        return registration.build(options, data.spec)
+
+
+def work(
+    path: Path,
+    vae: VAE,
+    objective: Objective,
+    data: Dataset,
+    config: TrainConfig,
+    found: Checkpoint | None,
+    on_report: OnReport,
+    on_start: OnStart,
+) -> Run:
+    """Trains in a run folder, from a checkpoint or from the start, and returns the finished run."""
+    recorder = Recorder(path, vae, objective, on_report)
+    trainer = Trainer(vae, objective, data, config, on_report=recorder.report, on_checkpoint=recorder.checkpoint)
+    if found:
+        go_to(trainer, found)
+    if ranks.number() == 0:
+        recorder.rewind(found)
+    on_start(trainer, path)
+    try:
+        trainer.fit()
+    except DivergedError as e:
+        last = find_checkpoint(path / CHECKPOINTS, "last", None)
+        hint = f"{e.hint}; the last checkpoint in {path} is that of step {last.step}"
+        raise DivergedError(e.message, hint) from e
+    except stopping.Stopped as e:
+        e.hint = f"step {trainer.done} of {trainer.steps} is saved: vaezoo train --resume {path}"
+        raise
+    ranks.wait()  # rank 0 has written its last checkpoint
+    return finish(load(path), data, trainer.device)
+
+
+def go_to(trainer: Trainer, found: Checkpoint) -> None:
+    """Puts a trainer where a checkpoint was saved.
+
+    Raises:
+        InputError: If the checkpoint does not fit the trainer.
+    """
+    found.restore(trainer.vae, "model")
+    found.restore(trainer.objective, "objective")
+    try:
+        trainer.restore(found.counters, partial(found.read, "training"))
+    except (KeyError, ValueError, TypeError) as e:
+        raise InputError(f"{found.path} holds no state of a training: {e}", "train again") from e
+
+
+def finish(run: Run, data: Dataset, device: torch.device) -> Run:
+    """Evaluates a run on the held-out part, writes result.json, and returns the run with it."""
+    split, part = data.held_out
+    metrics = evaluate(run.vae.to(device), run.objective.to(device), settle(part, device), run.training)
+    run.vae.cpu()
+    run.objective.cpu()
+    result = {"split": split, "step": run.checkpoint.step, "metrics": metrics}
+    if ranks.number() == 0:
+        write_json(run.path / RESULT, result)
+    return replace(run, result=result)
+
+
+def newest_for_all(folder: Path, vae: VAE, objective: Objective) -> Checkpoint | None:
+    """Returns the newest whole checkpoint, the same on all ranks; None if none was saved before the run was killed."""
+    most = largest_file(vae, objective)
+
+    def choose() -> str:
+        there, damaged = list_checkpoints(folder, most)
+        return str(find_checkpoint(folder, "last", None, most).step) if there or damaged else ""
+
+    step = ranks.agree(choose)
+    return find_checkpoint(folder, step, None, most) if step else None
+
+
+def warn_of_changes(told: Description, device: torch.device) -> None:
+    """Warns where a resumed run cannot be expected to end in the same bytes."""
+    pairs = {
+        "device": (told.device, device.type),
+        "processes": (str(told.ranks), str(ranks.size())),
+        "PyTorch": (told.torch, torch.__version__),
+    }
+    changed = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
+    if changed and ranks.number() == 0:
+        what = f"the run began otherwise ({'; '.join(changed)}): it goes on, but not to the same bytes"
+        warnings.warn(what, VaezooWarning, stacklevel=2)
+
+
+def claim(out: str | os.PathLike[str] | None, stem: str) -> Path:
+    """Makes the folder of a new run: `out`, or the first of `runs/STEM-1`, `runs/STEM-2` ... that nobody has.
+
+    Raises:
+        StorageError: If `out` is not empty, or the folder cannot be made.
+    """
+    with storage_errors(str(RUNS if out is None else out)):
+        if out is not None:
+            path = Path(out)
+            if path.exists() and (not path.is_dir() or not all(is_ours(entry) for entry in path.iterdir())):
+                raise StorageError(f"{path} is in the way: it exists and is not empty", "give another --out")
+            make_folder(path)
+            return path
+        make_folder(RUNS)
+        for number in itertools.count(1):
+            path = RUNS / f"{stem}-{number}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    raise AssertionError
+
+
+def is_ours(entry: Path) -> bool:
+    """Tells whether a folder's entry is what a training leaves that was killed before it wrote anything."""
+    return entry.name == LOCK or entry.name.startswith(TEMPORARY)
+
+
+@contextmanager
+def occupied(path: Path) -> Iterator[None]:
+    """Keeps other trainings out of a run folder, and removes what a killed one left; rank 0 for all.
+
+    Raises:
+        StorageError: If another process trains there.
+    """
+    with ExitStack() as stack:
+        if ranks.number() == 0:
+            stack.enter_context(locked(path / LOCK, f"{path} is in use: another process trains there"))
+            for folder in (path, path / CHECKPOINTS):
+                remove_leftovers(folder)
+        yield
