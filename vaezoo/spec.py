@@ -38,6 +38,9 @@ class ModelSpec(Generic[ConfigT]):
         objective: Makes what training minimises; the ELBO unless said otherwise.
         summary: One line for the list of models.
         reference: The paper.
+
+    Raises:
+        TypeError: If a field is something else, so that a package written for another API fails where it is imported.
     """
 
     config: ConfigT
@@ -45,6 +48,15 @@ class ModelSpec(Generic[ConfigT]):
     objective: Callable[[ConfigT, DataSpec], Objective] = plain_elbo
     summary: str
     reference: str
+
+    def __post_init__(self) -> None:
+        if not (dataclasses.is_dataclass(self.config) and not isinstance(self.config, type)):
+            raise TypeError(f"the config is {self.config!r}, no instance of a dataclass")
+        config_json(self.config)
+        if not (callable(self.build) and callable(self.objective)):
+            raise TypeError("build and objective must be callable")
+        if not (isinstance(self.summary, str) and isinstance(self.reference, str)):
+            raise TypeError("summary and reference must be texts")
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,29 +159,6 @@ def test_divergence_is_code_4_and_keeps_the_checkpoint_before(fails, capsys, ins
     assert "warning: the training of r is not finished; taking its checkpoint of step 0" in capsys.readouterr().err
 
 
-def test_a_broken_plugin_is_a_row_and_stops_nothing(tmp_path, monkeypatch, capsys, inside):
-    info = tmp_path / "site" / "zoo_broken-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[vaezoo.models]\nbroken-vae = zoo_broken:SPEC\n")
-    (tmp_path / "site" / "zoo_broken.py").write_text("raise SystemExit(0)")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    for arguments, code in (
-        (["list"], 0),
-        (["train", "mlp-vae", "--steps", "1"], 0),
-        (["train", "broken-vae"], 3),
-        (["show", "broken-vae"], 3),
-        (["check", "broken-vae"], 3),
-    ):
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        captured = capsys.readouterr()
-        assert e.value.code == code, captured.err
-        assert "Traceback" not in captured.err
-        if arguments == ["list"]:
-            assert "broken-vae" in captured.out and "SystemExit" in captured.out
-
-
 def test_debug_shows_the_traceback_wherever_it_stands(capsys, inside):
     for arguments in (["--debug", "show", "x"], ["show", "x", "--debug"]):
         with pytest.raises(SystemExit) as e:

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from vaezoo.errors import InputError, ParityError, VaezooError
+from vaezoo.errors import InputError, ParityError, VaezooError, first_line
 from vaezoo.manifest import Part
 
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -71,7 +71,7 @@ def check_structure(part: Part, model: ModelProto, signature: Mapping[str, Any],
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as e:  # checker and shape inference have errors of their own
-        raise InputError(f"{part}.onnx is no valid ONNX: {str(e).splitlines()[0]}", "export it again") from e
+        raise InputError(f"{part}.onnx is no valid ONNX: {first_line(e)}", "export it again") from e
 
 
 def nodes(model: ModelProto) -> Iterator[NodeProto]:

@@ -33,7 +33,7 @@ from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
 from vaezoo.spec import config_json, configure
 from vaezoo.training.chance import derive_seed
-from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, prune, save_checkpoint
+from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, prune, save_checkpoint
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import settle
 from vaezoo.training.trainer import Report, Trainer, check_device, check_fit, evaluate, pick_device
@@ -166,9 +166,13 @@ def train(
         try:
             trainer.fit()
         except DivergedError as e:
-            last = find_checkpoint(path / "checkpoints", "last", None)
-            hint = f"{e.hint}; the last checkpoint in {path} is that of step {last.step}"
-            raise DivergedError(e.message, hint) from e
+            whole = list_checkpoints(path / "checkpoints")  # none, if the untrained model gives NaN
+            last = f"; the last checkpoint in {path} is that of step {whole[-1].step}" if whole else ""
+            raise DivergedError(e.message, e.hint + last) from e
+        except Exception as e:  # a third party's model may raise anything; what ours raise beside these is a defect
+            if registration.built_in or isinstance(e, VaezooError | OSError):
+                raise
+            raise registration.failure("trained", e) from e
         ranks.wait()  # rank 0 has written its last checkpoint
         return finish(load(path), data, device)
 
