@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_SHOWN = 100  # characters of a name or value that errors quote
 MOST_REASON = 300  # characters of another's error that ours quote
 
 
@@ -74,6 +75,15 @@ class VaezooWarning(UserWarning):
 def one_line(text: str) -> str:
     """Returns a text on one line without control characters, which names of files and packages may hold."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def shown(value: object) -> str:
+    """Returns a value that may be anybody's as our errors quote it: on one line, of bounded length."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # an integer of more than 4,300 digits has no text, and objects may refuse
+        text = f"a {type(value).__name__}"
+    return one_line(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
 
 
 def reason(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from types import FrameType
 
 from vaezoo.data.base import Dataset, DataSpec
-from vaezoo.errors import PluginError, VaezooError, VaezooWarning, one_line, reason, suggest
+from vaezoo.errors import PluginError, VaezooError, VaezooWarning, reason, shown, suggest
 from vaezoo.objectives import Objective
 from vaezoo.spec import ModelSpec, configure
 from vaezoo.vae import VAE
@@ -30,7 +30,6 @@ OURSELVES = "vaezoo"
 CHOICE = "VAEZOO_PLUGINS"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-LONGEST = 100  # characters that are shown of a name or a summary
 VERSION = re.compile(r"[A-Za-z0-9.!+_-]{1,64}")
 
 
@@ -147,7 +146,7 @@ def find_model(name: str) -> Registration:
         package = name.rpartition("/")[0]
         otherwise = f"install the package {package}" if package else "'vaezoo list' shows the models there are"
         hint = suggest(name, [r.name for r in registered if r.allowed], otherwise)
-        raise VaezooError(f"no model named '{name}'", hint)
+        raise VaezooError(f"no model named '{shown(name)}'", hint)
     if len(matches) > 1 and not matches[0].built_in:
         claims = ", ".join(r.full_name for r in matches)
         raise PluginError(f"two packages have a model named '{name}': {claims}", "name it in full, or uninstall one")
@@ -173,11 +172,6 @@ def create(name: str, data: DataSpec | Dataset, options: Mapping[str, object] | 
     """
     _, vae, _ = find_model(name).build(options or {}, data.spec if isinstance(data, Dataset) else data)
     return vae
-
-
-def shown(text: str) -> str:
-    """Returns a text from a package's metadata as it can be put into a line."""
-    return one_line(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
 
 
 @contextlib.contextmanager

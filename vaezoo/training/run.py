@@ -27,11 +27,11 @@ from torch import Tensor
 from vaezoo import ranks
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
 from vaezoo.data.load import load_data
-from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError
+from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, reason, shown
 from vaezoo.files import read_json, storage_errors, write_file, write_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
-from vaezoo.spec import config_json, configure
+from vaezoo.spec import config_json, configure, construct
 from vaezoo.training.chance import derive_seed
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, prune, save_checkpoint
 from vaezoo.training.config import TrainConfig
@@ -204,16 +204,26 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
     if not (path / "run.json").is_file():
         raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
     described = read_json(path / "run.json")
-    if isinstance(described.get("schema"), int) and described["schema"] != SCHEMA:
-        raise InputError(f"{path} has schema {described.get('schema')}; this version reads {SCHEMA}", "update vaezoo")
+    if described.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} has schema {shown(described.get('schema'))}; this version reads {SCHEMA}", "update vaezoo"
+        )
     try:
-        name, options = str(described["model"]), _mapping(described["options"])
-        data = DataSpec(**_tuples(described["data"]))  # type: ignore[arg-type]
-        source = DataSource(**_mapping(described["source"])) if described["source"] else None  # type: ignore[arg-type]
+        name, options = _text(described["model"]), _mapping(described["options"])
+        data = construct(DataSpec, _mapping(described["data"]))
+        source = construct(DataSource, _mapping(described["source"])) if described["source"] is not None else None
         training = configure(TrainConfig(), _mapping(described["training"]))
-    except (KeyError, TypeError, VaezooError) as e:
-        raise InputError(f"{path / 'run.json'} is damaged: {e}", "restore the file, or train again") from e
-    _, vae, objective = find_model(name).build(options, data)
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{path / 'run.json'} is damaged: {reason(e)}", "restore the file, or train again") from e
+    except VaezooError as e:
+        raise InputError(f"{path / 'run.json'} is damaged: {e}", e.hint) from e
+    registration = find_model(name)
+    try:
+        _, vae, objective = registration.build(options, data)
+    except InputError:
+        raise
+    except VaezooError as e:
+        raise InputError(f"{path / 'run.json'} does not fit the model: {e}", e.hint) from e
     found = find_checkpoint(path / "checkpoints", checkpoint, objective.monitor)
     found.restore(vae, "model")
     found.restore(objective, "objective")
@@ -221,7 +231,7 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
     return Run(
         path=path,
         model=name.rpartition("/")[2],
-        full_name=find_model(name).full_name,
+        full_name=registration.full_name,
         options=options,
         data=data,
         source=source,
@@ -302,9 +312,11 @@ def append_metrics(file: Path, report: Report) -> None:
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is no object")
+        raise TypeError(f"{shown(value)} is no object")
     return value
 
 
-def _tuples(value: object) -> dict[str, object]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in _mapping(value).items()}
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(value)} is no text")
+    return value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaezoo_cli.options import data_options, json_option, parse_options, print_json
+from vaezoo_cli.options import data_options, json_option, named_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
     from vaezoo import Run
@@ -76,7 +76,8 @@ def train(
     from vaezoo.spec import configure
     from vaezoo_cli.draw import TrainingView
 
-    config = configure(vaezoo.TrainConfig(), settings)
+    with named_as_typed(settings):
+        config = configure(vaezoo.TrainConfig(), settings)
     find_model(model)  # a misspelt model is told before the data are loaded
     dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream)
     # Several processes train as one (torchrun), and the first one speaks for all.
