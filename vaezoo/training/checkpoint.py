@@ -101,7 +101,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
             state = read_json(path / "state.json")
             verify(path, "state.json", (path / "state.json").read_bytes())
             found.append(Checkpoint(path, int(str(state["step"])), _metrics(state["metrics"])))
-        except (VaezooError, OSError, KeyError, ValueError):
+        except (VaezooError, OSError, KeyError, TypeError, ValueError, OverflowError):
             continue
     return found
 
