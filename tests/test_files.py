@@ -102,7 +102,7 @@ def test_json_comes_back_and_what_is_no_json_is_refused(tmp_path):
         b"[" * 100_000,
         b"[]",
         b'{"x": 1} {}',
-        b'{"x": "' + b"y" * 2**20 + b'"}',
+        b'{"x": 1}' + b" " * 2**20,
     ],
     ids=lambda data: repr(data[:20]),
 )

@@ -214,6 +214,9 @@ CHANGES = {
 }
 
 
+OUTSIDE = list(CHANGES)[:7]
+
+
 def test_what_is_not_changed_passes(tmp_path):
     assert verify_onnx(write_export(tmp_path)).parity
     assert vaezoo.runtime.load(tmp_path).sample(3).shape == (3, 4)
@@ -223,6 +226,7 @@ def test_what_is_not_changed_passes(tmp_path):
 def test_a_hostile_graph_is_refused(tmp_path, name):
     message = refuses(write_export(tmp_path, CHANGES[name]))
     assert "\x1b" not in message
+    assert ("in another file" in message) == (name in OUTSIDE)
 
 
 FILES = {
