@@ -85,3 +85,43 @@ def test_json_comes_back_and_what_is_no_json_is_refused(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "b.json", {"x": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b'{"x": NaN}',
+        b'{"x": -Infinity}',
+        b'{"x": 1e999}',
+        b'{"x": ' + b"9" * 5000 + b"}",
+        b'{"x": 1, "x": 2}',
+        b'{"a": {"x": 1, "x": 2}}',
+        b'{"x": "\xff"}',
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b"[]",
+        b'{"x": 1} {}',
+        b'{"x": 1}' + b" " * 2**20,
+    ],
+    ids=lambda data: repr(data[:20]),
+)
+def test_json_that_readers_could_take_otherwise_or_choke_on_is_refused(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(InputError) as e:
+        read_json(tmp_path / "a.json")
+    assert "is damaged" in e.value.message and len(e.value.message) < 1000
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"x": 1}')
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "zeros"):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_json(tmp_path / name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,6 +55,23 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
             raise VaezooError(f"option '{text}' is not of the form name=value", f"write -o {text}=VALUE")
     pairs = (text.split("=", 1) for text in texts)
     return {name.strip().replace("-", "_"): value.strip() for name, value in pairs}
+
+
+@contextlib.contextmanager
+def named_as_typed(names: Iterable[str]) -> Iterator[None]:
+    """Makes errors of the block name settings as they are typed: 'grad_accum' becomes --grad-accum, lr=1 --lr 1."""
+    known = "|".join(names)
+    pattern = re.compile(rf"(?:option )?'({known})'|\b({known})=")
+
+    def typed(found: re.Match[str]) -> str:
+        quoted, assigned = found.groups()
+        return f"--{(quoted or assigned).replace('_', '-')}" + (" " if assigned else "")
+
+    try:
+        yield
+    except VaezooError as e:
+        e.message, e.hint = pattern.sub(typed, e.message), pattern.sub(typed, e.hint)
+        raise
 
 
 def open_run(name: str | None, checkpoint: str) -> Run:

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import data_options, json_option, parse_options, print_json
+from vaezoo_cli.options import data_options, json_option, named_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
     from vaezoo import Run
@@ -96,7 +96,8 @@ def train(
     from vaezoo_cli.draw import TrainingView
 
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    config = configure(vaezoo.TrainConfig(), settings)
+    with named_as_typed(settings):
+        config = configure(vaezoo.TrainConfig(), settings)
     parsed = parse_options(options)
     path = newest_run(model) if resume == "latest" else Path(resume) if resume else None
     # Several processes train as one (torchrun), and the first one speaks for all.
