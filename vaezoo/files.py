@@ -80,6 +80,17 @@ def write_file(path: Path, data: bytes) -> None:
             Path(name).unlink(missing_ok=True)
 
 
+def settle(work: Path, target: Path) -> None:
+    """Gives a written file its final name, in the same folder, once it lies on the disk.
+
+    Raises:
+        OSError: If that fails; what was at `target` before is then still there.
+    """
+    _sync(work)
+    os.replace(work, target)
+    _sync(target.parent)
+
+
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Writes a JSON file whole; see `write_file`."""
     write_file(path, json_bytes(value))

@@ -31,7 +31,7 @@ def data_options(default: str | None) -> Callable[[F], F]:
         stream = "Leave an image folder's pictures in their files until needed  [default: where memory is short]"
         options = (
             click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
-            click.option("--data-dir", type=click.Path(), help="Where torchvision's data sets lie or are put."),
+            click.option("--data-dir", type=click.Path(), help="Where mnist, cifar10 ... lie or are downloaded to."),
             click.option("--size", type=int, metavar="PIXELS", help="Bring pictures to this height and width."),
             click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
         )

@@ -170,7 +170,7 @@ class DataSource:
 
     Attributes:
         data: A name known to `vaezoo.load_data`, or the path of an image folder or array file.
-        data_dir: Where the torchvision sets lie.
+        data_dir: Where the classical sets lie.
         size: Height and width that pictures are brought to, in pixels.
         likelihood: Overrides the data set's own default.
     """

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from vaezoo.data import arrays, digits, folder, npy, shapes, torchvision_sets
+from vaezoo.data import arrays, classical, digits, folder, npy, shapes
 from vaezoo.data.arrays import make_dataset
 from vaezoo.data.base import Dataset, DataSource, Part, Split
-from vaezoo.data.torchvision_sets import FACE_SIZE
+from vaezoo.data.celeba import FACE_SIZE
 from vaezoo.errors import InputError, VaezooError, suggest
 from vaezoo.likelihoods import make_likelihood
 
@@ -43,7 +43,7 @@ def load_data(
     Args:
         data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file. A folder that is
             called like a data set is meant by a path with a slash, `./digits`.
-        data_dir: Where the sets that torchvision downloads lie or go; `vaezoo/data` in the user's cache folder
+        data_dir: Where the classical sets lie or are downloaded to; `vaezoo/data` in the user's cache folder
             by default.
         size: Height and width to bring pictures to, 4 to 1024 pixels. Arrays keep theirs.
         likelihood: As in `vaezoo.likelihoods.make_likelihood`; by default "bernoulli" for vectors and one
@@ -84,7 +84,7 @@ def _load_named(name: str, data_dir: Path, size: int | None) -> tuple[Split, Spl
         return digits.load(size)
     if name == "shapes":
         return shapes.load() if size is None else shapes.load(size)
-    return torchvision_sets.load(name, data_dir, size)
+    return classical.load(name, data_dir, size)
 
 
 def _load_path(path: Path, size: int | None, stream: bool | None) -> tuple[Part, Part | None]:

@@ -81,7 +81,7 @@ class Run:
         """Loads the data set that the run was trained on.
 
         Args:
-            data_dir: Where torchvision's sets lie now, if elsewhere than at the training.
+            data_dir: Where the classical sets lie now, if elsewhere than at the training.
 
         Raises:
             VaezooError: If it came from a program's arrays, or cannot be loaded any more.
