@@ -216,5 +216,7 @@ def _size(file: IO[bytes]) -> int:
 
 def _reason(error: Exception) -> str:
     """Returns in one clause why there is no answer; urllib wraps the system's errors."""
+    if isinstance(error, HTTPException):  # it holds what the server wrote
+        return f"the answer is broken ({type(error).__name__})"
     reason = getattr(error, "reason", None)
     return first_line(reason if isinstance(reason, Exception) else error)
