@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import zlib
 from pathlib import Path
 
@@ -29,9 +28,7 @@ DAMAGE = (
     StopIteration,
     MemoryError,
     OverflowError,
-    RecursionError,
     zlib.error,
-    tarfile.TarError,
 )
 
 
