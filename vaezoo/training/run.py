@@ -90,7 +90,11 @@ class Run:
             raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
         source = self.source
         return load_data(
-            source.data, data_dir=data_dir or source.data_dir, size=source.size, likelihood=source.likelihood
+            source.data,
+            data_dir=data_dir or source.data_dir,
+            size=source.size,
+            likelihood=source.likelihood,
+            on_bad_image=source.on_bad_image,
         )
 
 

@@ -60,6 +60,7 @@ def train(
     data_dir: str | None,
     size: int | None,
     stream: bool | None,
+    on_bad_image: str,
     options: tuple[str, ...],
     out: str | None,
     likelihood: str | None,
@@ -78,7 +79,9 @@ def train(
 
     config = configure(vaezoo.TrainConfig(), settings)
     find_model(model)  # a misspelt model is told before the data are loaded
-    dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream)
+    dataset = vaezoo.load_data(
+        data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream, on_bad_image=on_bad_image
+    )
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
         run = vaezoo.train(
