@@ -115,6 +115,14 @@ def test_damaged_idx_files(tmp_path: Path, content: bytes, packed: bool) -> None
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_no_room_is_made_for_what_a_header_claims(tmp_path: Path) -> None:
+    write_idx(tmp_path / "MNIST" / "raw")
+    claim = idx(2**10, 2**10, 2**10 + 1, data=b"")
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(claim)
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte: its header says \(1024, 1024, 1025\)"):
+        classical.load("mnist", tmp_path, None)
+
+
 # --- CIFAR-10
 
 

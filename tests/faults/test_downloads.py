@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from vaezoo.data import cifar, download, idx, svhn
+from vaezoo.data import cifar, download, idx, load_data, svhn
 from vaezoo.data.download import Remote, fetch
 from vaezoo.errors import InputError, StorageError
 
@@ -221,6 +222,23 @@ def test_redirects_are_followed_where_they_are_safe(server: Server, tmp_path: Pa
     server.answer = moved
     fetch(remote(server, "a"), tmp_path, NAME)
     assert came(tmp_path)
+
+
+def test_a_set_is_read_after_what_is_missing_of_it_came(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = {}
+    for prefix, n in (("train", 4), ("t10k", 2)):
+        head = bytes([0, 0, 8, 3]) + b"".join(k.to_bytes(4, "big") for k in (n, 5, 5))
+        packed[f"{prefix}-images-idx3-ubyte"] = gzip.compress(head + CONTENT[: 25 * n])
+        packed[f"{prefix}-labels-idx1-ubyte"] = gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, n]) + bytes(range(n)))
+    listed = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in packed.items()}
+    monkeypatch.setitem(idx.FILES, "mnist", listed)
+    monkeypatch.setitem(idx.HOSTS, "mnist", (server.url + "sets",))
+    server.answer = lambda request: request.give(packed[request.path.removeprefix("/sets/").removesuffix(".gz")])
+    train, test = load_data("mnist", data_dir=tmp_path).train, load_data("mnist", data_dir=tmp_path).test
+    assert len(train) == 3 and test is not None and test.raw(slice(None)).x.numpy().tobytes() == CONTENT[:50]
+    assert len(server.ranges) == 4 and files(tmp_path) == sorted(f"MNIST/raw/{name}.gz" for name in packed)
 
 
 # --- what must not go well

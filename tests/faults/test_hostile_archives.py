@@ -93,11 +93,11 @@ def test_members_that_are_not_wanted_are_passed_over(tmp_path: Path, extra: tupl
 # In the place of what is wanted they are no good.
 INSTEAD = {
     "missing": member("nothing"),
-    "link": member(FIRST, kind=tarfile.SYMTYPE, link="/etc/passwd"),
-    "hard link": member(FIRST, kind=tarfile.LNKTYPE, link=f"{cifar.FOLDER}/{cifar.TEST[0]}"),
-    "device": member(FIRST, kind=tarfile.CHRTYPE),
-    "pipe": member(FIRST, kind=tarfile.FIFOTYPE),
-    "folder": member(FIRST, kind=tarfile.DIRTYPE),
+    "link": member(FIRST, GOOD[FIRST], kind=tarfile.SYMTYPE, link="/etc/passwd"),
+    "hard link": member(FIRST, GOOD[FIRST], kind=tarfile.LNKTYPE, link=f"{cifar.FOLDER}/{cifar.TEST[0]}"),
+    "device": member(FIRST, GOOD[FIRST], kind=tarfile.CHRTYPE),
+    "pipe": member(FIRST, GOOD[FIRST], kind=tarfile.FIFOTYPE),
+    "folder": member(FIRST, GOOD[FIRST], kind=tarfile.DIRTYPE),
     "empty": member(FIRST),
     "no records": member(FIRST, bytes(3072)),
     "another class": member(FIRST, b"\xff" * 3073),
