@@ -142,7 +142,7 @@ def write_cifar(root: Path) -> dict[str, bytes]:
     return files
 
 
-def archive(files: Mapping[str, bytes], folder: str = "cifar-10-batches-bin/") -> bytes:
+def archive(files: Mapping[str, bytes], folder: str) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in files.items():
@@ -169,10 +169,11 @@ def test_cifar10_is_read_as_torchvision_reads_the_other_version(
         assert equal(split, torch.from_numpy(theirs.data).permute(0, 3, 1, 2), torch.tensor(theirs.targets))
 
 
-def test_cifar10_is_read_from_its_archive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["cifar-10-batches-bin/", "./cifar-10-batches-bin/"])
+def test_cifar10_is_read_from_its_archive(tmp_path: Path, folder: str) -> None:
     files = write_cifar(tmp_path / "a")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "cifar-10-binary.tar.gz").write_bytes(archive({"readme.html": b"hello", **files}))
+    (tmp_path / "b" / "cifar-10-binary.tar.gz").write_bytes(archive({"readme.html": b"hello", **files}, folder))
     for a, b in zip(*(classical.load("cifar10", tmp_path / name, None) for name in "ab"), strict=True):
         assert a.y is not None and equal(b, a.x, a.y)
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["cifar-10-binary.tar.gz"]

@@ -99,7 +99,7 @@ def _read_archive(path: Path) -> dict[str, bytes]:
             content = archive.read(BLOCK * blocks)[:size]
             if len(content) < size:
                 raise ValueError(f"{path.name} ends early")
-            # Links and devices are no regular files.
-            if head[156:157] in (b"0", b"\0") and (name := WANTED.get(head[:100].rstrip(b"\0"))):
+            name = WANTED.get(head[:100].rstrip(b"\0").removeprefix(b"./"))
+            if name and head[156:157] in (b"0", b"\0"):  # links and devices are no regular files
                 files[name] = content
     return files
