@@ -85,31 +85,32 @@ def idx(*shape: int, data: bytes, kind: int = 8) -> bytes:
     return bytes([0, 0, kind, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape) + data
 
 
+NO_IDX = "not in MNIST's format"
 DAMAGED_IDX = {
-    "empty": b"",
-    "cut header": b"\0\0\x08\x03\0\0",
-    "text": b"<html>404 Not Found</html>",
-    "other type": idx(2, 3, 3, data=bytes(36), kind=0x0B),
-    "other rank": idx(18, data=bytes(18)),
-    "too short": idx(2, 3, 3, data=bytes(17)),
-    "too long": idx(2, 3, 3, data=bytes(19)),
-    "no pictures": idx(0, 3, 3, data=b""),
-    "no pixels": idx(12, 0, 3, data=b""),
-    "terabytes": idx(2**32 - 1, 2**32 - 1, 2**32 - 1, data=b""),
-    "other number": idx(2, 3, 3, data=bytes(18)),
+    "empty": (b"", NO_IDX),
+    "cut header": (b"\0\0\x08\x03\0\0", NO_IDX),
+    "text": (b"<html>404 Not Found</html>", NO_IDX),
+    "other type": (idx(2, 3, 3, data=bytes(36), kind=0x0B), NO_IDX),
+    "other rank": (idx(18, data=bytes(18)), NO_IDX),
+    "too short": (idx(12, 3, 3, data=bytes(107)), "fewer than the 108 numbers"),
+    "too long": (idx(12, 3, 3, data=bytes(109)), "more than the 108 numbers"),
+    "no pictures": (idx(0, 3, 3, data=b""), r"says \(0, 3, 3\)"),
+    "no pixels": (idx(12, 0, 3, data=b""), r"says \(12, 0, 3\)"),
+    "terabytes": (idx(2**32 - 1, 2**32 - 1, 2**32 - 1, data=b""), r"says \(4294967295, "),
+    "other number": (idx(2, 3, 3, data=bytes(18)), "2 pictures and 12 labels"),
 }
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("content", DAMAGED_IDX.values(), ids=DAMAGED_IDX.keys())
-def test_damaged_idx_files(tmp_path: Path, content: bytes, packed: bool) -> None:
+@pytest.mark.parametrize(("content", "reason"), DAMAGED_IDX.values(), ids=DAMAGED_IDX.keys())
+def test_damaged_idx_files(tmp_path: Path, content: bytes, reason: str, packed: bool) -> None:
     raw = tmp_path / "MNIST" / "raw"
     write_idx(raw, gzip.compress if packed else bytes, ".gz" if packed else "")
     (raw / f"train-images-idx3-ubyte{'.gz' if packed else ''}").write_bytes(
         gzip.compress(content) if packed else content
     )
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=r"'mnist' in .* is damaged") as error:
+    with pytest.raises(InputError, match=rf"'mnist' in .* is damaged: .*{reason}") as error:
         classical.load("mnist", tmp_path, None)
     assert error.value.hint == f"delete {raw} to have it downloaded again"
     assert sorted(tmp_path.rglob("*")) == before

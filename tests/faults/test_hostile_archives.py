@@ -179,11 +179,18 @@ def test_no_more_is_unpacked_than_the_archive_may_hold(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(gzip, "open", lambda path: Counting(path, "rb"))
     monkeypatch.setattr(cifar, "MOST_BYTES", 2**20)
-    for content in (long_name(2**32), claiming(2**33 - 1) + zeros(300)):
+    less_than_nothing = bytearray(member(FIRST)[0].tobuf(tarfile.GNU_FORMAT))
+    less_than_nothing[124:136] = b"-0000001000\0"
+    for content in (long_name(2**32), claiming(2**33 - 1) + zeros(300), gzip.compress(less_than_nothing) + zeros(300)):
         unpacked = 0
         with pytest.raises(InputError, match="unpacks to more than"):
             load(tmp_path, content)
         assert 0 < unpacked <= 2**20 + 1
+
+
+def test_a_member_that_is_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ends early"):
+        load(tmp_path, gzip.compress(tar(*good(), packed=False)[:2000]))
 
 
 def test_a_packed_bomb_in_the_format_of_mnist(tmp_path: Path) -> None:
