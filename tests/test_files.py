@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from vaezoo.errors import InputError, StorageError
-from vaezoo.files import new_folder, read_json, sha256, write_file, write_json
+from vaezoo.files import new_folder, read_json, put_in_place, sha256, write_file, write_json
 
 
 def test_a_folder_appears_when_the_block_ends(tmp_path):
@@ -62,6 +62,18 @@ def test_an_error_of_the_disk_is_a_storage_error_and_keeps_what_was_there(tmp_pa
             write_file(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_gets_its_final_name_once_it_lies_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "work").write_bytes(b"x")
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda f: (done.append(os.path.basename(os.readlink(f"/proc/self/fd/{f}"))), sync(f))
+    )
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("renamed"), replace(*names)))
+    put_in_place(tmp_path / "work", tmp_path / "file")
+    assert done == ["work", "renamed", tmp_path.name] and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_files_have_the_permissions_of_other_new_files(tmp_path):

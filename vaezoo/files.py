@@ -77,11 +77,8 @@ def write_file(path: Path, data: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as f:
                 f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
             os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-            sync(path.parent)
+            put_in_place(Path(name), path)
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -155,6 +152,17 @@ def read_file(path: Path, most: int) -> bytes:
             return f.read(most)
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}", "check the path") from e
+
+
+def put_in_place(work: Path, target: Path) -> None:
+    """Gives a written file its final name, in the same folder, once it lies on the disk.
+
+    Raises:
+        OSError: If that fails; what was at `target` before is then still there.
+    """
+    sync(work)
+    os.replace(work, target)
+    sync(target.parent)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

@@ -79,7 +79,7 @@ class Run:
         """Loads the data set that the run was trained on.
 
         Args:
-            data_dir: Where torchvision's sets lie now, if elsewhere than at the training.
+            data_dir: Where the classical sets lie now, if elsewhere than at the training.
 
         Raises:
             VaezooError: If it came from a program's arrays, or cannot be loaded any more.
@@ -97,6 +97,7 @@ def load_source(source: DataSource, data_dir: str | None = None, stream: bool | 
         size=source.size,
         likelihood=source.likelihood,
         stream=stream,
+        on_bad_image=source.on_bad_image,
     )
 
 
