@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from vaezoo.errors import InputError, StorageError
-from vaezoo.files import new_folder, read_json, put_in_place, sha256, write_file, write_json
+from vaezoo.files import new_folder, put_in_place, read_json, sha256, write_file, write_json
 
 
 def test_a_folder_appears_when_the_block_ends(tmp_path):
