@@ -27,6 +27,7 @@ ARRIVED = "vaezoo/arrived"  # how many ranks know of it
 FIND_WORDS = timedelta(seconds=5)
 
 _alone = False
+_parent = os.getppid() if hasattr(os, "getppid") else 0
 
 
 def size() -> int:
@@ -48,6 +49,11 @@ def alone() -> Iterator[None]:
 def number() -> int:
     """Returns this process's number among them, from 0. Rank 0 alone writes and reports."""
     return dist.get_rank() if size() > 1 else 0
+
+
+def is_orphan() -> bool:
+    """Tells whether the launcher that started this process is gone: nobody would end or restart it any more."""
+    return launched() and os.getppid() != _parent
 
 
 def launched() -> bool:

@@ -85,7 +85,7 @@ class GuardedStep:
             for optimizer in self.optimizers.values():
                 optimizer.sweep()
         if ranks.size() > 1:
-            self.asked.fill_(stopping.asked())
+            self.asked.fill_(stopping.asked() or ranks.is_orphan())
         self.run(batch.x, batch.y, self.schedule[index - self.schedule_from])
 
     def state(self) -> dict[str, Tensor]:
