@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 LIMIT = 10  # seconds from a signal to the end
 
-TRAINING = ("first step", "train", "evaluate", "save")
+TRAINING = ("compile", "first step", "train", "evaluate", "save")
 CELLS = list(
     itertools.product(("import", *TRAINING, "sample", "export"), CODES, ("process", "group"), (0, 2)),
 )
@@ -56,7 +56,7 @@ def command(pictures, workers, *more):
 def test_a_signal_ends_a_command_in_time_and_loses_nothing(
     moment, number, target, workers, pictures, finished, tmp_path
 ):
-    arguments = command(pictures, workers)[3:]
+    arguments = command(pictures, workers, *(["--compile", "on"] if moment == "compile" else []))[3:]
     if moment in ("sample", "export"):
         shutil.copytree(finished, tmp_path / "runs" / "x")
         arguments = [moment, "runs/x", *(["--onnx"] if moment == "export" else [])]
@@ -79,7 +79,9 @@ def test_a_signal_ends_a_command_in_time_and_loses_nothing(
     assert [*tmp_path.rglob(".tmp-*")] == [] and not (tmp_path / "exports").exists()
     if moment in TRAINING:
         newest = list_checkpoints(tmp_path / "runs" / "x" / "checkpoints")[0][-1].step
-        assert newest == {"first step": 1, "train": 7, "evaluate": 0, "save": 1}[moment]  # where it was, not before
+        assert (
+            newest == {"compile": 0, "first step": 1, "train": 7, "evaluate": 0, "save": 1}[moment]
+        )  # where it was, not before
         assert f"step {newest} of 20 is saved" in hint
 
 

@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from vaezoo import ranks, stopping
 from vaezoo.errors import VaezooError, VaezooWarning, first_line
 from vaezoo.training.memory import is_out_of_memory
 
@@ -138,12 +139,15 @@ def warn(what: str, error: Exception) -> None:
 def compiling() -> Iterator[None]:
     """Lets a compiled function take gradients, for which PyTorch has to be 2.11, and keeps the compiler from logging.
 
-    What it logs is what it finds on this machine, a missing CUDA for one; our warning says what matters.
+    What it logs is what it finds on this machine, a missing CUDA for one; our warning says what matters. It may take a
+    minute, so a signal ends it at once: before a process's first step all is saved. Of several ranks none may leave alone.
     """
     config, before = torch._dynamo.config, logging.root.manager.disable
     logging.disable(logging.WARNING)
+    leaving = stopping.released() if ranks.size() == 1 else nullcontext()
+    tracing = config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext()
     try:
-        with config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext():
+        with leaving, tracing:
             yield
     finally:
         logging.disable(before)
