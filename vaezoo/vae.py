@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from vaezoo.data.base import DataSpec
@@ -74,3 +77,17 @@ class GaussianVAE(VAE):
     def decode(self, z: Tensor) -> Tensor:
         params: Tensor = self.decoder(z)
         return params
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Puts modules into evaluation mode, without gradients, and each of their modules back into its own mode after."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

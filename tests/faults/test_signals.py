@@ -79,9 +79,8 @@ def test_a_signal_ends_a_command_in_time_and_loses_nothing(
     assert [*tmp_path.rglob(".tmp-*")] == [] and not (tmp_path / "exports").exists()
     if moment in TRAINING:
         newest = list_checkpoints(tmp_path / "runs" / "x" / "checkpoints")[0][-1].step
-        assert (
-            newest == {"compile": 0, "first step": 1, "train": 7, "evaluate": 0, "save": 1}[moment]
-        )  # where it was, not before
+        where_it_was = {"compile": 0, "first step": 1, "train": 7, "evaluate": 0, "save": 1}
+        assert newest == where_it_was[moment]
         assert f"step {newest} of 20 is saved" in hint
 
 

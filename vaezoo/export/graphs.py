@@ -23,7 +23,7 @@ from vaezoo.errors import PluginError, VaezooError
 from vaezoo.export.format import Format
 from vaezoo.manifest import LARGEST, Part
 from vaezoo.providers import require_runtime
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, evaluating
 
 LEVELS = 255  # the largest value of a byte
 
@@ -114,8 +114,7 @@ def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
     with evaluating(vae):
         # Two examples: with one, some exporter versions take the batch for a constant.
         x = torch.rand(2, *vae.data.shape)
-        with torch.no_grad():
-            fields, mode = encoder_outputs(vae, x)
+        fields, mode = encoder_outputs(vae, x)
         names, z = tuple(fields), fields[mode].clone()  # what the decoder will be given, in its type
         if form.uint8:
             x = to_bytes(x)
@@ -128,18 +127,6 @@ def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
 def to_bytes(x: Tensor) -> Tensor:
     """Returns pictures `(B, C, H, W)` in [0, 1] as bytes `(B, H, W, C)`."""
     return (x * LEVELS).round().clamp(0, LEVELS).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-@contextlib.contextmanager
-def evaluating(vae: VAE) -> Iterator[None]:
-    """Puts a model into evaluation mode, and each of its modules back into its own after."""
-    modes = {module: module.training for module in vae.modules()}
-    vae.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextlib.contextmanager
@@ -157,7 +144,7 @@ def silence() -> Iterator[None]:
 
 def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...], form: Format) -> Graph:
     try:
-        with silence(), torch.no_grad():
+        with silence():
             results = module.eval()(example)  # what is wrong with the model itself is told in plain words
             program = torch.onnx.export(
                 module,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from vaezoo.export.compare import BATCHES, Case, Parity, check_graphs
 from vaezoo.export.format import Format
-from vaezoo.export.graphs import Decoder, Encoder, Graph, encoder_outputs, evaluating, to_bytes
+from vaezoo.export.graphs import Decoder, Encoder, Graph, encoder_outputs, to_bytes
 from vaezoo.manifest import Part
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, evaluating
 
 COUNT = max(BATCHES)
 SPREAD = 3.0  # latents are drawn from a normal of this standard deviation: further out than the prior's
@@ -50,9 +50,8 @@ def make_cases(
     x = noise[1] if examples is None else examples[torch.arange(COUNT) % len(examples)]
     x, y = (to_bytes(x), to_bytes(noise[0])) if form.uint8 else (x, noise[0])
     encoder, decoder = Encoder(vae, form).eval(), Decoder(vae, form).eval()
-    with torch.no_grad():
-        mode = encoder_outputs(vae, noise[0][:1])[1]
-        codes, others = (encoder(inputs)[graphs["encoder"].outputs.index(mode)] for inputs in (x, y))
+    mode = encoder_outputs(vae, noise[0][:1])[1]
+    codes, others = (encoder(inputs)[graphs["encoder"].outputs.index(mode)] for inputs in (x, y))
     # Latents that are whole numbers have no normal distribution: the codes of noise take the place of one.
     wide = (
         (latents.to(codes.dtype), f"latents of {SPREAD:g} sigma")
@@ -74,7 +73,6 @@ def make_cases(
 
 def make_case(name: str, module: nn.Module, inputs: Tensor, outputs: list[str]) -> Case:
     """Runs one part of the model."""
-    with torch.no_grad():
-        results = module(inputs)
+    results = module(inputs)
     results = results if isinstance(results, tuple) else (results,)
     return Case(name, inputs.numpy(), {n: t.contiguous().numpy() for n, t in zip(outputs, results, strict=True)})

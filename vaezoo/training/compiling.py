@@ -140,7 +140,7 @@ def compiling() -> Iterator[None]:
     """Lets a compiled function take gradients, for which PyTorch has to be 2.11, and keeps the compiler from logging.
 
     What it logs is what it finds on this machine, a missing CUDA for one; our warning says what matters. It may take a
-    minute, so a signal ends it at once: before a process's first step all is saved. Of several ranks none may leave alone.
+    minute, so a signal ends it at once: all is saved before the first step. Of several ranks none may leave alone.
     """
     config, before = torch._dynamo.config, logging.root.manager.disable
     logging.disable(logging.WARNING)

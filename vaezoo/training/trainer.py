@@ -26,8 +26,8 @@ from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import ahead, settle
 from vaezoo.training.memory import is_out_of_memory, out_of_memory
 from vaezoo.training.stepping import GuardedStep
-from vaezoo.training.validation import evaluate, evaluating
-from vaezoo.vae import VAE
+from vaezoo.training.validation import evaluate
+from vaezoo.vae import VAE, evaluating
 
 REPORT_EVERY = 50  # steps between two reads of the device
 SEEN = 256  # examples that a collapsed posterior is looked for in ...

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaezoo import ranks, stopping
 from vaezoo.data.base import Batch, Part, Split, to_floats
@@ -18,7 +17,7 @@ from vaezoo.training.chance import derive_seed, own_chance, set_seed
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import ahead
 from vaezoo.training.stepping import binarized
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, evaluating
 
 
 def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) -> dict[str, float]:
@@ -58,17 +57,3 @@ def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) ->
         terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
         raise DivergedError(f"an evaluation is not finite ({terms})", "try a lower --lr, --clip-grad 1 or --kl-warmup")
     return means
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Puts modules into evaluation mode, without gradients, while the context lasts."""
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
