@@ -7,6 +7,7 @@ with one process, where it costs nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -27,6 +28,7 @@ ARRIVED = "vaezoo/arrived"  # how many ranks know of it
 FIND_WORDS = timedelta(seconds=5)
 
 _alone = False
+_agreements = itertools.count()
 _parent = os.getppid() if hasattr(os, "getppid") else 0
 
 
@@ -133,10 +135,11 @@ def agree(choose: Callable[[], str]) -> str:
     """Returns what rank 0 chooses, on each rank."""
     if size() == 1:
         return choose()
+    key = f"vaezoo/agreed/{next(_agreements)}"  # a new one each time: who comes early must not find the last answer
     if number() == 0:
-        _store().set("vaezoo/agreed", choose())
-    agreed: str = _store().get("vaezoo/agreed").decode()
-    wait()  # the key is free again
+        _store().set(key, choose())
+    wait()  # which, other than a store, notices if rank 0 is gone
+    agreed: str = _store().get(key).decode()
     return agreed
 
 

@@ -40,6 +40,18 @@ def test_two_ranks_find_the_gradients_of_one(tmp_path):
             torch.testing.assert_close(one[name.replace("elbo", "grad-accum")], expected, rtol=1e-6, atol=1e-12)
 
 
+def test_two_ranks_that_were_stopped_end_in_the_same_bytes(tmp_path):
+    done = run(*TORCHRUN, PROGRAM, "resume", tmp_path, timeout=240)
+    assert done.returncode == 0, done.stderr
+    whole = sorted(tmp_path.glob("*-whole"))
+    assert len(whole) == 8
+    for path in whole:
+        files = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file() and p.name != ".lock"]
+        other = path.with_name(path.name.replace("-whole", "-parts"))
+        assert [f for f in files if (path / f).read_bytes() != (other / f).read_bytes()] == [], path.name
+        assert {p.name for p in other.glob("checkpoints/*")} == {p.name for p in path.glob("checkpoints/*")}
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     """A run of two ranks by the command line, and what it printed."""
@@ -71,6 +83,24 @@ def test_ranks_that_cannot_share_a_batch_are_refused(tmp_path):
     assert done.returncode != 0
     assert done.stderr.count("vaezoo: error: batch size 3 cannot be divided into 2 equal parts") == 2
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_the_first_rank_alone_can_see_is_told_by_all(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a file").touch()
+    done = run(
+        *TORCHRUN,
+        "-m",
+        "vaezoo_cli",
+        "train",
+        "mlp-vae",
+        "--batch-size",
+        "100",
+        "--out",
+        tmp_path / "there",
+        timeout=60,
+    )
+    assert done.stderr.count("there is in the way: it exists and is not empty") == 2 and "SIGKILL" not in done.stderr
 
 
 def test_a_rank_that_fails_stops_all_with_its_error(tmp_path):

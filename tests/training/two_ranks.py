@@ -1,15 +1,19 @@
 """A program for test_ranks.py: takes gradients, or fails, as one process or as several that torchrun starts.
 
 two_ranks.py gradients FILE     saves the gradients of each case, averaged over the ranks
+two_ranks.py resume FOLDER      trains each model as FOLDER/NAME-SETTING-whole, with stops as ...-parts
 two_ranks.py fail FOLDER        trains; rank 1 alone meets an error in the fifth step
 """
 
+import signal
 import sys
+from contextlib import suppress
 
 import torch
 from safetensors.torch import save_file
 
-from vaezoo import DataSpec, TrainConfig, from_arrays, get_model, ranks, train
+import vaezoo
+from vaezoo import DataSpec, TrainConfig, from_arrays, get_model, list_models, ranks, stopping, train
 from vaezoo.distributions import DiagonalGaussian, StandardNormal
 from vaezoo.errors import StorageError, VaezooError
 from vaezoo.spec import configure
@@ -64,6 +68,52 @@ def gradients():
     return found
 
 
+STOPS = (0, 1, 5, 9, 10, 11, 19)  # of 20 steps, five an epoch
+SETTINGS = {
+    "plain": {},
+    "all": {"grad_accum": 2, "ema": 0.9, "kl_warmup": 7, "schedule": "cosine", "binarize": "dynamic"},
+}
+
+
+def resume(folder):
+    data = from_arrays(torch.rand((67, 12, 12), generator=torch.Generator().manual_seed(0)).numpy())
+    for name in (r.name for r in list_models() if r.distribution == "vaezoo"):
+        for how, settings in SETTINGS.items():
+            config = TrainConfig(steps=20, batch_size=BATCH, **settings)
+            train(name, data, config=config, out=f"{folder}/{name}-{how}-whole")
+            path = f"{folder}/{name}-{how}-parts"
+            with suppress(stopping.Stopped), stopping.listening():
+                train(name, data, config=config, out=path, on_start=asked_at(STOPS[0]))
+            for step in STOPS[1:]:
+                with suppress(stopping.Stopped), stopping.listening():
+                    vaezoo.resume(path, data, on_start=asked_at(step))
+            vaezoo.resume(path, data, on_start=must_begin_at(STOPS[-1]))
+
+
+def asked_at(step):
+    """What makes rank 1 alone meet a SIGTERM after so many steps; 0: before the first evaluation."""
+
+    def on_start(trainer, path):
+        class Asked(type(trainer.step)):
+            def __call__(self, index, batch):
+                if ranks.number() == 1 and index + 1 == step:
+                    signal.raise_signal(signal.SIGTERM)
+                super().__call__(index, batch)
+
+        trainer.step.__class__ = Asked
+        if ranks.number() == 1 and trainer.done == step == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    return on_start
+
+
+def must_begin_at(step):
+    def on_start(trainer, path):
+        assert trainer.done == step, f"{path} begins at {trainer.done}"
+
+    return on_start
+
+
 def fail(folder):
     x = torch.rand(64, 9).numpy()
     calls = []
@@ -94,6 +144,9 @@ if __name__ == "__main__":
             found = gradients()
             if ranks.number() == 0:
                 save_file(found, where)
+    elif what == "resume":
+        with ranks.together(torch.device("cpu")):
+            resume(where)
     else:
         try:
             fail(where)
