@@ -147,7 +147,7 @@ class TrainingView:
         )
         self.line(f"run folder {escape(str(path))}; nats per image, validation part")
         if trainer.done:
-            self.line(f"going on at step {trainer.done:,}")
+            self.line(f"going on after step {trainer.done:,}")
 
     def report(self, report: Report) -> None:
         """Shows one report."""

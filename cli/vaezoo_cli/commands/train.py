@@ -149,22 +149,31 @@ def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], o
     from vaezoo.training.run import read_description
 
     told = read_description(path)
+    if model:
+        refuse_change(path, "MODEL", told.model, find_model(model).full_name)
     begun: dict[str, object] = dataclasses.asdict(told.training)
     if told.source:
         begun |= dataclasses.asdict(told.source)
-    pairs = [
-        (f"--{name.replace('_', '-')}", begun.get(name), value) for name, value in asked.items() if value != "auto"
-    ]
-    if model:
-        pairs.append(("MODEL", told.model, find_model(model).full_name))
-        config = find_model(model).load().config
-        then, now = configure(config, told.options), configure(config, options)
-        pairs += [(f"-o {name}", getattr(then, name), getattr(now, name)) for name in options]
-    for name, old, new in pairs:
-        if old != new and not (name == "--data" and os.path.abspath(os.path.expanduser(str(new))) == old):
-            raise VaezooError(
-                f"{path} was begun with {name} {old}, not {new}", f"leave out {name}, or begin another run"
-            )
+    begun["likelihood"] = told.data.likelihood
+    for name, value in asked.items():
+        same_path = name == "data" and os.path.abspath(os.path.expanduser(str(value))) == begun.get(name)
+        if value != "auto" and not same_path:
+            refuse_change(path, f"--{name.replace('_', '-')}", begun.get(name), value)
+    config = find_model(told.model).load().config
+    then, now = configure(config, told.options), configure(config, options)
+    for name in options:
+        refuse_change(path, f"-o {name}", getattr(then, name), getattr(now, name))
+
+
+def refuse_change(path: Path, name: str, old: object, new: object) -> None:
+    """Raises VaezooError if an option has another value than a run was begun with."""
+    from vaezoo.spec import json_value, show_value
+
+    if old != new:
+        was, is_now = (show_value(json_value(value)) for value in (old, new))
+        raise VaezooError(
+            f"{path} was begun with {name} {was}, not {is_now}", f"leave out {name}, or begin another run"
+        )
 
 
 def summary(run: Run) -> dict[str, object]:
