@@ -3,7 +3,7 @@
 import torch
 from torch import distributions as D
 
-from vaezoo.distributions import LOGVAR_BOUND, DiagonalGaussian, Posterior, Prior, StandardNormal
+from vaezoo.distributions import LOGVAR_BOUND, DiagonalGaussian, Posterior, Prior, StandardNormal, active_units
 
 torch.manual_seed(0)
 MU, LOGVAR = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
@@ -70,3 +70,10 @@ def test_the_prior_samples_on_its_device_and_saves_nothing():
     prior = StandardNormal((2, 3))
     assert prior.sample(4).shape == (4, 2, 3)
     assert prior.state_dict() == {}
+
+
+def test_a_dimension_is_active_if_its_code_varies_by_more_than_a_hundredth():
+    spread = torch.tensor([0.11, 0.09, 0.0])  # variances 0.0121, 0.0081 and 0
+    codes = torch.stack([spread, -spread])
+    assert active_units(codes) == 1
+    assert active_units(codes.unflatten(1, (3, 1))) == 1

@@ -1,14 +1,16 @@
 """The trainer: what it computes, that it repeats itself, and that nothing infinite reaches the weights."""
 
 import dataclasses
+import warnings
 
 import pytest
 import torch
 
 from vaezoo import ELBO, StepOutput, TrainConfig, Trainer, create, get_model, list_models
-from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError
+from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError, VaezooWarning
 from vaezoo.objectives import Objective, Step
 from vaezoo.spec import configure
+from vaezoo.training import trainer
 from vaezoo.training.chance import derive_seed, order_of_epoch
 from vaezoo.training.stepping import binarized
 from vaezoo.training.trainer import evaluate, pick_device
@@ -52,6 +54,17 @@ def test_training_lowers_the_negative_elbo(digits):
     vae, _ = build("mlp-vae", digits)
     reports = [r for r in fit(digits, vae, steps=120) if r.split == "valid"]
     assert reports[-1].metrics["elbo"] > reports[0].metrics["elbo"] + 50
+
+
+def test_a_collapsed_posterior_is_told_once(digits, monkeypatch):
+    monkeypatch.setattr(trainer, "LEARNED", 40)
+    vae, _ = build("mlp-vae", digits)
+    with pytest.warns(VaezooWarning, match="the posterior has collapsed by step 80") as told:
+        fit(digits, vae, ELBO(beta=1e4), lr=0.01, steps=160, eval_every=40)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(digits, build("mlp-vae", digits)[0], steps=160, eval_every=40)
 
 
 def test_another_seed_gives_another_training(digits):
