@@ -1,0 +1,90 @@
+"""The processes that trials are forked from, and the figures at the end.
+
+VAEZOO_FAULTS=all runs every case; without it, a part that takes under a minute.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+from rig import ALL
+
+CORES = 2
+FIGURES: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+
+
+class Trials:
+    """Does trials in processes that have one thread each, so that they can fork, on two cores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.numbers = itertools.count()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "FAULTS_FOLDER": str(folder)}
+        command = [sys.executable, str(Path(__file__).with_name("trials.py"))]
+        self.idle: Queue[subprocess.Popen[str]] = Queue()
+        self.processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            for _ in range(CORES)
+        ]
+        for process in self.processes:
+            self.idle.put(process)
+
+    def one(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Does a trial; the answer tells the request."""
+        process = self.idle.get()
+        try:
+            folder = self.folder / str(next(self.numbers))
+            print(json.dumps({**request, "folder": str(folder)}), file=process.stdin, flush=True)
+            return {**request, **json.loads(process.stdout.readline())}
+        finally:
+            self.idle.put(process)
+
+    def all(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Does trials side by side."""
+        with ThreadPoolExecutor(CORES) as pool:
+            return list(pool.map(self.one, requests))
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.stdin.close()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+    if sys.platform != "linux":
+        pytest.skip("the rig reads /proc")
+    trials = Trials(tmp_path_factory.mktemp("trials"))
+    yield trials
+    trials.close()
+
+
+@pytest.fixture
+def tell() -> Callable[[str, int, Sequence[object]], None]:
+    """Notes the figures of a matrix id, and fails if a trial was bad."""
+
+    def tell(number: str, count: int, bad: Sequence[object]) -> None:
+        FIGURES[number][0] += count
+        FIGURES[number][1] += len(bad)
+        assert not bad, f"{len(bad)} of {count} bad, such as {bad[0]}"
+
+    return tell
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FIGURES:
+        terminalreporter.section("faults" if ALL else "faults (a part; make faults runs all)")
+        terminalreporter.write_line(f"{'id':<12}{'trials':>9}{'bad':>6}")
+        for number, (count, bad) in sorted(FIGURES.items()):
+            terminalreporter.write_line(f"{number:<12}{count:>9,}{bad:>6}")
