@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,22 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Returns a function that puts a package with one model on the path, as pip would, and returns its metadata."""
+
+    def install(distribution: str, model: str, code: str = "from vaezoo.models.mlp_vae import SPEC") -> Path:
+        module = distribution.replace("-", "_")
+        site = tmp_path / "site" / distribution
+        info = site / f"{module}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\nSummary: Ours\n")
+        (info / "entry_points.txt").write_text(f"[vaezoo.models]\n{model} = {module}:SPEC\n")
+        (site / f"{module}.py").write_text(code)
+        monkeypatch.syspath_prepend(site)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        return info
+
+    return install

@@ -1,4 +1,4 @@
-"""What holds of the code as a whole: import direction, light imports, no unsafe loading."""
+"""What holds of the code as a whole: import direction and light imports. `make check` looks for unsafe loading."""
 
 import ast
 import subprocess
@@ -81,13 +81,3 @@ def test_every_public_name_can_be_had():
     assert [name for name in vaezoo.__all__ if getattr(vaezoo, name, None) is None] == []
     with pytest.raises(AttributeError):
         vaezoo.nothing  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    "path", [*SOURCES, *sorted((ROOT / "cli").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
-)
-def test_nothing_loads_what_could_run_code(path):
-    text = path.read_text()
-    for word in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True", "eval(", "exec(", "shell=True"):
-        hits = [line for line in text.splitlines() if word in line and ".eval()" not in line]
-        assert hits == [], word

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from vaezoo.errors import InputError, StorageError
-from vaezoo.files import new_folder, read_json, sha256, write_file, write_json
+from vaezoo.files import new_folder, put_in_place, read_json, sha256, write_file, write_json
 
 
 def test_a_folder_appears_when_the_block_ends(tmp_path):
@@ -64,6 +64,18 @@ def test_an_error_of_the_disk_is_a_storage_error_and_keeps_what_was_there(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_file_gets_its_final_name_once_it_lies_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "work").write_bytes(b"x")
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda f: (done.append(os.path.basename(os.readlink(f"/proc/self/fd/{f}"))), sync(f))
+    )
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("renamed"), replace(*names)))
+    put_in_place(tmp_path / "work", tmp_path / "file")
+    assert done == ["work", "renamed", tmp_path.name] and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_files_have_the_permissions_of_other_new_files(tmp_path):
     before = os.umask(0o022)
     try:
@@ -85,3 +97,43 @@ def test_json_comes_back_and_what_is_no_json_is_refused(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "b.json", {"x": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b'{"x": NaN}',
+        b'{"x": -Infinity}',
+        b'{"x": 1e999}',
+        b'{"x": ' + b"9" * 5000 + b"}",
+        b'{"x": 1, "x": 2}',
+        b'{"a": {"x": 1, "x": 2}}',
+        b'{"x": "\xff"}',
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b"[]",
+        b'{"x": 1} {}',
+        b'{"x": 1}' + b" " * 2**20,
+    ],
+    ids=lambda data: repr(data[:20]),
+)
+def test_json_that_readers_could_take_otherwise_or_choke_on_is_refused(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(InputError) as e:
+        read_json(tmp_path / "a.json")
+    assert "is damaged" in e.value.message and len(e.value.message) < 1000
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"x": 1}')
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "zeros"):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_json(tmp_path / name)

@@ -1,8 +1,5 @@
 """The registry with fake installed packages: broken, colliding, misnamed."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from vaezoo import DataSpec
@@ -10,24 +7,6 @@ from vaezoo.errors import PluginError, VaezooError
 from vaezoo.registry import create, find_model, get_model, list_models
 
 GOOD = "from vaezoo.models.mlp_vae import SPEC"
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Returns a function that puts a package with one model on the path, as pip would."""
-
-    def install(distribution: str, model: str, code: str = GOOD, module: str | None = None) -> None:
-        module = module or distribution.replace("-", "_")
-        site = tmp_path / distribution
-        info = site / f"{module}-1.2.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[vaezoo.models]\n{model} = {module}:SPEC\n")
-        (site / f"{module}.py").write_text(code)
-        monkeypatch.syspath_prepend(site)
-        monkeypatch.delitem(sys.modules, module, raising=False)
-
-    return install
 
 
 def test_the_built_ins_are_there():

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from vaezoo.bench.environment import cpu_name
-from vaezoo.errors import VaezooError
+from vaezoo.errors import VaezooError, reason
 from vaezoo.providers import (
     INSTALL_CPU,
     REPLACE,
@@ -102,7 +102,7 @@ def _provider(name: Provider) -> Finding:
     except VaezooError as e:
         return Finding(subject, e.message, e.hint)
     except Exception as e:  # a broken installation raises anything
-        return Finding(subject, f"{type(e).__name__}: {e}".splitlines()[0], REPLACE)
+        return Finding(subject, reason(e), REPLACE)
     return Finding(subject, "loads and runs")
 
 

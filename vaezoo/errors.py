@@ -16,6 +16,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_SHOWN = 100  # characters of a name or value that errors quote
+MOST_REASON = 300  # characters of another's error that ours quote
+
 
 class VaezooError(Exception):
     """An error that names the value at fault and the one action that mends it.
@@ -67,6 +70,29 @@ class StorageError(VaezooError):
 
 class VaezooWarning(UserWarning):
     """Something that was asked for is not done, and the work goes on without it."""
+
+
+def one_line(text: str) -> str:
+    """Returns a text on one line without control characters, which names of files and packages may hold."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def shown(value: object) -> str:
+    """Returns a value that may be anybody's as our errors quote it: on one line, of bounded length."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # an integer of more than 4,300 digits has no text, and objects may refuse
+        text = f"a {type(value).__name__}"
+    return one_line(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
+
+
+def reason(error: BaseException) -> str:
+    """Returns an error's type and the first line of its text, of whatever length a third party made it."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # its __str__ is a third party's, too
+        text = type(error).__name__
+    return one_line(text.splitlines()[0][:MOST_REASON])
 
 
 def first_line(error: BaseException) -> str:

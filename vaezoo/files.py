@@ -7,14 +7,16 @@ import ctypes
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from vaezoo.errors import InputError, StorageError
+from vaezoo.errors import InputError, StorageError, reason, shown
 
 TEMPORARY = ".tmp-"  # what the names of things begin with that are not finished
 MOST_JSON = 1 << 20  # bytes; ours are a few kilobytes
@@ -75,11 +77,8 @@ def write_file(path: Path, data: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as f:
                 f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
             os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-            sync(path.parent)
+            put_in_place(Path(name), path)
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -151,16 +150,24 @@ def read_file(path: Path, most: int) -> bytes:
         InputError: If it cannot be read, is no regular file or is larger.
     """
     try:
-        # Opened so, a named pipe without a writer does not keep us waiting.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as f:
-            told = os.fstat(f.fileno())
-            if not stat.S_ISREG(told.st_mode):
-                raise InputError(f"{path} is no regular file", "check the path")
-            if told.st_size > most:
-                raise InputError(f"{path} is damaged: {told.st_size:,} bytes, more than {most:,}", "restore the file")
+        with open_regular(path) as f:
+            size = os.fstat(f.fileno()).st_size
+            if size > most:
+                raise InputError(f"{path} is damaged: {size:,} bytes, more than {most:,}", "restore the file")
             return f.read(most)
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}", "check the path") from e
+
+
+def put_in_place(work: Path, target: Path) -> None:
+    """Gives a written file its final name, in the same folder, once it lies on the disk.
+
+    Raises:
+        OSError: If that fails; what was at `target` before is then still there.
+    """
+    sync(work)
+    os.replace(work, target)
+    sync(target.parent)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
@@ -173,22 +180,32 @@ def json_bytes(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file to read it. A pipe of that name would make open() wait for a writer, and a device never end.
+
+    Raises:
+        OSError: If it cannot be opened or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(handle, "rb")
+
+
 def read_json(path: Path) -> dict[str, object]:
-    """Reads a JSON file that holds an object.
+    """Reads a JSON file that holds an object. Numbers must be finite and names stand once.
 
     Raises:
         InputError: If it cannot be read, is too large, is damaged or holds something else.
     """
-
-    def refuse(word: str) -> None:
-        raise ValueError(word)
-
     try:
-        value = json.loads(read_file(path, MOST_JSON), parse_constant=refuse)
+        data = read_file(path, MOST_JSON)
+        value = json.loads(data, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
         if not isinstance(value, dict):
             raise ValueError("not an object")
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{path} is damaged: {e}", "restore the file, or make the folder anew") from e
+        raise InputError(f"{path} is damaged: {reason(e)}", "restore the file, or make the folder anew") from e
     return value
 
 
@@ -196,6 +213,21 @@ def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _finite(text: str) -> float:
+    """Reads a number of a JSON file; Python's own would take NaN, and 1e999 for infinity."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{shown(text)} is no finite number")
+    return number
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Makes an object of a JSON file; of two values of one name, readers would differ in which they take."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return made
 
 
 def _swap(work: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from vaezoo.errors import InputError
-from vaezoo.files import read_json
+from vaezoo.files import open_regular, read_json
 
 Part = Literal["encoder", "decoder"]
 Array = NDArray[Any]
@@ -69,8 +69,7 @@ def read_file(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
     if not isinstance(described, dict):
         raise InputError(f"{folder / MANIFEST} is damaged: it does not list {name}", "export again")
     try:
-        # A pipe under that name would make open() wait for a writer.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as f:
+        with open_regular(path) as f:
             size = os.fstat(f.fileno()).st_size
             if size != described.get("bytes") or size > LARGEST:
                 raise InputError(f"{path} has {size} bytes, not {described.get('bytes')}", "export again")

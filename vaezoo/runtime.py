@@ -38,14 +38,9 @@ def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    files = {part: read_graph(folder, manifest, part) for part in PARTS}  # both are as exported before one is opened
     sessions = {
-        part: open_session(
-            read_graph(folder, manifest, part),
-            provider,
-            threads=threads,
-            entries=STOP_SPINNING,
-        )
-        for part in PARTS
+        part: open_session(data, provider, threads=threads, entries=STOP_SPINNING) for part, data in files.items()
     }
     check_metadata(folder, manifest, {p: s.get_modelmeta().custom_metadata_map for p, s in sessions.items()})
     return OnnxVAE(manifest, sessions)

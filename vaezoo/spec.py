@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from vaezoo.data.base import DataSpec
-from vaezoo.errors import VaezooError, suggest
+from vaezoo.errors import VaezooError, shown, suggest
 from vaezoo.objectives import ELBO, Objective
 from vaezoo.vae import VAE
 
@@ -38,6 +38,9 @@ class ModelSpec(Generic[ConfigT]):
         objective: Makes what training minimises; the ELBO unless said otherwise.
         summary: One line for the list of models.
         reference: The paper.
+
+    Raises:
+        TypeError: If a field is something else, so that a package written for another API fails where it is imported.
     """
 
     config: ConfigT
@@ -45,6 +48,15 @@ class ModelSpec(Generic[ConfigT]):
     objective: Callable[[ConfigT, DataSpec], Objective] = plain_elbo
     summary: str
     reference: str
+
+    def __post_init__(self) -> None:
+        if not (dataclasses.is_dataclass(self.config) and not isinstance(self.config, type)):
+            raise TypeError(f"the config is {self.config!r}, no instance of a dataclass")
+        config_json(self.config)
+        if not (callable(self.build) and callable(self.objective)):
+            raise TypeError("build and objective must be callable")
+        if not (isinstance(self.summary, str) and isinstance(self.reference, str)):
+            raise TypeError("summary and reference must be texts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +96,17 @@ def configure(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
         VaezooError: If there is no such option or a value does not fit its type.
     """
     hints = _hints(config)
-    changes = {}
-    for name, value in values.items():
-        if name not in hints:
-            known = ", ".join(hints) or "none"
-            raise VaezooError(f"no option named '{name}'", suggest(name, hints, f"the options are: {known}"))
-        try:
-            changes[name] = _convert(value, hints[name])
-        except (ValueError, OverflowError):
-            raise VaezooError(
-                f"option '{name}' takes {_type_name(hints[name])}, not '{value}'",
-                f"for example {name}={show_value(json_value(getattr(config, name))) or '32,64'}",
-            ) from None
+    changes = _converted(values, hints, {name: getattr(config, name) for name in hints})
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # a ModelSpec's config is a dataclass
+
+
+def construct(cls: type[ConfigT], values: Mapping[str, object]) -> ConfigT:
+    """Makes a dataclass of the values that a JSON file has for its fields; raises as `configure` does."""
+    changes = _converted(values, typing.get_type_hints(cls), {})
+    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in changes]  # type: ignore[arg-type]
+    if missing:
+        raise VaezooError(f"'{missing[0]}' is missing", f"give '{missing[0]}'")
+    return cls(**changes)
 
 
 def check_types(config: object) -> None:
@@ -108,7 +118,7 @@ def check_types(config: object) -> None:
         except (ValueError, OverflowError, TypeError):
             fits = False
         if not fits:
-            raise VaezooError(f"'{name}' takes {_type_name(hint)}, not {value!r}", f"change '{name}'")
+            raise VaezooError(f"'{name}' takes {_type_name(hint)}, not '{shown(value)}'", f"change '{name}'")
 
 
 def config_json(config: object) -> dict[str, Json]:
@@ -147,6 +157,27 @@ def _docstrings(config: type) -> dict[str, str]:
     return found
 
 
+def _converted(
+    values: Mapping[str, object], hints: Mapping[str, Any], examples: Mapping[str, object]
+) -> dict[str, Any]:
+    """Brings values to their fields' types; `examples` are values that a hint may show."""
+    changes = {}
+    for name, value in values.items():
+        if name not in hints:
+            known = ", ".join(hints) or "none"
+            raise VaezooError(f"no option named '{shown(name)}'", suggest(name, hints, f"the options are: {known}"))
+        try:
+            changes[name] = _convert(value, hints[name])
+        except (ValueError, OverflowError):
+            fits = (
+                f"{name}={show_value(json_value(examples[name])) or '32,64'}" if name in examples else "another value"
+            )
+            raise VaezooError(
+                f"option '{name}' takes {_type_name(hints[name])}, not '{shown(value)}'", f"for example {fits}"
+            ) from None
+    return changes
+
+
 def _convert(value: object, hint: Any) -> object:
     """Brings a text or a JSON value to an option's type; ValueError where that is impossible."""
     origin, args = get_origin(hint), get_args(hint)
@@ -169,7 +200,7 @@ def _convert(value: object, hint: Any) -> object:
         return value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError
-    if hint is int and (isinstance(value, str) or value == int(value)):
+    if hint is int and (isinstance(value, str) or value == int(value)) and abs(int(value)) < 2**63:
         return int(value)
     if hint is float and math.isfinite(float(value)):
         return float(value)

@@ -41,13 +41,14 @@ _holding = False
 def listening() -> Iterator[None]:
     """Turns the signals that ask a process to end into `Stopped`, in the main thread and while the context lasts.
 
-    A second keyboard interrupt ends the process at once.
+    A second keyboard interrupt ends the process at once. What the process was started to ignore stays ignored.
     """
     global _asked, _holding
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup, background jobs
+    before = {number: signal.signal(number, _on_signal) for number in heard}
     _asked, _holding = 0, False
     try:
         yield

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from vaezoo.data.base import Batch, DataSpec
-from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.errors import UnsupportedDataError, VaezooError, reason
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import check_parity
 from vaezoo.objectives import Objective, Step, StepOutput
@@ -243,8 +243,9 @@ def check_unsupported(spec: Spec) -> None:
         except UnsupportedDataError:
             continue
         except Exception as e:
-            reason = f"{type(e).__name__}: {e}".splitlines()[0]
-            raise AssertionError(f"shape {shape} is not refused with UnsupportedDataError, but meets {reason}") from e
+            raise AssertionError(
+                f"shape {shape} is not refused with UnsupportedDataError, but meets {reason(e)}"
+            ) from e
         assert got == (2, *shape), f"shape {shape} is accepted, but reconstructed as {got}"
 
 
@@ -281,7 +282,7 @@ def failure(check: Check, spec: Spec) -> str | None:
     except VaezooError as e:
         return e.message + place(e, spec)
     except Exception as e:  # the model's own code may raise anything
-        return f"{type(e).__name__}: {e}".splitlines()[0] + place(e, spec)
+        return reason(e) + place(e, spec)
     return None
 
 

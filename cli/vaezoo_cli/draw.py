@@ -53,14 +53,11 @@ def table(*columns: str) -> Table:
 
 
 def draw_models(models: Iterable[Mapping[str, str]]) -> None:
-    """Draws the list of models; a broken one says why."""
+    """Draws the list of models."""
     made = table("model", "from", "what it is", "reference")
     for row in models:
         source = f"{row['distribution']} {row['version']}"
-        if "error" in row:
-            made.add_row(escape(row["name"]), escape(source), f"[red]{escape(row['error'])}[/]", escape(row["hint"]))
-        else:
-            made.add_row(f"[cyan]{row['name']}[/]", escape(source), escape(row["summary"]), escape(row["reference"]))
+        made.add_row(f"[cyan]{row['name']}[/]", escape(source), escape(row["summary"]), escape(row["reference"]))
     OUT.print(made)
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import click
 
-from vaezoo.errors import StorageError, VaezooError, VaezooWarning
+from vaezoo.errors import StorageError, VaezooError, VaezooWarning, one_line, reason
 from vaezoo.stopping import Stopped
 from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
@@ -123,13 +123,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return tell(what, "check the path, the permissions and the disk's space", StorageError.exit_code)
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return tell(f"unexpected {reason}", "repeat with --debug and report what it prints", DEFECT)
-
-
-def one_line(text: str) -> str:
-    """Returns a text on one line without control characters, which names of files may hold."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return tell(f"unexpected {reason(error)}", "repeat with --debug and report what it prints", DEFECT)
 
 
 def tell(message: str, hint: str, code: int) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,16 +26,18 @@ checkpoint_option = click.option(
 
 
 def data_options(default: str | None) -> Callable[[F], F]:
-    """Adds --data, --data-dir, --size and --stream."""
+    """Adds --data, --data-dir, --size, --stream and --on-bad-image."""
 
     def add(f: F) -> F:
         what = "Data set: digits, shapes, mnist ... (see 'vaezoo list'), an image folder, or a .npz or .npy file."
         stream = "Leave an image folder's pictures in their files until needed  [default: where memory is short]"
+        bad = "Pictures of a folder that cannot be read: error, or skip to go on without them."
         options = (
             click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
-            click.option("--data-dir", type=click.Path(), help="Where torchvision's data sets lie or are put."),
+            click.option("--data-dir", type=click.Path(), help="Where mnist, cifar10 ... lie or are downloaded to."),
             click.option("--size", type=int, metavar="PIXELS", help="Bring pictures to this height and width."),
             click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
+            click.option("--on-bad-image", default="error", show_default=True, metavar="HOW", help=bad),
         )
         for option in reversed(options):
             f = option(f)
@@ -53,6 +57,23 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
             raise VaezooError(f"option '{text}' is not of the form name=value", f"write -o {text}=VALUE")
     pairs = (text.split("=", 1) for text in texts)
     return {name.strip().replace("-", "_"): value.strip() for name, value in pairs}
+
+
+@contextlib.contextmanager
+def named_as_typed(names: Iterable[str]) -> Iterator[None]:
+    """Makes errors of the block name settings as they are typed: 'grad_accum' becomes --grad-accum, lr=1 --lr 1."""
+    known = "|".join(names)
+    pattern = re.compile(rf"(?:option )?'({known})'|\b({known})=")
+
+    def typed(found: re.Match[str]) -> str:
+        quoted, assigned = found.groups()
+        return f"--{(quoted or assigned).replace('_', '-')}" + (" " if assigned else "")
+
+    try:
+        yield
+    except VaezooError as e:
+        e.message, e.hint = pattern.sub(typed, e.message), pattern.sub(typed, e.hint)
+        raise
 
 
 def open_run(name: str | None, checkpoint: str) -> Run:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vaezoo import list_models
+from vaezoo_cli.main import main
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
@@ -156,6 +157,25 @@ def test_image_folders_can_be_streamed(fine, run, inside):
     for command in (("train", "mlp-vae", "--data", "digits"), ("reconstruct", "./--stream", "--data", "digits")):
         code, _, err = run(*command, "--stream")
         assert code == 2 and "'digits' cannot be streamed" in err and "leave out --stream" in err
+
+
+def test_bad_pictures_end_a_command_or_are_skipped(run, inside, capsys):
+    (inside / "pictures").mkdir()
+    for i in range(20):
+        Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(inside / "pictures" / f"{i:02}.png")
+    for i in (3, 5, 7, 9):
+        (inside / "pictures" / f"{i:02}.png").write_bytes(b"")
+    command = ("train", "mlp-vae", "--data", "pictures", "--epochs", "1", "--batch-size", "4", "--out", "out")
+    code, _, err = run(*command)
+    assert code == 3 and len(err.splitlines()) == 2 and "4 of 20 pictures" in err and "09.png" not in err
+    with pytest.raises(SystemExit):
+        main(["--debug", *command])
+    assert "09.png': not a picture" in capsys.readouterr().err  # the traceback lists all of them
+    code, _, err = run(*command, "--on-bad-image", "skip")
+    assert code == 0
+    assert [line for line in err.splitlines() if "warning" in line and "4 of 20" in line and "left out" in line] != []
+    code, _, err = run("reconstruct", "out")  # remembers it
+    assert code == 0 and "4 of 20 pictures" in err
 
 
 def test_a_closed_pipe_is_no_error(inside):

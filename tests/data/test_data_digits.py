@@ -33,9 +33,9 @@ def test_size() -> None:
 
 @needs_mnist
 def test_each_digit_is_one_of_the_official_part() -> None:
-    from vaezoo.data import torchvision_sets
+    from vaezoo.data import classical
 
-    for split, official in zip(digits.load(), torchvision_sets.load("mnist", MNIST, None), strict=True):
+    for split, official in zip(digits.load(), classical.load("mnist", MNIST, None), strict=True):
         assert split.y is not None and official.y is not None
         known = {(x.tobytes(), int(y)) for x, y in zip(official.x.numpy(), official.y, strict=True)}
         mine = {(x.tobytes(), int(y)) for x, y in zip(split.x.numpy(), split.y, strict=True)}

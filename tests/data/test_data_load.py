@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaezoo.data import DATASETS, load, load_data, torchvision_sets
+from vaezoo.data import DATASETS, classical, load, load_data
 from vaezoo.data.base import DataSource
 from vaezoo.errors import InputError, VaezooError
 
@@ -118,7 +118,7 @@ def test_where_downloaded_sets_lie(
         asked.append(root)
         raise InputError("enough", "")
 
-    monkeypatch.setattr(torchvision_sets, "load", remember)
+    monkeypatch.setattr(classical, "load", remember)
     monkeypatch.setenv("XDG_CACHE_HOME", cache and str(here / cache))
     monkeypatch.setenv("HOME", str(here / "home"))
     with pytest.raises(InputError, match="enough"):
@@ -127,11 +127,11 @@ def test_where_downloaded_sets_lie(
 
 
 def test_the_listing_names_what_can_be_loaded() -> None:
-    assert list(DATASETS) == ["digits", "shapes", *torchvision_sets.NAMES]
+    assert list(DATASETS) == ["digits", "shapes", *classical.NAMES]
     assert all(line and "\n" not in line for line in DATASETS.values())
 
 
-def test_torchvision_is_imported_only_for_its_sets() -> None:
+def test_scipy_is_imported_only_for_its_set() -> None:
     for file in Path(load.__file__).parent.glob("*.py"):
         for node in ast.parse(file.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -209,7 +209,7 @@ def test_external_data_in_a_branch_of_a_function_are_refused(copy):
 def test_a_pipe_in_the_place_of_a_graph_does_not_wait(copy):
     (copy / "decoder.onnx").unlink()
     os.mkfifo(copy / "decoder.onnx")
-    assert "decoder.onnx has 0 bytes" in refused(copy, seconds=30)
+    assert "decoder.onnx: not a regular file" in refused(copy, seconds=30)
 
 
 def test_limits_of_the_user_s_own_are_kept(exported):
@@ -263,7 +263,7 @@ def test_another_opset_is_refused(copy):
         model.opset_import[0].version = 17
 
     rewrite(copy, decoder=lower)
-    assert "asked for opset 18, the graph has 17" in refused(copy, VaezooError)
+    assert "asked for opset 18, the graph has 17" in refused(copy, ParityError)
 
 
 def test_a_graph_that_is_not_valid_is_refused(copy):

@@ -1,4 +1,4 @@
-"""The training that the faults happen to: a few pixels, a checkpoint of about 10 kB, all over in a fifth of a second."""
+"""The training that the faults happen to: a few pixels, a checkpoint of about 10 kB, over in a fifth of a second."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def data() -> Dataset:
 
 def config(**changes: object) -> TrainConfig:
     """The settings: five checkpoints, of which two or three are kept."""
-    return TrainConfig(**{"steps": STEPS, "eval_every": EVERY, "batch_size": 6, "workers": 0, "device": "cpu"} | changes)  # type: ignore[arg-type]
+    return TrainConfig(
+        **{"steps": STEPS, "eval_every": EVERY, "batch_size": 6, "workers": 0, "device": "cpu"} | changes
+    )  # type: ignore[arg-type]
 
 
 def ignore(report: Report) -> None:

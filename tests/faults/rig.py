@@ -1,6 +1,6 @@
-"""Stands between vaezoo and the operating system: sees each operation that is about to change a folder, and may stop it.
+"""Stands between vaezoo and the operating system: sees each operation about to change a folder, and may stop it.
 
-The level is that of `os` and of raw files, below all buffers. `disk.py` proves that nothing gets past it: the operations
+The level is that of `os` and of raw files, below all buffers. `disk.py` proves that nothing gets past it: operations
 that were seen, done again, give the folder that is there.
 """
 

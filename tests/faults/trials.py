@@ -21,8 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import rig
 import rehearsal
+import rig
 import torch
 
 from vaezoo.errors import StorageError

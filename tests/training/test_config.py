@@ -1,5 +1,7 @@
 """Settings and their schedules."""
 
+from dataclasses import fields
+
 import pytest
 
 from vaezoo import TrainConfig
@@ -34,6 +36,21 @@ def test_values_out_of_range_are_refused_by_name(bad):
     with pytest.raises(VaezooError) as e:
         TrainConfig(**bad)
     assert next(iter(bad)) in e.value.message
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(TrainConfig) if "float" in str(f.type)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, True], ids=range(5))
+def test_every_number_is_finite(name, value):
+    with pytest.raises(VaezooError, match=name):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(TrainConfig) if "int" in str(f.type)])
+@pytest.mark.parametrize("value", [2**63, 10**5000, True, 1.5, float("nan")], ids=range(5))
+def test_every_whole_number_is_one_that_a_machine_has(name, value):
+    with pytest.raises(VaezooError, match=name) as e:
+        TrainConfig(**{name: (value,) if name == "milestones" else value})
+    assert len(e.value.message) < 200
 
 
 def test_constant_with_warm_up():

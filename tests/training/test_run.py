@@ -114,6 +114,7 @@ def test_a_truncated_or_missing_file_is_refused(copy):
         {"data": {"name": "x", "shape": [0]}},
         {"data": {}},
         {"training": {"epochs": "many"}},
+        {"training": {"lr": 10**400}},
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(copy, change):
@@ -121,6 +122,43 @@ def test_a_description_that_does_not_fit_is_refused(copy, change):
     (copy / "run.json").write_text(json.dumps(described | change))
     with pytest.raises(VaezooError):
         vaezoo.load(copy)
+
+
+USED = ["model", "options", "data", "source", "training"]
+NESTED = [
+    "options.latent_dim",
+    "data.name",
+    "data.shape",
+    "data.likelihood",
+    "source.data",
+    "source.size",
+    "training.lr",
+]
+
+
+@pytest.mark.parametrize("field", [*USED, *NESTED])
+@pytest.mark.parametrize("value", [[], {}, True, -1.5, [[[]]], "\x1b", 10**4000], ids=lambda v: str(v)[:9])
+def test_a_field_of_the_wrong_type_is_refused(copy, field, value):
+    described = json.loads((copy / "run.json").read_text())
+    *path, name = field.split(".")
+    inner = described[path[0]] if path else described
+    if type(inner[name]) is type(value):
+        pytest.skip("it fits")
+    inner[name] = value
+    (copy / "run.json").write_text(json.dumps(described))
+    with pytest.raises(VaezooError) as e:
+        vaezoo.load(copy)
+    assert len(e.value.message) < 1000
+
+
+def test_a_misspelt_field_gets_the_nearest(copy):
+    described = json.loads((copy / "run.json").read_text())
+    described["training"]["bach_size"] = described["training"].pop("batch_size")
+    (copy / "run.json").write_text(json.dumps(described))
+    with pytest.raises(InputError) as e:
+        vaezoo.load(copy)
+    assert "run.json is damaged: no option named 'bach_size'" in e.value.message
+    assert e.value.hint == "did you mean 'batch_size'?"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "nan", '{"schema": NaN}', "[" * 100_000, "x" * 2_000_000])

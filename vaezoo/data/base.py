@@ -170,15 +170,17 @@ class DataSource:
 
     Attributes:
         data: A name known to `vaezoo.load_data`, or the path of an image folder or array file.
-        data_dir: Where the torchvision sets lie.
+        data_dir: Where the classical sets lie.
         size: Height and width that pictures are brought to, in pixels.
         likelihood: Overrides the data set's own default.
+        on_bad_image: What happens to pictures that cannot be read: error or skip.
     """
 
     data: str
     data_dir: str | None = None
     size: int | None = None
     likelihood: str | None = None
+    on_bad_image: str = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

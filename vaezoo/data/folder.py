@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from vaezoo.data.base import Part, Split
-from vaezoo.data.headers import FORMATS, SUFFIXES, Shape, first_shape, scan
+from vaezoo.data.headers import FORMATS, SUFFIXES, BadPicturesError, Shape, first_shape, read_shape, scan
 from vaezoo.data.memory import available_memory
-from vaezoo.data.pictures import read_pictures
+from vaezoo.data.pictures import decoded_shape, read_pictures
 from vaezoo.data.streamed import streamed
-from vaezoo.errors import InputError
+from vaezoo.errors import InputError, VaezooWarning
 
 # Folders beside `train` that do not make `train` the name of a class.
 PARTS = ("test", "val", "valid", "validation")
 
+Classes: TypeAlias = dict[str, list[Path]]
 
-def load(root: Path, size: int | None, stream: bool | None = None) -> tuple[Part, Part | None]:
+
+def load(root: Path, size: int | None, stream: bool | None = None, skip: bool = False) -> tuple[Part, Part | None]:
     """Reads an image folder into memory, or its headers alone.
 
     Args:
@@ -32,6 +36,8 @@ def load(root: Path, size: int | None, stream: bool | None = None) -> tuple[Part
         size: Height and width to bring the pictures to, in pixels; None if they are all of one size.
         stream: Whether pictures stay in their files until a batch asks for them; None if they are to where, decoded,
             they would fill more than half of the memory that is available now.
+        skip: Whether pictures that cannot be read are left out, with a warning. If they are streamed, all are then
+            decoded once to find them.
 
     Returns:
         The training and the test part, None where there is none: x `(N, channels, height, width)`,
@@ -39,8 +45,10 @@ def load(root: Path, size: int | None, stream: bool | None = None) -> tuple[Part
         y `(N,)`, the index of the class among the sorted names, or None if there are no classes.
 
     Raises:
-        InputError: If the folder is missing, empty or laid out in another way, the classes of train and
-            test differ, or `read_pictures` cannot read the pictures; if they are streamed, `scan` their headers.
+        BadPicturesError: If pictures cannot be read and are not to be skipped, or no others are left; if they are
+            streamed, their headers.
+        InputError: If the folder is missing, empty or laid out in another way, or the classes of train and
+            test differ, or as `read_pictures` does.
     """
     if not root.is_dir():
         raise InputError(f"no folder '{root}'", "name a folder of pictures")
@@ -54,28 +62,52 @@ def load(root: Path, size: int | None, stream: bool | None = None) -> tuple[Part
             f"train and test in '{root}' have different classes: only {where} has {what}",
             "give both the same class folders",
         )
-    # Both parts in one go: they get the same number of channels, and one error names all bad files.
+    try:
+        made = _read(parts, root, size, stream, decode=skip)
+    except BadPicturesError as error:
+        if not skip:
+            error.hint += ", or pass --on-bad-image skip to go on without them"
+            raise
+        parts = _without(parts, error)
+        warnings.warn(f"{error.message}; they are left out", VaezooWarning, stacklevel=4)
+        made = _read(parts, root, size, stream)
+    return made[0], made[1] if len(made) == 2 else None
+
+
+def _read(
+    parts: Sequence[Classes], root: Path, size: int | None, stream: bool | None, decode: bool = False
+) -> Sequence[Part]:
+    """Reads the parts of a set in one go: they get the same number of channels, and one error names all bad files."""
     files = [path for part in parts for paths in part.values() for path in paths]
     border = sum(map(len, parts[0].values()))
     labels = [_labels(part) for part in parts]
     cuts = [slice(0, border), slice(border, None)][: len(parts)]
-    made: list[Part]
-    if shape := _shape_to_stream(files, root, size, stream):
-        made = [streamed(files[cut], root, shape, size, y) for cut, y in zip(cuts, labels, strict=True)]
-    else:
-        x = read_pictures(files, root, size)
-        made = [Split(x[cut], y) for cut, y in zip(cuts, labels, strict=True)]
-    return made[0], made[1] if len(made) == 2 else None
+    if shape := _shape_to_stream(files, root, size, stream, decode):
+        return [streamed(files[cut], root, shape, size, y) for cut, y in zip(cuts, labels, strict=True)]
+    x = read_pictures(files, root, size)
+    return [Split(x[cut], y) for cut, y in zip(cuts, labels, strict=True)]
 
 
-def _labels(part: dict[str, list[Path]]) -> Tensor | None:
+def _without(parts: Sequence[Classes], error: BadPicturesError) -> list[Classes]:
+    """Returns the parts without the files of an error, which is raised if one has no others; classes stay."""
+    bad = {path for path, _ in error.files}
+    rest = [{name: [path for path in paths if path not in bad] for name, paths in part.items()} for part in parts]
+    if not all(any(part.values()) for part in rest):
+        raise error
+    return rest
+
+
+def _labels(part: Classes) -> Tensor | None:
     """Returns the class of each picture of a part; None if there are no classes."""
     counts = torch.tensor([len(paths) for paths in part.values()])
     return None if "" in part else torch.arange(len(counts)).repeat_interleave(counts)
 
 
-def _shape_to_stream(paths: Sequence[Path], root: Path, size: int | None, stream: bool | None) -> Shape | None:
+def _shape_to_stream(
+    paths: Sequence[Path], root: Path, size: int | None, stream: bool | None, decode: bool
+) -> Shape | None:
     """Returns the shape of the pictures if they are to be streamed; None if they are to be read into memory."""
+    read = decoded_shape if decode else read_shape
     if stream is None:
         # Half: the validation part is copied out. One header tells the most there can be, so that folders which fit
         # need no scan; if it cannot be read, the error will name it.
@@ -83,9 +115,9 @@ def _shape_to_stream(paths: Sequence[Path], root: Path, size: int | None, stream
         first = first_shape(paths, size)
         if first is None or len(paths) * 3 * math.prod(first[1:]) <= most:
             return None
-        shape = scan(paths, root, size)
+        shape = scan(paths, root, size, read)
         return shape if len(paths) * math.prod(shape) > most else None
-    return scan(paths, root, size) if stream else None
+    return scan(paths, root, size, read) if stream else None
 
 
 def _has_parts(root: Path) -> bool:
@@ -96,7 +128,7 @@ def _has_parts(root: Path) -> bool:
     )
 
 
-def _by_class(folder: Path) -> dict[str, list[Path]]:
+def _by_class(folder: Path) -> Classes:
     """Lists the pictures of each class, both sorted; under the name "" if there are no classes.
 
     Raises:

@@ -54,42 +54,19 @@ Shape = tuple[int, int, int]
 T = TypeVar("T")
 
 
-def scan(paths: Sequence[Path], root: Path, size: int | None) -> Shape:
-    """Finds out what shape `read_pictures` would give pictures, without decoding any.
+class BadPicturesError(InputError):
+    """Picture files cannot be read. The message counts them and names the first ones; a traceback lists them all.
 
-    Args:
-        paths: The files.
-        root: The folder that errors name them by.
-        size: As in `read_pictures`.
-
-    Returns:
-        The shape of each, `(channels, height, width)`: one channel if all are grey, else three.
-
-    Raises:
-        InputError: If headers cannot be read (all files are counted, the first ones named), or if no size is
-            given and theirs differ. Damage behind the header is found when a picture is decoded.
+    Attributes:
+        files: All of them, each with the reason in one clause.
     """
-    sample, shape, bad = paths[0], None, []
-    with quiet(), closing(in_threads(lambda path: attempt(partial(read_shape, size=size), path), paths)) as results:
-        for path, result in zip(paths, results, strict=True):
-            if isinstance(result, str):
-                bad.append((path, result))
-            elif shape is None:
-                sample, shape = path, result
-            elif shape[1:] != result[1:]:
-                raise sizes_differ(root, {sample: shape[1:], path: result[1:]})
-            else:
-                shape = max(shape, result)
-    if bad or shape is None:
-        raise unreadable(bad, len(paths), root, "remove or replace these files")
-    return shape
 
-
-def first_shape(paths: Sequence[Path], size: int | None) -> Shape | None:
-    """Returns the shape of the first picture whose header can be read; None if there is none."""
-    with quiet():
-        shapes = (attempt(partial(read_shape, size=size), path) for path in paths)
-        return next((shape for shape in shapes if not isinstance(shape, str)), None)
+    def __init__(self, files: Sequence[tuple[Path, str]], count: int, root: Path, hint: str) -> None:
+        named = ", ".join(f"{path.relative_to(root)} ({reason})" for path, reason in files[:NAMED])
+        more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
+        super().__init__(f"{len(files):,} of {count:,} pictures in '{root}' cannot be read: {named}{more}", hint)
+        self.files = tuple(files)
+        self.add_note("\n".join(f"{str(path)!r}: {reason}" for path, reason in files))
 
 
 def read_shape(path: Path, size: int | None) -> Shape:
@@ -102,6 +79,47 @@ def read_shape(path: Path, size: int | None) -> Shape:
         if width != height and _lies_sideways(image, path):
             width, height = height, width
         return channels, height, width
+
+
+def scan(
+    paths: Sequence[Path], root: Path, size: int | None, read: Callable[[Path, int | None], Shape] = read_shape
+) -> Shape:
+    """Finds out what shape `read_pictures` would give pictures.
+
+    Args:
+        paths: The files.
+        root: The folder that errors name them by.
+        size: As in `read_pictures`.
+        read: Finds the shape of one file, from its header or by decoding it.
+
+    Returns:
+        The shape of each, `(channels, height, width)`: one channel if all are grey, else three.
+
+    Raises:
+        BadPicturesError: If headers cannot be read. Damage behind the header is found when a picture is decoded.
+        InputError: If no size is given and theirs differ.
+    """
+    sample, shape, bad = paths[0], None, []
+    with quiet(), closing(in_threads(lambda path: attempt(lambda p: read(p, size), path), paths)) as results:
+        for path, result in zip(paths, results, strict=True):
+            if isinstance(result, str):
+                bad.append((path, result))
+            elif shape is None:
+                sample, shape = path, result
+            elif shape[1:] != result[1:]:
+                raise sizes_differ(root, {sample: shape[1:], path: result[1:]})
+            else:
+                shape = max(shape, result)
+    if bad or shape is None:
+        raise BadPicturesError(bad, len(paths), root, "remove or replace these files")
+    return shape
+
+
+def first_shape(paths: Sequence[Path], size: int | None) -> Shape | None:
+    """Returns the shape of the first picture whose header can be read; None if there is none."""
+    with quiet():
+        shapes = (attempt(partial(read_shape, size=size), path) for path in paths)
+        return next((shape for shape in shapes if not isinstance(shape, str)), None)
 
 
 @contextmanager
@@ -126,7 +144,9 @@ def is_grey(image: Image.Image) -> bool:
         probe = Image.new("P", (1, 1))
         probe.putpalette(image.palette)
     palette = probe.getpalette()
-    return palette is not None and palette[::3] == palette[1::3] == palette[2::3]  # so save many programs grey ones
+    if not palette:  # Pillow decodes such a picture, but fails an assertion later
+        raise ValueError("it has no palette")
+    return palette[::3] == palette[1::3] == palette[2::3]  # so save many programs grey ones
 
 
 def orientation(image: Image.Image) -> int:
@@ -175,13 +195,6 @@ def attempt(read: Callable[[Path], T], path: Path) -> T | str:
     except DAMAGE as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         return reason.splitlines()[0]
-
-
-def unreadable(bad: Sequence[tuple[Path, str]], count: int, root: Path, hint: str) -> InputError:
-    """Returns the error for the files of `count` that cannot be read, each with the reason."""
-    named = ", ".join(f"{path.relative_to(root)} ({reason})" for path, reason in bad[:NAMED])
-    more = f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
-    return InputError(f"{len(bad):,} of {count:,} pictures in '{root}' cannot be read: {named}{more}", hint)
 
 
 def sizes_differ(root: Path, sizes: dict[Path, tuple[int, ...]]) -> InputError:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from vaezoo.data import arrays, digits, folder, npy, shapes, torchvision_sets
+from vaezoo.data import arrays, classical, digits, folder, npy, shapes
 from vaezoo.data.arrays import make_dataset
 from vaezoo.data.base import Dataset, DataSource, Part, Split
-from vaezoo.data.torchvision_sets import FACE_SIZE
+from vaezoo.data.celeba import FACE_SIZE
 from vaezoo.errors import InputError, VaezooError, suggest
 from vaezoo.likelihoods import make_likelihood
 
@@ -28,6 +28,7 @@ DATASETS: Mapping[str, str] = MappingProxyType(
     }
 )
 SIZES = (4, 1024)  # pixels, the smallest and the largest
+ON_BAD_IMAGE = ("error", "skip")
 
 
 def load_data(
@@ -37,19 +38,22 @@ def load_data(
     size: int | None = None,
     likelihood: str | None = None,
     stream: bool | None = None,
+    on_bad_image: str = "error",
 ) -> Dataset:
     """Loads a data set into memory; an image folder that is too large for it is streamed.
 
     Args:
         data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file. A folder that is
             called like a data set is meant by a path with a slash, `./digits`.
-        data_dir: Where the sets that torchvision downloads lie or go; `vaezoo/data` in the user's cache folder
+        data_dir: Where the classical sets lie or are downloaded to; `vaezoo/data` in the user's cache folder
             by default.
         size: Height and width to bring pictures to, 4 to 1024 pixels. Arrays keep theirs.
         likelihood: As in `vaezoo.likelihoods.make_likelihood`; by default "bernoulli" for vectors and one
             channel, "gaussian:optimal" for colour.
         stream: Whether the pictures of an image folder stay in their files until a batch asks for them. By default
             they do where they would fill more than half of the memory that is available now.
+        on_bad_image: What to do about pictures of an image folder that cannot be read: "error" names them; "skip"
+            leaves them out with a VaezooWarning, which takes a decoding of all beforehand if they are streamed.
 
     Returns:
         The data set. Its `source` holds these words with absolute paths.
@@ -58,23 +62,33 @@ def load_data(
         InputError: If a file or folder is missing or cannot be used, or a set cannot be downloaded.
         StorageError: If a download cannot be written.
         VaezooError: If there is no such data set or likelihood, the size is not possible, or something else than an
-            image folder is to be streamed.
+            image folder is to be streamed or to be read with gaps.
     """
     if size is not None and not SIZES[0] <= size <= SIZES[1]:
         raise VaezooError(f"size {size} is out of range", f"use {SIZES[0]} to {SIZES[1]} pixels")
     if likelihood is not None:
         make_likelihood(likelihood)  # a typing error is told before the data are read, which may take minutes
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise VaezooError(
+            f"on_bad_image '{on_bad_image}' is not known", suggest(on_bad_image, ON_BAD_IMAGE, "use error or skip")
+        )
+    skip = on_bad_image == "skip"
     where = None if data_dir is None else _absolute(data_dir)
     if isinstance(data, str) and data in DATASETS:
-        if stream:
-            raise _not_streamed(data)
+        _refuse_for_folders(data, stream, skip)
         name = words = data
         parts: tuple[Part, Part | None] = _load_named(data, where or _default_data_dir(), size)
     else:
         path = _find(data)
         name, words = _slug(path), str(path)
-        parts = _load_path(path, size, stream)
-    source = DataSource(data=words, data_dir=None if where is None else str(where), size=size, likelihood=likelihood)
+        parts = _load_path(path, size, stream, skip)
+    source = DataSource(
+        data=words,
+        data_dir=None if where is None else str(where),
+        size=size,
+        likelihood=likelihood,
+        on_bad_image=on_bad_image,
+    )
     return make_dataset(*parts, name, likelihood, source)
 
 
@@ -84,27 +98,29 @@ def _load_named(name: str, data_dir: Path, size: int | None) -> tuple[Split, Spl
         return digits.load(size)
     if name == "shapes":
         return shapes.load() if size is None else shapes.load(size)
-    return torchvision_sets.load(name, data_dir, size)
+    return classical.load(name, data_dir, size)
 
 
-def _load_path(path: Path, size: int | None, stream: bool | None) -> tuple[Part, Part | None]:
+def _load_path(path: Path, size: int | None, stream: bool | None, skip: bool) -> tuple[Part, Part | None]:
     """Loads the folder or file at `path`."""
     if path.is_dir():
-        return folder.load(path, size, stream)
+        return folder.load(path, size, stream, skip)
     if path.suffix.lower() not in npy.SUFFIXES:
         raise InputError(
             f"'{path}' is neither a folder nor an array file", "name an image folder, a .npy or a .npz file"
         )
     if size is not None:
         raise VaezooError(f"size {size} cannot be had for array file '{path}'", "leave it out: arrays keep their size")
-    if stream:
-        raise _not_streamed(str(path))
+    _refuse_for_folders(str(path), stream, skip)
     return arrays.load(path)
 
 
-def _not_streamed(data: str) -> VaezooError:
-    """Returns the error for data that are always held in memory."""
-    return VaezooError(f"'{data}' cannot be streamed: it is no image folder", "leave out --stream")
+def _refuse_for_folders(data: str, stream: bool | None, skip: bool) -> None:
+    """Raises for what only an image folder can be asked, if it is."""
+    if stream:
+        raise VaezooError(f"'{data}' cannot be streamed: it is no image folder", "leave out --stream")
+    if skip:
+        raise VaezooError(f"'{data}' has no pictures to skip: it is no image folder", "leave out --on-bad-image")
 
 
 def _find(data: str | os.PathLike[str]) -> Path:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vaezoo.data import idx
+
 TRAIN_PER_CLASS = 1_000
 TEST_PER_CLASS = 200
 
@@ -31,9 +33,7 @@ def make(root: Path, out: Path) -> None:
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     for part, prefix, per_class in (("train", "train", TRAIN_PER_CLASS), ("test", "t10k", TEST_PER_CLASS)):
         raw = root / "MNIST" / "raw"
-        # The idx format: a header of 4 bytes, and 4 more for each dimension, then the numbers.
-        x = np.fromfile(raw / f"{prefix}-images-idx3-ubyte", dtype=np.uint8, offset=16).reshape(-1, 28, 28)
-        y = np.fromfile(raw / f"{prefix}-labels-idx1-ubyte", dtype=np.uint8, offset=8)
+        x, y = idx.read(raw / f"{prefix}-images-idx3-ubyte", 3), idx.read(raw / f"{prefix}-labels-idx1-ubyte", 1)
         index = select(y, per_class)
         arrays |= {f"x_{part}": x[index], f"y_{part}": y[index]}
     np.savez_compressed(out, allow_pickle=False, **arrays)

@@ -14,7 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaezoo.data.headers import UPRIGHT, attempt, is_grey, open_picture, orientation, quiet, sizes_differ, unreadable
+from vaezoo.data.headers import (
+    UPRIGHT,
+    BadPicturesError,
+    Shape,
+    attempt,
+    is_grey,
+    open_picture,
+    orientation,
+    quiet,
+    sizes_differ,
+)
 from vaezoo.data.memory import machine_memory
 from vaezoo.data.threads import in_threads
 from vaezoo.errors import InputError
@@ -36,8 +46,8 @@ def read_pictures(paths: Sequence[Path], root: Path, size: int | None) -> Tensor
         transparent lies on white, 16-bit grey levels are scaled to 8 bits.
 
     Raises:
-        InputError: If files cannot be read (all of them are counted, the first ones named), if no size
-            is given and theirs differ, or if they do not fit in memory.
+        BadPicturesError: If files cannot be read.
+        InputError: If no size is given and theirs differ, or if they do not fit in memory.
     """
     with quiet(), closing(in_threads(lambda path: try_read(path, size), paths)) as results:
         return _stack(paths, results, root)
@@ -82,7 +92,7 @@ def _stack(paths: Sequence[Path], results: Iterable[Pixels | str], root: Path) -
             stack[:i] = grey[:i]
         stack[i] = pixels  # a grey picture is copied to each of three channels
     if bad or stack is None:
-        raise unreadable(bad, len(paths), root, "remove or replace these files")
+        raise BadPicturesError(bad, len(paths), root, "remove or replace these files")
     return torch.from_numpy(stack)
 
 
@@ -103,6 +113,12 @@ def _allocate(count: int, shape: tuple[int, ...]) -> Pixels:
 def try_read(path: Path, size: int | None) -> Pixels | str:
     """Decodes a file to `(channels, height, width)`, or returns in one clause why that cannot be done."""
     return attempt(lambda path: _read(path, size), path)
+
+
+def decoded_shape(path: Path, size: int | None) -> Shape:
+    """Returns the `(channels, height, width)` that a file is decoded to, having done so; see `headers.read_shape`."""
+    channels, height, width = _read(path, size).shape
+    return channels, height, width
 
 
 def _read(path: Path, size: int | None) -> Pixels:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.data.base import Batch, Split, spaced, to_floats
-from vaezoo.data.headers import Shape, unreadable
+from vaezoo.data.headers import BadPicturesError, Shape
 from vaezoo.data.pictures import Pixels, try_read
 from vaezoo.data.threads import in_threads
 
@@ -54,8 +54,7 @@ class StreamedPictures:
         """Decodes the pictures at `index`: uint8, on the CPU, the same as `read_pictures` gives.
 
         Raises:
-            InputError: If files cannot be read or have changed their size: all of these are counted, the first
-                ones named.
+            BadPicturesError: If files cannot be read or have changed their size.
         """
         numbers = self._numbers(index)
         x = self._decode([self.root / self.names[i] for i in numbers.tolist()])
@@ -93,7 +92,9 @@ class StreamedPictures:
         with closing(in_threads(fill, range(len(paths)), AT_ONCE)) as reasons:
             bad = [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None]
         if bad:
-            raise unreadable(bad, len(paths), self.root, "restore these files, or load the data set again without them")
+            raise BadPicturesError(
+                bad, len(paths), self.root, "restore these files, or load the data set again without them"
+            )
         return torch.from_numpy(x)
 
     def _changed(self, pixels: Pixels) -> str | None:

@@ -134,8 +134,9 @@ def check_graphs(
 
     Raises:
         InputError: If a graph is damaged.
-        ParityError: If a graph is not what its signature says, draws at random or computes something else.
-        VaezooError: If the opset is another, or the provider cannot run here.
+        ParityError: If a graph is not what its signature says, has another opset, draws at random or computes something
+            else.
+        VaezooError: If the provider cannot run here.
     """
     for part in PARTS:
         check_structure(part, parse(part, files[part]), signatures[part], form.opset)

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from vaezoo.errors import InputError, ParityError, VaezooError
+from vaezoo.errors import InputError, ParityError, first_line, shown
 from vaezoo.manifest import Part
 
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -30,7 +30,8 @@ def parse(part: Part, data: bytes) -> ModelProto:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise InputError(
-                f"{part}.onnx keeps the weights '{tensor.name}' in another file ({place})", "export it again"
+                f"{part}.onnx keeps the weights '{shown(tensor.name)}' in another file ({shown(place)})",
+                "export it again",
             )
     return model
 
@@ -45,18 +46,18 @@ def check_structure(part: Part, model: ModelProto, signature: Mapping[str, Any],
         opset: The version of the operator set that it should have.
 
     Raises:
-        VaezooError: If the operator set is another.
-        ParityError: If a node draws at random, or a name, dtype or shape is not the declared one.
+        ParityError: If the operator set is another, a node draws at random, or a name, dtype or shape is not the
+            declared one.
         InputError: If it is no valid ONNX.
     """
     produced = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if produced != opset:
-        raise VaezooError(f"{part}: asked for opset {opset}, the graph has {produced}", f"use --opset {produced}")
+        raise ParityError(f"{part}: asked for opset {opset}, the graph has {produced}", f"use --opset {produced}")
     for node in nodes(model):
         # In training mode, its third input, a Dropout draws.
         if node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]):
             raise ParityError(
-                f"{part}: node '{node.name}' ({node.op_type}) draws at random",
+                f"{part}: node '{shown(node.name)}' ({shown(node.op_type)}) draws at random",
                 "encode and decode must be deterministic: noise belongs to the posterior's rsample",
             )
     for declared, expected in (
@@ -64,14 +65,15 @@ def check_structure(part: Part, model: ModelProto, signature: Mapping[str, Any],
         (model.graph.output, signature["outputs"]),
     ):
         if [value.name for value in declared] != [value["name"] for value in expected]:
-            names = ", ".join(value.name for value in declared)
+            # A name that is no UTF-8 comes as bytes.
+            names = shown(", ".join(str(value.name) for value in declared))
             raise ParityError(f"{part}: the graph has {names} where its manifest has others", "export it again")
         for value, described in zip(declared, expected, strict=True):
             _check_value(part, value, described)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as e:  # checker and shape inference have errors of their own
-        raise InputError(f"{part}.onnx is no valid ONNX: {str(e).splitlines()[0]}", "export it again") from e
+        raise InputError(f"{part}.onnx is no valid ONNX: {shown(first_line(e))}", "export it again") from e
 
 
 def nodes(model: ModelProto) -> Iterator[NodeProto]:
@@ -113,14 +115,14 @@ def _branches(node: NodeProto) -> Iterator[GraphProto]:
 def _check_value(part: Part, value: onnx.ValueInfoProto, described: Mapping[str, Any]) -> None:
     tensor = value.type.tensor_type
     shape: list[object] = [d.dim_param or d.dim_value for d in tensor.shape.dim]
-    shown = ", ".join(map(str, shape))
+    sizes = shown(", ".join(map(str, shape)))
     if not shape or shape[0] != "batch" or any(d.dim_param for d in tensor.shape.dim[1:]):
         raise ParityError(
-            f"{part}: '{value.name}' has shape [{shown}], its first dimension alone should be free",
+            f"{part}: '{value.name}' has shape [{sizes}], its first dimension alone should be free",
             "the model fixes its batch size somewhere: use x.shape[0] or -1",
         )
     if shape[1:] != list(described["shape"][1:]):
-        raise ParityError(f"{part}: '{value.name}' has shape [{shown}], not {described['shape']}", "export it again")
+        raise ParityError(f"{part}: '{value.name}' has shape [{sizes}], not {described['shape']}", "export it again")
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     except KeyError:

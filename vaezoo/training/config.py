@@ -95,17 +95,17 @@ class TrainConfig:
         }
         for name, (value, least) in at_least.items():
             if value is not None and value < least:
-                raise VaezooError(f"{name} is {value}", f"give {name} at least {least}")
+                raise VaezooError(f"'{name}' is {value}", f"give '{name}' at least {least}")
         for name in ("lr", "lr_gamma", "clip_grad"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise VaezooError(f"{name} is {value}", f"give {name} above 0")
+                raise VaezooError(f"'{name}' is {value}", f"give '{name}' above 0")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise VaezooError(f"ema is {self.ema}", "give ema between 0 and 1, such as 0.999")
+            raise VaezooError(f"'ema' is {self.ema}", "give 'ema' between 0 and 1, such as 0.999")
         if self.schedule == "multistep" and not self.milestones:
-            raise VaezooError("schedule multistep has no milestones", "give the steps, e.g. --milestones 5000,8000")
+            raise VaezooError("'schedule' multistep has no 'milestones'", "for example milestones=5000,8000")
         if self.milestones and self.schedule != "multistep":
-            raise VaezooError(f"milestones do nothing with schedule {self.schedule}", "add --schedule multistep")
+            raise VaezooError(f"'milestones' does nothing with 'schedule' {self.schedule}", "give schedule=multistep")
 
     def steps_an_epoch(self, examples: int) -> int:
         """Returns how many whole batches an epoch has."""

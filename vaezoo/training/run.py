@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
 from vaezoo.data.load import load_data
-from vaezoo.errors import InputError, VaezooError
+from vaezoo.errors import InputError, VaezooError, reason, shown
 from vaezoo.files import read_file, read_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
-from vaezoo.spec import configure
+from vaezoo.spec import configure, construct
 from vaezoo.training.checkpoint import MOST_HEADER, Checkpoint, find_checkpoint, not_finite, unpack
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.recording import CHECKPOINTS
@@ -78,7 +78,7 @@ class Run:
         """Loads the data set that the run was trained on.
 
         Args:
-            data_dir: Where torchvision's sets lie now, if elsewhere than at the training.
+            data_dir: Where the classical sets lie now, if elsewhere than at the training.
 
         Raises:
             VaezooError: If it came from a program's arrays, or cannot be loaded any more.
@@ -96,6 +96,7 @@ def load_source(source: DataSource, data_dir: str | None = None, stream: bool | 
         size=source.size,
         likelihood=source.likelihood,
         stream=stream,
+        on_bad_image=source.on_bad_image,
     )
 
 
@@ -129,22 +130,26 @@ def read_description(path: Path) -> Description:
     if not (path / "run.json").is_file():
         raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
     described = read_json(path / "run.json")
-    if isinstance(described.get("schema"), int) and described["schema"] != SCHEMA:
-        raise InputError(f"{path} has schema {described.get('schema')}; this version reads {SCHEMA}", "update vaezoo")
+    if described.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} has schema {shown(described.get('schema'))}; this version reads {SCHEMA}", "update vaezoo"
+        )
     try:
         return Description(
-            model=str(described["model"]),
+            model=_text(described["model"]),
             options=_mapping(described["options"]),
-            data=DataSpec(**_tuples(described["data"])),  # type: ignore[arg-type]
-            source=DataSource(**_mapping(described["source"])) if described["source"] else None,  # type: ignore[arg-type]
+            data=construct(DataSpec, _mapping(described["data"])),
+            source=construct(DataSource, _mapping(described["source"])) if described["source"] is not None else None,
             training=configure(TrainConfig(), _mapping(described["training"])),
-            ranks=int(str(described["ranks"])),
-            device=str(described["device"]),
-            torch=str(_mapping(described["versions"])["torch"]),
-            fingerprint=str(described["fingerprint"]),
+            ranks=_number(described["ranks"]),
+            device=_text(described["device"]),
+            torch=_text(_mapping(described["versions"])["torch"]),
+            fingerprint=_text(described["fingerprint"]),
         )
-    except (KeyError, TypeError, ValueError, VaezooError) as e:
-        raise InputError(f"{path / 'run.json'} is damaged: {e}", "restore the file, or train again") from e
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{path / 'run.json'} is damaged: {reason(e)}", "restore the file, or train again") from e
+    except VaezooError as e:
+        raise InputError(f"{path / 'run.json'} is damaged: {e}", e.hint) from e
 
 
 def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
@@ -161,7 +166,12 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
     path = Path(path)
     told = read_description(path)
     registration = find_model(told.model)
-    _, vae, objective = registration.build(told.options, told.data)
+    try:
+        _, vae, objective = registration.build(told.options, told.data)
+    except InputError:
+        raise
+    except VaezooError as e:
+        raise InputError(f"{path / 'run.json'} does not fit the model: {e}", e.hint) from e
     found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
     found.restore(vae, "model")
     found.restore(objective, "objective")
@@ -229,9 +239,17 @@ def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is no object")
+        raise TypeError(f"{shown(value)} is no object")
     return value
 
 
-def _tuples(value: object) -> dict[str, object]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in _mapping(value).items()}
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{shown(value)} is no number")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(value)} is no text")
+    return value

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -99,37 +100,19 @@ def train(
     registration = find_model(model)
     registration.load()  # a broken model is told before the data are loaded
     data = data if isinstance(data, Dataset) else load_data(data)
-    model_config, vae, objective = build(registration, options or {}, data, config)
+    setup = set_up(registration, options or {}, data, config.decided(len(data.train)))
     with ranks.together(device), stopping.held():
-        check_fit(vae, objective, data, config)
-        config = config.decided(len(data.train))
-        description = {
-            "schema": SCHEMA,
-            "model": registration.full_name,
-            "options": config_json(model_config),
-            "data": asdict(data.spec),
-            "source": data.source and asdict(data.source),
-            "fingerprint": fingerprint(data),
-            "training": asdict(config),
-            "ranks": ranks.size(),
-            "device": device.type,
-            "versions": {
-                "vaezoo": version("vaezoo"),
-                registration.distribution: registration.version,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
+        check_fit(setup.vae, setup.objective, data, config)
         path = Path(ranks.agree(lambda: str(claim(out, f"{registration.name}-{data.spec.name}"))))
         with occupied(path):
             if ranks.number() == 0:
-                write_json(path / "run.json", description)  # the first file: from it all others can be made
+                write_json(path / "run.json", describe(setup, device))  # the first: from it all others can be made
             ranks.wait()
             if not (path / "run.json").exists():
                 raise StorageError(
                     f"rank {ranks.number()} does not see {path}", "give an --out on a disk that all share"
                 )
-            return work(path, vae, objective, data, config, None, on_report, on_start)
+            return work(path, setup, None, on_report, on_start)
 
 
 def resume(
@@ -178,35 +161,59 @@ def resume(
     data = data or load_source(told.source, data_dir, stream)  # type: ignore[arg-type]
     if fingerprint(data) != told.fingerprint:
         raise InputError(f"the data are not those that {path} was trained on", "bring them back, or train a new run")
-    _, vae, objective = build(registration, told.options, data, config)
+    setup = set_up(registration, told.options, data, config)
     with ranks.together(where), stopping.held():
-        check_fit(vae, objective, data, config)
+        check_fit(setup.vae, setup.objective, data, config)
         warn_of_changes(told, where)
         with occupied(path):
-            found = newest_for_all(path / CHECKPOINTS, vae, objective)
-            return work(path, vae, objective, data, config, found, on_report, on_start)
+            found = newest_for_all(path / CHECKPOINTS, setup)
+            return work(path, setup, found, on_report, on_start)
 
 
-def build(
-    registration: Registration, options: Mapping[str, object], data: Dataset, config: TrainConfig
-) -> tuple[object, VAE, Objective]:
-    """Builds a model's config, network and objective with the initial weights that the run's seed determines."""
+class Setup(NamedTuple):
+    """What is trained, on what, and how; `options` are all of the model's."""
+
+    registration: Registration
+    options: Mapping[str, object]
+    vae: VAE
+    objective: Objective
+    data: Dataset
+    config: TrainConfig
+
+
+def set_up(registration: Registration, options: Mapping[str, object], data: Dataset, config: TrainConfig) -> Setup:
+    """Builds a model and its objective with the initial weights that the run's seed determines."""
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        return registration.build(options, data.spec)
+        model_config, vae, objective = registration.build(options, data.spec)
+    return Setup(registration, config_json(model_config), vae, objective, data, config)
 
 
-def work(
-    path: Path,
-    vae: VAE,
-    objective: Objective,
-    data: Dataset,
-    config: TrainConfig,
-    found: Checkpoint | None,
-    on_report: OnReport,
-    on_start: OnStart,
-) -> Run:
+def describe(setup: Setup, device: torch.device) -> dict[str, object]:
+    """Returns what run.json says of a run."""
+    data, registration = setup.data, setup.registration
+    return {
+        "schema": SCHEMA,
+        "model": registration.full_name,
+        "options": setup.options,
+        "data": asdict(data.spec),
+        "source": data.source and asdict(data.source),
+        "fingerprint": fingerprint(data),
+        "training": asdict(setup.config),
+        "ranks": ranks.size(),
+        "device": device.type,
+        "versions": {
+            "vaezoo": version("vaezoo"),
+            registration.distribution: registration.version,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def work(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport, on_start: OnStart) -> Run:
     """Trains in a run folder, from a checkpoint or from the start, and returns the finished run."""
+    registration, _, vae, objective, data, config = setup
     recorder = Recorder(path, vae, objective, on_report)
     trainer = Trainer(vae, objective, data, config, on_report=recorder.report, on_checkpoint=recorder.checkpoint)
     if found:
@@ -219,12 +226,16 @@ def work(
     try:
         trainer.fit()
     except DivergedError as e:
-        last = find_checkpoint(path / CHECKPOINTS, "last", None)
-        hint = f"{e.hint}; the last checkpoint in {path} is that of step {last.step}"
-        raise DivergedError(e.message, hint) from e
+        whole, _ = list_checkpoints(path / CHECKPOINTS)  # none, if the untrained model gives NaN
+        last = f"; the last checkpoint in {path} is that of step {whole[-1].step}" if whole else ""
+        raise DivergedError(e.message, e.hint + last) from e
     except stopping.Stopped as e:
         e.hint = f"step {trainer.done} of {trainer.steps} is saved: vaezoo train --resume {path}"
         raise
+    except Exception as e:  # a third party's model may raise anything; what ours raise beside these is a defect
+        if registration.built_in or ranks.size() > 1 or isinstance(e, VaezooError | OSError):
+            raise
+        raise registration.failure("trained", e) from e
     ranks.wait()  # rank 0 has written its last checkpoint
     return finish(load(path), data, trainer.device)
 
@@ -255,9 +266,9 @@ def finish(run: Run, data: Dataset, device: torch.device) -> Run:
     return replace(run, result=result)
 
 
-def newest_for_all(folder: Path, vae: VAE, objective: Objective) -> Checkpoint | None:
+def newest_for_all(folder: Path, setup: Setup) -> Checkpoint | None:
     """Returns the newest whole checkpoint, the same on all ranks; None if none was saved before the run was killed."""
-    most = largest_file(vae, objective)
+    most = largest_file(setup.vae, setup.objective)
 
     def choose() -> str:
         there, damaged = list_checkpoints(folder, most)

@@ -65,6 +65,7 @@ def reconstruct(
     data_dir: str | None,
     size: int | None,
     stream: bool | None,
+    on_bad_image: str,
     out: str | None,
 ) -> None:
     """Write a PNG grid of pictures and reconstructions.
@@ -80,7 +81,7 @@ def reconstruct(
     dataset = (
         opened.load_data(data_dir)
         if data is None
-        else vaezoo.load_data(data, data_dir=data_dir, size=size, stream=stream)
+        else vaezoo.load_data(data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image)
     )
     if dataset.spec.shape != opened.shape:
         raise UnsupportedDataError(

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import data_options, json_option, parse_options, print_json
+from vaezoo_cli.options import data_options, json_option, named_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
     from vaezoo import Run
@@ -77,6 +77,7 @@ def train(
     data_dir: str | None,
     size: int | None,
     stream: bool | None,
+    on_bad_image: str,
     options: tuple[str, ...],
     out: str | None,
     resume: str | None,
@@ -96,13 +97,14 @@ def train(
     from vaezoo_cli.draw import TrainingView
 
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    config = configure(vaezoo.TrainConfig(), settings)
+    with named_as_typed(settings):
+        config = configure(vaezoo.TrainConfig(), settings)
     parsed = parse_options(options)
     path = newest_run(model) if resume == "latest" else Path(resume) if resume else None
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
         if path is not None and ((path / "run.json").exists() or model is None):
-            asked = {name: context.params[name] for name in given & {"data", "size", "likelihood"}}
+            asked = {name: context.params[name] for name in given & {"data", "size", "likelihood", "on_bad_image"}}
             asked |= {name: getattr(config, name) for name in given & settings.keys() - FREE}
             refuse_changes(path, model, asked, parsed)
             run = vaezoo.resume(
@@ -120,7 +122,9 @@ def train(
             if path is not None and out is not None:
                 raise VaezooError("--resume and --out name two run folders", "leave out --out")
             find_model(model)  # a misspelt model is told before the data are loaded
-            dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream)
+            dataset = vaezoo.load_data(
+                data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream, on_bad_image=on_bad_image
+            )
             run = vaezoo.train(
                 model,
                 dataset,
