@@ -243,7 +243,7 @@ def test_counters_that_do_not_fit_are_refused(change, stopped, data):
     manifest["files"]["state.json"] = {"bytes": len(written), "sha256": hashlib.sha256(written).hexdigest()}
     (folder / "state.json").write_bytes(written)
     (folder / "manifest.json").write_bytes(json_bytes(manifest))
-    with pytest.raises(InputError, match="holds no state of a training|the log has|holds other tensors"):
+    with pytest.raises(InputError, match=r"holds no state of a training|the log has|holds other tensors"):
         vaezoo.resume(path, data)
 
 
