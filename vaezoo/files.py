@@ -103,8 +103,14 @@ def remove_folder(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Removes what writers who were killed left in a folder, for one who knows that no other writes there now.
 
-    What cannot be removed stays, and is in nobody's way.
+    What they renamed last is made to last first: nothing may build on a name that a power cut could undo. What cannot
+    be removed stays, and is in nobody's way.
+
+    Raises:
+        StorageError: If the folder cannot be synced.
     """
+    with storage_errors(str(folder)):
+        sync(folder)
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

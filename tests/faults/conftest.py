@@ -5,7 +5,6 @@ VAEZOO_FAULTS=all runs every case; without it, a part that takes under a minute.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -27,10 +26,8 @@ FIGURES: dict[str, list[int]] = defaultdict(lambda: [0, 0])
 class Trials:
     """Does trials in processes that have one thread each, so that they can fork, on two cores."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.numbers = itertools.count()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "FAULTS_FOLDER": str(folder)}
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(Path(__file__).with_name("trials.py"))]
         self.idle: Queue[subprocess.Popen[str]] = Queue()
         self.processes = [
@@ -44,8 +41,7 @@ class Trials:
         """Does a trial; the answer tells the request."""
         process = self.idle.get()
         try:
-            folder = self.folder / str(next(self.numbers))
-            print(json.dumps({**request, "folder": str(folder)}), file=process.stdin, flush=True)
+            print(json.dumps(request), file=process.stdin, flush=True)
             return {**request, **json.loads(process.stdout.readline())}
         finally:
             self.idle.put(process)
@@ -62,10 +58,10 @@ class Trials:
 
 
 @pytest.fixture(scope="session")
-def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+def trials() -> Iterator[Trials]:
     if sys.platform != "linux":
         pytest.skip("the rig reads /proc")
-    trials = Trials(tmp_path_factory.mktemp("trials"))
+    trials = Trials()
     yield trials
     trials.close()
 

@@ -9,6 +9,7 @@ import numpy as np
 
 import vaezoo
 from vaezoo import Dataset, Report, Run, TrainConfig
+from vaezoo.files import TEMPORARY
 from vaezoo.training.checkpoint import list_checkpoints
 from vaezoo.training.train import OnReport, OnStart
 
@@ -48,17 +49,18 @@ def go(path: Path, on_report: OnReport = ignore, on_start: OnStart = idle, **cha
 
 
 def contents(path: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file of a folder by its name, all but the lock's."""
+    """Returns the SHA-256 of each file of a folder by its name: all but the lock and what `temporaries` returns."""
+    files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
     return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != ".lock"
+        name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for name, file in files.items()
+        if name != ".lock" and TEMPORARY not in name
     }
 
 
 def temporaries(path: Path) -> list[str]:
     """Returns the names of things that are not finished."""
-    return sorted(str(p.relative_to(path)) for p in path.rglob(".tmp-*"))
+    return sorted(str(p.relative_to(path)) for p in path.rglob(f"{TEMPORARY}*"))
 
 
 def newest(path: Path) -> int:

@@ -21,8 +21,9 @@ from vaezoo import files
 
 ALL = os.environ.get("VAEZOO_FAULTS") == "all"
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EACCES", "EFBIG", "SHORT", "EINTR")  # SHORT: half is written, then ENOSPC
-FULL = ("ENOSPC", "EDQUOT", "EFBIG", "SHORT")  # of these a disk suffers that still lets us remove and rename
-FREE = ("unlink", "rmdir", "rename", "exchange", "fsync", "chmod", "truncate")
+FULL = ("ENOSPC", "EDQUOT", "EFBIG", "SHORT")  # for good, these are a disk that is full ...
+GROWING = ("create", "mkdir", "write")  # ... which stops only these
+RETRIED = ("create", "truncate", "write", "fsync")  # by the interpreter after EINTR (PEP 475): it would do so for good
 
 
 class Operation(NamedTuple):
@@ -39,27 +40,39 @@ Before = Callable[[Operation], int | None]  # may raise OSError, or say how many
 
 
 class Fault:
-    """Kills the process or fails operation number `at`, counted from 1; all later ones too if it is sticky."""
+    """Kills the process or fails operation number `at`, counted from 1; all later ones too if it is sticky.
+
+    Attributes:
+        count: Operations seen.
+        hit: Those that failed.
+    """
 
     def __init__(self, at: int, how: str, sticky: bool = False) -> None:
         self.at, self.how, self.sticky = at, how, sticky
         self.count = 0
-        self.hit: Operation | None = None
+        self.hit: list[Operation] = []
 
     def __call__(self, op: Operation) -> int | None:
         self.count += 1
-        after = self.count - self.at
-        if after < 0 or (after > 0 and not self.sticky and not (self.how == "SHORT" and after == 1)):
+        if not self._fails(op):
             return None
-        if after and self.sticky and self.how in FULL and op.kind in FREE:
-            return None
-        self.hit = self.hit or op
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.how == "SHORT" and after == 0 and op.kind == "write":
+        self.hit.append(op)
+        if self.how == "SHORT" and self.count == self.at and op.kind == "write":
             return len(op.data) // 2
         number = errno.ENOSPC if self.how == "SHORT" else getattr(errno, self.how)
         raise OSError(number, os.strerror(number), op.path)
+
+    def _fails(self, op: Operation) -> bool:
+        if self.count <= self.at:
+            return self.count == self.at
+        if not self.sticky:
+            rest = self.how == "SHORT" and self.count == self.at + 1 and op.kind == self.hit[0].kind == "write"
+            return rest and op.path == self.hit[0].path
+        if self.how in FULL:
+            return op.kind in GROWING
+        return not (self.how == "EINTR" and op.kind in RETRIED)
 
 
 @contextmanager

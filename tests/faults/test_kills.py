@@ -1,44 +1,72 @@
-"""A training that is killed, or whose disk fails, at any operation goes on and ends as if nothing had been."""
+"""A training or an export that is killed, or whose disk fails, at any operation goes on as if nothing had been."""
+
+from collections.abc import Iterator
 
 import pytest
 from rig import ALL, ERRORS
 
 
 @pytest.fixture(scope="module")
-def count(trials):
-    """How many operations a training has that change its folder."""
-    return len(trials.one({"trial": "operations"})["kinds"])
+def operations(trials) -> list[list[str]]:
+    """What a training does to its folder: kind, path and other path of each operation."""
+    return trials.one({"trial": "operations"})["operations"]
 
 
-def bad(answers):
-    return [answer for answer in answers if answer["bad"]]
+@pytest.fixture(scope="module", params=[False, True], ids=["new", "replaced"])
+def export(trials, request) -> dict[str, object]:
+    """An export, over an older one or not, and how many operations it has."""
+    wanted = {"replace": request.param}
+    return wanted | {"count": trials.one({"trial": "export_operations", **wanted})["count"]}
 
 
-def test_a_kill_at_any_operation_loses_nothing(count, trials, tell):
-    points = range(1, count + 2) if ALL else [*range(1, count + 1, 11), count, count + 1]
-    answers = trials.all([{"trial": "kill_at", "at": at} for at in points])
-    tell("K2", len(answers), bad(answers))
-    assert [a["at"] for a in answers if a["finished"]] == [count + 1]
+def points(count: int, step: int) -> list[int]:
+    """Which operations are tried: all, or one of `step` and the last; one more shows that there are no others."""
+    return [*range(1, count + 2)] if ALL else [*range(1, count, step), count, count + 1]
 
 
-def test_an_error_at_any_operation_is_told_and_loses_nothing(count, trials, tell):
-    cases = [(at, how, sticky) for sticky in (False, True) for how in ERRORS for at in range(1, count + 1)]
-    cases = cases if ALL else cases[::61]
-    answers = trials.all([{"trial": "fail_at", "at": at, "how": how, "sticky": sticky} for at, how, sticky in cases])
-    tell("K3", len(answers), bad(answers))
+def cases(count: int, step: int) -> Iterator[dict[str, object]]:
+    """Yields the errors at the operations: all, or one of `step`."""
+    every = [
+        {"at": at, "how": how, "sticky": sticky}
+        for sticky in (False, True)
+        for how in ERRORS
+        for at in range(1, count + 1)
+    ]
+    yield from every if ALL else every[::step]
+
+
+def test_a_training_killed_at_any_operation_loses_nothing(operations, trials, tell):
+    answers = trials.all([{"trial": "kill_at", "at": at} for at in points(len(operations), 11)])
+    tell("K2", *counted(answers))
+    assert [a["at"] for a in answers if a["finished"]] == [len(operations) + 1]
+
+
+def test_an_export_killed_at_any_operation_is_the_old_or_the_new(export, trials, tell):
+    wanted = {"trial": "kill_export", "replace": export["replace"]}
+    answers = trials.all([{**wanted, "at": at} for at in points(export["count"], 7)])
+    tell("K2", *counted(answers))
+    assert [a["at"] for a in answers if a["finished"]] == [export["count"] + 1]
+
+
+def test_an_error_at_any_operation_of_a_training_is_told_and_loses_nothing(operations, trials, tell):
+    answers = trials.all([{"trial": "fail_at", **case} for case in cases(len(operations), 61)])
+    tell("K3", *counted(answers))
+
+
+def test_an_error_at_any_operation_of_an_export_is_told_and_loses_nothing(export, trials, tell):
+    wanted = {"trial": "fail_export", "replace": export["replace"]}
+    tell("K3", *counted(trials.all([{**wanted, **case} for case in cases(export["count"], 37)])))
 
 
 def test_a_kill_at_any_time_loses_nothing(trials, tell):
-    answers = trials.all([{"trial": "kill_randomly", "seed": seed} for seed in range(200 if ALL else 20)])
-    tell("K1", len(answers), bad(answers))
+    tell("K1", *counted(trials.all([{"trial": "kill_randomly", "seed": n} for n in range(200 if ALL else 20)])))
 
 
 def test_ten_kills_in_a_row_lose_nothing(trials, tell):
-    chains = [{"trial": "kill_randomly", "seed": 1000 + seed, "kills": 10} for seed in range(20 if ALL else 2)]
-    tell("K5", len(chains), bad(trials.all(chains)))
+    chains = [{"trial": "kill_randomly", "seed": 1000 + n, "kills": 10} for n in range(20 if ALL else 2)]
+    tell("K5", *counted(trials.all(chains)))
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 700, 1000, 2000, 3000, 4096, 6000])
-def test_a_limit_to_the_size_of_files_is_told_and_loses_nothing(size, trials, tell):
-    answer = trials.one({"trial": "limited", "size": size})
-    tell("F1", 1, bad([answer]))
+def counted(answers):
+    """The number of answers, and the bad ones."""
+    return len(answers), [answer for answer in answers if answer["bad"]]

@@ -81,6 +81,7 @@ class Recorder:
         for path in self.checkpoints.glob("step-*"):
             if found is None or path.name > found.path.name:
                 remove_folder(path)
+        prune(self.checkpoints, self.objective.monitor)  # a save that was cut off behind its checkpoint did not
 
     def _log_bytes(self) -> int:
         """Returns how much of the log belongs to the checkpoint that is about to be saved, once it is on the disk."""

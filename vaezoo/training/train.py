@@ -337,5 +337,6 @@ def occupied(path: Path) -> Iterator[None]:
                     raise InputError(what, "put what it links to in its place")
             stack.enter_context(locked(path / LOCK, f"{path} is in use: another process trains there"))
             for folder in (path, path / CHECKPOINTS):
-                remove_leftovers(folder)
+                if folder.exists():
+                    remove_leftovers(folder)
         yield
