@@ -69,14 +69,17 @@ class Disk:
         return node
 
     def folder(self, path: str) -> Folder:
-        """Returns the folder that a path lies in."""
-        node = self.find(os.path.dirname(path))
+        """Returns the folder that a path lies in; a new one where there is none, so that the operation is in vain."""
+        try:
+            node = self.find(os.path.dirname(path))
+        except KeyError:
+            return Folder()
         assert isinstance(node, Folder)
         return node
 
     def do(self, op: Operation) -> None:
         """Does an operation as the system did it."""
-        if op.kind == "chmod":
+        if op.kind == "chmod" or (op.kind == "mkdir" and not op.path):  # which is there
             return
         if op.kind == "fsync":
             self._sync(self.find(op.path))
@@ -136,19 +139,21 @@ def no_names(pending: list[Change]) -> list[Change]:
     return []
 
 
+def kept(file: File) -> bytes:
+    """Returns the bytes that last under what was appended; none, if the file was written anew."""
+    return file.lasting if file.now.startswith(file.lasting) else b""
+
+
 def zeros(file: File) -> bytes:
     """The new length lasted, the new bytes did not."""
-    kept = file.lasting if file.now.startswith(file.lasting) else b""
-    return kept.ljust(len(file.now), b"\0")
+    return kept(file).ljust(len(file.now), b"\0")
 
 
 def crashes(disk: Disk, chance: random.Random, drawn: int) -> Iterator[Tree]:
     """Yields trees that a loss of power right now may leave; `drawn` of them at random."""
 
     def cut(file: File) -> bytes:
-        if file.now == file.lasting:
-            return file.now
-        return file.now[: chance.randrange(len(file.now) + 1)]
+        return file.now[: chance.randint(len(kept(file)), len(file.now))]
 
     def some(pending: list[Change]) -> list[Change]:
         return [change for change in pending if chance.random() < 0.5]

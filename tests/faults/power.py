@@ -159,7 +159,7 @@ def lose_power(
             if what == "train" and every and number % every == 0:
                 forked(lambda root=root, state=state: recovers(root / "run", state[1]))
         except Exception as e:
-            bad.append(f"state {number}, after event {state[0]}, {events[state[0] - 1][:3]}: {e}")
+            bad.append(f"state {number}, after event {state[0]}, {str(events[state[0] - 1])[:200]}: {e}")
         shutil.rmtree(root)
     return {"bad": None, "states": count, "bad_states": bad}
 
@@ -200,6 +200,7 @@ def mutated(kind: str | None) -> Iterator[None]:
     def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
+        real(target.parent)
         yield target
         for path in (*target.rglob("*"), target, target.parent):
             real(path)
