@@ -1,5 +1,6 @@
 """A training or an export that is killed, or whose disk fails, at any operation goes on as if nothing had been."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +68,8 @@ def test_ten_kills_in_a_row_lose_nothing(trials, tell):
     tell("K5", *counted(trials.all(chains)))
 
 
-def counted(answers):
-    """The number of answers, and the bad ones."""
-    return len(answers), [answer for answer in answers if answer["bad"]]
+def counted(answers) -> tuple[int, list[str]]:
+    """Returns the number of answers, and the bad ones with the request that brings each again."""
+    about = ("bad", "finished", "skipped")
+    asked = [json.dumps({name: value for name, value in answer.items() if name not in about}) for answer in answers]
+    return len(answers), [f"{what}\n{a['bad']}" for what, a in zip(asked, answers, strict=True) if a["bad"]]

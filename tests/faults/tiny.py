@@ -125,7 +125,9 @@ def write_export(
     models, manifest = graphs(), description()
     change(models)
     graph_bytes = {part: models[part].SerializeToString() for part in ("encoder", "decoder")}
-    files = {f"{part}.onnx": data for part, data in stamp(graph_bytes, properties(manifest)).items()} | golden_files(cases())
+    files = {f"{part}.onnx": data for part, data in stamp(graph_bytes, properties(manifest)).items()} | golden_files(
+        cases()
+    )
     edit(files)
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
