@@ -32,14 +32,14 @@ class Killed(BaseException):
 
 
 class Recording:
-    """Notes operations and acknowledgements. From operation number `stop` on it lets nothing happen."""
+    """Notes operations and acknowledgements. Behind `stop` operations it lets nothing happen."""
 
     def __init__(self, root: Path, stop: int | None) -> None:
         self.root, self.stop = str(root), stop
         self.events: list[Event] = []
 
     def __call__(self, op: rig.Operation) -> None:
-        if self.stop is not None and len(self.events) >= self.stop:
+        if self.stop is not None and sum(not isinstance(e, int) for e in self.events) >= self.stop:
             raise Killed
         short = (path and path[len(self.root) + 1 :] for path in (op.path, op.other))
         self.events.append(rig.Operation(op.kind, *short, *op[3:]))
@@ -109,14 +109,15 @@ def record(root: Path, what: str, stop: int | None, mutation: str | None) -> lis
 
 
 def states(events: list[Event], acknowledged: int, first: int, drawn: int) -> Iterator[State]:
-    """Yields what a loss of power may leave, from event number `first` on, each once."""
-    made, known = disk.Disk(), set()
+    """Yields what a loss of power may leave, behind `first` operations, each once."""
+    made, known, done = disk.Disk(), set(), 0
     for number, event in enumerate(events, 1):
         if isinstance(event, int):
             acknowledged = event
         else:
             made.do(event)
-        if number < first:
+            done += 1
+        if done <= first:
             continue
         for left in disk.crashes(made, random.Random(number), drawn):
             key = acknowledged, hashlib.sha256(repr(left).encode()).digest()
@@ -139,7 +140,7 @@ def lose_power(
     Args:
         folder: Where to.
         what: Of WORKS.
-        stop: The training is killed at this operation, and resumed; the power is lost after that.
+        stop: The training is killed after so many operations, and resumed; the power is lost after that.
         mutation: Of MUTATIONS: what is not done.
         drawn: States at random after each operation.
         every: One of so many states is resumed from; 0: none.
