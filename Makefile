@@ -14,7 +14,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export UNSAFE := \b(c?pickle|cloudpickle|joblib|dill)\b|\btorch\.(load|save)\b|np\.load\((?!.*allow_pickle=False)|allow_pickle=True
 UNSAFE := $(UNSAFE)|yaml\.load|(?<!\.)\beval\(|\bexec\(|builtins\.(eval|exec)|extractall|shell=True|os\.system|["']http://
 
-.PHONY: install demo test check wheel-test bench bench-train clean
+.PHONY: install demo test faults check wheel-test bench bench-train clean
 
 install: $(STAMP)
 
@@ -34,6 +34,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# All faults that the tests try some of, then a minute's search for more in each thing that reads files.
+faults: $(STAMP)
+	VAEZOO_FAULTS=all $(BIN)/python -m pytest tests/faults tests/training/test_resume.py
+	$(BIN)/python tests/faults/fuzz.py --seconds 60
 
 check: $(STAMP)
 	$(BIN)/ruff check .

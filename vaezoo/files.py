@@ -92,20 +92,31 @@ def make_folder(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder with all that is in it: under its own name it is whole, then gone."""
+    """Removes a folder with all that is in it: under its own name it is whole, then gone, through a power cut, too."""
     doomed = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
     with storage_errors(str(folder)):
         os.rename(folder, doomed)
+        sync(folder.parent)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers who were killed left in a folder, for one who knows that no other writes there now."""
+    """Removes what writers who were killed left in a folder, for one who knows that no other writes there now.
+
+    What they renamed last is made to last first: nothing may build on a name that a power cut could undo. What cannot
+    be removed stays, and is in nobody's way.
+
+    Raises:
+        StorageError: If the folder cannot be synced.
+    """
+    with storage_errors(str(folder)):
+        sync(folder)
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 @contextlib.contextmanager
@@ -235,7 +246,7 @@ def _swap(work: Path, target: Path) -> None:
         except OSError:
             os.rename(aside, target)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(aside, work)  # for the caller to remove, once the new one is on the disk
 
 
 def _exchange(first: Path, second: Path) -> bool:

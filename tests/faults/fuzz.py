@@ -2,19 +2,21 @@
 
     python tests/faults/fuzz.py --seconds 60 [--engine hypothesis] [NAME ...]
 
-Each harness runs in a process of its own; the exit code is 1 if one of them found something, and the input that
-did lies in the folder that is named.
+Each harness runs in a process of its own, as many at once as there are cores; the exit code is 1 if one of them found
+something, and the input that did lies in the folder that is named.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 NAMES = ("run-json", "options", "manifest", "graph", "structure", "checkpoint", "arrays", "pictures")
@@ -103,7 +105,8 @@ def main() -> None:
     if told.work:
         (by_atheris if told.engine == "atheris" else by_hypothesis)(told.names[0], told.seconds, told.work)
     else:
-        results = [run(name, told.seconds, told.engine) for name in told.names or NAMES]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(pool.map(lambda name: run(name, told.seconds, told.engine), told.names or NAMES))
         sys.exit(not all(results))
 
 

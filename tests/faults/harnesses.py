@@ -25,6 +25,7 @@ from vaezoo.export.golden import read_cases
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.structure import check_structure, parse
 from vaezoo.export.verify import read_format
+from vaezoo.files import json_bytes
 from vaezoo.manifest import PARTS, check_metadata, read_graph, read_manifest
 from vaezoo.registry import find_model
 from vaezoo.spec import configure
@@ -169,7 +170,7 @@ def checkpoint(work: Path) -> Harness:
         if name != "manifest.json":
             listed = json.loads(good["manifest.json"])
             listed["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            (folder / "manifest.json").write_text(json.dumps(listed))
+            (folder / "manifest.json").write_bytes(json_bytes(listed))
         for which in ("last", "best", "7"):
             find_checkpoint(folder.parent, which, "elbo").restore(vae, "model")
 

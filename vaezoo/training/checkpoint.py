@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,14 +24,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vaezoo.errors import DivergedError, InputError, VaezooWarning
-from vaezoo.files import json_bytes, new_folder, read_file, read_json, remove_folder, sha256
+from vaezoo.errors import DivergedError, InputError, VaezooWarning, shown
+from vaezoo.files import MOST_JSON, json_bytes, new_folder, read_file, read_json, remove_folder, sha256
 
 SCHEMA = 1
 KEEP_NEWEST = 2
 MOST_HEADER = 1 << 20  # bytes of a tensor file besides its tensors; safetensors itself would take 100 MB
 MOST_PARTS = 8  # files in a manifest; we write four
 MOST_BYTES = 1 << 34  # of a file, where nobody knows the model
+PART = re.compile(r"[a-z]+\.(safetensors|json)")  # names of files in a manifest
 
 Tensors = Mapping[str, Tensor]
 
@@ -76,10 +78,7 @@ class Checkpoint:
         room = sum(t.numel() * t.element_size() for t in expected.values())
         data = read_file(file, room + MOST_HEADER)
         verify(self.path, file.name, data)
-        try:
-            tensors = load_tensors(data)  # the bytes that were hashed, not the file again
-        except SafetensorError as e:
-            raise InputError(f"{file} is damaged: {e}", "use another checkpoint") from e
+        tensors = unpack(data, file)  # the bytes that were hashed, not the file again
         described = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
         if described != {name: (tuple(t.shape), t.dtype) for name, t in expected.items()}:
             raise InputError(f"{file} holds other tensors than the model has", "use the model's version that wrote it")
@@ -111,8 +110,7 @@ def save_checkpoint(
     files = {f"{part}.safetensors": _pack(tensors) for part, tensors in parts.items() if tensors}
     state = {"schema": SCHEMA, "step": step, "metrics": dict(metrics), "counters": dict(counters)}
     files["state.json"] = json_bytes(state)
-    manifest = {name: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for name, d in files.items()}
-    files["manifest.json"] = json_bytes({"schema": SCHEMA, "files": manifest})
+    files["manifest.json"] = _manifest_bytes({name: _entry(d) for name, d in files.items()})
     with new_folder(folder / f"step-{step:08d}", replace=True) as work:
         for name, data in files.items():
             (work / name).write_bytes(data)
@@ -210,9 +208,23 @@ def prune(folder: Path, monitor: str | None) -> None:
             remove_folder(checkpoint.path)
 
 
+def unpack(data: bytes, file: Path) -> dict[str, Tensor]:
+    """Returns the tensors in the bytes of a safetensors file.
+
+    Raises:
+        InputError: If they are damaged, or their header is larger than any of ours.
+    """
+    try:
+        if int.from_bytes(data[:8], "little") > MOST_HEADER:  # ten million names would take gigabytes
+            raise ValueError("its header is too large")
+        return load_tensors(data)
+    except (SafetensorError, ValueError, KeyError) as e:
+        raise InputError(f"{file} is damaged: {e}", "use another checkpoint") from e
+
+
 def verify(folder: Path, name: str, data: bytes) -> None:
     """Raises InputError unless `data` is what the folder's manifest says of file `name`."""
-    if _manifest(folder).get(name, {}).get("sha256") != hashlib.sha256(data).hexdigest():
+    if _manifest(folder).get(name) != _entry(data):
         raise InputError(
             f"{folder / name}: its SHA-256 differs from the manifest's; damaged or changed after saving",
             "use another checkpoint",
@@ -225,20 +237,34 @@ def not_finite(tensors: Tensors) -> str | None:
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, object]]:
-    """Returns what a manifest says of each file."""
-    files = read_json(folder / "manifest.json").get("files")
+    """Returns what a manifest says of each file, if it is, to its last space, as we write it."""
+    file = folder / "manifest.json"
+    files = read_json(file).get("files")
     if not isinstance(files, dict) or "state.json" not in files or len(files) > MOST_PARTS:
-        raise InputError(f"{folder / 'manifest.json'} is damaged: files", "use another checkpoint")
+        raise InputError(f"{file} is damaged: files", "use another checkpoint")
     for name, entry in files.items():
-        if Path(name).name != name or not isinstance(entry, dict):
-            raise InputError(f"{folder / 'manifest.json'} is damaged: file '{name}'", "use another checkpoint")
+        if not PART.fullmatch(name) or not isinstance(entry, dict):
+            raise InputError(f"{file} is damaged: file {shown(name)}", "use another checkpoint")
+    if read_file(file, MOST_JSON) != _manifest_bytes(files):
+        raise InputError(f"{file} is damaged: not as it was written", "use another checkpoint")
     return files
+
+
+def _entry(data: bytes) -> dict[str, object]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _manifest_bytes(entries: Mapping[str, Mapping[str, object]]) -> bytes:
+    """Returns a manifest as it is written, and as it has to be when it is read."""
+    return json_bytes({"schema": SCHEMA, "files": dict(entries)})
 
 
 def _metrics(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         raise ValueError("metrics")
-    return {str(name): float(number) for name, number in value.items()}
+    if not all(type(number) in (int, float) for number in value.values()):
+        raise ValueError("metrics")
+    return {name: float(number) for name, number in value.items()}
 
 
 def _pack(tensors: Tensors) -> bytes:

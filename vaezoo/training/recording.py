@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +11,14 @@ from torch import nn
 
 from vaezoo import ranks
 from vaezoo.errors import InputError, VaezooWarning
-from vaezoo.files import remove_folder, storage_errors, sync
+from vaezoo.files import read_file, remove_folder, storage_errors, sync, write_file
 from vaezoo.objectives import Objective
 from vaezoo.training.checkpoint import Checkpoint, prune, save_checkpoint
 from vaezoo.training.trainer import Report, Snapshot
 
 LOG = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+MOST_LOG = 1 << 28  # bytes; a report every 50 steps has 200, so this is the log of 60 million steps
 
 
 class Recorder:
@@ -72,16 +72,16 @@ class Recorder:
         kept = 0 if found is None else found.counters.get("log")
         if type(kept) is not int or kept < 0:
             raise InputError(f"{self.checkpoints} is damaged: the log has {kept} bytes", "train again")
-        there = self.log.stat().st_size if self.log.exists() else 0
-        if there < kept:
+        there = read_file(self.log, MOST_LOG) if self.log.exists() else b""
+        if len(there) < kept:
             what = f"{self.log} is shorter than it was: reports of steps before the checkpoint are missing"
             warnings.warn(what, VaezooWarning, stacklevel=2)
-        if there > kept:
-            with storage_errors(str(self.log)):
-                os.truncate(self.log, kept)
+        if there:
+            write_file(self.log, there[:kept])  # a new file: the old one may have a second name elsewhere
         for path in self.checkpoints.glob("step-*"):
             if found is None or path.name > found.path.name:
                 remove_folder(path)
+        prune(self.checkpoints, self.objective.monitor)  # a save that was cut off behind its checkpoint did not
 
     def _log_bytes(self) -> int:
         """Returns how much of the log belongs to the checkpoint that is about to be saved, once it is on the disk."""

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+import torch
 from torch import Tensor, nn
 
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
@@ -30,7 +29,7 @@ from vaezoo.files import read_file, read_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
 from vaezoo.spec import configure, construct
-from vaezoo.training.checkpoint import MOST_HEADER, Checkpoint, find_checkpoint
+from vaezoo.training.checkpoint import MOST_HEADER, Checkpoint, find_checkpoint, not_finite, unpack
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.recording import CHECKPOINTS
 from vaezoo.vae import VAE
@@ -216,12 +215,11 @@ def read_examples(file: Path, data: DataSpec) -> Tensor | None:
     """
     if not file.exists():
         return None
-    try:
-        examples = load_tensors(read_file(file, MOST_EXAMPLES))["x"]
-    except (SafetensorError, KeyError) as e:
-        raise InputError(f"{file} is damaged: {e}", "delete it: exports are then compared on noise alone") from e
+    examples = unpack(read_file(file, MOST_EXAMPLES), file).get("x", torch.empty(0))
     if tuple(examples.shape[1:]) != data.shape or not len(examples):
         raise InputError(f"{file} is damaged: shape {tuple(examples.shape)}", "delete it")
+    if examples.dtype not in (torch.uint8, torch.float32) or not_finite({"x": examples}):
+        raise InputError(f"{file} is damaged: no pixels", "delete it")
     return Split(examples, None).batch(slice(None)).x
 
 

@@ -21,7 +21,16 @@ from vaezoo import ranks, stopping
 from vaezoo.data.base import Dataset
 from vaezoo.data.load import load_data
 from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning
-from vaezoo.files import TEMPORARY, locked, make_folder, remove_leftovers, storage_errors, write_file, write_json
+from vaezoo.files import (
+    TEMPORARY,
+    locked,
+    make_folder,
+    remove_leftovers,
+    storage_errors,
+    sync,
+    write_file,
+    write_json,
+)
 from vaezoo.objectives import Objective
 from vaezoo.registry import Registration, find_model
 from vaezoo.spec import config_json
@@ -30,7 +39,7 @@ from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpo
 from vaezoo.training.conditions import check_device, check_fit, pick_device
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import settle
-from vaezoo.training.recording import CHECKPOINTS, Recorder
+from vaezoo.training.recording import CHECKPOINTS, LOG, Recorder
 from vaezoo.training.run import (
     EXAMPLE_COUNT,
     EXAMPLES,
@@ -97,8 +106,7 @@ def train(
         path = Path(ranks.agree(lambda: str(claim(out, f"{registration.name}-{data.spec.name}"))))
         with occupied(path):
             if ranks.number() == 0:
-                write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
-                write_json(path / "run.json", describe(setup, device))
+                write_json(path / "run.json", describe(setup, device))  # the first: from it all others can be made
             ranks.wait()
             if not (path / "run.json").exists():
                 raise StorageError(
@@ -211,6 +219,8 @@ def work(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport
     if found:
         go_to(trainer, found)
     if ranks.number() == 0:
+        if not (path / EXAMPLES).exists():
+            write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
         recorder.rewind(found)
     on_start(trainer, path)
     try:
@@ -301,6 +311,7 @@ def claim(out: str | os.PathLike[str] | None, stem: str) -> Path:
                 path.mkdir()
             except FileExistsError:
                 continue
+            sync(RUNS)
             return path
     raise AssertionError
 
@@ -316,10 +327,16 @@ def occupied(path: Path) -> Iterator[None]:
 
     Raises:
         StorageError: If another process trains there.
+        InputError: If something that is written to is a link.
     """
     with ExitStack() as stack:
         if ranks.number() == 0:
+            for name in (LOCK, LOG, CHECKPOINTS):
+                if (path / name).is_symlink():
+                    what = f"{path / name} is a link: what is written there would land elsewhere"
+                    raise InputError(what, "put what it links to in its place")
             stack.enter_context(locked(path / LOCK, f"{path} is in use: another process trains there"))
             for folder in (path, path / CHECKPOINTS):
-                remove_leftovers(folder)
+                if folder.exists():
+                    remove_leftovers(folder)
         yield
