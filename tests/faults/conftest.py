@@ -17,9 +17,8 @@ from queue import Queue
 from typing import Any
 
 import pytest
-from rig import ALL
+from rig import ALL, CORES
 
-CORES = 2
 FIGURES: dict[str, list[int]] = defaultdict(lambda: [0, 0])
 COUNTED = {  # files whose tests are a case each, by their rows in the matrix of faults
     "test_downloads": "D2",
@@ -28,9 +27,9 @@ COUNTED = {  # files whose tests are a case each, by their rows in the matrix of
     "test_hostile_arrays": "D1",
     "test_hostile_onnx": "O1",
     "test_hostile_pictures": "I1",
+    "test_launchers": "S2",
     "test_plugins": "P1",
     "test_resume": "R1",
-    "test_signals": "S1, S2",
 }
 
 
