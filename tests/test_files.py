@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from vaezoo.errors import InputError, StorageError
-from vaezoo.files import new_folder, put_in_place, read_json, sha256, write_file, write_json
+from vaezoo.files import new_folder, put_in_place, read_file, read_json, sha256, write_file, write_json
 
 
 def test_a_folder_appears_when_the_block_ends(tmp_path):
@@ -137,3 +137,8 @@ def test_only_a_regular_file_is_read(tmp_path):
     for name in ("pipe", "folder", "zeros"):
         with pytest.raises(InputError, match="not a regular file"):
             read_json(tmp_path / name)
+
+
+def test_a_limit_costs_no_memory(tmp_path):
+    (tmp_path / "file").write_bytes(b"few")
+    assert read_file(tmp_path / "file", 1 << 50) == b"few"

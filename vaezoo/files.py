@@ -160,7 +160,7 @@ def read_file(path: Path, most: int) -> bytes:
             size = os.fstat(f.fileno()).st_size
             if size > most:
                 raise InputError(f"{path} is damaged: {size:,} bytes, more than {most:,}", "restore the file")
-            return f.read(most)
+            return f.read(size)  # not `most`: so many bytes would be allocated
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}", "check the path") from e
 
