@@ -20,7 +20,8 @@ from safetensors.torch import save as save_tensors
 from vaezoo import ranks, stopping
 from vaezoo.data.base import Dataset
 from vaezoo.data.load import load_data
-from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning
+from vaezoo.data.memory import available_memory
+from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning, shown
 from vaezoo.files import (
     TEMPORARY,
     locked,
@@ -49,11 +50,11 @@ from vaezoo.training.run import (
     Description,
     Run,
     fingerprint,
-    largest_file,
     load,
     load_source,
     read_description,
 )
+from vaezoo.training.size import check_size, largest_file
 from vaezoo.training.trainer import Report, Trainer
 from vaezoo.training.validation import evaluate
 from vaezoo.vae import VAE
@@ -161,6 +162,7 @@ def resume(
     data = data or load_source(told.source, data_dir, stream)  # type: ignore[arg-type]
     if fingerprint(data) != told.fingerprint:
         raise InputError(f"the data are not those that {path} was trained on", "bring them back, or train a new run")
+    check_size(path, registration, told.options, data.spec, available_memory())
     setup = set_up(registration, told.options, data, config)
     with ranks.together(where), stopping.held():
         check_fit(setup.vae, setup.objective, data, config)
@@ -249,8 +251,10 @@ def go_to(trainer: Trainer, found: Checkpoint) -> None:
     found.restore(trainer.vae, "model")
     found.restore(trainer.objective, "objective")
     try:
+        if found.counters["done"] != found.step:
+            raise ValueError(f"it counts {shown(found.counters['done'])} steps")
         trainer.restore(found.counters, partial(found.read, "training"))
-    except (KeyError, ValueError, TypeError) as e:
+    except (KeyError, ValueError, TypeError, OverflowError) as e:
         raise InputError(f"{found.path} holds no state of a training: {e}", "train again") from e
 
 
