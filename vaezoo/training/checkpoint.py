@@ -11,6 +11,7 @@ checkpoints/step-00000700/
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import warnings
@@ -32,7 +33,7 @@ KEEP_NEWEST = 2
 MOST_HEADER = 1 << 20  # bytes of a tensor file besides its tensors; safetensors itself would take 100 MB
 MOST_PARTS = 8  # files in a manifest; we write four
 MOST_BYTES = 1 << 34  # of a file, where nobody knows the model
-PART = re.compile(r"[a-z]+\.(safetensors|json)")  # names of files in a manifest
+PART = re.compile(r"[a-z]{1,20}\.(safetensors|json)")  # names of files in a manifest
 
 Tensors = Mapping[str, Tensor]
 
@@ -144,12 +145,15 @@ def open_checkpoint(path: Path, most: int = MOST_BYTES, *, hashed: bool = True) 
         InputError: If a file is missing, damaged or not what it should be.
     """
     for name, entry in _manifest(path).items():
+        size = entry.get("bytes")
+        if type(size) is not int or size > most:
+            raise InputError(f"{path / name} is damaged: {shown(size)} bytes by the manifest", "use another checkpoint")
         if hashed or name == "state.json":
-            verify(path / name, read_file(path / name, most), entry)
-        elif not (path / name).is_file() or (path / name).stat().st_size != entry.get("bytes"):
+            verify(path / name, read_file(path / name, size), entry)
+        elif not (path / name).is_file() or (path / name).stat().st_size != size:
             raise InputError(f"{path / name} is missing or has another size than it had", "use another checkpoint")
     state = read_json(path / "state.json")
-    check_schema(path / "state.json", state)
+    check_schema(path / "state.json", state, SCHEMA)
     try:
         step, metrics, counters = state["step"], state["metrics"], state["counters"]
         if type(step) is not int or step < 0 or path.name != f"step-{step:08d}":
@@ -216,9 +220,14 @@ def unpack(data: bytes, file: Path) -> dict[str, Tensor]:
         InputError: If they are damaged, or their header is larger than any of ours.
     """
     try:
-        if int.from_bytes(data[:8], "little") > MOST_HEADER:  # ten million names would take gigabytes
+        length = int.from_bytes(data[:8], "little")
+        if length > MOST_HEADER:  # ten million names would take gigabytes
             raise ValueError("its header is too large")
-        return load_tensors(data)
+        tensors = load_tensors(data)
+        names = [name for name, _ in json.loads(data[8 : 8 + length], object_pairs_hook=list)]
+        if len(set(names)) < len(names):  # of which safetensors takes the last
+            raise ValueError("a name stands twice")
+        return tensors
     except (SafetensorError, ValueError, KeyError) as e:
         raise InputError(f"{file} is damaged: {e}", "use another checkpoint") from e
 
@@ -241,7 +250,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, object]]:
     """Returns what a manifest says of each file, if it is, to its last space, as we write it."""
     file = folder / "manifest.json"
     told = read_json(file)
-    check_schema(file, told)
+    check_schema(file, told, SCHEMA)
     files = told.get("files")
     if not isinstance(files, dict) or "state.json" not in files or len(files) > MOST_PARTS:
         raise InputError(f"{file} is damaged: files", "use another checkpoint")
@@ -262,11 +271,11 @@ def _manifest_bytes(entries: Mapping[str, Mapping[str, object]]) -> bytes:
     return json_bytes({"schema": SCHEMA, "files": dict(entries)})
 
 
-def check_schema(file: Path, told: Mapping[str, object]) -> None:
+def check_schema(file: Path, told: Mapping[str, object], ours: int) -> None:
     """Raises InputError if a file says that another version of vaezoo wrote it."""
     schema = told.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
-        raise InputError(f"{file} has schema {shown(schema)}; this version reads {SCHEMA}", "update vaezoo")
+    if type(schema) is not int or schema != ours:
+        raise InputError(f"{file} has schema {shown(schema)}; this version reads {ours}", "update vaezoo")
 
 
 def numbers(value: object) -> dict[str, float]:

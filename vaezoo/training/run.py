@@ -29,10 +29,10 @@ from vaezoo.files import read_file, read_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
 from vaezoo.spec import configure, construct
-from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, not_finite, numbers, unpack
+from vaezoo.training.checkpoint import Checkpoint, check_schema, find_checkpoint, not_finite, numbers, unpack
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.recording import CHECKPOINTS
-from vaezoo.training.size import check_size, largest_file
+from vaezoo.training.size import check_size, largest_file, misfits
 from vaezoo.vae import VAE
 
 SCHEMA = 1
@@ -131,10 +131,7 @@ def read_description(path: Path) -> Description:
     if not (path / "run.json").is_file():
         raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
     described = read_json(path / "run.json")
-    if described.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path} has schema {shown(described.get('schema'))}; this version reads {SCHEMA}", "update vaezoo"
-        )
+    check_schema(path / "run.json", described, SCHEMA)
     try:
         return Description(
             model=_text(described["model"]),
@@ -167,13 +164,9 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
     path = Path(path)
     told = read_description(path)
     registration = find_model(told.model)
-    try:
+    with misfits(path):
         check_size(path, registration, told.options, told.data)
         _, vae, objective = registration.build(told.options, told.data)
-    except InputError:
-        raise
-    except VaezooError as e:
-        raise InputError(f"{path / 'run.json'} does not fit the model: {e}", e.hint) from e
     found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
     found.restore(vae, "model")
     found.restore(objective, "objective")

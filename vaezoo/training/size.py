@@ -1,10 +1,10 @@
-"""How large a run's model is, before it takes any memory: a few bytes of run.json can ask for terabytes."""
+"""Whether a run's model can be built, before it takes any memory: a few bytes of run.json can ask for terabytes."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +16,17 @@ from vaezoo.registry import Registration
 from vaezoo.spec import configure
 from vaezoo.training.checkpoint import MOST_HEADER
 from vaezoo.training.recording import CHECKPOINTS
+
+
+@contextlib.contextmanager
+def misfits(path: Path) -> Iterator[None]:
+    """Turns what a model says of bad options into an InputError: here it is a run folder that brings them."""
+    try:
+        yield
+    except InputError:
+        raise
+    except VaezooError as e:
+        raise InputError(f"{path / 'run.json'} does not fit the model: {e}", e.hint) from e
 
 
 def check_size(

@@ -54,7 +54,7 @@ from vaezoo.training.run import (
     load_source,
     read_description,
 )
-from vaezoo.training.size import check_size, largest_file
+from vaezoo.training.size import check_size, largest_file, misfits
 from vaezoo.training.trainer import Report, Trainer
 from vaezoo.training.validation import evaluate
 from vaezoo.vae import VAE
@@ -160,10 +160,12 @@ def resume(
     if data is None and told.source is None:
         raise VaezooError(f"{path} was trained on arrays of a program", "resume it in that program, with its data")
     data = data or load_source(told.source, data_dir, stream)  # type: ignore[arg-type]
-    if fingerprint(data) != told.fingerprint:
+    begun = told.data.shape, told.data.likelihood, told.fingerprint
+    if (data.spec.shape, data.spec.likelihood, fingerprint(data)) != begun:
         raise InputError(f"the data are not those that {path} was trained on", "bring them back, or train a new run")
-    check_size(path, registration, told.options, data.spec, available_memory())
-    setup = set_up(registration, told.options, data, config)
+    with misfits(path):
+        check_size(path, registration, told.options, data.spec, available_memory())
+        setup = set_up(registration, told.options, data, config)
     with ranks.together(where), stopping.held():
         check_fit(setup.vae, setup.objective, data, config)
         warn_of_changes(told, where)
@@ -331,7 +333,7 @@ def occupied(path: Path) -> Iterator[None]:
 
     Raises:
         StorageError: If another process trains there.
-        InputError: If something that is written to is a link.
+        InputError: If something that is written to is a link, or a checkpoint no folder.
     """
     with ExitStack() as stack:
         if ranks.number() == 0:
@@ -339,6 +341,9 @@ def occupied(path: Path) -> Iterator[None]:
                 if (path / name).is_symlink():
                     what = f"{path / name} is a link: what is written there would land elsewhere"
                     raise InputError(what, "put what it links to in its place")
+            for entry in (path / CHECKPOINTS).glob("step-*"):
+                if entry.is_symlink() or not entry.is_dir():  # what takes its place could wait for ever to open it
+                    raise InputError(f"{entry} is no folder", "move it away")
             stack.enter_context(locked(path / LOCK, f"{path} is in use: another process trains there"))
             for folder in (path, path / CHECKPOINTS):
                 remove_leftovers(folder)

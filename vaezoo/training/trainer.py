@@ -178,14 +178,18 @@ class Trainer:
         names, best = counters["names"], counters["best"]
         if not all(type(n) is int for n in numbers) or not isinstance(names, list):
             raise ValueError(f"counters {shown(dict(counters))}")
-        if best is not None and type(best) not in (int, float):
-            raise ValueError(f"best {shown(best)}")
         self.done, self.evaluated, self.waited, first = numbers
-        if not (0 <= first <= self.done <= self.steps and -1 <= self.evaluated <= self.done and self.waited >= 0):
+        if not (
+            0 <= first <= self.done <= self.steps
+            and -1 <= self.evaluated <= self.done
+            and 0 <= self.waited <= self.done
+            and type(best) in (int, float, type(None))
+            and all(type(name) is str for name in names)
+        ):
             raise ValueError(f"counters {shown(dict(counters))}")
         self.best = -math.inf if best is None else float(best)  # type: ignore[arg-type]
         self.saved = self.done
-        self.step.resize([str(name) for name in names])
+        self.step.resize(names)
         self.step.restore(read(self.step.state()), first)
 
     def _is_due(self, step: int) -> bool:
