@@ -1,4 +1,4 @@
-"""Files that would run code when unpickled, wherever runs, weights or data are read: refused, and the code never runs."""
+"""Files that would run code when unpickled, wherever runs, weights or data are read: refused, and no code is run."""
 
 from __future__ import annotations
 

@@ -82,9 +82,8 @@ def fail(folder, what):
 
             trainer.step.__class__ = Failing
 
-    train(
-        "mlp-vae", from_arrays(x), config=TrainConfig(batch_size=8, steps=50, eval_every=4), out=folder, on_start=poison
-    )
+    config = TrainConfig(batch_size=8, steps=50, eval_every=4)
+    train("mlp-vae", from_arrays(x), config=config, out=folder, on_start=poison)
 
 
 if __name__ == "__main__":
