@@ -18,6 +18,7 @@ from vaezoo.objectives import ELBO, Objective
 from vaezoo.vae import VAE
 
 ConfigT = TypeVar("ConfigT")
+MOST_VALUES = 1_000  # of one option: a layer takes a millisecond to build
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -193,6 +194,8 @@ def _convert(value: object, hint: Any) -> object:
         parts = [p for p in value.split(",") if p] if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             parts = [parts]
+        if len(parts) > MOST_VALUES:
+            raise VaezooError(f"{len(parts):,} values for one option", f"give at most {MOST_VALUES:,}")
         return tuple(_convert(p, args[0]) for p in parts)
     if hint is bool:
         return _to_bool(value)

@@ -3,6 +3,7 @@
 two_ranks.py gradients FILE     saves the gradients of each case, averaged over the ranks
 two_ranks.py resume FOLDER      trains each model as FOLDER/NAME-SETTING-whole, with stops as ...-parts
 two_ranks.py fail FOLDER        trains; rank 1 alone meets an error in the fifth step
+two_ranks.py nan FOLDER         trains; rank 1 alone meets a NaN in the fifth step
 """
 
 import signal
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import vaezoo
-from vaezoo import DataSpec, TrainConfig, from_arrays, get_model, list_models, ranks, stopping, train
+from vaezoo import Batch, DataSpec, TrainConfig, from_arrays, get_model, list_models, ranks, stopping, train
 from vaezoo.distributions import DiagonalGaussian, StandardNormal
 from vaezoo.errors import StorageError, VaezooError
 from vaezoo.spec import configure
@@ -114,12 +115,8 @@ def must_begin_at(step):
     return on_start
 
 
-def fail(folder):
+def fail(folder, what):
     x = torch.rand(64, 9).numpy()
-    calls = []
-
-    def report(_):
-        calls.append(1)
 
     def poison(trainer, _):
         if ranks.number() == 1:
@@ -127,13 +124,16 @@ def fail(folder):
 
             class Failing(type(trainer.step)):
                 def __call__(self, index, batch):
-                    if index == 4:
+                    if index == 4 and what == "nan":
+                        batch = Batch(batch.x * float("nan"), batch.y)
+                    elif index == 4:
                         raise StorageError("the disk of one rank is full", "free some")
                     take(self, index, batch)
 
             trainer.step.__class__ = Failing
 
-    train("mlp-vae", from_arrays(x), config=TrainConfig(batch_size=8, steps=50), out=folder, on_start=poison)
+    config = TrainConfig(batch_size=8, steps=50, eval_every=4)
+    train("mlp-vae", from_arrays(x), config=config, out=folder, on_start=poison)
 
 
 if __name__ == "__main__":
@@ -149,7 +149,7 @@ if __name__ == "__main__":
             resume(where)
     else:
         try:
-            fail(where)
+            fail(where, what)
         except VaezooError as e:
             print(f"{type(e).__name__}: {e.message} ({e.hint})", file=sys.stderr, flush=True)
             sys.exit(e.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
 
@@ -55,7 +56,7 @@ class DataSpec:
     @property
     def dims(self) -> int:
         """How many numbers one example has."""
-        return int(torch.Size(self.shape).numel())
+        return math.prod(self.shape)
 
 
 AnyPart = TypeVar("AnyPart", bound="Part")

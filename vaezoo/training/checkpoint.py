@@ -11,6 +11,7 @@ checkpoints/step-00000700/
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import warnings
@@ -32,7 +33,7 @@ KEEP_NEWEST = 2
 MOST_HEADER = 1 << 20  # bytes of a tensor file besides its tensors; safetensors itself would take 100 MB
 MOST_PARTS = 8  # files in a manifest; we write four
 MOST_BYTES = 1 << 34  # of a file, where nobody knows the model
-PART = re.compile(r"[a-z]+\.(safetensors|json)")  # names of files in a manifest
+PART = re.compile(r"[a-z]{1,20}\.(safetensors|json)")  # names of files in a manifest
 
 Tensors = Mapping[str, Tensor]
 
@@ -77,7 +78,7 @@ class Checkpoint:
         file = self.path / f"{part}.safetensors"
         room = sum(t.numel() * t.element_size() for t in expected.values())
         data = read_file(file, room + MOST_HEADER)
-        verify(self.path, file.name, data)
+        verify(file, data, _manifest(self.path).get(file.name))
         tensors = unpack(data, file)  # the bytes that were hashed, not the file again
         described = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
         if described != {name: (tuple(t.shape), t.dtype) for name, t in expected.items()}:
@@ -144,18 +145,22 @@ def open_checkpoint(path: Path, most: int = MOST_BYTES, *, hashed: bool = True) 
         InputError: If a file is missing, damaged or not what it should be.
     """
     for name, entry in _manifest(path).items():
+        size = entry.get("bytes")
+        if type(size) is not int or size > most:
+            raise InputError(f"{path / name} is damaged: {shown(size)} bytes by the manifest", "use another checkpoint")
         if hashed or name == "state.json":
-            verify(path, name, read_file(path / name, most))
-        elif not (path / name).is_file() or (path / name).stat().st_size != entry.get("bytes"):
+            verify(path / name, read_file(path / name, size), entry)
+        elif not (path / name).is_file() or (path / name).stat().st_size != size:
             raise InputError(f"{path / name} is missing or has another size than it had", "use another checkpoint")
     state = read_json(path / "state.json")
+    check_schema(path / "state.json", state, SCHEMA)
     try:
         step, metrics, counters = state["step"], state["metrics"], state["counters"]
-        if type(step) is not int or path.name != f"step-{step:08d}":
+        if type(step) is not int or step < 0 or path.name != f"step-{step:08d}":
             raise ValueError(f"step {step}")
         if not isinstance(counters, dict):
             raise ValueError("counters")
-        return Checkpoint(path, step, _metrics(metrics), counters)
+        return Checkpoint(path, step, numbers(metrics), counters)
     except (KeyError, ValueError, OverflowError, TypeError) as e:
         raise InputError(f"{path / 'state.json'} is damaged: {e}", "use another checkpoint") from e
 
@@ -215,18 +220,23 @@ def unpack(data: bytes, file: Path) -> dict[str, Tensor]:
         InputError: If they are damaged, or their header is larger than any of ours.
     """
     try:
-        if int.from_bytes(data[:8], "little") > MOST_HEADER:  # ten million names would take gigabytes
+        length = int.from_bytes(data[:8], "little")
+        if length > MOST_HEADER:  # ten million names would take gigabytes
             raise ValueError("its header is too large")
-        return load_tensors(data)
+        tensors = load_tensors(data)
+        names = [name for name, _ in json.loads(data[8 : 8 + length], object_pairs_hook=list)]
+        if len(set(names)) < len(names):  # of which safetensors takes the last
+            raise ValueError("a name stands twice")
+        return tensors
     except (SafetensorError, ValueError, KeyError) as e:
         raise InputError(f"{file} is damaged: {e}", "use another checkpoint") from e
 
 
-def verify(folder: Path, name: str, data: bytes) -> None:
-    """Raises InputError unless `data` is what the folder's manifest says of file `name`."""
-    if _manifest(folder).get(name) != _entry(data):
+def verify(file: Path, data: bytes, entry: object) -> None:
+    """Raises InputError unless `data` is what the manifest's entry says of a file."""
+    if entry != _entry(data):
         raise InputError(
-            f"{folder / name}: its SHA-256 differs from the manifest's; damaged or changed after saving",
+            f"{file}: its SHA-256 differs from the manifest's; damaged or changed after saving",
             "use another checkpoint",
         )
 
@@ -239,7 +249,9 @@ def not_finite(tensors: Tensors) -> str | None:
 def _manifest(folder: Path) -> dict[str, dict[str, object]]:
     """Returns what a manifest says of each file, if it is, to its last space, as we write it."""
     file = folder / "manifest.json"
-    files = read_json(file).get("files")
+    told = read_json(file)
+    check_schema(file, told, SCHEMA)
+    files = told.get("files")
     if not isinstance(files, dict) or "state.json" not in files or len(files) > MOST_PARTS:
         raise InputError(f"{file} is damaged: files", "use another checkpoint")
     for name, entry in files.items():
@@ -259,7 +271,15 @@ def _manifest_bytes(entries: Mapping[str, Mapping[str, object]]) -> bytes:
     return json_bytes({"schema": SCHEMA, "files": dict(entries)})
 
 
-def _metrics(value: object) -> dict[str, float]:
+def check_schema(file: Path, told: Mapping[str, object], ours: int) -> None:
+    """Raises InputError if a file says that another version of vaezoo wrote it."""
+    schema = told.get("schema")
+    if type(schema) is not int or schema != ours:
+        raise InputError(f"{file} has schema {shown(schema)}; this version reads {ours}", "update vaezoo")
+
+
+def numbers(value: object) -> dict[str, float]:
+    """Returns the metrics that a JSON file has; raises ValueError or OverflowError if it holds something else."""
     if not isinstance(value, dict):
         raise ValueError("metrics")
     if not all(type(number) in (int, float) for number in value.values()):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
 from vaezoo.data.load import load_data
@@ -29,9 +29,10 @@ from vaezoo.files import read_file, read_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
 from vaezoo.spec import configure, construct
-from vaezoo.training.checkpoint import MOST_HEADER, Checkpoint, find_checkpoint, not_finite, unpack
+from vaezoo.training.checkpoint import Checkpoint, check_schema, find_checkpoint, not_finite, numbers, unpack
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.recording import CHECKPOINTS
+from vaezoo.training.size import check_size, largest_file, misfits
 from vaezoo.vae import VAE
 
 SCHEMA = 1
@@ -130,10 +131,7 @@ def read_description(path: Path) -> Description:
     if not (path / "run.json").is_file():
         raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
     described = read_json(path / "run.json")
-    if described.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path} has schema {shown(described.get('schema'))}; this version reads {SCHEMA}", "update vaezoo"
-        )
+    check_schema(path / "run.json", described, SCHEMA)
     try:
         return Description(
             model=_text(described["model"]),
@@ -166,16 +164,12 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
     path = Path(path)
     told = read_description(path)
     registration = find_model(told.model)
-    try:
+    with misfits(path):
+        check_size(path, registration, told.options, told.data)
         _, vae, objective = registration.build(told.options, told.data)
-    except InputError:
-        raise
-    except VaezooError as e:
-        raise InputError(f"{path / 'run.json'} does not fit the model: {e}", e.hint) from e
     found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
     found.restore(vae, "model")
     found.restore(objective, "objective")
-    result = path / RESULT
     return Run(
         path=path,
         model=registration.name,
@@ -188,15 +182,8 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
         vae=vae.eval(),
         objective=objective.eval(),
         examples=read_examples(path / EXAMPLES, told.data),
-        result=read_json(result) if result.exists() else {},
+        result=read_result(path / RESULT),
     )
-
-
-def largest_file(*modules: nn.Module) -> int:
-    """Returns how many bytes no file of a checkpoint of these modules exceeds: an optimizer keeps two numbers a
-    weight, an average a third, and sums and names are small."""
-    tensors = [t for module in modules for t in module.state_dict().values()]
-    return MOST_HEADER + 4 * sum(int(t.nbytes) for t in tensors)
 
 
 def fingerprint(data: Dataset) -> str:
@@ -221,6 +208,24 @@ def read_examples(file: Path, data: DataSpec) -> Tensor | None:
     if examples.dtype not in (torch.uint8, torch.float32) or not_finite({"x": examples}):
         raise InputError(f"{file} is damaged: no pixels", "delete it")
     return Split(examples, None).batch(slice(None)).x
+
+
+def read_result(file: Path) -> dict[str, object]:
+    """Reads what a finished training says of itself; empty while it is unfinished.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    if not file.exists():
+        return {}
+    told = read_json(file)
+    try:
+        split, step, metrics = _text(told["split"]), _number(told["step"]), numbers(told["metrics"])
+        if not {"elbo", "reconstruction", "kl"} <= metrics.keys():
+            raise ValueError("metrics")
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
+        raise InputError(f"{file} is damaged: {reason(e)}", "delete it, and resume the run") from e
+    return {"split": split, "step": step, "metrics": metrics}
 
 
 def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:

@@ -20,7 +20,8 @@ from safetensors.torch import save as save_tensors
 from vaezoo import ranks, stopping
 from vaezoo.data.base import Dataset
 from vaezoo.data.load import load_data
-from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning
+from vaezoo.data.memory import available_memory
+from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning, shown
 from vaezoo.files import (
     TEMPORARY,
     locked,
@@ -49,11 +50,11 @@ from vaezoo.training.run import (
     Description,
     Run,
     fingerprint,
-    largest_file,
     load,
     load_source,
     read_description,
 )
+from vaezoo.training.size import check_size, largest_file, misfits
 from vaezoo.training.trainer import Report, Trainer
 from vaezoo.training.validation import evaluate
 from vaezoo.vae import VAE
@@ -159,9 +160,12 @@ def resume(
     if data is None and told.source is None:
         raise VaezooError(f"{path} was trained on arrays of a program", "resume it in that program, with its data")
     data = data or load_source(told.source, data_dir, stream)  # type: ignore[arg-type]
-    if fingerprint(data) != told.fingerprint:
+    begun = told.data.shape, told.data.likelihood, told.fingerprint
+    if (data.spec.shape, data.spec.likelihood, fingerprint(data)) != begun:
         raise InputError(f"the data are not those that {path} was trained on", "bring them back, or train a new run")
-    setup = set_up(registration, told.options, data, config)
+    with misfits(path):
+        check_size(path, registration, told.options, data.spec, available_memory())
+        setup = set_up(registration, told.options, data, config)
     with ranks.together(where), stopping.held():
         check_fit(setup.vae, setup.objective, data, config)
         warn_of_changes(told, where)
@@ -249,8 +253,10 @@ def go_to(trainer: Trainer, found: Checkpoint) -> None:
     found.restore(trainer.vae, "model")
     found.restore(trainer.objective, "objective")
     try:
+        if found.counters["done"] != found.step:
+            raise ValueError(f"it counts {shown(found.counters['done'])} steps")
         trainer.restore(found.counters, partial(found.read, "training"))
-    except (KeyError, ValueError, TypeError) as e:
+    except (KeyError, ValueError, TypeError, OverflowError) as e:
         raise InputError(f"{found.path} holds no state of a training: {e}", "train again") from e
 
 
@@ -327,7 +333,7 @@ def occupied(path: Path) -> Iterator[None]:
 
     Raises:
         StorageError: If another process trains there.
-        InputError: If something that is written to is a link.
+        InputError: If something that is written to is a link, or a checkpoint no folder.
     """
     with ExitStack() as stack:
         if ranks.number() == 0:
@@ -335,6 +341,9 @@ def occupied(path: Path) -> Iterator[None]:
                 if (path / name).is_symlink():
                     what = f"{path / name} is a link: what is written there would land elsewhere"
                     raise InputError(what, "put what it links to in its place")
+            for entry in (path / CHECKPOINTS).glob("step-*"):
+                if entry.is_symlink() or not entry.is_dir():  # what takes its place could wait for ever to open it
+                    raise InputError(f"{entry} is no folder", "move it away")
             stack.enter_context(locked(path / LOCK, f"{path} is in use: another process trains there"))
             for folder in (path, path / CHECKPOINTS):
                 if folder.exists():

@@ -17,7 +17,7 @@ from torch import Tensor
 from vaezoo import ranks, stopping
 from vaezoo.data.base import Dataset, Split, to_floats
 from vaezoo.distributions import active_units
-from vaezoo.errors import VaezooWarning
+from vaezoo.errors import VaezooWarning, shown
 from vaezoo.objectives import Objective
 from vaezoo.training.arithmetic import tf32
 from vaezoo.training.chance import derive_seed, order_of_epoch, own_chance, set_seed
@@ -172,16 +172,24 @@ class Trainer:
             read: Takes tensors of the names, shapes and types of the Snapshot's, and returns the Snapshot's own.
 
         Raises:
-            ValueError, KeyError, TypeError: If the counters are none of a Snapshot.
+            ValueError, KeyError, TypeError, OverflowError: If the counters are none of a Snapshot of this training.
         """
         numbers: list[Any] = [counters[name] for name in ("done", "evaluated", "waited", "first")]
         names, best = counters["names"], counters["best"]
         if not all(type(n) is int for n in numbers) or not isinstance(names, list):
-            raise ValueError(f"counters {dict(counters)}")
+            raise ValueError(f"counters {shown(dict(counters))}")
         self.done, self.evaluated, self.waited, first = numbers
+        if not (
+            0 <= first <= self.done <= self.steps
+            and -1 <= self.evaluated <= self.done
+            and 0 <= self.waited <= self.done
+            and type(best) in (int, float, type(None))
+            and all(type(name) is str for name in names)
+        ):
+            raise ValueError(f"counters {shown(dict(counters))}")
         self.best = -math.inf if best is None else float(best)  # type: ignore[arg-type]
         self.saved = self.done
-        self.step.resize([str(name) for name in names])
+        self.step.resize(names)
         self.step.restore(read(self.step.state()), first)
 
     def _is_due(self, step: int) -> bool:
