@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from vaezoo.registry import Registration, create, get_model, list_models
     from vaezoo.spec import ModelSpec
     from vaezoo.training.config import TrainConfig
+    from vaezoo.training.reports import Report
     from vaezoo.training.run import Run, load
     from vaezoo.training.train import resume, train
-    from vaezoo.training.trainer import Report, Snapshot, Trainer
+    from vaezoo.training.trainer import Snapshot, Trainer
     from vaezoo.vae import VAE, GaussianVAE
 
 __all__ = [
@@ -83,7 +84,8 @@ _HOME = {
     "vaezoo.training.config": ("TrainConfig",),
     "vaezoo.training.run": ("Run", "load"),
     "vaezoo.training.train": ("resume", "train"),
-    "vaezoo.training.trainer": ("Report", "Snapshot", "Trainer"),
+    "vaezoo.training.reports": ("Report",),
+    "vaezoo.training.trainer": ("Snapshot", "Trainer"),
     "vaezoo.vae": ("VAE", "GaussianVAE"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -14,7 +14,8 @@ from vaezoo.errors import InputError, VaezooWarning
 from vaezoo.files import read_file, remove_folder, storage_errors, sync, write_file
 from vaezoo.objectives import Objective
 from vaezoo.training.checkpoint import Checkpoint, prune, save_checkpoint
-from vaezoo.training.trainer import Report, Snapshot
+from vaezoo.training.reports import Report
+from vaezoo.training.trainer import Snapshot
 
 LOG = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,30 +20,22 @@ from vaezoo.data.base import Dataset
 from vaezoo.data.load import load_data
 from vaezoo.data.memory import available_memory
 from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning, shown
-from vaezoo.files import (
-    TEMPORARY,
-    locked,
-    make_folder,
-    remove_leftovers,
-    storage_errors,
-    sync,
-    write_file,
-    write_json,
-)
+from vaezoo.files import write_file, write_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import Registration, find_model
 from vaezoo.spec import config_json
 from vaezoo.training.chance import derive_seed
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints
+from vaezoo.training.claiming import claim, occupied
 from vaezoo.training.conditions import check_device, check_fit, pick_device
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import settle
-from vaezoo.training.recording import CHECKPOINTS, LOG, Recorder
+from vaezoo.training.recording import CHECKPOINTS, Recorder
+from vaezoo.training.reports import Report
 from vaezoo.training.run import (
     EXAMPLE_COUNT,
     EXAMPLES,
     RESULT,
-    RUNS,
     SCHEMA,
     Description,
     Run,
@@ -55,11 +45,9 @@ from vaezoo.training.run import (
     read_description,
 )
 from vaezoo.training.size import check_size, largest_file, misfits
-from vaezoo.training.trainer import Report, Trainer
+from vaezoo.training.trainer import Trainer
 from vaezoo.training.validation import evaluate
 from vaezoo.vae import VAE
-
-LOCK = ".lock"
 
 OnReport = Callable[[Report], None]
 OnStart = Callable[[Trainer, Path], None]
@@ -295,57 +283,3 @@ def warn_of_changes(told: Description, device: torch.device) -> None:
     if changed and ranks.number() == 0:
         what = f"the run began otherwise ({'; '.join(changed)}): it goes on, but not to the same bytes"
         warnings.warn(what, VaezooWarning, stacklevel=2)
-
-
-def claim(out: str | os.PathLike[str] | None, stem: str) -> Path:
-    """Makes the folder of a new run: `out`, or the first of `runs/STEM-1`, `runs/STEM-2` ... that nobody has.
-
-    Raises:
-        StorageError: If `out` is not empty, or the folder cannot be made.
-    """
-    with storage_errors(str(RUNS if out is None else out)):
-        if out is not None:
-            path = Path(out)
-            if path.exists() and (not path.is_dir() or not all(is_ours(entry) for entry in path.iterdir())):
-                raise StorageError(f"{path} is in the way: it exists and is not empty", "give another --out")
-            make_folder(path)
-            return path
-        make_folder(RUNS)
-        for number in itertools.count(1):
-            path = RUNS / f"{stem}-{number}"
-            try:
-                path.mkdir()
-            except FileExistsError:
-                continue
-            sync(RUNS)
-            return path
-    raise AssertionError
-
-
-def is_ours(entry: Path) -> bool:
-    """Tells whether a folder's entry is what a training leaves that was killed before it wrote anything."""
-    return entry.name == LOCK or entry.name.startswith(TEMPORARY)
-
-
-@contextmanager
-def occupied(path: Path) -> Iterator[None]:
-    """Keeps other trainings out of a run folder, and removes what a killed one left; rank 0 for all.
-
-    Raises:
-        StorageError: If another process trains there.
-        InputError: If something that is written to is a link, or a checkpoint no folder.
-    """
-    with ExitStack() as stack:
-        if ranks.number() == 0:
-            for name in (LOCK, LOG, CHECKPOINTS):
-                if (path / name).is_symlink():
-                    what = f"{path / name} is a link: what is written there would land elsewhere"
-                    raise InputError(what, "put what it links to in its place")
-            for entry in (path / CHECKPOINTS).glob("step-*"):
-                if entry.is_symlink() or not entry.is_dir():  # what takes its place could wait for ever to open it
-                    raise InputError(f"{entry} is no folder", "move it away")
-            stack.enter_context(locked(path / LOCK, f"{path} is in use: another process trains there"))
-            for folder in (path, path / CHECKPOINTS):
-                if folder.exists():
-                    remove_leftovers(folder)
-        yield
