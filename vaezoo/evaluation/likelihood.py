@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from torch import Tensor
 from vaezoo.data.base import Part, to_floats
 from vaezoo.distributions import Posterior, active_units
 from vaezoo.errors import DivergedError, VaezooError
+from vaezoo.evaluation.exported import ExportedVAE
+from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
 from vaezoo.objectives import run_pass
 from vaezoo.training.chance import derive_seed, own_chance, set_seed
 from vaezoo.training.compiling import Compiled
-from vaezoo.vae import VAE, evaluating
-
-Binarize = Literal["none", "dynamic", "fixed"]
+from vaezoo.vae import VAE, device_of, evaluating
 
 BLOCK = 500  # examples that are seeded together: results do not depend on how much memory there is
 ROOM = 1 << 20  # numbers that the decoder puts out at once: more would leave the processor's cache
@@ -78,7 +78,7 @@ def bound(vae: VAE, part: Part, *, draws: int = 10, binarize: Binarize = "none",
         DivergedError: If the model gives values that are not finite.
     """
     check(binarize, draws=draws)
-    device = next(vae.parameters()).device
+    device = device_of(vae)
     reconstruction, kl = torch.zeros((2, len(part)), dtype=torch.float64)
     by_part: list[Tensor] = []
     codes: list[Tensor] = []
@@ -111,7 +111,7 @@ def negative_log_likelihood(
     samples: int = 5000,
     binarize: Binarize = "none",
     seed: int = 0,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Mean:
     """Estimates -log p(x) by importance sampling from q(z|x) (Burda et al. 2016, arXiv 1509.00519, equation 8).
 
@@ -130,11 +130,11 @@ def negative_log_likelihood(
         DivergedError: If the model gives values that are not finite.
     """
     check(binarize, samples=samples)
-    device = next(vae.parameters()).device
+    device = device_of(vae)
     rows = max(1, ROOM // vae.data.dims)
     together, parts = max(1, rows // samples), -(-samples // rows)
     weigh: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
-    if len(part) * samples >= MANY:
+    if len(part) * samples >= MANY and not isinstance(vae, ExportedVAE):
         weigh = Compiled(log_weights, any_shape=True)
     found: list[Tensor] = []
     with evaluating(vae), own_chance(device):
@@ -191,3 +191,48 @@ def check(binarize: str, **counts: int) -> None:
             raise VaezooError(f"{count} {name} are none", f"give at least 1 of the {name}")
     if binarize not in get_args(Binarize):
         raise VaezooError(f"no way to binarize named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
+
+
+def bound_figures(vae: VAE, part: Part, setting: Setting) -> list[Figure]:
+    """The bound and what it consists of."""
+    found = bound(vae, part, draws=setting.draws, binarize=setting.binarize, seed=setting.seed)
+    times = "once" if setting.draws == 1 else f"{setting.draws} times"
+    protocol = f"z drawn {times} for each example; {pixels(vae, setting)}"
+    reconstruction, kl = found.reconstruction, found.kl
+    return [
+        Figure("-ELBO", -found.elbo.value, "nats", protocol, found.elbo.error),
+        Figure("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
+        Figure("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
+        Figure("bits per dimension", found.bits_per_dim, "bits", "-ELBO / log 2 / numbers in an example"),
+        Figure("active units", found.active_units, "", f"of {len(found.kl_by_part)}: code varies by more than 0.01"),
+        Figure("KL by dimension", found.kl_by_part, "nats", "parts of KL"),
+    ]
+
+
+def nll_figures(vae: VAE, part: Part, setting: Setting, on_progress: OnProgress) -> list[Figure]:
+    """The negative log-likelihood."""
+    found = negative_log_likelihood(
+        vae,
+        part,
+        samples=setting.nll_samples,
+        binarize=setting.binarize,
+        seed=setting.seed,
+        on_progress=on_progress,
+    )
+    name = f"NLL-{setting.nll_samples}"
+    protocol = f"importance sampling, {setting.nll_samples:,} z for each example; {pixels(vae, setting)}"
+    bits = found.value / (vae.data.dims * math.log(2))
+    return [
+        Figure(name, found.value, "nats", protocol, found.error),
+        Figure(f"{name} per dimension", bits, "bits", f"{name} / log 2 / numbers in an example"),
+    ]
+
+
+def pixels(vae: VAE, setting: Setting) -> str:
+    """Says what the pixels are that a likelihood is computed of."""
+    if setting.binarize == "fixed":
+        return f"one draw of bits with the grey levels as probabilities, seed {setting.seed}"
+    if setting.binarize == "dynamic":
+        return f"bits drawn anew for each z, seed {setting.seed}"
+    grey = vae.data.likelihood == "bernoulli"
+    return "grey levels: a cross-entropy, no likelihood" if grey else "pixels as they are"
