@@ -39,8 +39,8 @@ def test_samples_ask_for_the_likelihood(evaluated):
     [
         (("--metrics", "fid"), 2, "no metric named 'fid'"),
         (("--nll-samples", 0), 2, "0 samples are none"),
-        (("--data", "shapes"), 3, "shape"),
-        (("--data", "nowhere"), 3, "nowhere"),
+        (("--data", "shapes"), 2, "shape"),
+        (("--data", "nowhere"), 2, "nowhere"),
     ],
 )
 def test_bad_input_is_two_lines_and_a_code(arguments, code, error, trained, run):
