@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vaezoo.data.load import load_data
     from vaezoo.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
     from vaezoo.errors import UnsupportedDataError, VaezooError
+    from vaezoo.evaluation.evaluate import Evaluation, evaluate
+    from vaezoo.evaluation.figure import Figure
     from vaezoo.export.folder import Exported, export_onnx
     from vaezoo.export.verify import Verified, verify_onnx
     from vaezoo.likelihoods import Likelihood
@@ -35,7 +37,9 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "DiagonalGaussian",
+    "Evaluation",
     "Exported",
+    "Figure",
     "GaussianVAE",
     "Likelihood",
     "ModelSpec",
@@ -56,6 +60,7 @@ __all__ = [
     "VaezooError",
     "Verified",
     "create",
+    "evaluate",
     "export_onnx",
     "from_arrays",
     "get_model",
@@ -75,6 +80,8 @@ _HOME = {
     "vaezoo.data.load": ("load_data",),
     "vaezoo.distributions": ("DiagonalGaussian", "Posterior", "Prior", "StandardNormal"),
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
+    "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),
+    "vaezoo.evaluation.figure": ("Figure",),
     "vaezoo.export.folder": ("Exported", "export_onnx"),
     "vaezoo.export.verify": ("Verified", "verify_onnx"),
     "vaezoo.likelihoods": ("Likelihood",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,11 @@ class GaussianVAE(VAE):
     def decode(self, z: Tensor) -> Tensor:
         params: Tensor = self.decoder(z)
         return params
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Returns the device that a module's parameters, or its buffers if it has none, lie on."""
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 @contextmanager

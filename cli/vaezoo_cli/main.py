@@ -18,6 +18,7 @@ from vaezoo.stopping import Stopped
 from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
 from vaezoo_cli.commands.doctor import doctor
+from vaezoo_cli.commands.eval import eval_command
 from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
@@ -63,7 +64,20 @@ def vaezoo(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (list_command, show, train, sample, reconstruct, export, verify, bench, doctor, new_plugin, check):
+for command in (
+    list_command,
+    show,
+    train,
+    eval_command,
+    sample,
+    reconstruct,
+    export,
+    verify,
+    bench,
+    doctor,
+    new_plugin,
+    check,
+):
     vaezoo.add_command(command)
 
 

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3}
+STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3, "bits": 4, "latents": 5}
 BLOCK = 1024  # seeds made at once: one alone takes longer than a small network's step on a GPU
 
-Stream = Literal["weights", "order", "noise", "evaluation"]
+Stream = Literal["weights", "order", "noise", "evaluation", "bits", "latents"]
 
 
 def derive_seed(seed: int, stream: Stream, number: int = 0, rank: int = 0) -> int:

@@ -28,14 +28,14 @@ class Compiled(Generic[P, R]):
 
     Args:
         function: Changes tensors only in place, and reads none on the host.
+        any_shape: Looks at the shapes of the arguments before each call; they otherwise have to be the same in all.
     """
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    def __init__(self, function: Callable[P, R], *, any_shape: bool = False) -> None:
         self.plain = function
-        options: dict[str, str | int | bool | Callable[..., Any]] = {
-            "fallback_random": True,
-            "guard_filter_fn": only_values,
-        }
+        options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
+        if not any_shape:
+            options["guard_filter_fn"] = only_values
         self.function: Callable[P, R] = torch.compile(own_code(function), fullgraph=True, options=options)
         self.tried = False
 

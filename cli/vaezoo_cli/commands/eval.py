@@ -1,0 +1,82 @@
+"""vaezoo eval"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from vaezoo_cli.options import checkpoint_option, data_options, json_option, open_export, open_run, print_json
+
+if TYPE_CHECKING:
+    from vaezoo.evaluation.figure import Binarize
+
+
+@click.command(name="eval", context_settings={"show_default": True})
+@click.argument("source", required=False, metavar="[RUN|MODEL|EXPORT]")
+@click.option("--metrics", default="bound", metavar="A,B", help="Groups of figures, or all: see below.")
+@click.option(
+    "--nll-samples", type=int, metavar="S", help="Latents an example of nll, which this asks for  [default: 5000]"
+)
+@click.option("--draws", default=10, help="Latents an example of bound.")
+@click.option("--binarize", default="auto", metavar="HOW", help="none, fixed, dynamic; auto: fixed if trained on bits.")
+@click.option("--examples", type=int, metavar="N", help="Take N of the held-out examples  [default: all]")
+@click.option("--seed", default=0, help="Determines bits and latents.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@checkpoint_option
+@data_options(None)
+@json_option
+def eval_command(
+    source: str | None,
+    metrics: str,
+    nll_samples: int | None,
+    draws: int,
+    binarize: Binarize,
+    examples: int | None,
+    seed: int,
+    device: str,
+    checkpoint: str,
+    data: str | None,
+    data_dir: str | None,
+    size: int | None,
+    stream: bool | None,
+    on_bad_image: str,
+    as_json: bool,
+) -> None:
+    """Evaluate a model on data that training never saw: the test part, or the validation part.
+
+    \b
+    bound   -ELBO with its parts, z sampled; bits per dimension; active units
+    nll     the likelihood, by importance sampling
+
+    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. EXPORT is a folder
+    that 'vaezoo export' wrote.
+    """
+    import vaezoo
+    from vaezoo.evaluation.evaluate import METRICS, NLL_SAMPLES
+    from vaezoo_cli.draw import Counter, draw_evaluation
+
+    chosen = list(METRICS) if metrics == "all" else [name.strip() for name in metrics.split(",") if name.strip()]
+    if nll_samples is not None and "nll" not in chosen:
+        chosen.append("nll")
+    opened = open_export(source, checkpoint) or open_run(source, checkpoint)
+    dataset = opened.load_data(data_dir) if data is None and isinstance(opened, vaezoo.Run) else None
+    if data is not None:
+        dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image)
+    with Counter("importance sampling") as counter:
+        evaluation = vaezoo.evaluate(
+            opened,
+            dataset,
+            metrics=chosen,
+            nll_samples=NLL_SAMPLES if nll_samples is None else nll_samples,
+            binarize=binarize,
+            draws=draws,
+            examples=examples,
+            seed=seed,
+            device=device,
+            on_progress=counter.show,
+        )
+    if as_json:
+        print_json(evaluation.as_dict())
+    else:
+        draw_evaluation(evaluation)

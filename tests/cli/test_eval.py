@@ -1,0 +1,48 @@
+"""`vaezoo eval` as users type it."""
+
+import json
+
+import pytest
+
+SMALL = ("--examples", 50, "--draws", 2)
+
+
+@pytest.fixture
+def evaluated(trained, run):
+    """Returns a function that evaluates a small run: its JSON."""
+
+    def evaluated(*arguments):
+        code, out, err = run("eval", trained.path, *SMALL, *arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return evaluated
+
+
+def test_the_table_says_what_the_json_does(trained, run, evaluated):
+    told = evaluated()
+    code, out, _ = run("eval", trained.path, *SMALL)
+    assert code == 0 and "50 of 2,000 examples" in out
+    for figure in told["figures"][:3]:
+        assert f"{figure['value']:.2f} ± {figure['error']:.2f}" in out and figure["protocol"] in out
+    assert told["setting"] == {"binarize": "none", "nll_samples": 5000, "draws": 2, "seed": 0}
+
+
+def test_samples_ask_for_the_likelihood(evaluated):
+    names = [figure["name"] for figure in evaluated("--nll-samples", 7)["figures"]]
+    assert "NLL-7" in names and "-ELBO" in names
+    assert evaluated("--metrics", "nll", "--nll-samples", 7)["figures"][0]["name"] == "NLL-7"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (("--metrics", "fid"), 2, "no metric named 'fid'"),
+        (("--nll-samples", 0), 2, "0 samples are none"),
+        (("--data", "shapes"), 2, "shape"),
+        (("--data", "nowhere"), 2, "nowhere"),
+    ],
+)
+def test_bad_input_is_two_lines_and_a_code(arguments, code, error, trained, run):
+    found, _, err = run("eval", trained.path, *arguments)
+    assert found == code and error in err and len(err.splitlines()) == 2

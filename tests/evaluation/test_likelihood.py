@@ -1,0 +1,145 @@
+"""The bound and the likelihood against a model whose log p(x) is known: probabilistic PCA."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import MultivariateNormal
+
+from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE, Likelihood, Split, create
+from vaezoo.errors import DivergedError, VaezooError
+from vaezoo.evaluation import likelihood
+from vaezoo.evaluation.likelihood import bound, negative_log_likelihood
+
+D, K, SIGMA = 6, 2, 0.3
+
+
+class Normal(Likelihood):
+    """A normal whose mean is the decoder's output itself."""
+
+    def log_prob(self, params, x):
+        return torch.distributions.Normal(params, SIGMA).log_prob(x).sum(1)
+
+    def mean(self, params):
+        return params
+
+    def sample(self, params):
+        return params + SIGMA * torch.randn_like(params)
+
+
+class LinearGaussian(GaussianVAE):
+    """x = W z + b + noise. q(z|x) has the exact mean, and a diagonal instead of the exact covariance."""
+
+    def __init__(self, spread=1.0):
+        decoder = nn.Linear(K, D).requires_grad_(False)
+        super().__init__(DataSpec(name="linear", shape=(D,)), K, nn.Identity(), decoder)
+        self.likelihood = Normal()
+        w, b = decoder.weight, decoder.bias
+        self.covariance = torch.linalg.inv(torch.eye(K) + w.T @ w / SIGMA**2)
+        self.project = lambda x: (x - b) @ w @ self.covariance / SIGMA**2
+        self.logvar = self.covariance.diagonal().log() + 2 * math.log(spread)
+        self.exact = MultivariateNormal(b, w @ w.T + SIGMA**2 * torch.eye(D))
+
+    def encode(self, x):
+        mu = self.project(x)
+        return DiagonalGaussian(mu, self.logvar.expand_as(mu))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return LinearGaussian(spread=1.3)
+
+
+@pytest.fixture(scope="module")
+def part(model):
+    torch.manual_seed(1)
+    return Split(model.exact.sample((700,)), None)
+
+
+def exact_bound(model, x):
+    """The ELBO in closed form: log p(x) - KL(q(z|x) || p(z|x))."""
+    q = model.encode(x)
+    true = MultivariateNormal(q.mu, model.covariance)
+    own = MultivariateNormal(q.mu, torch.diag_embed(q.logvar.exp()))
+    return (model.exact.log_prob(x) - torch.distributions.kl_divergence(own, true)).mean().item()
+
+
+def test_the_bound_is_that_of_the_closed_form(model, part):
+    found = bound(model, part, draws=200)
+    assert found.elbo.value == pytest.approx(exact_bound(model, part.x), abs=0.01)
+    assert found.elbo.value == pytest.approx(-found.reconstruction.value - found.kl.value)
+    assert sum(found.kl_by_part) == pytest.approx(found.kl.value)
+    assert found.active_units == K
+    assert found.bits_per_dim == pytest.approx(-found.elbo.value / D / math.log(2))
+
+
+def test_the_likelihood_is_that_of_the_closed_form(model, part):
+    found = negative_log_likelihood(model, part, samples=2000)
+    exact = -model.exact.log_prob(part.x)
+    assert found.value == pytest.approx(exact.mean().item(), abs=0.005)
+    assert found.error == pytest.approx(exact.std().item() / math.sqrt(700), rel=0.02)
+
+
+def test_the_estimate_falls_with_the_samples_from_the_bound_to_the_likelihood(model, part):
+    estimates = [negative_log_likelihood(model, part, samples=n).value for n in (1, 3, 10, 100)]
+    assert estimates == sorted(estimates, reverse=True)
+    ones = [negative_log_likelihood(model, part, samples=1, seed=seed).value for seed in range(30)]
+    assert sum(ones) / 30 == pytest.approx(-exact_bound(model, part.x), abs=0.02)
+
+
+def test_neither_memory_nor_compiling_changes_the_estimate(model, part, monkeypatch):
+    expected = negative_log_likelihood(model, part, samples=300).value
+    monkeypatch.setattr(likelihood, "MANY", 1)
+    assert negative_log_likelihood(model, part, samples=300).value == pytest.approx(expected, abs=1e-4)
+    monkeypatch.setattr(likelihood, "ROOM", D * 70)  # the samples of an example in five parts
+    assert negative_log_likelihood(model, part, samples=300).value == pytest.approx(expected, abs=0.02)
+
+
+def test_bits_follow_the_seed_and_are_those_of_every_model(digits):
+    part = digits.valid
+    fixed, again = (torch.cat([*likelihood.blocks(part, "fixed", 0, torch.device("cpu"))]) for _ in range(2))
+    assert torch.equal(fixed, again) and set(fixed.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(fixed, torch.cat([*likelihood.blocks(part, "fixed", 1, torch.device("cpu"))]))
+    grey = part.batch(slice(None)).x
+    assert (fixed - grey).mean().abs() < 1e-3 and torch.equal(fixed[grey == 1], grey[grey == 1])
+
+
+def test_dynamic_bits_are_drawn_anew_for_each_z(digits):
+    vae = create("mlp-vae", digits)
+    part = digits.valid.select(torch.arange(20))
+    once = [bound(vae, part, draws=1, binarize=how).elbo for how in ("fixed", "dynamic")]
+    twice = [bound(vae, part, draws=2, binarize=how).elbo for how in ("fixed", "dynamic")]
+    assert once[0] == once[1] and twice[0] != twice[1]
+
+
+def test_the_callers_chance_and_mode_are_left_alone(digits):
+    vae = create("mlp-vae", digits).train()
+    part = digits.valid.select(torch.arange(5))
+    state = torch.get_rng_state()
+    told = []
+    bound(vae, part)
+    negative_log_likelihood(vae, part, samples=3, on_progress=lambda *numbers: told.append(numbers))
+    assert torch.equal(torch.get_rng_state(), state) and vae.training and told[-1] == (5, 5)
+
+
+def test_what_is_no_protocol_is_refused(digits):
+    vae = create("mlp-vae", digits)
+    for call in (
+        lambda: bound(vae, digits.valid, draws=0),
+        lambda: negative_log_likelihood(vae, digits.valid, samples=0),
+        lambda: bound(vae, digits.valid, binarize="static"),
+    ):
+        with pytest.raises(VaezooError):
+            call()
+
+
+def test_weights_that_are_not_finite_give_an_error_instead_of_a_number(digits):
+    vae = create("mlp-vae", digits)
+    part = digits.valid.select(torch.arange(5))
+    with torch.no_grad():
+        next(vae.decoder.parameters()).fill_(math.nan)
+    for estimate in (bound, negative_log_likelihood):
+        with pytest.raises(DivergedError, match="for 5 of 5 examples"):
+            estimate(vae, part)

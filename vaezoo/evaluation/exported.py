@@ -1,0 +1,52 @@
+"""An exported folder as a VAE, for what is computed of models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.base import DataSpec
+from vaezoo.distributions import DiagonalGaussian
+from vaezoo.errors import UnsupportedDataError
+from vaezoo.runtime import OnnxVAE
+from vaezoo.vae import VAE
+
+LEAST, MOST = 1e-30, 1 - 2**-24  # means that have a finite logit in float32
+
+
+class ExportedVAE(VAE):
+    """The graphs of an export, run in ONNX Runtime on the CPU.
+
+    A decoder's graph gives means; their logits, which a likelihood takes, are as precise as float32 means are: beyond
+    16 they are equal.
+
+    Args:
+        model: The opened export.
+
+    Raises:
+        UnsupportedDataError: If its files do not hold all that a likelihood needs: a posterior that is not Gaussian, a
+            prior or a sigma of the model's own, or pictures rounded to bytes.
+    """
+
+    def __init__(self, model: OnnxVAE) -> None:
+        described = model.manifest["data"]
+        data = DataSpec(name=described["name"], shape=tuple(described["shape"]), likelihood=described["likelihood"])
+        family, _, sigma = data.likelihood.partition(":")
+        lacking = {
+            "its pictures are rounded to bytes": model.dtype == "uint8",
+            "its posterior is no diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
+            "the prior is the model's own": model.manifest["prior"] != "standard-normal",
+            "its likelihood is not given by the mean": family == "continuous-bernoulli"
+            or sigma in ("learned", "optimal"),
+        }
+        if reasons := [reason for reason, holds in lacking.items() if holds]:
+            raise UnsupportedDataError(f"the export cannot be evaluated: {', '.join(reasons)}", "evaluate the run")
+        super().__init__(data, model.latent_shape)
+        self.model = model
+
+    def encode(self, x: Tensor) -> DiagonalGaussian:
+        fields = self.model.encode(x.numpy())
+        return DiagonalGaussian(*(torch.from_numpy(fields[name]) for name in DiagonalGaussian._fields))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return torch.logit(torch.from_numpy(self.model.decode(z.numpy())).clamp(LEAST, MOST))

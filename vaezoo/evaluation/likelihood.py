@@ -1,0 +1,238 @@
+"""How probable a VAE finds data, in nats an example: the bound, and the likelihood itself by importance sampling.
+
+z is always drawn from q(z|x); the mean in its place would give a number that looks like the bound and is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.base import Part, to_floats
+from vaezoo.distributions import Posterior, active_units
+from vaezoo.errors import DivergedError, VaezooError
+from vaezoo.evaluation.exported import ExportedVAE
+from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
+from vaezoo.objectives import run_pass
+from vaezoo.training.chance import derive_seed, own_chance, set_seed
+from vaezoo.training.compiling import Compiled
+from vaezoo.vae import VAE, device_of, evaluating
+
+BLOCK = 500  # examples that are seeded together: results do not depend on how much memory there is
+ROOM = 1 << 20  # numbers that the decoder puts out at once: more would leave the processor's cache
+MANY = 1 << 21  # passes through the decoder that pay for compiling it
+
+
+class Mean(NamedTuple):
+    """A mean over the examples.
+
+    Attributes:
+        value: The mean.
+        error: Its standard error, from the spread of the examples.
+    """
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The evidence lower bound and its parts, in nats an example.
+
+    Attributes:
+        elbo: E_q[log p(x|z)] - KL(q(z|x) || p(z)).
+        reconstruction: -E_q[log p(x|z)].
+        kl: The KL.
+        kl_by_part: The KL in the parts that add up to it, by latent dimension where a closed form exists.
+        active_units: Latent dimensions whose code varies by more than 0.01 over the examples.
+        bits_per_dim: -ELBO in bits for each number of an example.
+    """
+
+    elbo: Mean
+    reconstruction: Mean
+    kl: Mean
+    kl_by_part: tuple[float, ...]
+    active_units: int
+    bits_per_dim: float
+
+
+def bound(vae: VAE, part: Part, *, draws: int = 10, binarize: Binarize = "none", seed: int = 0) -> Bound:
+    """Estimates the evidence lower bound.
+
+    Args:
+        vae: The model, on any device.
+        part: The examples.
+        draws: How often z is drawn for each example.
+        binarize: "none": the pixels as they are, which with a Bernoulli likelihood is the grey-level cross-entropy, no
+            likelihood. "fixed": one draw of bits with the grey levels as probabilities. "dynamic": another for each
+            draw of z.
+        seed: Determines bits and latents.
+
+    Raises:
+        VaezooError: If `draws` is below 1 or `binarize` is none of these.
+        DivergedError: If the model gives values that are not finite.
+    """
+    check(binarize, draws=draws)
+    device = device_of(vae)
+    reconstruction, kl = torch.zeros((2, len(part)), dtype=torch.float64)
+    by_part: list[Tensor] = []
+    codes: list[Tensor] = []
+    with evaluating(vae), own_chance(device):
+        for draw in range(draws):
+            for number, x in enumerate(blocks(part, binarize, seed, device, draw if binarize == "dynamic" else 0)):
+                set_seed(derive_seed(seed, "latents", draw * len(part) + number), device)
+                result = run_pass(vae, x)
+                place, terms = slice(number * BLOCK, number * BLOCK + len(x)), result.kl_terms.double().cpu()
+                reconstruction[place] += result.reconstruction.double().cpu() / draws
+                kl[place] += terms.sum(1) / draws
+                by_part.append(terms.sum(0))
+                if draw == 0:
+                    codes.append(vae.encode(x).mode().cpu())
+    elbo = mean(-reconstruction - kl)
+    return Bound(
+        elbo=elbo,
+        reconstruction=mean(reconstruction),
+        kl=mean(kl),
+        kl_by_part=tuple((torch.stack(by_part).sum(0) / len(part) / draws).tolist()),
+        active_units=active_units(torch.cat(codes)),
+        bits_per_dim=-elbo.value / (vae.data.dims * math.log(2)),
+    )
+
+
+def negative_log_likelihood(
+    vae: VAE,
+    part: Part,
+    *,
+    samples: int = 5000,
+    binarize: Binarize = "none",
+    seed: int = 0,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Mean:
+    """Estimates -log p(x) by importance sampling from q(z|x) (Burda et al. 2016, arXiv 1509.00519, equation 8).
+
+    The estimate falls with the number of samples, and is above -log p(x) on average; one sample gives -ELBO.
+
+    Args:
+        vae: The model, on any device.
+        part: The examples.
+        samples: Latents drawn for each example; the literature takes 5,000.
+        binarize: As in `bound`; each example is binarized once.
+        seed: Determines bits and latents.
+        on_progress: Called with the examples done, and all.
+
+    Raises:
+        VaezooError: If `samples` is below 1 or `binarize` is no such way.
+        DivergedError: If the model gives values that are not finite.
+    """
+    check(binarize, samples=samples)
+    device = device_of(vae)
+    rows = max(1, ROOM // vae.data.dims)
+    together, parts = max(1, rows // samples), -(-samples // rows)
+    weigh: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
+    if len(part) * samples >= MANY and not isinstance(vae, ExportedVAE):
+        weigh = Compiled(log_weights, any_shape=True)
+    found: list[Tensor] = []
+    with evaluating(vae), own_chance(device):
+        for number, block in enumerate(blocks(part, binarize, seed, device)):
+            set_seed(derive_seed(seed, "latents", number), device)
+            for x in torch.split(block, together):
+                posterior = vae.encode(x)
+                total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=device)
+                for i in range(parts):
+                    count = samples * (i + 1) // parts - samples * i // parts
+                    weights = weigh(vae, x, posterior, count).double()
+                    total = torch.logaddexp(total, weights.logsumexp(1))
+                found.append(math.log(samples) - total.cpu())
+                on_progress(sum(map(len, found)), len(part))
+    return mean(torch.cat(found))
+
+
+def log_weights(vae: VAE, x: Tensor, posterior: Posterior, count: int) -> Tensor:
+    """Returns log p(x|z) + log p(z) - log q(z|x) for `count` draws of z for each example, `(B, count)`."""
+    repeated = type(posterior)(*(field.repeat_interleave(count, 0) for field in posterior))  # type: ignore[attr-defined]
+    z = repeated.rsample()
+    log_p = vae.likelihood.log_prob(vae.decode(z), x.repeat_interleave(count, 0)) + vae.prior.log_prob(z)
+    return (log_p - repeated.log_prob(z)).view(len(x), count)
+
+
+def blocks(part: Part, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Tensor]:
+    """Yields the examples, a block at a time, as the protocol wants them: `(B, *shape)`, floats on the device."""
+    for number, start in enumerate(range(0, len(part), BLOCK)):
+        x = to_floats(part.raw(slice(start, start + BLOCK)).x)
+        if binarize != "none":
+            generator = torch.Generator().manual_seed(derive_seed(seed, "bits", draw * len(part) + number))
+            x = (torch.rand(x.shape, generator=generator) < x.cpu()).float()  # the same on each device
+        yield x.to(device)
+
+
+def mean(values: Tensor) -> Mean:
+    """Returns the mean of the examples' values, `(N,)`, with its standard error.
+
+    Raises:
+        DivergedError: If one is not finite.
+    """
+    if bad := int((~values.isfinite()).sum()):
+        raise DivergedError(
+            f"the model gives no finite number for {bad:,} of {len(values):,} examples", "take another checkpoint"
+        )
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Mean(values.mean().item(), error)
+
+
+def check(binarize: str, **counts: int) -> None:
+    """Raises VaezooError unless each count is at least 1 and `binarize` is a way to do so."""
+    for name, count in counts.items():
+        if count < 1:
+            raise VaezooError(f"{count} {name} are none", f"give at least 1 of the {name}")
+    if binarize not in get_args(Binarize):
+        raise VaezooError(f"no way to binarize named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
+
+
+def bound_figures(vae: VAE, part: Part, setting: Setting) -> list[Figure]:
+    """The bound and what it consists of."""
+    found = bound(vae, part, draws=setting.draws, binarize=setting.binarize, seed=setting.seed)
+    times = "once" if setting.draws == 1 else f"{setting.draws} times"
+    protocol = f"z drawn {times} for each example; {pixels(vae, setting)}"
+    reconstruction, kl = found.reconstruction, found.kl
+    return [
+        Figure("-ELBO", -found.elbo.value, "nats", protocol, found.elbo.error),
+        Figure("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
+        Figure("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
+        Figure("bits per dimension", found.bits_per_dim, "bits", "-ELBO / log 2 / numbers in an example"),
+        Figure("active units", found.active_units, "", f"of {len(found.kl_by_part)}: code varies by more than 0.01"),
+        Figure("KL by dimension", found.kl_by_part, "nats", "parts of KL"),
+    ]
+
+
+def nll_figures(vae: VAE, part: Part, setting: Setting, on_progress: OnProgress) -> list[Figure]:
+    """The negative log-likelihood."""
+    found = negative_log_likelihood(
+        vae,
+        part,
+        samples=setting.nll_samples,
+        binarize=setting.binarize,
+        seed=setting.seed,
+        on_progress=on_progress,
+    )
+    name = f"NLL-{setting.nll_samples}"
+    protocol = f"importance sampling, {setting.nll_samples:,} z for each example; {pixels(vae, setting)}"
+    bits = found.value / (vae.data.dims * math.log(2))
+    return [
+        Figure(name, found.value, "nats", protocol, found.error),
+        Figure(f"{name} per dimension", bits, "bits", f"{name} / log 2 / numbers in an example"),
+    ]
+
+
+def pixels(vae: VAE, setting: Setting) -> str:
+    """Says what the pixels are that a likelihood is computed of."""
+    if setting.binarize == "fixed":
+        return f"one draw of bits with the grey levels as probabilities, seed {setting.seed}"
+    if setting.binarize == "dynamic":
+        return f"bits drawn anew for each z, seed {setting.seed}"
+    grey = vae.data.likelihood == "bernoulli"
+    return "grey levels: a cross-entropy, no likelihood" if grey else "pixels as they are"
