@@ -21,7 +21,7 @@ from vaezoo_cli.commands.doctor import doctor
 from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
-from vaezoo_cli.commands.pictures import reconstruct, sample
+from vaezoo_cli.commands.pictures import plot, reconstruct, sample
 from vaezoo_cli.commands.show import show
 from vaezoo_cli.commands.train import train
 
@@ -30,7 +30,7 @@ DEFECT = 1
 OPTIONAL = {
     name: name for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 }
-OPTIONAL |= {"rich": "rich", "PIL": "pillow"}
+OPTIONAL |= {"rich": "rich", "PIL": "pillow", "matplotlib": '"vaezoo[plot]"'}
 
 
 class Interrupted(BaseException):
@@ -63,7 +63,7 @@ def vaezoo(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (list_command, show, train, sample, reconstruct, export, verify, bench, doctor, new_plugin, check):
+for command in (list_command, show, train, sample, reconstruct, plot, export, verify, bench, doctor, new_plugin, check):
     vaezoo.add_command(command)
 
 

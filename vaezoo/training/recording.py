@@ -12,13 +12,23 @@ from torch import nn
 
 from vaezoo import ranks
 from vaezoo.errors import InputError, VaezooWarning
-from vaezoo.files import remove_folder, storage_errors, sync
+from vaezoo.files import read_json_lines, remove_folder, storage_errors, sync
 from vaezoo.objectives import Objective
 from vaezoo.training.checkpoint import Checkpoint, prune, save_checkpoint
 from vaezoo.training.trainer import Report, Snapshot
 
 LOG = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+MOST_LOG = 1 << 28  # bytes; a million reports have about as many
+
+
+def read_log(path: Path) -> list[dict[str, object]]:
+    """Returns the reports of a run folder, in the order in which they were made; the last may be unfinished.
+
+    Raises:
+        InputError: If the log is missing or damaged.
+    """
+    return read_json_lines(path / LOG, MOST_LOG)
 
 
 class Recorder:
