@@ -124,8 +124,14 @@ def png(image: Image) -> bytes:
 
 
 def gif(frames: Sequence[Image]) -> bytes:
-    """Returns images of one size as a GIF file that shows them forth and back, for ever."""
+    """Returns images as a GIF file that shows them forth and back, for ever; narrow ones get a white margin."""
+    from PIL import Image
+
+    size = max(frame.width for frame in frames), max(frame.height for frame in frames)
+    even = [Image.new(frame.mode, size, "white") for frame in frames]
+    for canvas, frame in zip(even, frames, strict=True):
+        canvas.paste(frame)
     buffer = io.BytesIO()
-    rest = [*frames[1:], *frames[-2:0:-1]]
-    frames[0].save(buffer, format="GIF", save_all=True, append_images=rest, duration=FRAME_TIME, loop=0)
+    rest = [*even[1:], *even[-2:0:-1]]
+    even[0].save(buffer, format="GIF", save_all=True, append_images=rest, duration=FRAME_TIME, loop=0)
     return buffer.getvalue()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vaezoo import TrainConfig, export_onnx, from_arrays, load_data, train
+import vaezoo_cli
+from vaezoo import TrainConfig, from_arrays, load_data, train
 from vaezoo.evaluation import latents
 from vaezoo_cli import grids
 
@@ -56,10 +57,10 @@ def refused(run, inside):
 
     def refused(code, source, kind, *arguments):
         path = getattr(source, "path", source)
-        found, out, err = run("plot", path, "--kind", kind, *arguments, "--out", "p.png")
+        found, out, err = run("plot", path, "--kind", kind, *arguments, "--out", "none.png")
         lines = err.splitlines()
         assert (found, out, len(lines)) == (code, "", 2), err
-        assert not Path("p.png").exists()
+        assert not Path("none.png").exists()
         return lines[0].removeprefix("vaezoo: error: "), lines[1].removeprefix("hint: ")
 
     return refused
@@ -90,10 +91,10 @@ def test_samples_and_reconstructions_are_those_of_the_commands(plot, run, traine
 
 
 def test_the_manifold_holds_the_decoders_pictures(plot, plane):
-    image = plot(plane, "manifold", "-n", 4)
+    image = plot(plane, "manifold", "-n", 8)
     assert image.mode == "L"
-    expected, _ = latents.manifold(plane.vae, 4)
-    assert np.array_equal(cells(image, 4, 4), levels(expected))
+    expected, _ = latents.manifold(plane.vae, 8)
+    assert np.array_equal(cells(image, 8, 8), levels(expected))
     assert plot(plane, "manifold").width > 15 * CELL
 
 
@@ -118,8 +119,8 @@ def test_traversals_are_animated_forth_and_back(run, plane, inside):
             image.seek(i)
             frames.append(np.asarray(image.convert("L")))
     assert all(np.array_equal(frames[i], frames[48 - i]) for i in range(1, 24))
-    assert not np.array_equal(frames[0], frames[24])
-    assert np.array_equal(frames[24][-CELL - GAP : -GAP : 2, -CELL - GAP : -GAP : 2], last_traversed(plane))
+    assert np.array_equal(frames[24][-CELL - GAP : -GAP : 2, GAP : GAP + CELL : 2], last_traversed(plane))
+    assert not np.array_equal(frames[0][-CELL:], frames[24][-CELL:])
 
 
 def last_traversed(plane):
@@ -156,13 +157,15 @@ def test_a_concept_is_shown_on_pictures_without_and_with_the_label(plot, trained
 
 
 def test_factors_are_chosen(plot, refused, tmp_path_factory):
-    data = load_data("shapes", size=16)
-    out = tmp_path_factory.mktemp("f") / "run"
-    run = train("mlp-vae", data, config=TrainConfig(steps=2, batch_size=8), out=out)
-    for arguments in (["scatter"], ["scatter", "--factor", 5], ["concept", "--label", 0]):
+    folder = tmp_path_factory.mktemp("factors")
+    factors = np.arange(120)[:, None] % [3, 2]
+    np.savez(folder / "f.npz", x=np.random.default_rng(0).random((120, 1, 8, 8), np.float32), y=factors)
+    data = load_data(str(folder / "f.npz"))
+    run = train("mlp-vae", data, config=TrainConfig(steps=2, batch_size=8), out=folder / "run")
+    for arguments in (["scatter"], ["scatter", "--factor", 2], ["concept", "--label", 0]):
         error, hint = refused(2, run, *arguments)
-        assert "5 labels an example" in error and "--factor 0 to 4" in hint
-    plot(run, "scatter", "--factor", 3, "-n", 50)
+        assert "2 labels an example" in error and "--factor 0 to 1" in hint
+    plot(run, "scatter", "--factor", 1, "-n", 50)
     plot(run, "concept", "--factor", 0, "--label", 2)
     error, hint = refused(2, run, "concept", "--factor", 0, "--label", 3)
     assert "no example has label 3" in error and "[0, 1, 2]" in hint
@@ -246,11 +249,20 @@ def test_runs_without_a_log_have_no_curves(refused, trained, inside, log, error)
     assert error in refused(3, "r", "curves")[0]
 
 
+class Without:
+    """Finds no matplotlib, as where it is not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "matplotlib":
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
 def test_charts_without_matplotlib_name_the_extra(refused, trained, monkeypatch):
     monkeypatch.delitem(sys.modules, "vaezoo_cli.charts", raising=False)
+    monkeypatch.delattr(vaezoo_cli, "charts", raising=False)
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "meta_path", [Without(), *sys.meta_path])
     for kind in ("scatter", "curves"):
         error, hint = refused(2, trained, kind)
         assert "needs matplotlib" in error and hint == 'pip install "vaezoo[plot]"'
@@ -306,12 +318,12 @@ def test_one_picture_has_no_interpolation(refused, digits, tmp_path_factory):
     assert "the valid part has 1 picture" in refused(2, run, "interpolation", "--data", folder)[0]
 
 
-def test_exports_are_sampled_and_nothing_else(plot, refused, trained, tmp_path_factory):
-    export = tmp_path_factory.mktemp("e") / "export"
-    export_onnx(trained, export)
-    plot(export, "samples", "-n", 4)
+def test_most_kinds_need_a_run(refused, inside):
+    Path("export").mkdir()
+    for file in ("manifest.json", "encoder.onnx", "decoder.onnx"):
+        Path("export", file).touch()
     for kind in ("traversals", "scatter", "curves"):
-        error, hint = refused(2, export, kind)
+        error, hint = refused(2, "export", kind)
         assert "is an export" in error and "run folder" in hint
 
 
