@@ -85,7 +85,7 @@ def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
 def interpolation(vae: VAE, first: Tensor, second: Tensor, steps: int) -> Tensor:
     """Goes from code to code on a straight line.
 
-    Not on the sphere (White 2016, arXiv 1609.04468), which suits draws from the prior: codes are means, do not lie on a
+    Not on the sphere, where White (2016, arXiv 1609.04468) keeps draws from the prior: codes are means, which lie on no
     shell, and in few dimensions often face each other across the origin, where an arc leaves the data.
 
     Args:
