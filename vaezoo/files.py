@@ -205,20 +205,47 @@ def read_json(path: Path) -> dict[str, object]:
     Raises:
         InputError: If it cannot be read, is too large, is damaged or holds something else.
     """
-    try:
-        data = read_file(path, MOST_JSON)
-        value = json.loads(data, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{path} is damaged: {reason(e)}", "restore the file, or make the folder anew") from e
-    return value
+    data = read_file(path, MOST_JSON)
+    with _damage(path):
+        return _object(data)
+
+
+def read_json_lines(path: Path, most: int) -> list[dict[str, object]]:
+    """Reads a file with a JSON object on each line, whose last line may still be in the making.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        InputError: As in `read_json`.
+    """
+    data = read_file(path, most)
+    with _damage(path):
+        return [_object(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns what goes wrong with a file's JSON into an InputError that names it."""
+    try:
+        yield
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{path} is damaged: {reason(e)}", "restore the file, or make the folder anew") from e
+
+
+def _object(data: bytes) -> dict[str, object]:
+    """Reads one JSON object."""
+    value = json.loads(data, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
 
 
 def _finite(text: str) -> float:

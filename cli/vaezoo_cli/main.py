@@ -22,7 +22,7 @@ from vaezoo_cli.commands.eval import eval_command
 from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
-from vaezoo_cli.commands.pictures import reconstruct, sample
+from vaezoo_cli.commands.pictures import plot, reconstruct, sample
 from vaezoo_cli.commands.show import show
 from vaezoo_cli.commands.train import train
 
@@ -31,7 +31,7 @@ DEFECT = 1
 OPTIONAL = {
     name: name for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 }
-OPTIONAL |= {"rich": "rich", "PIL": "pillow"}
+OPTIONAL |= {"rich": "rich", "PIL": "pillow", "matplotlib": '"vaezoo[plot]"'}
 
 
 class Interrupted(BaseException):
@@ -71,6 +71,7 @@ for command in (
     eval_command,
     sample,
     reconstruct,
+    plot,
     export,
     verify,
     bench,

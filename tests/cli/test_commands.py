@@ -120,7 +120,7 @@ def test_check_passes_on_a_built_in(fine):
 
 def test_help_is_there_for_every_command(fine):
     text = fine("--help")
-    for command in ("list", "show", "train", "sample", "reconstruct", "export", "new-plugin", "check"):
+    for command in ("list", "show", "train", "sample", "reconstruct", "plot", "export", "new-plugin", "check"):
         assert command in text
         assert "Usage: vaezoo " + command in fine(command, "--help")
 

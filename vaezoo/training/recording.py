@@ -11,7 +11,7 @@ from torch import nn
 
 from vaezoo import ranks
 from vaezoo.errors import InputError, VaezooWarning
-from vaezoo.files import read_file, remove_folder, storage_errors, sync, write_file
+from vaezoo.files import read_file, read_json_lines, remove_folder, storage_errors, sync, write_file
 from vaezoo.objectives import Objective
 from vaezoo.training.checkpoint import Checkpoint, prune, save_checkpoint
 from vaezoo.training.reports import Report
@@ -20,6 +20,15 @@ from vaezoo.training.trainer import Snapshot
 LOG = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MOST_LOG = 1 << 28  # bytes; a report every 50 steps has 200, so this is the log of 60 million steps
+
+
+def read_log(path: Path) -> list[dict[str, object]]:
+    """Returns the reports of a run folder, in the order in which they were made; the last may be unfinished.
+
+    Raises:
+        InputError: If the log is missing or damaged.
+    """
+    return read_json_lines(path / LOG, MOST_LOG)
 
 
 class Recorder:

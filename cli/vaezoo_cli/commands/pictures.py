@@ -1,37 +1,30 @@
-"""vaezoo sample and vaezoo reconstruct, of a run or of an exported folder"""
+"""vaezoo sample, vaezoo reconstruct and vaezoo plot"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from vaezoo.errors import UnsupportedDataError, VaezooError
-from vaezoo_cli.options import F, checkpoint_option, data_options, open_export, open_run
+from vaezoo.errors import VaezooError
+from vaezoo_cli.options import F, checkpoint_option, data_options
+from vaezoo_cli.plots import KINDS, Asked, Kind, reconstructions, samples
+from vaezoo_cli.sources import DataChoice
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from vaezoo_cli.plots import Drawn
 
-    from vaezoo import Dataset, Run
-    from vaezoo.runtime import OnnxVAE
-
-    Pictures = NDArray[Any]  # bytes (N, H, W, C)
-
-VISIBLE = 64  # pixels a side that small pictures are enlarged to
-BLANK = 128  # grey of the grid's lines and gaps
-PADDING = 2  # pixels
-
+ALWAYS = {"source", "kind", "out"}
 source_argument = click.argument("source", required=False, metavar="[RUN|MODEL|EXPORT]")
 
 
 def out_option(name: str) -> Callable[[F], F]:
     """Adds --out, by default `name` in the run folder."""
     kind = click.Path(dir_okay=False)
-    return click.option("--out", type=kind, metavar="PNG", help=f"The picture  [default: {name} in that folder]")
+    return click.option("--out", type=kind, metavar="FILE", help=f"The picture  [default: {name} in that folder]")
 
 
 @click.command()
@@ -46,9 +39,8 @@ def sample(source: str | None, count: int, seed: int, checkpoint: str, out: str 
     RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. EXPORT is a
     folder that 'vaezoo export' wrote; its graphs run in ONNX Runtime, and draw other latents for the same seed.
     """
-    require_png(out)
-    opened = open_source(source, checkpoint)
-    save_grid(opened.sample(count, seed), grid_columns(count), out or opened.folder / "samples.png")
+    suffixes_of(out, (".png",))
+    write(samples(Asked(source=source, checkpoint=checkpoint, count=count, seed=seed)), "samples", out)
 
 
 @click.command()
@@ -74,147 +66,104 @@ def reconstruct(
     validation part where there is no test part, evenly spaced. They come from --data, else from the data set
     that the model was trained on.
     """
-    import vaezoo
-
-    require_png(out)
-    opened = open_source(source, checkpoint)
-    dataset = (
-        opened.load_data(data_dir)
-        if data is None
-        else vaezoo.load_data(data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image)
-    )
-    if dataset.spec.shape != opened.shape:
-        raise UnsupportedDataError(
-            f"{opened.folder} takes shape {opened.shape}, '{dataset.spec.name}' has {dataset.spec.shape}",
-            "give data of that shape; --size changes height and width alone",
-        )
-    originals = dataset.held_out[1].spread(count).batch(slice(None)).x.numpy()
-    columns = grid_columns(2 * len(originals))
-    grid = interleave_rows(as_bytes(originals), opened.reconstruct(originals), columns)
-    save_grid(grid, columns, out or opened.folder / "reconstructions.png")
+    suffixes_of(out, (".png",))
+    choice = DataChoice(data=data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image)
+    asked = Asked(source=source, checkpoint=checkpoint, count=count, data=choice)
+    write(reconstructions(asked), "reconstructions", out)
 
 
-@dataclass(frozen=True)
-class Source:
-    """What pictures can be drawn with, be it a run in PyTorch or an export in ONNX Runtime.
+@click.command()
+@source_argument
+@click.option("--kind", required=True, type=click.Choice(list(KINDS)), help="What to draw.")
+@click.option("-n", "count", type=click.IntRange(min=1), help="How many; of what and by default, see above.")
+@click.option("--seed", default=0, show_default=True, help="Determines latents, or which held-out pictures are drawn.")
+@click.option("--dims", metavar="NUMBERS", help="Latent dimensions of traversals, e.g. 0,3  [default: all]")
+@click.option("--label", type=int, help="The label that a concept is made of.")
+@click.option("--factor", type=click.IntRange(min=0), help="Which label, from 0, where each example has several.")
+@checkpoint_option
+@data_options(None)
+@out_option("KIND.png")
+@click.pass_context
+def plot(
+    context: click.Context,
+    /,
+    source: str | None,
+    kind: str,
+    count: int | None,
+    seed: int,
+    dims: str | None,
+    label: int | None,
+    factor: int | None,
+    checkpoint: str,
+    data: str | None,
+    data_dir: str | None,
+    size: int | None,
+    stream: bool | None,
+    on_bad_image: str,
+    out: str | None,
+) -> None:
+    """Draw what a model has learnt.
 
-    Attributes:
-        folder: Where it lies.
-        shape: Of one picture.
-        sample: Number and seed -> pictures from the prior.
-        reconstruct: Pictures `(N, C, H, W)` in [0, 1] -> their reconstructions.
-        load_data: Folder of data sets -> the set that the model was trained on.
+    \b
+    samples          -n 64 pictures drawn from the prior
+    reconstructions  -n 32 held-out pictures above their reconstructions
+    traversals       each latent dimension of one picture at -n 9 values, as PNG and as GIF
+    interpolation    -n 8 pairs of held-out pictures and what is between them
+    manifold         -n 15 x 15 pictures over two latent dimensions
+    scatter          -n 2000 latents of held-out examples, coloured by label
+    curves           the bound and its parts during the training
+    concept          -n 8 held-out pictures with what makes a label added and subtracted
+
+    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. Samples and
+    reconstructions are drawn of an EXPORT, too.
     """
+    chosen = KINDS[kind]
+    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    refuse_idle(kind, chosen, given)
+    count = chosen.count if count is None else count
+    if count > chosen.most:
+        raise VaezooError(f"-n {count} is too much for {kind}", f"give at most {chosen.most}")
+    asked = Asked(
+        source=source,
+        checkpoint=checkpoint,
+        count=count,
+        data=DataChoice(data=data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image),
+        seed=seed,
+        dims=dims,
+        label=label,
+        factor=factor,
+        suffixes=suffixes_of(out, chosen.suffixes),
+    )
+    write(chosen.draw(asked), kind, out)
 
-    folder: Path
-    shape: tuple[int, ...]
-    sample: Callable[[int, int], Pictures]
-    reconstruct: Callable[[NDArray[Any]], Pictures]
-    load_data: Callable[[str | None], Dataset]
+
+def refuse_idle(kind: str, chosen: Kind, given: set[str]) -> None:
+    """Raises VaezooError if an option was given that changes nothing of this kind."""
+    for name in sorted(given - chosen.takes - ALWAYS):
+        option = "-n" if name == "count" else f"--{name.replace('_', '-')}"
+        raise VaezooError(f"{option} does nothing for {kind}", "leave it out")
 
 
-def open_source(source: str | None, checkpoint: str) -> Source:
-    """Opens the run or export that a user means.
+def suffixes_of(out: str | None, possible: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns how the names of the files end that are wanted: as `out` does, or in all possible ways.
 
     Raises:
-        UnsupportedDataError: If it was not trained on pictures.
+        VaezooError: If `out` promises another format.
     """
-    exported = open_export(source, checkpoint)
-    opened = of_export(Path(source or ""), exported) if exported else of_run(open_run(source, checkpoint))
-    if len(opened.shape) != 3 or opened.shape[0] not in (1, 3):
-        raise UnsupportedDataError(
-            f"{opened.folder} was trained on shape {opened.shape}, which is no picture", "use the Python API"
-        )
-    return opened
+    if out is None:
+        return possible
+    suffix = Path(out).suffix.lower()
+    if suffix not in possible:
+        formats = " or ".join(s.removeprefix(".").upper() for s in possible)
+        raise VaezooError(f"'{out}' is no name of a {formats}", f"end it in {' or '.join(possible)}")
+    return (suffix,)
 
 
-def of_run(run: Run) -> Source:
-    """Draws with a run's model."""
-    import torch
-
-    def sample(count: int, seed: int) -> Pictures:
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            return as_bytes(run.vae.sample(count).numpy())
-
-    def reconstruct(x: NDArray[Any]) -> Pictures:
-        with torch.no_grad():
-            return as_bytes(run.vae.reconstruct(torch.from_numpy(x)).numpy())
-
-    return Source(run.path, run.data.shape, sample, reconstruct, run.load_data)
-
-
-def of_export(folder: Path, model: OnnxVAE) -> Source:
-    """Draws with an export's graphs."""
-    described = model.manifest["data"]
-    shape = tuple(described["shape"])
-
-    def reconstruct(x: NDArray[Any]) -> Pictures:
-        return as_bytes(model.reconstruct(as_bytes(x) if model.manifest["format"]["uint8"] else x))
-
-    def load_data(data_dir: str | None) -> Dataset:
-        import vaezoo
-        from vaezoo.data.load import DATASETS
-
-        name = described["name"]
-        if name not in DATASETS:
-            raise VaezooError(f"{folder} was trained on '{name}', which is no data set by name", "give --data")
-        dataset = vaezoo.load_data(name, data_dir=data_dir)
-        resized = dataset.spec.shape != shape
-        return vaezoo.load_data(name, data_dir=data_dir, size=shape[-1]) if resized else dataset
-
-    return Source(folder, shape, lambda count, seed: as_bytes(model.sample(count, seed)), reconstruct, load_data)
-
-
-def require_png(out: str | None) -> None:
-    """Raises VaezooError if the picture's name promises another format."""
-    if out is not None and Path(out).suffix.lower() != ".png":
-        raise VaezooError(f"'{out}' is no name of a PNG", "end it in .png")
-
-
-def as_bytes(pictures: NDArray[Any]) -> Pictures:
-    """Brings pictures to bytes `(N, H, W, C)`; those in [0, 1] are `(N, C, H, W)`."""
-    import numpy as np
-
-    if pictures.dtype == np.uint8:
-        return pictures
-    levels: Pictures = np.rint(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
-    return levels.transpose(0, 2, 3, 1)
-
-
-def interleave_rows(above: Pictures, below: Pictures, columns: int) -> Pictures:
-    """Orders pictures so that in a grid each row of `above` is followed by its row of `below`."""
-    import numpy as np
-
-    blank = np.full((-len(above) % columns, *above.shape[1:]), BLANK, np.uint8)
-    rows = [np.concatenate([part, blank]).reshape(-1, columns, *above.shape[1:]) for part in (above, below)]
-    return np.stack(rows, axis=1).reshape(-1, *above.shape[1:])
-
-
-def grid_columns(count: int) -> int:
-    """Returns the number of columns of a grid of `count` pictures: as square as it can be, at most 16."""
-    return min(16, max(1, round(math.sqrt(count))))
-
-
-def save_grid(pictures: Pictures, columns: int, out: str | Path) -> None:
-    """Writes pictures as one PNG, small ones enlarged, and says where it is."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
+def write(drawn: Drawn, name: str, out: str | None) -> None:
+    """Writes what was drawn and says where it is."""
     from vaezoo.files import write_file
 
-    times = max(1, VISIBLE // pictures.shape[2])
-    pictures = pictures.repeat(times, axis=1).repeat(times, axis=2)
-    n, height, width, channels = pictures.shape
-    rows = -(-n // columns)
-    step_y, step_x = height + PADDING, width + PADDING
-    grid = np.full((rows * step_y + PADDING, min(n, columns) * step_x + PADDING, channels), BLANK, np.uint8)
-    for i, picture in enumerate(pictures):
-        y, x = PADDING + i // columns * step_y, PADDING + i % columns * step_x
-        grid[y : y + height, x : x + width] = picture
-    buffer = io.BytesIO()
-    Image.fromarray(grid[..., 0] if channels == 1 else grid).save(buffer, format="PNG")
-    write_file(Path(out), buffer.getvalue())
-    click.echo(out)
+    for suffix, data in drawn.files.items():
+        path = out or drawn.folder / f"{name}{suffix}"
+        write_file(Path(path), data)
+        click.echo(path)

@@ -1,0 +1,127 @@
+"""What pictures can be drawn with: a run in PyTorch, or an export in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo_cli.grids import as_bytes
+from vaezoo_cli.options import open_export, open_run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vaezoo import Dataset, Run
+    from vaezoo.runtime import OnnxVAE
+    from vaezoo_cli.grids import Pictures
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that draws, wherever it runs.
+
+    Attributes:
+        folder: Where it lies.
+        shape: Of one picture.
+        sample: Number and seed -> pictures from the prior.
+        reconstruct: Pictures `(N, C, H, W)` in [0, 1] -> their reconstructions.
+        load_data: Folder of data sets -> the set that the model was trained on.
+    """
+
+    folder: Path
+    shape: tuple[int, ...]
+    sample: Callable[[int, int], Pictures]
+    reconstruct: Callable[[NDArray[Any]], Pictures]
+    load_data: Callable[[str | None], Dataset]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChoice:
+    """What the options of `data_options` say."""
+
+    data: str | None = None
+    data_dir: str | None = None
+    size: int | None = None
+    stream: bool | None = None
+    on_bad_image: str = "error"
+
+    def load(self, source: Source) -> Dataset:
+        """Loads the data that are named, else those that the model was trained on.
+
+        Raises:
+            UnsupportedDataError: If the model does not take them.
+        """
+        import vaezoo
+
+        dataset = (
+            source.load_data(self.data_dir)
+            if self.data is None
+            else vaezoo.load_data(
+                self.data, data_dir=self.data_dir, size=self.size, stream=self.stream, on_bad_image=self.on_bad_image
+            )
+        )
+        if dataset.spec.shape != source.shape:
+            raise UnsupportedDataError(
+                f"{source.folder} takes shape {source.shape}, '{dataset.spec.name}' has {dataset.spec.shape}",
+                "give data of that shape; --size changes height and width alone",
+            )
+        return dataset
+
+
+def open_source(source: str | None, checkpoint: str) -> Source:
+    """Opens the run or export that a user means.
+
+    Raises:
+        UnsupportedDataError: If it was not trained on pictures.
+    """
+    exported = open_export(source, checkpoint)
+    opened = of_export(Path(source or ""), exported) if exported else of_run(open_run(source, checkpoint))
+    require_pictures(opened.folder, opened.shape)
+    return opened
+
+
+def require_pictures(folder: Path, shape: tuple[int, ...]) -> None:
+    """Raises UnsupportedDataError if what a model was trained on is nothing that can be drawn."""
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise UnsupportedDataError(f"{folder} was trained on shape {shape}, which is no picture", "use the Python API")
+
+
+def of_run(run: Run) -> Source:
+    """Draws with a run's model."""
+    import torch
+
+    def sample(count: int, seed: int) -> Pictures:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return as_bytes(run.vae.sample(count).numpy())
+
+    def reconstruct(x: NDArray[Any]) -> Pictures:
+        with torch.no_grad():
+            return as_bytes(run.vae.reconstruct(torch.from_numpy(x)).numpy())
+
+    return Source(run.path, run.data.shape, sample, reconstruct, run.load_data)
+
+
+def of_export(folder: Path, model: OnnxVAE) -> Source:
+    """Draws with an export's graphs."""
+    described = model.manifest["data"]
+    shape = tuple(described["shape"])
+
+    def reconstruct(x: NDArray[Any]) -> Pictures:
+        return as_bytes(model.reconstruct(as_bytes(x) if model.manifest["format"]["uint8"] else x))
+
+    def load_data(data_dir: str | None) -> Dataset:
+        import vaezoo
+        from vaezoo.data.load import DATASETS
+
+        name = described["name"]
+        if name not in DATASETS:
+            raise VaezooError(f"{folder} was trained on '{name}', which is no data set by name", "give --data")
+        dataset = vaezoo.load_data(name, data_dir=data_dir)
+        resized = dataset.spec.shape != shape
+        return vaezoo.load_data(name, data_dir=data_dir, size=shape[-1]) if resized else dataset
+
+    return Source(folder, shape, lambda count, seed: as_bytes(model.sample(count, seed)), reconstruct, load_data)

@@ -1,0 +1,115 @@
+"""Codes, and pictures along lines and planes of codes, on a model whose decoder can be worked out by hand."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE
+from vaezoo.errors import VaezooError
+from vaezoo.evaluation import latents
+
+
+class Echo(GaussianVAE):
+    """Pictures of one row whose pixels' logits are the latents themselves, in three dimensions or so many."""
+
+    def __init__(self, dims=3):
+        super().__init__(DataSpec(name="echo", shape=(1, 1, dims)), dims, nn.Identity(), nn.Unflatten(1, (1, 1, dims)))
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def encode(self, x):
+        return DiagonalGaussian(x.flatten(1), torch.zeros_like(x.flatten(1)))
+
+
+def logits(pictures):
+    return torch.logit(pictures)[..., 0, 0, :]
+
+
+def test_codes_and_pictures_do_not_depend_on_how_many_there_are():
+    x = torch.rand(2 * latents.BATCH + 3, 1, 1, 3)
+    codes = latents.encode(Echo(), x)
+    assert torch.equal(codes, x.flatten(1))
+    pictures = latents.decode(Echo(), codes.view(5, -1, 3))
+    assert pictures.shape == (5, len(x) // 5, 1, 1, 3)
+    assert torch.allclose(logits(pictures).flatten(0, 1), codes, atol=1e-5)
+
+
+def test_a_traversal_changes_one_dimension_a_row():
+    x = torch.tensor([[[0.1, 0.2, 0.3]]])
+    rows = logits(latents.traversal(Echo(), x, [2, 0], torch.tensor([-3.0, 0.0, 3.0, 1.0])))
+    assert rows.shape == (2, 4, 3)
+    expected = torch.tensor([[[0.1, 0.2, v] for v in (-3, 0, 3, 1)], [[v, 0.2, 0.3] for v in (-3, 0, 3, 1)]])
+    assert torch.allclose(rows, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [-1, 3])
+def test_a_traversal_of_no_such_dimension_is_refused(dim):
+    with pytest.raises(VaezooError, match=f"no latent dimension {dim}") as e:
+        latents.traversal(Echo(), torch.rand(1, 1, 3), [0, dim], torch.zeros(2))
+    assert "from 0 to 2" in e.value.hint
+
+
+def test_the_cells_of_a_manifold_lie_at_the_quantiles_z0_to_the_right_and_z1_upwards():
+    pictures, values = latents.manifold(Echo(2), 7)
+    shares = torch.distributions.Normal(0, 1).cdf(values)
+    assert torch.allclose(shares, torch.linspace(0.05, 0.95, 7), atol=1e-6)
+    cells = logits(pictures)
+    for row in range(7):
+        for column in range(7):
+            assert torch.allclose(cells[row, column], torch.stack([values[column], values[6 - row]]), atol=1e-5)
+
+
+def test_a_manifold_takes_two_dimensions():
+    with pytest.raises(VaezooError, match=r"shape \(3,\)"):
+        latents.manifold(Echo(3), 3)
+
+
+def test_an_interpolation_is_a_straight_line_with_both_ends():
+    first, second = torch.rand(4, 1, 1, 3), torch.rand(4, 1, 1, 3)
+    lines = logits(latents.interpolation(Echo(), first, second, 5))
+    assert lines.shape == (4, 5, 3)
+    for i, t in enumerate((0, 0.25, 0.5, 0.75, 1)):
+        assert torch.allclose(lines[:, i], ((1 - t) * first + t * second).flatten(1), atol=1e-5)
+
+
+def test_a_direction_leads_from_the_others_to_the_label():
+    codes = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0], [7.0, 3.0]])
+    labels = torch.tensor([4, 9, 7, 7])
+    assert torch.equal(latents.concept_direction(codes, labels, 7), torch.tensor([5.0, 2.0]))
+
+
+@pytest.mark.parametrize(("label", "labels"), [(3, [7, 7]), (7, [7, 7])])
+def test_a_label_that_all_or_none_have_gives_no_direction(label, labels):
+    with pytest.raises(VaezooError, match=f"label {label} cannot be told"):
+        latents.concept_direction(torch.rand(2, 2), torch.tensor(labels), label)
+
+
+def test_editing_adds_multiples_of_the_direction():
+    x, direction = torch.rand(2, 1, 1, 3), torch.tensor([1.0, 0.0, -1.0])
+    edited = logits(latents.edit(Echo(), x, direction, torch.tensor([-2.0, 0.0, 0.5])))
+    for i, amount in enumerate((-2, 0, 0.5)):
+        assert torch.allclose(edited[:, i], x.flatten(1) + amount * direction, atol=1e-5)
+
+
+def test_the_principal_plane_is_where_codes_vary_most():
+    torch.manual_seed(0)
+    wide = torch.randn(500, 2) * torch.tensor([5.0, 2.0])
+    codes = torch.stack([0.01 * torch.randn(500), -wide[:, 1], wide[:, 0]], 1) + 10
+    centred = wide - wide.mean(0)
+    for order in itertools.permutations(range(3)):
+        plane, shares = latents.principal_plane(codes[:, order])
+        assert torch.allclose(plane[:, 0], centred[:, 0], atol=0.2)
+        assert torch.allclose(plane[:, 1], -centred[:, 1], atol=0.2)  # the sign is that of the latent dimension
+        assert shares[0] == pytest.approx(25 / 29, abs=0.03) and sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_codes_that_do_not_vary_have_a_plane_too():
+    plane, shares = latents.principal_plane(torch.ones(4, 3))
+    assert plane.abs().max() < 1e-6 and shares == (0, 0)
+
+
+def test_a_model_in_training_is_left_in_training():
+    vae = Echo().train()
+    latents.decode(vae, latents.encode(vae, torch.rand(2, 1, 1, 3)))
+    assert vae.training
