@@ -34,7 +34,7 @@ def main(wheel: Path, uv: str) -> None:
         call(uv, "pip", "install", "--quiet", *target, "--constraints", str(CONSTRAINTS), f"{wheel}[cpu]")
         vaezoo = str(venv / "bin" / "vaezoo")
         listed = {row["name"] for row in json.loads(call(vaezoo, "list", "--json"))["models"]}
-        assert listed == {"mlp-vae", "conv-vae", "beta-vae", "vae-gan"}, listed
+        assert listed == {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"}, listed
         call(vaezoo, "train", "mlp-vae", "--steps", "20", "--out", "run")
         call(vaezoo, "sample", "run")
         call(vaezoo, "reconstruct", "run")
