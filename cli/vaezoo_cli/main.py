@@ -22,6 +22,7 @@ from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
 from vaezoo_cli.commands.pictures import reconstruct, sample
+from vaezoo_cli.commands.recipes import recipes
 from vaezoo_cli.commands.show import show
 from vaezoo_cli.commands.train import train
 
@@ -63,7 +64,10 @@ def vaezoo(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (list_command, show, train, sample, reconstruct, export, verify, bench, doctor, new_plugin, check):
+for command in (
+    *(list_command, show, recipes, train, sample, reconstruct),
+    *(export, verify, bench, doctor, new_plugin, check),
+):
     vaezoo.add_command(command)
 
 
