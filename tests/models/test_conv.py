@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create
+from vaezoo.errors import PluginError
 from vaezoo.nn import Doubling, picture_channels
 
 
@@ -70,12 +71,12 @@ def test_other_convolutions_give_pictures_their_size_back(options, shape):
 
 
 def test_the_decoder_mirrors_strides_and_dense_layers():
-    options = {"channels": "32,64,64,64", "strides": "1,2,1,1", "kernel": 3, "dense": "32", "latent_dim": 2}
+    options = {"channels": "32,64,64,64", "strides": "1,2,1,1", "kernel": 3, "dense": "32,8", "latent_dim": 2}
     vae = create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
     layers = [m for m in vae.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear)]
     assert [m.weight.shape[1 - m.transposed] if hasattr(m, "transposed") else m.in_features for m in layers] == [
-        *(1, 32, 64, 64, 64 * 14 * 14, 32),
-        *(2, 32, 64, 64, 64, 32),
+        *(1, 32, 64, 64, 64 * 14 * 14, 32, 8),
+        *(2, 8, 32, 64, 64, 64, 32),
     ]
     assert [m.stride for m in layers if hasattr(m, "stride")] == [(s, s) for s in (1, 2, 1, 1, 1, 1, 2, 1)]
 
@@ -108,8 +109,9 @@ def test_other_data_are_refused_with_a_way_out(shape):
     ],
 )
 def test_options_that_cannot_work_are_refused(options):
-    with pytest.raises(VaezooError):
+    with pytest.raises(VaezooError) as e:
         create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
+    assert not isinstance(e.value, PluginError)  # what an error that nobody foresaw becomes
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

@@ -1,5 +1,7 @@
 """What first weights take from the data: an untrained decoder puts out their mean."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,14 @@ def test_dense_decoders_begin_at_the_mean_of_each_pixel(name, digits, tmp_path):
     torch.testing.assert_close(torch.sigmoid(bias), expected.flatten().float())
     picture = vae.likelihood.mean(vae.decode(torch.zeros(1, 20)))[0].detach()
     assert float((picture - expected).abs().mean()) < 0.02
+
+
+def test_an_average_of_the_weights_begins_there_too(digits, tmp_path):
+    def on_start(trainer, path):
+        pairs = zip(trainer.step.average.values, trainer.vae.parameters(), strict=True)
+        assert all(torch.equal(value, p) for value, p in pairs)
+
+    vaezoo.train("mlp-vae", digits, config=replace(CONFIG, ema=0.9), out=tmp_path / "run", on_start=on_start)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian:optimal"])
