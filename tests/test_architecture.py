@@ -26,6 +26,7 @@ ORDER = (
     ("registry",),
     ("training",),
     ("evaluation",),
+    ("recipes",),
     ("export",),
     ("bench",),
     ("doctor",),

@@ -10,7 +10,7 @@ GOOD = "from vaezoo.models.mlp_vae import SPEC"
 
 
 def test_the_built_ins_are_there():
-    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan"} <= {
+    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} <= {
         r.name for r in list_models() if r.distribution == "vaezoo"
     }
 

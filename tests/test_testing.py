@@ -8,13 +8,27 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo import ELBO, VAE, DiagonalGaussian, ModelSpec, StepOutput, UnsupportedDataError, list_models
+from vaezoo import ELBO, VAE, DiagonalGaussian, ModelSpec, StepOutput, UnsupportedDataError, get_model, list_models
+from vaezoo.spec import configure
 from vaezoo.testing import CHECKS, parametrize_with_checks, run_checks
 
 
 @parametrize_with_checks([r.name for r in list_models() if r.distribution == "vaezoo"])
 def test_every_built_in_conforms(spec, check):
     check(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mlp-vae", {"activation": "gated"}),
+        ("conv-vae", {"channels": "8,8,8", "strides": "1,2,1", "kernel": 3, "dense": "16"}),
+        ("vae-gan", {"channels": "8,8", "strides": "2,1", "kernel": 3}),
+    ],
+)
+def test_built_ins_conform_with_their_other_layers(name, options):
+    changed = dataclasses.replace(get_model(name), config=configure(get_model(name).config, options))
+    assert [r.failure for r in run_checks(changed)] == [None] * len(CHECKS)
 
 
 @dataclass(frozen=True, kw_only=True)

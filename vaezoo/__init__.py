@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vaezoo.export.verify import Verified, verify_onnx
     from vaezoo.likelihoods import Likelihood
     from vaezoo.objectives import ELBO, Objective, Step, StepOutput
+    from vaezoo.recipes import Recipe, find_recipe, list_recipes
     from vaezoo.registry import Registration, create, get_model, list_models
     from vaezoo.spec import ModelSpec
     from vaezoo.training.config import TrainConfig
@@ -46,6 +47,7 @@ __all__ = [
     "Objective",
     "Posterior",
     "Prior",
+    "Recipe",
     "Registration",
     "Report",
     "Run",
@@ -62,9 +64,11 @@ __all__ = [
     "create",
     "evaluate",
     "export_onnx",
+    "find_recipe",
     "from_arrays",
     "get_model",
     "list_models",
+    "list_recipes",
     "load",
     "load_data",
     "resume",
@@ -86,6 +90,7 @@ _HOME = {
     "vaezoo.export.verify": ("Verified", "verify_onnx"),
     "vaezoo.likelihoods": ("Likelihood",),
     "vaezoo.objectives": ("ELBO", "Objective", "Step", "StepOutput"),
+    "vaezoo.recipes": ("Recipe", "find_recipe", "list_recipes"),
     "vaezoo.registry": ("Registration", "create", "get_model", "list_models"),
     "vaezoo.spec": ("ModelSpec",),
     "vaezoo.training.config": ("TrainConfig",),

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from vaezoo.errors import VaezooError
+
 LOGVAR_BOUND = 10.0  # sigma stays between exp(-5) and exp(5): no float32 overflow, no dead gradient
 
 LOG_2PI = math.log(2 * math.pi)
@@ -27,7 +29,7 @@ class Posterior(Protocol):
         """Draws z, `(B, *latent_shape)`, so that gradients reach the fields."""
 
     def log_prob(self, z: Tensor, /) -> Tensor:
-        """Returns log q(z|x), `(B,)`, in nats."""
+        """Returns log q(z|x), `(B,)`, in nats; raises VaezooError where there is no density."""
 
     def mode(self) -> Tensor:
         """Returns the most probable z, `(B, *latent_shape)`: a deterministic code for x."""
@@ -62,6 +64,25 @@ class DiagonalGaussian(NamedTuple):
 
     def mode(self) -> Tensor:
         return self.mu
+
+
+class Point(NamedTuple):
+    """All on one latent: what a plain autoencoder's encoder gives.
+
+    Attributes:
+        z: The latents, `(B, *latent_shape)`.
+    """
+
+    z: Tensor
+
+    def rsample(self) -> Tensor:
+        return self.z
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        raise VaezooError("the code of an autoencoder is a point, which has no density", "take a variational model")
+
+    def mode(self) -> Tensor:
+        return self.z
 
 
 def active_units(codes: Tensor) -> int:

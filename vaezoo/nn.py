@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from vaezoo.data.base import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.vae import GaussianVAE
 
-Activation = Literal["relu", "leaky-relu", "elu", "silu", "gelu", "tanh", "softplus"]
+Activation = Literal["relu", "leaky-relu", "elu", "silu", "gelu", "tanh", "softplus", "gated"]
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -22,6 +24,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
+    "gated": nn.GLU,
 }
 
 SMALLEST_PICTURE, LARGEST_PICTURE = 8, 256  # pixels a side
@@ -36,11 +39,46 @@ def positive(option: str, *values: int) -> None:
 
 
 def mlp(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
-    """Returns dense layers from sizes[0] to sizes[-1] with an activation between each two."""
+    """Returns dense layers from sizes[0] to sizes[-1] with an activation between each two.
+
+    A gated layer is (W x + b) * sigmoid(V x + c), as in Tomczak and Welling 2018, arXiv 1705.07120: W and V are the two
+    halves of one layer of twice the size, which `nn.GLU` multiplies.
+    """
+    halves = 2 if activation == "gated" else 1
     layers: list[nn.Module] = []
-    for i in range(1, len(sizes)):
-        layers += [nn.Linear(sizes[i - 1], sizes[i]), ACTIVATIONS[activation]()]
-    return layers[:-1]
+    for inputs, outputs in pairwise(sizes[:-1]):
+        layers += [nn.Linear(inputs, halves * outputs), ACTIVATIONS[activation]()]
+    return [*layers, nn.Linear(sizes[-2], sizes[-1])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """The options of a model of dense layers.
+
+    Attributes:
+        latent_dim: Number of latent dimensions.
+        hidden: Sizes of the encoder's hidden layers; the decoder has them in reverse.
+        activation: Between the layers; gated: each hidden layer is multiplied by the sigmoid of a second one.
+    """
+
+    latent_dim: int = 20
+    hidden: tuple[int, ...] = (256, 128)
+    activation: Activation = "relu"
+
+    def __post_init__(self) -> None:
+        positive("latent_dim", self.latent_dim)
+        positive("hidden", *self.hidden)
+
+
+def dense_encoder(config: DenseConfig, data: DataSpec, outputs: int) -> nn.Sequential:
+    """Returns a network from any data to `(B, outputs)`."""
+    return nn.Sequential(nn.Flatten(), *mlp((data.dims, *config.hidden, outputs), config.activation))
+
+
+def dense_decoder(config: DenseConfig, data: DataSpec) -> nn.Sequential:
+    """Returns the mirror image of `dense_encoder`: from latents to unbounded `(B, *data.shape)`."""
+    sizes = (config.latent_dim, *reversed(config.hidden), data.dims)
+    return nn.Sequential(*mlp(sizes, config.activation), nn.Unflatten(1, data.shape))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +87,75 @@ class ConvConfig:
 
     Attributes:
         latent_dim: Number of latent dimensions.
-        channels: Output channels of each convolution, each of which halves the picture; empty: 32, 64, 128 ...
-            (at most 256), as many as bring the shorter side to 7 pixels or fewer.
+        channels: Output channels of each convolution; empty: 32, 64, 128 ... (at most 256), as many as bring the
+            shorter side to 7 pixels or fewer.
+        strides: For each of these channels 2, which halves the picture, or 1, which does not; empty: all 2.
+        kernel: Pixels a side of each convolution: 4, or 3, which strides of 1 need.
+        dense: Sizes of hidden layers between the convolutions and the latents; the decoder has them in reverse.
     """
 
     latent_dim: int = 16
     channels: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    kernel: int = 4
+    dense: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         positive("latent_dim", self.latent_dim)
         positive("channels", *self.channels)
+        positive("dense", *self.dense)
+        if self.strides and len(self.strides) != len(self.channels):
+            raise VaezooError(
+                f"option 'strides' has {len(self.strides)} values, 'channels' {len(self.channels)}",
+                "give both, as many of the one as of the other",
+            )
+        if not set(self.strides) <= {1, 2}:
+            raise VaezooError(f"option 'strides' holds {sorted({*self.strides} - {1, 2})[0]}", "give strides of 1 or 2")
+        if self.kernel not in (3, 4):
+            raise VaezooError(f"option 'kernel' is {self.kernel}", "give 'kernel' 3 or 4")
+        if 1 in self.strides and self.kernel != 3:
+            raise VaezooError(f"with kernel {self.kernel} a stride of 1 changes the picture's size", "give kernel=3")
 
 
-def picture_channels(data: DataSpec, channels: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the channels of each halving convolution: those given, or derived from the picture's size.
+class Convolution(NamedTuple):
+    """One convolution of an encoder, padding 1, and what its counterpart in the decoder has to know.
+
+    Attributes:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        before: Height and width that come in.
+        after: Height and width that go out.
+        stride: 2 or 1.
+        kernel: Pixels a side.
+    """
+
+    inputs: int
+    outputs: int
+    before: tuple[int, int]
+    after: tuple[int, int]
+    stride: int
+    kernel: int
+
+
+def convolutions(config: ConvConfig, data: DataSpec) -> list[Convolution]:
+    """Returns the encoder's convolutions; raises as `picture_channels` does."""
+    channels = picture_channels(data, config.channels, config.strides.count(1))
+    strides = config.strides or (2,) * len(channels)
+    found, inputs, before = [], data.shape[0], (data.shape[1], data.shape[2])
+    for outputs, stride in zip(channels, strides, strict=True):
+        height, width = ((side + 2 - config.kernel) // stride + 1 for side in before)
+        found.append(Convolution(inputs, outputs, before, (height, width), stride, config.kernel))
+        inputs, before = outputs, (height, width)
+    return found
+
+
+def picture_channels(data: DataSpec, channels: tuple[int, ...], keeping: int = 0) -> tuple[int, ...]:
+    """Returns the channels of each convolution: those given, or derived from the picture's size.
+
+    Args:
+        data: What the pictures are like.
+        channels: The channels that were asked for; empty to derive them.
+        keeping: How many of these convolutions keep the picture's size.
 
     Raises:
         UnsupportedDataError: If the data are no pictures of 8x8 to 256x256 pixels, or too small for the channels.
@@ -74,9 +167,10 @@ def picture_channels(data: DataSpec, channels: tuple[int, ...]) -> tuple[int, ..
             "bring pictures to a size with --size, or take mlp-vae",
         )
     if channels:
-        if min(sides) >> len(channels) < 1:
+        halvings = len(channels) - keeping
+        if min(sides) >> halvings < 1:
             raise UnsupportedDataError(
-                f"{len(channels)} halvings leave nothing of a picture of {sides[0]}x{sides[1]} pixels",
+                f"{halvings} halvings leave nothing of a picture of {sides[0]}x{sides[1]} pixels",
                 "give fewer channels",
             )
         return channels
@@ -86,19 +180,16 @@ def picture_channels(data: DataSpec, channels: tuple[int, ...]) -> tuple[int, ..
     return tuple(min(FIRST_CHANNELS << i, MOST_CHANNELS) for i in range(depth))
 
 
-def conv_layers(data: DataSpec, channels: tuple[int, ...], activation: type[nn.Module]) -> list[nn.Module]:
-    """Returns convolutions, each followed by its activation, that halve the picture once for each entry of `channels`.
-
-    Kernel 4, stride 2, padding 1: a side of n pixels becomes n // 2.
-    """
-    layers: list[nn.Module] = []
-    for before, after in zip((data.shape[0], *channels), channels, strict=False):
-        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), activation()]
-    return layers
+def conv_layers(layers: list[Convolution], activation: type[nn.Module]) -> list[nn.Module]:
+    """Returns convolutions, each followed by its activation."""
+    made: list[nn.Module] = []
+    for layer in layers:
+        made += [nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, padding=1), activation()]
+    return made
 
 
 class Doubling(nn.ConvTranspose2d):
-    """A transposed convolution that doubles the picture: kernel 4, stride 2, padding 1.
+    """A transposed convolution that undoes a halving: stride 2, padding 1.
 
     Trained on a CPU with one output channel it goes by way of a matrix product and `fold`: with its gradients oneDNN's
     transposed convolution from 32 channels of 14x14 to one took 7.0 ms for a batch of 128, this takes 1.9. For three
@@ -107,52 +198,54 @@ class Doubling(nn.ConvTranspose2d):
     Args:
         inputs: Channels that come in.
         outputs: Channels that go out.
-        odd: 1 for a side that has one row or column more than twice the input's.
+        extra: Rows and columns, 0 or 1, besides the 2n - 4 + kernel that n become.
+        kernel: Pixels a side, 4 or 3.
     """
 
-    def __init__(self, inputs: int, outputs: int, odd: tuple[int, int]) -> None:
-        super().__init__(inputs, outputs, 4, stride=2, padding=1, output_padding=odd)
+    def __init__(self, inputs: int, outputs: int, extra: tuple[int, int], kernel: int = 4) -> None:
+        super().__init__(inputs, outputs, kernel, stride=2, padding=1, output_padding=extra)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if not self.training or self.out_channels > 1 or x.device.type != "cpu":
             return super().forward(x, output_size)
         assert self.bias is not None
         n, _, height, width = x.shape
+        kernel, (down, right) = self.kernel_size[0], self.output_padding
         weight = self.weight.flatten(1).t().expand(n, -1, -1)
-        size = (2 * height + self.output_padding[0], 2 * width + self.output_padding[1])
-        return F.fold(weight @ x.flatten(2), size, 4, stride=2, padding=1) + self.bias.view(-1, 1, 1)
+        size = (2 * height - 4 + kernel + down, 2 * width - 4 + kernel + right)
+        return F.fold(weight @ x.flatten(2), size, kernel, stride=2, padding=1) + self.bias.view(-1, 1, 1)
 
 
-def coarse_shape(data: DataSpec, channels: tuple[int, ...]) -> tuple[int, int, int]:
-    """Returns `(channels, height, width)` behind the last halving convolution."""
-    _, height, width = data.shape
-    return channels[-1], height >> len(channels), width >> len(channels)
+def undoing(layer: Convolution) -> nn.Module:
+    """Returns the decoder's counterpart of a convolution, which gives pictures their size back."""
+    if layer.stride == 1:
+        return nn.Conv2d(layer.outputs, layer.inputs, layer.kernel, padding=1)
+    # A halving rounds odd sides (down with kernel 4, up with 3): the rows and columns that doubling would miss.
+    height, width = (a - (2 * b - 4 + layer.kernel) for a, b in zip(layer.before, layer.after, strict=True))
+    return Doubling(layer.outputs, layer.inputs, (height, width), layer.kernel)
 
 
-def conv_encoder(data: DataSpec, channels: tuple[int, ...], outputs: int) -> nn.Sequential:
+def conv_encoder(layers: list[Convolution], hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
     """Returns a network from pictures `(B, C, H, W)` to `(B, outputs)`."""
-    c, h, w = coarse_shape(data, channels)
-    return nn.Sequential(*conv_layers(data, channels, nn.ReLU), nn.Flatten(), nn.Linear(c * h * w, outputs))
+    sizes = (layers[-1].outputs * math.prod(layers[-1].after), *hidden, outputs)
+    return nn.Sequential(*conv_layers(layers, nn.ReLU), nn.Flatten(), *mlp(sizes, "relu"))
 
 
-def conv_decoder(data: DataSpec, channels: tuple[int, ...], inputs: int) -> nn.Sequential:
+def conv_decoder(layers: list[Convolution], hidden: tuple[int, ...], inputs: int) -> nn.Sequential:
     """Returns the mirror image of `conv_encoder`: from `(B, inputs)` to unbounded `(B, C, H, W)`."""
-    c, h, w = coarse_shape(data, channels)
-    layers: list[nn.Module] = [nn.Linear(inputs, c * h * w), nn.ReLU(), nn.Unflatten(1, (c, h, w))]
-    outputs = (data.shape[0], *channels)
-    for i in reversed(range(len(channels))):
-        # A halving dropped the last row or column of an odd side; output_padding gives it back.
-        odd = (data.shape[1] >> i & 1, data.shape[2] >> i & 1)
-        layers += [Doubling(outputs[i + 1], outputs[i], odd), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    coarse = (layers[-1].outputs, *layers[-1].after)
+    made = [*mlp((inputs, *reversed(hidden), math.prod(coarse)), "relu"), nn.ReLU(), nn.Unflatten(1, coarse)]
+    for layer in reversed(layers):
+        made += [undoing(layer), nn.ReLU()]
+    return nn.Sequential(*made[:-1])
 
 
 def conv_vae(config: ConvConfig, data: DataSpec) -> GaussianVAE:
     """Builds the convolutional VAE that conv-vae, beta-vae and vae-gan share."""
-    channels = picture_channels(data, config.channels)
+    layers = convolutions(config, data)
     return GaussianVAE(
         data,
         config.latent_dim,
-        conv_encoder(data, channels, 2 * config.latent_dim),
-        conv_decoder(data, channels, config.latent_dim),
+        conv_encoder(layers, config.dense, 2 * config.latent_dim),
+        conv_decoder(layers, config.dense, config.latent_dim),
     )

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from vaezoo.data.base import Batch, DataSpec
+from vaezoo.distributions import Point, Posterior
 from vaezoo.errors import UnsupportedDataError, VaezooError, reason
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import check_parity
@@ -108,15 +109,20 @@ def check_shapes(spec: Spec) -> None:
     shapes = {
         "posterior.rsample()": (z, latent),
         "posterior.mode()": (posterior.mode(), latent),
-        "posterior.log_prob(z)": (posterior.log_prob(z), (BATCH,)),
         "prior.sample(n)": (vae.prior.sample(BATCH), latent),
         "prior.log_prob(z)": (vae.prior.log_prob(z), (BATCH,)),
         "prior.kl(posterior, z)": (vae.prior.kl(posterior, z), (BATCH,)),
+        "posterior.log_prob(z)": (density(posterior, z), (BATCH,)),
         "decode(z)": (vae.decode(z), tuple(x.shape)),
         "reconstruct(x)": (vae.reconstruct(x), tuple(x.shape)),
     }
     for name, (tensor, shape) in shapes.items():
         assert tensor.shape == shape, f"{name} has shape {tuple(tensor.shape)}, not {shape}"
+
+
+def density(posterior: Posterior, z: torch.Tensor) -> torch.Tensor:
+    """Returns log q(z|x), or zeros where a posterior is a point and says so."""
+    return torch.zeros(BATCH) if isinstance(posterior, Point) else posterior.log_prob(z)
 
 
 def check_groups(spec: Spec) -> None:

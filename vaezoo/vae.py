@@ -10,9 +10,11 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import DataSpec
+from vaezoo.data.base import DataSpec, Part, mean_example
 from vaezoo.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.likelihoods import Bernoulli, Gaussian, Likelihood, make_likelihood
+
+SMALLEST_MEAN = 0.001  # of a pixel that training begins with; a black one's logit would be infinite
 
 
 class VAE(nn.Module, ABC):
@@ -47,6 +49,16 @@ class VAE(nn.Module, ABC):
     def decode(self, z: Tensor) -> Tensor:
         """Returns the parameters of p(x|z), `(B, *data.shape)`, unbounded: logits, never probabilities."""
 
+    def begin(self, train: Part) -> None:
+        """Sets what the first weights take from the data. Does nothing unless overridden.
+
+        `vaezoo.train` calls it once, before the first step. It must draw nothing at random: a training that is killed
+        before its first checkpoint begins again, and in the same way.
+
+        Args:
+            train: The training part.
+        """
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """Returns the mean picture for the most probable code of x, `(B, *data.shape)` in [0, 1]."""
         return self.likelihood.mean(self.decode(self.encode(x).mode()))
@@ -78,6 +90,33 @@ class GaussianVAE(VAE):
     def decode(self, z: Tensor) -> Tensor:
         params: Tensor = self.decoder(z)
         return params
+
+    def begin(self, train: Part) -> None:
+        """Overridden: an untrained decoder puts out the mean of the data, see `begin_at_mean`."""
+        begin_at_mean(self.decoder, self.likelihood, train)
+
+
+@torch.no_grad()
+def begin_at_mean(decoder: nn.Module, likelihood: Likelihood, train: Part) -> None:
+    """Sets the last bias of a decoder to the logits of the data's mean, as the code of Burda et al. 2016 does.
+
+    A dense layer gets the logit of each pixel's mean, a convolution that of each channel's. Nothing is changed where
+    the decoder is no `nn.Sequential` that ends in one of these (and `nn.Unflatten`), and where the mean is no sigmoid
+    of the parameters: a pixel of mean 0.001 would be -1,000 for the continuous Bernoulli, too far to come back from.
+
+    Args:
+        decoder: Puts out the likelihood's parameters.
+        likelihood: p(x|z).
+        train: What the mean is taken of.
+    """
+    layers = [m for m in decoder.children() if not isinstance(m, nn.Unflatten)]
+    last = layers[-1] if isinstance(decoder, nn.Sequential) and layers else None
+    if not isinstance(last, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) or last.bias is None:
+        return
+    if isinstance(likelihood, Bernoulli | Gaussian):
+        mean = mean_example(train)
+        mean = mean.flatten() if isinstance(last, nn.Linear) else mean.mean((1, 2))
+        last.bias.copy_(torch.logit(mean, SMALLEST_MEAN))
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -23,6 +23,7 @@ from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
 from vaezoo_cli.commands.pictures import plot, reconstruct, sample
+from vaezoo_cli.commands.recipes import recipes
 from vaezoo_cli.commands.show import show
 from vaezoo_cli.commands.train import train
 
@@ -65,19 +66,8 @@ def vaezoo(context: click.Context, debug: bool) -> None:
 
 
 for command in (
-    list_command,
-    show,
-    train,
-    eval_command,
-    sample,
-    reconstruct,
-    plot,
-    export,
-    verify,
-    bench,
-    doctor,
-    new_plugin,
-    check,
+    *(list_command, show, recipes, train, eval_command, sample, reconstruct, plot),
+    *(export, verify, bench, doctor, new_plugin, check),
 ):
     vaezoo.add_command(command)
 

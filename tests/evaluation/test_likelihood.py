@@ -135,6 +135,15 @@ def test_what_is_no_protocol_is_refused(digits):
             call()
 
 
+def test_an_autoencoder_has_no_likelihood(digits):
+    vae = create("autoencoder", digits)
+    with pytest.raises(VaezooError, match="a point, which has no density") as e:
+        negative_log_likelihood(vae, digits.valid)
+    assert e.value.hint
+    found = bound(vae, digits.valid.select(torch.arange(5)), draws=2)
+    assert found.kl.value == 0 and found.elbo.value == -found.reconstruction.value
+
+
 def test_weights_that_are_not_finite_give_an_error_instead_of_a_number(digits):
     vae = create("mlp-vae", digits)
     part = digits.valid.select(torch.arange(5))

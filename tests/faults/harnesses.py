@@ -97,7 +97,9 @@ def run_json(work: Path) -> Harness:
 def options(work: Path) -> Harness:
     """-o name=value of a model, and the settings of a training."""
     configs: list[object] = [TrainConfig()]
-    configs += [find_model(name).load().config for name in ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")]
+    configs += [
+        find_model(name).load().config for name in ("mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder")
+    ]
 
     def read(data: bytes) -> None:
         which, *texts = data.decode(errors="replace").split("\n")

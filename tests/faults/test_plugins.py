@@ -250,7 +250,7 @@ def test_the_packages_can_be_chosen(install, monkeypatch, value, names):
         monkeypatch.setenv("VAEZOO_PLUGINS", value)
     found = list_models()
     assert {r.name for r in found if not r.built_in} == names
-    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan"} == {r.name for r in found if r.built_in}
+    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} == {r.name for r in found if r.built_in}
 
 
 def test_choosing_none_silences_their_warnings(plant, vaezoo, monkeypatch):

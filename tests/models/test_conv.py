@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create
+from vaezoo.errors import PluginError
 from vaezoo.nn import Doubling, picture_channels
 
 
@@ -27,6 +28,59 @@ def test_the_depth_follows_from_the_size(side, channels):
     assert picture_channels(DataSpec(name="x", shape=(1, side, side)), ()) == channels
 
 
+# Taken before convolutions had strides, kernels and dense layers: a seed still means the same network.
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "weights", "pictures"),
+    [
+        ("conv-vae", (1, 28, 28), {}, 9128.790812, 1167.090184),
+        ("vae-gan", (1, 28, 28), {}, 9128.790812, 1167.090184),
+        ("beta-vae", (3, 33, 45), {"latent_dim": 5}, 9475.550947, 6583.717556),
+        ("conv-vae", (1, 64, 64), {"channels": "8,16,24"}, 4481.727710, 6800.468871),
+    ],
+)
+def test_the_defaults_build_the_network_they_always_built(name, shape, options, weights, pictures):
+    torch.manual_seed(3)
+    vae = create(name, DataSpec(name="x", shape=shape), options).eval()
+    state = vae.state_dict()
+    depth = len(options.get("channels", "32,64,128" if shape[0] == 3 else "32,64").split(","))
+    encoder = [2 * i for i in range(depth)] + [2 * depth + 1]
+    decoder = [0] + [3 + 2 * i for i in range(depth)]
+    numbers = [("encoder", i) for i in encoder] + [("decoder", i) for i in decoder]
+    assert list(state) == [f"{part}.{i}.{kind}" for part, i in numbers for kind in ("weight", "bias")]
+    with torch.no_grad():
+        y = vae.reconstruct(torch.rand(3, *shape, generator=torch.Generator().manual_seed(1)))
+    assert sum(float(v.double().abs().sum()) for v in state.values()) == pytest.approx(weights, rel=1e-8)
+    assert float(y.double().sum()) == pytest.approx(pictures, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 45), (2, 9, 31)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel": 3},
+        {"kernel": 3, "channels": "4,6,8,8", "strides": "1,2,1,1", "dense": "10"},
+        {"channels": "4,6", "dense": "12,10"},
+        {"kernel": 3, "channels": "4,6", "strides": "2,1"},
+    ],
+)
+def test_other_convolutions_give_pictures_their_size_back(options, shape):
+    vae = create("conv-vae", DataSpec(name="x", shape=shape), options)
+    x = torch.rand(2, *shape)
+    for training in (True, False):
+        assert vae.train(training).reconstruct(x).shape == x.shape
+
+
+def test_the_decoder_mirrors_strides_and_dense_layers():
+    options = {"channels": "32,64,64,64", "strides": "1,2,1,1", "kernel": 3, "dense": "32,8", "latent_dim": 2}
+    vae = create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
+    layers = [m for m in vae.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear)]
+    assert [m.weight.shape[1 - m.transposed] if hasattr(m, "transposed") else m.in_features for m in layers] == [
+        *(1, 32, 64, 64, 64 * 14 * 14, 32, 8),
+        *(2, 8, 32, 64, 64, 64, 32),
+    ]
+    assert [m.stride for m in layers if hasattr(m, "stride")] == [(s, s) for s in (1, 2, 1, 1, 1, 1, 2, 1)]
+
+
 def test_channels_can_be_given():
     vae = create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "8,16,24"})
     convolutions = [m.out_channels for m in vae.encoder.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -41,23 +95,36 @@ def test_other_data_are_refused_with_a_way_out(shape):
 
 
 @pytest.mark.parametrize(
-    "options", [{"channels": "8,8,8,8,8"}, {"channels": "0"}, {"latent_dim": 0}, {"latent_dim": "-1"}]
+    "options",
+    [
+        {"channels": "8,8,8,8,8"},
+        {"channels": "0"},
+        {"latent_dim": 0},
+        {"latent_dim": "-1"},
+        {"strides": "2"},
+        {"channels": "8,8", "strides": "2,3"},
+        {"channels": "8,8", "strides": "2,1"},
+        {"kernel": 5},
+        {"dense": 0},
+    ],
 )
 def test_options_that_cannot_work_are_refused(options):
-    with pytest.raises(VaezooError):
+    with pytest.raises(VaezooError) as e:
         create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
+    assert not isinstance(e.value, PluginError)  # what an error that nobody foresaw becomes
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-@pytest.mark.parametrize("odd", [(0, 0), (1, 0), (1, 1)])
-def test_doubling_is_a_transposed_convolution_in_training_as_in_evaluation(outputs, odd):
+@pytest.mark.parametrize("extra", [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_doubling_is_a_transposed_convolution_in_training_as_in_evaluation(outputs, extra, kernel):
     torch.manual_seed(0)
-    layer = Doubling(5, outputs, odd)
+    layer = Doubling(5, outputs, extra, kernel)
     x = torch.randn(3, 5, 4, 6, requires_grad=True)
     results = []
     for training in (True, False):
         y = layer.train(training)(x)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
-    assert results[0][0].shape == (3, outputs, 8 + odd[0], 12 + odd[1])
+    assert results[0][0].shape == (3, outputs, 4 + kernel + extra[0], 8 + kernel + extra[1])
     for trained, evaluated in zip(*results, strict=True):
         torch.testing.assert_close(trained, evaluated, rtol=1e-4, atol=1e-4)

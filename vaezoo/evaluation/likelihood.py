@@ -126,11 +126,12 @@ def negative_log_likelihood(
         on_progress: Called with the examples done, and all.
 
     Raises:
-        VaezooError: If `samples` is below 1 or `binarize` is no such way.
+        VaezooError: If `samples` is below 1, `binarize` is no such way, or q(z|x) has no density.
         DivergedError: If the model gives values that are not finite.
     """
     check(binarize, samples=samples)
     device = device_of(vae)
+    check_density(vae, part, device)
     rows = max(1, ROOM // vae.data.dims)
     together, parts = max(1, rows // samples), -(-samples // rows)
     weigh: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
@@ -150,6 +151,13 @@ def negative_log_likelihood(
                 found.append(math.log(samples) - total.cpu())
                 on_progress(sum(map(len, found)), len(part))
     return mean(torch.cat(found))
+
+
+def check_density(vae: VAE, part: Part, device: torch.device) -> None:
+    """Raises VaezooError if q(z|x) has no density: a point, which an autoencoder's codes are."""
+    with evaluating(vae):
+        posterior = vae.encode(to_floats(part.raw(slice(0, 1)).x).to(device))
+        posterior.log_prob(posterior.mode())
 
 
 def log_weights(vae: VAE, x: Tensor, posterior: Posterior, count: int) -> Tensor:

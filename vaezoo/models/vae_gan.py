@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from vaezoo import ranks
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.distributions import full_precision
 from vaezoo.errors import VaezooError
-from vaezoo.nn import ConvConfig, coarse_shape, conv_layers, conv_vae, picture_channels
+from vaezoo.nn import ConvConfig, Convolution, conv_layers, conv_vae, convolutions
 from vaezoo.objectives import Objective, Step, StepOutput, free_kl, run_pass
 from vaezoo.spec import ModelSpec
 from vaezoo.vae import VAE
@@ -55,15 +56,14 @@ class Discriminator(nn.Module):
     without any, on 9,000 digits, its loss fell to 0.003 nats in two epochs and the decoder learned nothing.
 
     Args:
-        data: What the pictures are like.
-        channels: Output channels of each halving convolution.
+        layers: The convolutions.
     """
 
-    def __init__(self, data: DataSpec, channels: tuple[int, ...]) -> None:
+    def __init__(self, layers: list[Convolution]) -> None:
         super().__init__()
-        c, h, w = coarse_shape(data, channels)
-        self.features = nn.Sequential(*conv_layers(data, channels, nn.LeakyReLU))
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, 1), nn.Flatten(0))
+        self.features = nn.Sequential(*conv_layers(layers, nn.LeakyReLU))
+        features = layers[-1].outputs * math.prod(layers[-1].after)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, 1), nn.Flatten(0))
         for layer in [*self.features, *self.head]:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 spectral_norm(layer)
@@ -155,7 +155,7 @@ def spread(features: Tensor) -> Tensor:
 
 def objective(config: Config, data: DataSpec) -> VAEGAN:
     """Builds the objective with a discriminator for such data."""
-    discriminator = Discriminator(data, picture_channels(data, config.channels))
+    discriminator = Discriminator(convolutions(config, data))
     return VAEGAN(discriminator, config.gamma, config.equilibrium, config.margin)
 
 

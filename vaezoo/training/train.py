@@ -206,6 +206,8 @@ def describe(setup: Setup, device: torch.device) -> dict[str, object]:
 def work(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport, on_start: OnStart) -> Run:
     """Trains in a run folder, from a checkpoint or from the start, and returns the finished run."""
     registration, _, vae, objective, data, config = setup
+    if found is None:
+        begin(setup)
     recorder = Recorder(path, vae, objective, on_report)
     trainer = Trainer(vae, objective, data, config, on_report=recorder.report, on_checkpoint=recorder.checkpoint)
     if found:
@@ -230,6 +232,20 @@ def work(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport
         raise registration.failure("trained", e) from e
     ranks.wait()  # rank 0 has written its last checkpoint
     return finish(load(path), data, trainer.device)
+
+
+def begin(setup: Setup) -> None:
+    """Lets a model take from the data what its first weights need.
+
+    Raises:
+        PluginError: If a third party's model fails at it.
+    """
+    try:
+        setup.vae.begin(setup.data.train)
+    except Exception as e:
+        if setup.registration.built_in or ranks.size() > 1 or isinstance(e, VaezooError | OSError):
+            raise
+        raise setup.registration.failure("begun", e) from e
 
 
 def go_to(trainer: Trainer, found: Checkpoint) -> None:

@@ -16,7 +16,7 @@ from vaezoo.errors import VaezooError
 from vaezoo_cli.options import data_options, json_option, named_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
-    from vaezoo import Run
+    from vaezoo import Recipe, Run
 
 
 FREE = {"device", "workers"}  # settings that a resumed run may change
@@ -24,6 +24,9 @@ FREE = {"device", "workers"}  # settings that a resumed run may change
 
 @click.command(context_settings={"show_default": True})
 @click.argument("model", required=False)
+@click.option(
+    "--recipe", "recipe_name", metavar="NAME", help="Take all that is not given from a recipe; a .toml file, too."
+)
 @data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="A model's option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="The run folder  [default: runs/MODEL-DATA-N]")
@@ -73,6 +76,7 @@ def train(
     context: click.Context,
     /,
     model: str | None,
+    recipe_name: str | None,
     data: str,
     data_dir: str | None,
     size: int | None,
@@ -91,21 +95,33 @@ def train(
     """
     import vaezoo
     from vaezoo import ranks
+    from vaezoo.recipes import find_recipe
     from vaezoo.registry import find_model
     from vaezoo.spec import configure
     from vaezoo.training.run import newest_run
     from vaezoo_cli.draw import TrainingView
 
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    recipe = find_recipe(recipe_name) if recipe_name else None
     with named_as_typed(settings):
-        config = configure(vaezoo.TrainConfig(), settings)
-    parsed = parse_options(options)
+        config = configure(
+            recipe.training if recipe else vaezoo.TrainConfig(), {n: settings[n] for n in given & settings.keys()}
+        )
+    parsed: dict[str, object] = {**parse_options(options)}
+    fixed = given  # what a run that is there must have been begun with
+    if recipe:
+        model = same_model(model, recipe)
+        parsed = {**recipe.options, **parsed}
+        data = data if "data" in given else recipe.data
+        likelihood = likelihood or recipe.likelihood
+        fixed = given | settings.keys() | {"data"} | ({"likelihood"} if likelihood else set())
     path = newest_run(model) if resume == "latest" else Path(resume) if resume else None
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
         if path is not None and ((path / "run.json").exists() or model is None):
-            asked = {name: context.params[name] for name in given & {"data", "size", "likelihood", "on_bad_image"}}
-            asked |= {name: getattr(config, name) for name in given & settings.keys() - FREE}
+            words = {"data": data, "size": size, "likelihood": likelihood, "on_bad_image": on_bad_image}
+            asked: dict[str, object] = {name: words[name] for name in fixed & words.keys()}
+            asked |= {name: getattr(config, name) for name in fixed & settings.keys() - FREE}
             refuse_changes(path, model, asked, parsed)
             run = vaezoo.resume(
                 path,
@@ -142,7 +158,16 @@ def train(
         view.finish(run)
 
 
-def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], options: Mapping[str, str]) -> None:
+def same_model(model: str | None, recipe: Recipe) -> str:
+    """Returns a recipe's model; raises VaezooError if another is named beside it."""
+    from vaezoo.registry import find_model
+
+    if model is not None and find_model(model).full_name != find_model(recipe.model).full_name:
+        raise VaezooError(f"recipe '{recipe.name}' trains {recipe.model}, not {model}", "leave out MODEL, or --recipe")
+    return recipe.model
+
+
+def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], options: Mapping[str, object]) -> None:
     """Raises VaezooError if a run was begun with something else than is asked for now."""
     from vaezoo.registry import find_model
     from vaezoo.spec import configure

@@ -1,0 +1,29 @@
+"""vaezoo recipes [NAME]"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from vaezoo_cli.options import json_option, print_json
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the recipes, or show one: its NAME or a .toml file. 'vaezoo train --recipe NAME' trains it."""
+    from vaezoo.recipes import find_recipe, list_recipes
+
+    found = [find_recipe(name)] if name else list_recipes()
+    if as_json:
+        described = [asdict(recipe) for recipe in found]
+        print_json(described[0] if name else {"recipes": described})
+        return
+    from vaezoo_cli.draw_recipes import draw_recipe, draw_recipes
+
+    if name:
+        draw_recipe(found[0])
+    else:
+        draw_recipes(found)

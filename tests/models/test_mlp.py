@@ -1,0 +1,23 @@
+"""The dense networks."""
+
+import pytest
+import torch
+
+from vaezoo import DataSpec, create
+from vaezoo.nn import mlp
+
+
+def test_a_gated_layer_is_a_layer_times_the_sigmoid_of_another():
+    first, gate, last = mlp((5, 3, 2), "gated")
+    x = torch.randn(4, 5)
+    w, v = first.weight.chunk(2)
+    b, c = first.bias.chunk(2)
+    torch.testing.assert_close(gate(first(x)), (x @ w.T + b) * torch.sigmoid(x @ v.T + c))
+    assert (last.in_features, last.out_features) == (3, 2)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated"])
+def test_the_decoder_mirrors_the_encoder(activation):
+    vae = create("mlp-vae", DataSpec(name="x", shape=(1, 4, 5)), {"hidden": "7,6", "activation": activation})
+    sizes = [m.in_features for m in vae.modules() if isinstance(m, torch.nn.Linear)]
+    assert sizes == [20, 7, 6, 20, 6, 7]
