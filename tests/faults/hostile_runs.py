@@ -336,6 +336,16 @@ def described(**change: object) -> Damage:
     return damage
 
 
+def without_examples(change: Damage) -> Damage:
+    """Takes away what would not fit the change."""
+
+    def damage(run: Path) -> None:
+        (run / "examples.safetensors").unlink()
+        change(run)
+
+    return damage
+
+
 RUN: dict[str, Damage] = {
     "latent_dim of a terabyte": described(options__latent_dim=10**11),
     "latent_dim of 2^62": described(options__latent_dim=2**62),
@@ -346,6 +356,7 @@ RUN: dict[str, Damage] = {
     "hidden of 1,000 layers": described(options__hidden=[1] * 1_000),
     "data of terabytes": described(data__shape=[10**11]),
     "data whose size is 0 in 64 bits": described(data__shape=[2**32, 2**31, 2]),
+    "data whose size is 4 in 64 bits": without_examples(described(data__shape=[5, 3689348814741910324, 1])),
     "a picture of terabytes": described(data__shape=[10**4, 10**4, 10**4]),
     "channels of terabytes": described(
         model="vaezoo/conv-vae", options={"channels": [10**6, 10**6]}, data__shape=[1, 8, 8]
