@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vaezoo.export.compare import Parity
     from vaezoo.testing import CheckResult
 
+NATS = ".2f"  # to hundredths, as the literature gives them
 PIPE_WIDTH = 200  # columns, where nobody says how wide the page is: lines that a script can search
 
 
@@ -245,7 +246,7 @@ def draw_evaluation(evaluation: Evaluation) -> None:
     made = table("figure", "value", "", "how")
     for figure in evaluation.figures:
         value = show_number(figure.value, figure.unit)
-        value += "" if figure.error is None else f" ± {figure.error:.2f}"
+        value += "" if figure.error is None else f" ± {figure.error:{NATS if figure.unit == 'nats' else '.2g'}}"
         made.add_row(escape(figure.name), value, figure.unit, escape(figure.protocol))
     OUT.print(made)
 
@@ -254,7 +255,7 @@ def show_number(value: float | tuple[float, ...], unit: str) -> str:
     """Writes a figure: nats to hundredths, as the literature does."""
     if isinstance(value, tuple):
         return " ".join(show_number(v, unit) for v in value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if unit == "nats" else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,{NATS}}" if unit == "nats" else f"{value:,.4g}"
 
 
 def draw_export(exported: Exported) -> None:

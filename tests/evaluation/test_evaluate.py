@@ -104,3 +104,11 @@ def test_a_model_stays_where_it_was_in_the_mode_it_was(run):
 def test_a_part_gives_the_same_however_it_is_asked_for(run, digits):
     once, again = (bound(run.vae, digits.test, draws=1, seed=5) for _ in range(2))
     assert once == again != bound(run.vae, digits.test, draws=1, seed=6)
+
+
+def test_groups_that_need_labels_and_pictures(run):
+    told = figures(vaezoo.evaluate(run, metrics=["reconstructions", "codes", "samples"], examples=300))
+    assert {"PSNR", "SSIM", "k-NN accuracy", "nearest-training-example ratio"} <= told.keys()
+    assert told["k-NN accuracy"].value > 0.3 and "9,000 training" in told["k-NN accuracy"].protocol
+    with pytest.raises(VaezooError, match="factors"):
+        vaezoo.evaluate(run, metrics=["factors"])

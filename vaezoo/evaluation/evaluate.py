@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vaezoo.data.base import Dataset, Part, spaced
 from vaezoo.errors import UnsupportedDataError, VaezooError, suggest
+from vaezoo.evaluation.codes import code_figures
 from vaezoo.evaluation.exported import ExportedVAE
+from vaezoo.evaluation.factors import factor_figures
 from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
 from vaezoo.evaluation.likelihood import bound_figures, nll_figures
+from vaezoo.evaluation.pictures import nearest_ratio, psnr, ssim
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.conditions import pick_device
 from vaezoo.training.loading import settle
@@ -100,7 +103,8 @@ def evaluate(
     setting = Setting(choose(binarize, source), nll_samples, draws, seed)
     part = settle(part, device_of(vae))
     try:
-        figures = [figure for metric in metrics for figure in METRICS[metric](vae, part, setting, on_progress)]
+        subject = Subject(vae, data, part, setting, on_progress)
+        figures = [figure for metric in metrics for figure in METRICS[metric](subject)]
     finally:
         vae.cpu()
     return Evaluation(
@@ -115,9 +119,26 @@ def evaluate(
     )
 
 
-METRICS: Mapping[str, Callable[[VAE, Part, Setting, OnProgress], list[Figure]]] = {
-    "bound": lambda vae, part, setting, on_progress: bound_figures(vae, part, setting),
-    "nll": nll_figures,
+class Subject(NamedTuple):
+    """What is evaluated, and on what; `part` is the held-out part of the data, or some of it."""
+
+    vae: VAE
+    data: Dataset
+    part: Part
+    setting: Setting
+    on_progress: OnProgress
+
+
+METRICS: Mapping[str, Callable[[Subject], list[Figure]]] = {
+    "bound": lambda s: bound_figures(s.vae, s.part, s.setting),
+    "nll": lambda s: nll_figures(s.vae, s.part, s.setting, s.on_progress),
+    "reconstructions": lambda s: [psnr(s.vae, s.part), *([ssim(s.vae, s.part)] if len(s.part.shape) == 3 else [])],
+    "codes": lambda s: code_figures(s.vae, s.data.train, s.part),
+    # The published protocols take 15,000 examples, and no classifier is asked for those it was fitted on.
+    "factors": lambda s: factor_figures(s.vae, s.data.train, s.setting.seed),
+    "samples": lambda s: [
+        nearest_ratio(s.vae, s.data.train, s.part, count=min(1000, len(s.part)), seed=s.setting.seed)
+    ],
 }
 
 

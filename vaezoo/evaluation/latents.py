@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.errors import VaezooError
-from vaezoo.vae import VAE, evaluating
+from vaezoo.vae import VAE, device_of, evaluating
 
 BATCH = 256  # that go through a network together
 QUANTILES = (0.05, 0.95)
@@ -19,14 +19,14 @@ QUANTILES = (0.05, 0.95)
 
 def encode(vae: VAE, x: Tensor) -> Tensor:
     """Returns the codes of `x`, `(N, *shape)` in [0, 1]: `(N, *latent_shape)`, on the CPU."""
-    device = next(vae.parameters()).device
+    device = device_of(vae)
     with evaluating(vae):
         return torch.cat([vae.encode(part.to(device)).mode().cpu() for part in torch.split(x, BATCH)])
 
 
 def decode(vae: VAE, z: Tensor) -> Tensor:
     """Returns the mean pictures of latents `(..., *latent_shape)`: `(..., *shape)` in [0, 1], on the CPU."""
-    device = next(vae.parameters()).device
+    device = device_of(vae)
     lead = z.shape[: z.ndim - len(vae.latent_shape)]
     parts = torch.split(z.reshape(-1, *vae.latent_shape), BATCH)
     with evaluating(vae):

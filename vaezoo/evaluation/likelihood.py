@@ -184,12 +184,17 @@ def mean(values: Tensor) -> Mean:
     Raises:
         DivergedError: If one is not finite.
     """
-    if bad := int((~values.isfinite()).sum()):
+    check_finite(values)
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Mean(values.mean().item(), error)
+
+
+def check_finite(values: Tensor) -> None:
+    """Raises DivergedError unless all numbers of all examples, `(N, ...)`, are finite."""
+    if bad := int((~values.reshape(len(values), -1).isfinite().all(1)).sum()):
         raise DivergedError(
             f"the model gives no finite number for {bad:,} of {len(values):,} examples", "take another checkpoint"
         )
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return Mean(values.mean().item(), error)
 
 
 def check(binarize: str, **counts: int) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command(name="eval", context_settings={"show_default": True})
 @click.argument("source", required=False, metavar="[RUN|MODEL|EXPORT]")
-@click.option("--metrics", default="bound", metavar="A,B", help="Groups of figures, or all: see below.")
+@click.option("--metrics", default="bound", metavar="A,B", help="Groups of figures: see above.")
 @click.option(
     "--nll-samples", type=int, metavar="S", help="Latents an example of nll, which this asks for  [default: 5000]"
 )
@@ -46,17 +46,23 @@ def eval_command(
     """Evaluate a model on data that training never saw: the test part, or the validation part.
 
     \b
-    bound   -ELBO with its parts, z sampled; bits per dimension; active units
-    nll     the likelihood, by importance sampling
+    bound            -ELBO with its parts, z sampled; bits per dimension; active units
+    nll              the likelihood, by importance sampling
+    reconstructions  PSNR and SSIM
+    codes            how well k-NN and logistic regression tell the labels by the codes
+    factors          MIG, FactorVAE score, DCI, SAP, where the data have factors of variation
+    samples          how near samples come to training examples
+
+    All but the first two need scikit-learn and torchmetrics: pip install "vaezoo[eval]".
 
     RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. EXPORT is a folder
     that 'vaezoo export' wrote.
     """
     import vaezoo
-    from vaezoo.evaluation.evaluate import METRICS, NLL_SAMPLES
+    from vaezoo.evaluation.evaluate import NLL_SAMPLES
     from vaezoo_cli.draw import Counter, draw_evaluation
 
-    chosen = list(METRICS) if metrics == "all" else [name.strip() for name in metrics.split(",") if name.strip()]
+    chosen = [name.strip() for name in metrics.split(",") if name.strip()]
     if nll_samples is not None and "nll" not in chosen:
         chosen.append("nll")
     opened = open_export(source, checkpoint) or open_run(source, checkpoint)

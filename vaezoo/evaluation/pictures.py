@@ -1,0 +1,192 @@
+"""Pictures: how close reconstructions are, how far samples are from data, and whether they are copies of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.base import Part
+from vaezoo.errors import VaezooError
+from vaezoo.evaluation.extra import extra
+from vaezoo.evaluation.figure import Figure
+from vaezoo.evaluation.likelihood import BLOCK, blocks, check_finite, mean
+from vaezoo.training.chance import derive_seed, own_chance, set_seed
+from vaezoo.vae import VAE, device_of, evaluating
+
+MOST_DB = 100.0  # the PSNR of a picture without any error, which would be infinite
+WINDOW = 11  # pixels, of SSIM
+TOGETHER = 50  # reconstructions at once: SSIM holds five blurred copies of each picture and its original
+
+
+def psnr(vae: VAE, part: Part) -> Figure:
+    """Returns the peak signal-to-noise ratio of reconstructions, the mean over the examples, in dB.
+
+    Raises:
+        VaezooError: If torchmetrics is missing.
+        DivergedError: If the model gives values that are not finite.
+    """
+    with extra():
+        import torchmetrics
+        from torchmetrics.functional.image import peak_signal_noise_ratio
+    found = [
+        peak_signal_noise_ratio(again.flatten(1), x.flatten(1), data_range=1.0, reduction="none", dim=1)
+        for x, again in reconstructions(vae, part)
+    ]
+    protocol = f"mean over {len(part):,} examples, each at most {MOST_DB:g} dB; {words(torchmetrics.__version__)}"
+    value, error = mean(torch.cat(found).clamp(max=MOST_DB))
+    return Figure("PSNR", value, "dB", protocol, error)
+
+
+def ssim(vae: VAE, part: Part) -> Figure:
+    """Returns the structural similarity (Wang et al. 2004) of reconstructions, the mean over the examples, 1 at best.
+
+    Raises:
+        VaezooError: If the examples are no pictures of 11x11 pixels or more, or torchmetrics is missing.
+        DivergedError: If the model gives values that are not finite.
+    """
+    if len(part.shape) != 3 or min(part.shape[1:]) < WINDOW:
+        raise VaezooError(
+            f"SSIM is not defined on examples of shape {part.shape}", f"give pictures of {WINDOW}x{WINDOW} or more"
+        )
+    with extra():
+        import torchmetrics
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    found = []
+    for x, again in reconstructions(vae, part):
+        values = structural_similarity_index_measure(again, x, kernel_size=WINDOW, data_range=1.0, reduction="none")
+        assert isinstance(values, Tensor)  # it gives pairs only where more is asked for
+        found.append(values)
+    protocol = f"Gaussian window of {WINDOW} pixels, sigma 1.5; mean over {len(part):,} examples; "
+    value, error = mean(torch.cat(found))
+    return Figure("SSIM", value, "", protocol + words(torchmetrics.__version__), error)
+
+
+def reconstructions(vae: VAE, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields examples with the mean pictures of their codes, some at a time, `(B, *shape)` each, on the CPU."""
+    device = device_of(vae)
+    for block in blocks(part, "none", 0, device):
+        for x in torch.split(block, TOGETHER):
+            with evaluating(vae):
+                again = vae.reconstruct(x)
+            yield x.cpu(), again.cpu()
+
+
+def words(version: str) -> str:
+    """Returns what the protocols of reconstructions have in common."""
+    return f"reconstructions: mean of p(x|z) at the mode of q(z|x), data range 1; torchmetrics {version}"
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Returns the squared Frechet distance between the normal distributions of two sets (Heusel et al. 2017).
+
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), in float64. The root's trace is that of (A^(1/2) B A^(1/2))^(1/2),
+    whose eigenvalues are real and not negative, which rounding takes from those of A B.
+
+    Args:
+        a: Features, `(N, d)`.
+        b: Features, `(M, d)`.
+
+    Raises:
+        VaezooError: If a set has no more examples than dimensions: its covariance would be singular.
+        DivergedError: If a feature is not finite.
+    """
+    for features in (a, b):
+        if features.ndim != 2 or len(features) <= features.shape[1] or a.shape[1:] != b.shape[1:]:
+            raise VaezooError(
+                f"features of shapes {tuple(a.shape)} and {tuple(b.shape)} have no Frechet distance",
+                "give two sets of the same number of dimensions, each with more examples than that",
+            )
+        check_finite(features)
+    a, b = a.double(), b.double()
+    covariance_a, covariance_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
+    values, vectors = torch.linalg.eigh(covariance_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    overlap = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
+    difference = (a.mean(0) - b.mean(0)).square().sum()
+    return float(difference + covariance_a.trace() + covariance_b.trace() - 2 * overlap)
+
+
+def frechet(vae: VAE, part: Part, features: Callable[[Tensor], Tensor], name: str, seed: int = 0) -> Figure:
+    """Returns the Frechet distance between a part and as many samples.
+
+    Args:
+        vae: The model, on any device.
+        part: The examples.
+        features: Maps `(B, *shape)` in [0, 1], on the model's device, to `(B, d)`.
+        name: What the features are called: distances in other features are other figures.
+        seed: Determines the samples.
+
+    Raises:
+        VaezooError: If there are no more examples than dimensions.
+        DivergedError: If the model or the features give values that are not finite.
+    """
+    device = device_of(vae)
+    with torch.no_grad():
+        real = torch.cat([features(x).cpu() for x in blocks(part, "none", 0, device)])
+        made = torch.cat([features(x).cpu() for x in samples(vae, len(part), seed)])
+    protocol = (
+        f"{len(part):,} examples against as many samples, means of p(x|z) with z from the prior; features "
+        f"{name}, {real.shape[1]} dimensions; float64; seed {seed}"
+    )
+    return Figure(f"Frechet distance ({name})", frechet_distance(real, made), "", protocol)
+
+
+def nearest_ratio(vae: VAE, train: Part, held_out: Part, *, count: int = 1000, seed: int = 0) -> Figure:
+    """Returns how near samples come to training examples, relative to examples that the model never saw.
+
+    A model that gives training examples back has 0; samples like new data have 1, or less where they are smoother.
+
+    Args:
+        vae: The model, on any device.
+        train: All that the model was trained on.
+        held_out: What it was not.
+        count: How many samples, and held-out examples, are compared.
+        seed: Determines the samples.
+
+    Raises:
+        VaezooError: If there are fewer held-out examples than `count`, or all of them are training examples.
+        DivergedError: If the model gives values that are not finite.
+    """
+    if not 1 <= count <= len(held_out):
+        raise VaezooError(
+            f"{count:,} samples cannot be compared with {len(held_out):,} held-out examples",
+            f"give a count from 1 to {len(held_out):,}",
+        )
+    device = device_of(vae)
+    unseen = torch.cat([*blocks(held_out.spread(count), "none", 0, device)])
+    near, usual = nearest(torch.cat([*samples(vae, count, seed)]), train), nearest(unseen, train)
+    if not usual.any():
+        raise VaezooError("every held-out example is a training example, too", "give other held-out data")
+    protocol = (
+        f"mean Euclidean distance of {count:,} samples, means of p(x|z) with z from the prior, to the nearest of "
+        f"{len(train):,} training examples, divided by that of {count:,} held-out examples; in pixels; seed {seed}"
+    )
+    return Figure("nearest-training-example ratio", (near.mean() / usual.mean()).item(), "", protocol)
+
+
+def samples(vae: VAE, count: int, seed: int) -> Iterator[Tensor]:
+    """Yields mean pictures of latents drawn from the prior, `(B, *shape)` on the model's device, `count` in all.
+
+    Raises:
+        DivergedError: If one is not finite.
+    """
+    device = device_of(vae)
+    for number, start in enumerate(range(0, count, BLOCK)):
+        with evaluating(vae), own_chance(device):
+            set_seed(derive_seed(seed, "latents", number), device)
+            drawn = vae.sample(min(BLOCK, count - start))
+        check_finite(drawn)
+        yield drawn
+
+
+def nearest(x: Tensor, part: Part) -> Tensor:
+    """Returns each example's distance to the nearest of a part, `(N,)`."""
+    x = x.flatten(1)
+    found = torch.full((len(x),), torch.inf, device=x.device)
+    for block in blocks(part, "none", 0, x.device):
+        others = block.flatten(1)
+        index = torch.cdist(x, others).argmin(1)  # by way of a matrix product, whose rounding hides copies
+        found = torch.minimum(found, (x - others[index]).norm(dim=1))
+    return found
