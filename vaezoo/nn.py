@@ -240,10 +240,10 @@ def conv_decoder(layers: list[Convolution], hidden: tuple[int, ...], inputs: int
     return nn.Sequential(*made[:-1])
 
 
-def conv_vae(config: ConvConfig, data: DataSpec) -> GaussianVAE:
-    """Builds the convolutional VAE that conv-vae, beta-vae and vae-gan share."""
+def conv_vae(config: ConvConfig, data: DataSpec, make: type[GaussianVAE] = GaussianVAE) -> GaussianVAE:
+    """Builds the convolutional VAE that conv-vae, beta-vae and vae-gan share, `make` being its class."""
     layers = convolutions(config, data)
-    return GaussianVAE(
+    return make(
         data,
         config.latent_dim,
         conv_encoder(layers, config.dense, 2 * config.latent_dim),

