@@ -22,6 +22,7 @@ from vaezoo.vae import VAE, device_of
 
 SCHEMA = 1
 NLL_SAMPLES = 5000  # what the literature takes
+NEAREST = 1000  # samples that are looked for among the training examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
