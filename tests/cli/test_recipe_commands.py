@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vaezoo.recipes import FOLDER
+
 SHORT = ("train", "--recipe", "mlp-784-400-20-mse", "--data", "digits", "--epochs", 1, "--batch-size", 3000)
 
 
@@ -63,8 +65,10 @@ def test_a_queue_begins_a_recipe_and_goes_on_with_it(fine, run):
     for change in (("--lr", 0.5), ("-o", "hidden=3"), ("--likelihood", "bernoulli")):
         code, _, err = run(*command, *change)
         assert code == 2 and "was begun with" in err
-    code, _, err = run("train", "--recipe", "mlp-784-256-128-20", "--data", "digits", "--resume", "r")
-    assert code == 2 and "was begun with" in err
+    text = (FOLDER / "mlp-784-400-20-mse.toml").read_text()
+    Path("other.toml").write_text(text.replace("epochs = 10", "epochs = 10\nlr = 0.01"))
+    code, _, err = run(*command[:2], "other.toml", *command[3:])
+    assert code == 2 and "was begun with --lr 0.001, not 0.01" in err
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,10 @@ class Grey(GaussianVAE):
     """The convolutional VAE, its decoder beginning with grey pictures."""
 
     def begin(self, train: Part) -> None:
-        """Overridden: does nothing. No loss of the decoder is of pixels, and beginning at their mean does not help: in 140
-        steps on 9,000 digits, once, the feature reconstruction came to 918 nats with it and to 695 without."""
+        """Overridden: does nothing. No loss of the decoder is of pixels, and beginning at their mean does not help.
+
+        In 140 steps on 9,000 digits, once, the feature reconstruction came to 918 nats with it and to 695 without.
+        """
 
 
 class Judgement(NamedTuple):
