@@ -1,11 +1,13 @@
 """Classifiers on codes: of classes that lie apart, of noise, and of data that cannot be told."""
 
+import copy
 import math
 import sys
 
 import pytest
 import sklearn
 import torch
+from torch import nn
 
 from vaezoo import Split, create
 from vaezoo.errors import DivergedError, VaezooError
@@ -51,10 +53,13 @@ def test_classifiers_are_not_fitted_on_what_they_are_tested_on(vae):
     assert [f.value for f in code_figures(vae, Split(Apart.x[:150], Apart.y[:150]), turned)] == [0, 0]
 
 
-def test_codes_are_the_modes_of_the_posteriors(vae, digits):
+def test_codes_are_the_modes_of_the_posteriors_in_evaluation_mode(vae, digits):
+    vae = copy.deepcopy(vae)
+    vae.encoder.append(nn.Dropout())
     with torch.no_grad():
         expected = vae.eval().encode(digits.valid.batch(slice(None)).x).mode()
-    torch.testing.assert_close(torch.from_numpy(encode(vae, digits.valid)), expected.double())
+    torch.testing.assert_close(torch.from_numpy(encode(vae.train(), digits.valid)), expected.double())
+    assert vae.training
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,17 @@ from torch import nn
 
 from vaezoo import DataSpec, GaussianVAE, Split
 from vaezoo.errors import DivergedError, VaezooError
-from vaezoo.evaluation.factors import PUBLISHED, Coded, Sizes, dci, factor_figures, factor_vae_score, mig, sap
+from vaezoo.evaluation.factors import (
+    PUBLISHED,
+    Coded,
+    Sizes,
+    concentration,
+    dci,
+    factor_figures,
+    factor_vae_score,
+    mig,
+    sap,
+)
 
 SMALL = Sizes(train=400, test=300, batch=16)
 VALUES = (2, 2, 4)
@@ -77,6 +87,12 @@ def test_a_factor_that_two_latents_know_is_disentangled_and_not_complete():
     assert found.completeness == pytest.approx(1 - 0.5 * math.log(2) / math.log(3), abs=0.02)
 
 
+def test_concentration_is_averaged_by_importance():
+    """A row of one entry has 1, an even one 0; a row of no importance has no say, unless there is nothing else."""
+    assert concentration(np.array([[1.0, 0.0], [0.25, 0.25], [0.0, 0.0]])) == pytest.approx(2 / 3)
+    assert concentration(np.zeros((3, 2))) == pytest.approx(0)
+
+
 def test_mig_is_that_of_a_table_computed_by_hand():
     """Two bits a and b, all combinations equally often: one latent has a + 2b, the other a where b is 0, else 0."""
     a, b = (np.array(bits) for bits in zip(*itertools.product((0, 1), repeat=2), strict=True))
@@ -97,6 +113,11 @@ def test_mig_bins_each_latent_in_twenty_parts_of_its_range():
         return mig(Coded(np.stack([far + step * bit * (far == 0), NOISE[:, 0]], 1), bit[:, None]))
 
     assert told(0.49) < 0.02 and told(0.51) > 0.9
+
+
+def test_votes_are_by_variances_relative_to_those_of_all_data():
+    noisy = PERFECT + 0.1 * NOISE[:, :3]
+    assert factor_vae_score(Coded(noisy * [1, 30, 900], FACTORS), SMALL) == 1
 
 
 def test_a_collapsed_latent_has_no_vote():

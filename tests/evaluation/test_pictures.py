@@ -28,10 +28,12 @@ class Fixed(GaussianVAE):
         self.again, self.made, self.done = again, made, 0
 
     def reconstruct(self, x):
+        assert not self.training  # dropout would be at work
         self.done += len(x)
         return self.again[self.done - len(x) : self.done]
 
     def sample(self, n):
+        assert not self.training
         self.done += n
         return self.made[self.done - n : self.done]
 
