@@ -73,6 +73,7 @@ def make_cases(
 
 def make_case(name: str, module: nn.Module, inputs: Tensor, outputs: list[str]) -> Case:
     """Runs one part of the model."""
-    results = module(inputs)
+    with torch.no_grad():
+        results = module(inputs)
     results = results if isinstance(results, tuple) else (results,)
     return Case(name, inputs.numpy(), {n: t.contiguous().numpy() for n, t in zip(outputs, results, strict=True)})

@@ -55,7 +55,7 @@ class Recorder:
             return
         line = {"split": report.split, "step": report.step, "epoch": report.epoch, "lr": report.lr, **report.metrics}
         with storage_errors(str(self.log)), self.log.open("a") as f:
-            f.write(json.dumps(line) + "\n")
+            f.write(json.dumps(line, allow_nan=False) + "\n")
         if report.split == "valid":
             self.unsaved = report
         else:
@@ -86,7 +86,7 @@ class Recorder:
         if len(there) < kept:
             what = f"{self.log} is shorter than it was: reports of steps before the checkpoint are missing"
             warnings.warn(what, VaezooWarning, stacklevel=2)
-        if there:
+        if self.log.exists():
             write_file(self.log, there[:kept])  # a new file: the old one may have a second name elsewhere
         for path in self.checkpoints.glob("step-*"):
             if found is None or path.name > found.path.name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from vaezoo.training.config import TrainConfig
 from vaezoo.training.optimizers import SWEEP, Optimizer, Rates
 from vaezoo.vae import VAE
 
+ADVICE = "try a lower --lr, --clip-grad 1 or --kl-warmup"
 BLOCK = 1024  # steps whose rates are computed and brought to the device at once
 
 Gradients = dict[str, list[Tensor | None]]
@@ -130,6 +132,11 @@ class GuardedStep:
             DivergedError: If a step since then was bad.
         """
         good, sums = self._look()
+        if not all(map(math.isfinite, sums)):  # though all losses are: none of them has this metric in it
+            terms = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, sums, strict=True))
+            raise DivergedError(
+                f"training diverged by step {self.first + good}: a metric is not finite ({terms})", ADVICE
+            )
         self.first += good
         self.sums.zero_()
         self.good.zero_()
@@ -144,7 +151,7 @@ class GuardedStep:
             raise DivergedError(
                 f"training diverged at step {self.first + int(good) + 1}: a loss or gradient is not finite ({terms}); "
                 f"the weights are those of step {self.first + int(good)}",
-                "try a lower --lr, --clip-grad 1 or --kl-warmup",
+                ADVICE,
             )
         return int(good), sums
 

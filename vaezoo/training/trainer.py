@@ -15,7 +15,7 @@ from torch import Tensor
 from vaezoo import ranks, stopping
 from vaezoo.data.base import Dataset, Split, to_floats
 from vaezoo.distributions import active_units
-from vaezoo.errors import VaezooWarning, shown
+from vaezoo.errors import DivergedError, VaezooWarning, shown
 from vaezoo.objectives import Objective
 from vaezoo.training.arithmetic import tf32
 from vaezoo.training.chance import derive_seed, order_of_epoch, own_chance, set_seed
@@ -202,7 +202,10 @@ class Trainer:
     def _evaluate(self) -> None:
         """Evaluates, reports, and saves."""
         with self.step.average.applied():
-            metrics = evaluate(self.vae, self.objective, self.valid_part, self.config)
+            try:
+                metrics = evaluate(self.vae, self.objective, self.valid_part, self.config)
+            except DivergedError as e:
+                raise DivergedError(f"training diverged by step {self.done}: {e.message}", e.hint) from e
             self._look_for_collapse()
         self.evaluated = self.done
         if self.config.early_stopping is not None and self.done:

@@ -16,7 +16,7 @@ from vaezoo.objectives import Objective, Step
 from vaezoo.training.chance import derive_seed, own_chance, set_seed
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.loading import ahead
-from vaezoo.training.stepping import binarized
+from vaezoo.training.stepping import ADVICE, binarized
 from vaezoo.vae import VAE, evaluating
 
 
@@ -55,5 +55,5 @@ def evaluate(vae: VAE, objective: Objective, part: Part, config: TrainConfig) ->
     means = {name: total * ranks.size() / len(part) for name, total in zip(sums, totals, strict=True)}
     if not all(math.isfinite(value) for value in means.values()):
         terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-        raise DivergedError(f"an evaluation is not finite ({terms})", "try a lower --lr, --clip-grad 1 or --kl-warmup")
+        raise DivergedError(f"an evaluation is not finite ({terms})", ADVICE)
     return means
