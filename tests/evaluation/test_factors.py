@@ -149,7 +149,8 @@ def part(codes=PERFECT, factors=FACTORS):
 
 def test_figures_follow_the_seed_and_say_how_they_were_found():
     first, again, other = (factor_figures(Reads(4), part(NOISE), seed, SMALL) for seed in (3, 3, 4))
-    assert first == again and [f.value for f in first] != [f.value for f in other]
+    assert first == again
+    assert first[0].value != other[0].value  # MIG has no chance of its own: other examples were drawn
     assert [figure.name for figure in first] == [
         "MIG",
         "FactorVAE score",
