@@ -50,8 +50,9 @@ def make_cases(
     x = noise[1] if examples is None else examples[torch.arange(COUNT) % len(examples)]
     x, y = (to_bytes(x), to_bytes(noise[0])) if form.uint8 else (x, noise[0])
     encoder, decoder = Encoder(vae, form).eval(), Decoder(vae, form).eval()
-    mode = encoder_outputs(vae, noise[0][:1])[1]
-    codes, others = (encoder(inputs)[graphs["encoder"].outputs.index(mode)] for inputs in (x, y))
+    with torch.no_grad():
+        mode = encoder_outputs(vae, noise[0][:1])[1]
+        codes, others = (encoder(inputs)[graphs["encoder"].outputs.index(mode)] for inputs in (x, y))
     # Latents that are whole numbers have no normal distribution: the codes of noise take the place of one.
     wide = (
         (latents.to(codes.dtype), f"latents of {SPREAD:g} sigma")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -73,7 +72,7 @@ class GuardedStep:
         self.asked = torch.zeros((), device=self.device)  # above 0 where a rank has been asked to end
         self.schedule, self.schedule_from = torch.zeros(0), -BLOCK
         self.find: Callable[[Tensor, Tensor | None, Tensor], Found]
-        self.apply: Callable[[dict[str, Tensor], Gradients, Tensor], None]
+        self.apply: Callable[[list[Tensor], Gradients, Tensor], None]
         self.step: Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
         self.run: Callable[[Tensor, Tensor | None, Tensor], None]
         self._prepare()
@@ -132,11 +131,6 @@ class GuardedStep:
             DivergedError: If a step since then was bad.
         """
         good, sums = self._look()
-        if not all(map(math.isfinite, sums)):  # though all losses are: none of them has this metric in it
-            terms = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, sums, strict=True))
-            raise DivergedError(
-                f"training diverged by step {self.first + good}: a metric is not finite ({terms})", ADVICE
-            )
         self.first += good
         self.sums.zero_()
         self.good.zero_()
@@ -177,7 +171,7 @@ class GuardedStep:
     def _step(self, x: Tensor, y: Tensor | None, row: Tensor) -> dict[str, Tensor]:
         """Does all of a step but to sum up its metrics, which it returns."""
         found = average_over_ranks(self._find_in_parts(x, y, row), self.asked)
-        self.apply(found.losses, found.gradients, row)
+        self.apply([*found.losses.values(), *found.metrics.values()], found.gradients, row)
         return found.metrics
 
     def _find_in_parts(self, x: Tensor, y: Tensor | None, row: Tensor) -> Found:
@@ -202,10 +196,10 @@ class GuardedStep:
         losses = {name: loss.detach() for name, loss in out.losses.items()}
         return Found(losses, {name: value.float() for name, value in out.metrics.items()}, gradients)
 
-    def _apply(self, losses: dict[str, Tensor], gradients: Gradients, row: Tensor) -> None:
-        """Marks a bad step; else changes the weights."""
+    def _apply(self, terms: list[Tensor], gradients: Gradients, row: Tensor) -> None:
+        """Marks a step as bad whose terms (losses, metrics) or gradients are not finite; else changes the weights."""
         norms = {name: norm(group) for name, group in gradients.items()}
-        finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
+        finite = torch.stack([*terms, *norms.values()]).isfinite().all()
         self.was_bad.copy_(self.bad)
         self.bad.copy_(torch.maximum(self.bad, (~finite).to(self.bad.dtype)))
         rates = Rates(*row[1:].unbind())
