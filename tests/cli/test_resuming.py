@@ -50,6 +50,7 @@ def test_a_finished_run_stays_as_it_is(run, inside):
     [
         (("train", "--resume", "r", "--lr", 0.5), "r was begun with --lr 0.001, not 0.5"),
         (("train", "--resume", "r", "--steps", 9), "r was begun with --steps 6, not 9"),
+        (("train", "--resume", "r", "--epochs", 9), "r was begun with --steps 6, not none"),
         (("train", "--resume", "r", "--data", "shapes"), "r was begun with --data digits, not shapes"),
         (("train", "conv-vae", "--resume", "r"), "r was begun with MODEL vaezoo/mlp-vae, not vaezoo/conv-vae"),
         (("train", "mlp-vae", "--resume", "r", "-o", "hidden=9,7"), "r was begun with -o hidden 8, not 9,7"),
@@ -77,6 +78,7 @@ def test_what_is_the_same_or_changes_no_result_is_not(stopped, run):
         (("train", "--resume", "latest"), 3, "no run in runs/"),
         (("train", "--resume", "nowhere"), 3, "nowhere is no run folder"),
         (("train", "mlp-vae", "--resume", "a", "--out", "b"), 2, "--resume and --out name two run folders"),
+        (("train", "mlp-vae", "--steps", 5, "--epochs", 2), 2, "--steps and --epochs both say how long to train"),
         (("train",), 2, "there is no MODEL to train"),
     ],
 )

@@ -157,6 +157,17 @@ def test_a_finished_run_is_left_alone(stopped, data):
     assert run.result["split"] == "test" and contents(path) == expected
 
 
+def test_a_finished_run_whose_best_checkpoint_is_damaged_has_the_result_of_another(stopped, data):
+    path, _ = stopped
+    run = vaezoo.resume(path, data)
+    file = run.checkpoint.path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.warns(VaezooWarning, match="its SHA-256 differs"):
+        other = vaezoo.resume(path, data)
+    assert other.result["step"] == other.checkpoint.step != run.checkpoint.step
+    assert json.loads((path / "result.json").read_text()) == other.result != run.result
+
+
 @pytest.mark.parametrize("part", ["model.safetensors", "training.safetensors", "state.json", "manifest.json"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(part, stopped, data):
     path, expected = stopped

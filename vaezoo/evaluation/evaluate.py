@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from vaezoo.evaluation.pictures import nearest_ratio, psnr, ssim
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.conditions import pick_device
 from vaezoo.training.loading import settle
-from vaezoo.training.run import Run
+from vaezoo.training.run import Run, load
 from vaezoo.vae import VAE, device_of
 
 SCHEMA = 1
@@ -56,7 +57,7 @@ class Evaluation:
 
 
 def evaluate(
-    source: Run | OnnxVAE,
+    source: Run | OnnxVAE | str | os.PathLike[str],
     data: Dataset | None = None,
     *,
     metrics: Sequence[str] = ("bound",),
@@ -71,7 +72,7 @@ def evaluate(
     """Evaluates a model on the held-out part of a data set: the test part, or the validation part where there is none.
 
     Args:
-        source: A run, with the weights of its checkpoint, or an export, which runs in ONNX Runtime.
+        source: A run, with the weights of its checkpoint, or its folder; or an export, which runs in ONNX Runtime.
         data: The data set; by default the one that the run was trained on.
         metrics: Groups of figures, out of `METRICS`.
         nll_samples: Latents for each example that the NLL draws.
@@ -91,6 +92,8 @@ def evaluate(
     for name in metrics:
         if name not in METRICS:
             raise VaezooError(f"no metric named '{name}'", suggest(name, METRICS, f"use {', '.join(METRICS)}"))
+    if isinstance(source, str | os.PathLike):
+        source = load(source)
     if data is None:
         if isinstance(source, OnnxVAE):
             raise VaezooError("an export does not hold its data", "name a data set with --data")

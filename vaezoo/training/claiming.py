@@ -27,7 +27,7 @@ def claim(out: str | os.PathLike[str] | None, stem: str) -> Path:
         if out is not None:
             path = Path(out)
             if path.exists() and (not path.is_dir() or not all(is_ours(entry) for entry in path.iterdir())):
-                raise StorageError(f"{path} is in the way: it exists and is not empty", "give another --out")
+                raise StorageError(f"{path} is in the way: it exists and is not empty", "name another folder")
             make_folder(path)
             return path
         make_folder(RUNS)

@@ -49,8 +49,8 @@ def check_size(
     if not there:
         raise InputError(f"{path / CHECKPOINTS} holds no checkpoint with weights", "train again")
     if needed > there:
-        what = f"describes a model of {needed:,} bytes, more than the {there:,.0f} there are for it"
-        raise InputError(f"{path / 'run.json'} {what}", "restore the file, or train again")
+        what = f"describes a model of {needed:,} bytes, and no checkpoint has more than {there:,.0f}: one is damaged"
+        raise InputError(f"{path / 'run.json'} {what}", "restore the files, or train again")
 
 
 def weight_bytes(registration: Registration, options: Mapping[str, object], data: DataSpec) -> int:

@@ -138,7 +138,9 @@ def resume(
     path = Path(path)
     told = read_description(path)
     if (path / RESULT).exists():
-        return load(path)
+        run = load(path)
+        if run.result["step"] == run.checkpoint.step:
+            return run  # else the checkpoint that the result is of has been damaged since: it is trained again
     changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = replace(told.training, **changes)  # type: ignore[arg-type]
     where = pick_device(config.device)

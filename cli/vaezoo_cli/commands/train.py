@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from vaezoo.errors import VaezooError
+from vaezoo.errors import InputError, VaezooError
 from vaezoo_cli.options import data_options, json_option, named_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,12 @@ FREE = {"device", "workers"}  # settings that a resumed run may change
 @click.option("--free-bits", default=0.0, metavar="NATS", help="KL of each latent dimension that costs nothing.")
 @click.option("--clip-grad", type=float, metavar="NORM", help="Largest gradient norm.")
 @click.option("--binarize", default="none", metavar="HOW", help="none, or dynamic: draw each pixel anew in each step.")
-@click.option("--ema", type=float, metavar="DECAY", help="Evaluate and keep an average of the weights, e.g. 0.999.")
+@click.option(
+    "--ema",
+    type=float,
+    metavar="DECAY",
+    help="Evaluate and keep an average of the weights, e.g. 0.999; less at first.",
+)
 @click.option("--eval-every", type=int, metavar="STEPS", help="Evaluate and save this often  [default: each epoch]")
 @click.option("--early-stopping", type=int, metavar="N", help="Stop after N evaluations without a better bound.")
 @click.option("--precision", default="fp32", metavar="NAME", help="Of the networks: fp32, tf32 (CUDA), bf16.")
@@ -115,7 +120,13 @@ def train(
         data = data if "data" in given else recipe.data
         likelihood = likelihood or recipe.likelihood
         fixed = given | settings.keys() | {"data"} | ({"likelihood"} if likelihood else set())
+    if resume and out is not None:
+        raise VaezooError("--resume and --out name two run folders", "leave out --out")
+    if {"steps", "epochs"} <= given:
+        raise VaezooError("--steps and --epochs both say how long to train", "give one of them")
     path = newest_run(model) if resume == "latest" else Path(resume) if resume else None
+    if path is not None and model is None and not (path / "run.json").exists():
+        raise InputError(f"{path} is no run folder", "give one that 'vaezoo train' wrote, or a MODEL to begin it there")
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
         if path is not None and ((path / "run.json").exists() or model is None):
@@ -135,8 +146,6 @@ def train(
         elif model is None:
             raise VaezooError("there is no MODEL to train", "name one that 'vaezoo list' shows")
         else:
-            if path is not None and out is not None:
-                raise VaezooError("--resume and --out name two run folders", "leave out --out")
             find_model(model)  # a misspelt model is told before the data are loaded
             dataset = vaezoo.load_data(
                 data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream, on_bad_image=on_bad_image
@@ -180,6 +189,8 @@ def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], o
     if told.source:
         begun |= dataclasses.asdict(told.source)
     begun["likelihood"] = told.data.likelihood
+    if "epochs" in asked and told.training.steps is not None:
+        refuse_change(path, "--steps", told.training.steps, None)
     for name, value in asked.items():
         same_path = name == "data" and os.path.abspath(os.path.expanduser(str(value))) == begun.get(name)
         if value != "auto" and not same_path:
