@@ -189,7 +189,7 @@ def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], o
     if told.source:
         begun |= dataclasses.asdict(told.source)
     begun["likelihood"] = told.data.likelihood
-    if "epochs" in asked and told.training.steps is not None:
+    if "epochs" in asked and "steps" not in asked and told.training.steps is not None:
         refuse_change(path, "--steps", told.training.steps, None)
     for name, value in asked.items():
         same_path = name == "data" and os.path.abspath(os.path.expanduser(str(value))) == begun.get(name)
