@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vaezoo import TrainConfig, load, load_data, train
+from vaezoo import TrainConfig, list_models, load, load_data, train
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -44,7 +44,7 @@ def test_two_ranks_that_were_stopped_end_in_the_same_bytes(tmp_path):
     done = run(*TORCHRUN, PROGRAM, "resume", tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr
     whole = sorted(tmp_path.glob("*-whole"))
-    assert len(whole) == 8
+    assert len(whole) == 2 * sum(r.distribution == "vaezoo" for r in list_models())
     for path in whole:
         files = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file() and p.name != ".lock"]
         other = path.with_name(path.name.replace("-whole", "-parts"))
@@ -75,7 +75,8 @@ def test_two_ranks_train_as_well_as_one(together, tmp_path):
     path, _ = together
     alone = train("mlp-vae", load_data("digits"), config=TrainConfig(epochs=1, batch_size=100), out=tmp_path / "one")
     bounds = [run.result["metrics"]["elbo"] for run in (load(path), alone)]
-    assert bounds[0] == pytest.approx(bounds[1], rel=0.02)  # the same batches, other noise
+    # The same batches, other noise, which alone spreads the bound by 2.5 nats (five trainings): three sigma of a difference.
+    assert bounds[0] == pytest.approx(bounds[1], abs=3 * 2**0.5 * 2.5)
 
 
 def test_ranks_that_cannot_share_a_batch_are_refused(tmp_path):
