@@ -75,7 +75,7 @@ def test_two_ranks_train_as_well_as_one(together, tmp_path):
     path, _ = together
     alone = train("mlp-vae", load_data("digits"), config=TrainConfig(epochs=1, batch_size=100), out=tmp_path / "one")
     bounds = [run.result["metrics"]["elbo"] for run in (load(path), alone)]
-    # The same batches, other noise, which alone spreads the bound by 2.5 nats (five trainings): three sigma of a difference.
+    # The same batches, other noise, which alone spreads the bound by 2.5 nats (five trainings): three sigma.
     assert bounds[0] == pytest.approx(bounds[1], abs=3 * 2**0.5 * 2.5)
 
 
