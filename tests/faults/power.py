@@ -21,7 +21,7 @@ from kills import expected, recovers
 
 from vaezoo import files
 from vaezoo.export import folder as exporting
-from vaezoo.training import checkpoint, recording, train
+from vaezoo.training import checkpoint, claiming, recording
 
 Event = rig.Operation | int  # or what was acknowledged from then on
 State = tuple[int, int, disk.Tree]  # after so many events; acknowledged; what is there
@@ -208,7 +208,7 @@ def mutated(kind: str | None) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         name, other = ("new_folder", new_folder) if kind == "rename" else ("sync", sync)
-        users = (checkpoint, exporting) if kind == "rename" else (files, recording, train)
+        users = (checkpoint, exporting) if kind == "rename" else (files, recording, claiming)
         for module in users if kind else ():
             stack.enter_context(mock.patch.object(module, name, other))
         yield
