@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from vaezoo import Evaluation, Exported, Report, Run, Trainer, Verified
+    from vaezoo import Exported, Report, Run, Trainer, Verified
     from vaezoo.doctor import Finding
     from vaezoo.export.compare import Parity
     from vaezoo.testing import CheckResult
 
-NATS = ".2f"  # to hundredths, as the literature gives them
 PIPE_WIDTH = 200  # columns, where nobody says how wide the page is: lines that a script can search
 
 
@@ -208,54 +207,6 @@ class TrainingView:
         for command in ("reconstruct", "export --onnx"):
             verb, _, flag = command.partition(" ")
             OUT.print(f"         vaezoo {verb} {escape(str(run.path))} {flag}".rstrip(), soft_wrap=True)
-
-
-class Counter:
-    """Shows on a terminal how many of a number of things are done."""
-
-    def __init__(self, what: str) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True)
-        self.task = self.bar.add_task(what, visible=False)
-
-    def __enter__(self) -> Counter:
-        self.bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
-        self.bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Shows the state."""
-        self.bar.update(self.task, completed=done, total=total, visible=True)
-
-
-def draw_evaluation(evaluation: Evaluation) -> None:
-    """Draws the figures of a model."""
-    of = f" of {evaluation.of:,}" if evaluation.examples < evaluation.of else ""
-    OUT.print(
-        f"{escape(evaluation.model)}, step {evaluation.checkpoint['step']}, on the {evaluation.part} part of "
-        f"{escape(evaluation.data)}: {evaluation.examples:,}{of} examples",
-        soft_wrap=True,
-    )
-    made = table("figure", "value", "", "how")
-    for figure in evaluation.figures:
-        value = show_number(figure.value, figure.unit)
-        value += "" if figure.error is None else f" ± {figure.error:{NATS if figure.unit == 'nats' else '.2g'}}"
-        made.add_row(escape(figure.name), value, figure.unit, escape(figure.protocol))
-    OUT.print(made)
-
-
-def show_number(value: float | tuple[float, ...], unit: str) -> str:
-    """Writes a figure: nats to hundredths, as the literature does."""
-    if isinstance(value, tuple):
-        return " ".join(show_number(v, unit) for v in value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,{NATS}}" if unit == "nats" else f"{value:,.4g}"
 
 
 def draw_export(exported: Exported) -> None:

@@ -48,21 +48,23 @@ class DataChoice:
     stream: bool | None = None
     on_bad_image: str = "error"
 
+    def named(self) -> Dataset | None:
+        """Loads the data that are named, if there are."""
+        import vaezoo
+
+        if self.data is None:
+            return None
+        return vaezoo.load_data(
+            self.data, data_dir=self.data_dir, size=self.size, stream=self.stream, on_bad_image=self.on_bad_image
+        )
+
     def load(self, source: Source) -> Dataset:
         """Loads the data that are named, else those that the model was trained on.
 
         Raises:
             UnsupportedDataError: If the model does not take them.
         """
-        import vaezoo
-
-        dataset = (
-            source.load_data(self.data_dir)
-            if self.data is None
-            else vaezoo.load_data(
-                self.data, data_dir=self.data_dir, size=self.size, stream=self.stream, on_bad_image=self.on_bad_image
-            )
-        )
+        dataset = self.named() or source.load_data(self.data_dir)
         if dataset.spec.shape != source.shape:
             raise UnsupportedDataError(
                 f"{source.folder} takes shape {source.shape}, '{dataset.spec.name}' has {dataset.spec.shape}",
@@ -107,21 +109,32 @@ def of_run(run: Run) -> Source:
 
 def of_export(folder: Path, model: OnnxVAE) -> Source:
     """Draws with an export's graphs."""
-    described = model.manifest["data"]
-    shape = tuple(described["shape"])
+    shape = tuple(model.manifest["data"]["shape"])
 
     def reconstruct(x: NDArray[Any]) -> Pictures:
         return as_bytes(model.reconstruct(as_bytes(x) if model.manifest["format"]["uint8"] else x))
 
-    def load_data(data_dir: str | None) -> Dataset:
-        import vaezoo
-        from vaezoo.data.load import DATASETS
+    return Source(
+        folder,
+        shape,
+        lambda count, seed: as_bytes(model.sample(count, seed)),
+        reconstruct,
+        lambda data_dir: data_of_export(folder, model, data_dir),
+    )
 
-        name = described["name"]
-        if name not in DATASETS:
-            raise VaezooError(f"{folder} was trained on '{name}', which is no data set by name", "give --data")
-        dataset = vaezoo.load_data(name, data_dir=data_dir)
-        resized = dataset.spec.shape != shape
-        return vaezoo.load_data(name, data_dir=data_dir, size=shape[-1]) if resized else dataset
 
-    return Source(folder, shape, lambda count, seed: as_bytes(model.sample(count, seed)), reconstruct, load_data)
+def data_of_export(folder: Path, model: OnnxVAE, data_dir: str | None) -> Dataset:
+    """Loads the data set that an exported model was trained on.
+
+    Raises:
+        VaezooError: If it has no name by which to find it.
+    """
+    import vaezoo
+    from vaezoo.data.load import DATASETS
+
+    name, shape = model.manifest["data"]["name"], tuple(model.manifest["data"]["shape"])
+    if name not in DATASETS:
+        raise VaezooError(f"{folder} was trained on '{name}', which is no data set by name", "give --data")
+    dataset = vaezoo.load_data(name, data_dir=data_dir)
+    resized = dataset.spec.shape != shape
+    return vaezoo.load_data(name, data_dir=data_dir, size=shape[-1]) if resized else dataset

@@ -46,3 +46,12 @@ def test_samples_ask_for_the_likelihood(evaluated):
 def test_bad_input_is_two_lines_and_a_code(arguments, code, error, trained, run):
     found, _, err = run("eval", trained.path, *arguments)
     assert found == code and error in err and len(err.splitlines()) == 2
+
+
+def test_an_export_is_evaluated_on_the_data_it_was_trained_on(run, inside):
+    run("train", "mlp-vae", "--steps", 1, "--out", "r")
+    run("export", "r", "--onnx", "--out", "e")
+    told = [json.loads(run("eval", source, *SMALL, "--json")[1]) for source in ("r", "e")]
+    assert [t["data"] for t in told] == ["digits", "digits"]
+    first, second = (t["figures"][0]["value"] for t in told)
+    assert first == pytest.approx(second, rel=1e-5)

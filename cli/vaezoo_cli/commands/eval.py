@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -60,15 +61,18 @@ def eval_command(
     """
     import vaezoo
     from vaezoo.evaluation.evaluate import NLL_SAMPLES
-    from vaezoo_cli.draw import Counter, draw_evaluation
+    from vaezoo_cli.draw_evaluation import Counter, draw_evaluation
+    from vaezoo_cli.sources import DataChoice, data_of_export
 
     chosen = [name.strip() for name in metrics.split(",") if name.strip()]
     if nll_samples is not None and "nll" not in chosen:
         chosen.append("nll")
     opened = open_export(source, checkpoint) or open_run(source, checkpoint)
-    dataset = opened.load_data(data_dir) if data is None and isinstance(opened, vaezoo.Run) else None
-    if data is not None:
-        dataset = vaezoo.load_data(data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image)
+    dataset = DataChoice(data=data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image).named()
+    if isinstance(opened, vaezoo.Run):
+        dataset = dataset or opened.load_data(data_dir)
+    else:
+        dataset = dataset or data_of_export(Path(source or ""), opened, data_dir)
     with Counter("importance sampling") as counter:
         evaluation = vaezoo.evaluate(
             opened,
