@@ -106,7 +106,7 @@ def save_checkpoint(
         if bad := not_finite(tensors):
             raise DivergedError(
                 f"training diverged: after step {step} the {part} holds values that are not finite, in {bad}",
-                "try a lower --lr, --clip-grad 1 or --kl-warmup",
+                "begin a new run with a lower --lr, --clip-grad 1 or --kl-warmup",
             )
     files = {f"{part}.safetensors": _pack(tensors) for part, tensors in parts.items() if tensors}
     state = {"schema": SCHEMA, "step": step, "metrics": dict(metrics), "counters": dict(counters)}

@@ -18,7 +18,7 @@ from vaezoo.training.config import TrainConfig
 from vaezoo.training.optimizers import SWEEP, Optimizer, Rates
 from vaezoo.vae import VAE
 
-ADVICE = "try a lower --lr, --clip-grad 1 or --kl-warmup"
+ADVICE = "begin a new run with a lower --lr, --clip-grad 1 or --kl-warmup"
 BLOCK = 1024  # steps whose rates are computed and brought to the device at once
 
 Gradients = dict[str, list[Tensor | None]]
