@@ -27,6 +27,7 @@ ORDER = (
     ("training",),
     ("evaluation",),
     ("recipes",),
+    ("pretrained",),
     ("export",),
     ("bench",),
     ("doctor",),

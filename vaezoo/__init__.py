@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from vaezoo.export.verify import Verified, verify_onnx
     from vaezoo.likelihoods import Likelihood
     from vaezoo.objectives import ELBO, Objective, Step, StepOutput
+    from vaezoo.pretrained import Pretrained, list_pretrained, load
     from vaezoo.recipes import Recipe, find_recipe, list_recipes
     from vaezoo.registry import Registration, create, get_model, list_models
     from vaezoo.spec import ModelSpec
     from vaezoo.training.config import TrainConfig
     from vaezoo.training.reports import Report
-    from vaezoo.training.run import Run, load
+    from vaezoo.training.run import Run
     from vaezoo.training.train import resume, train
     from vaezoo.training.trainer import Snapshot, Trainer
     from vaezoo.vae import VAE, GaussianVAE
@@ -46,6 +47,7 @@ __all__ = [
     "ModelSpec",
     "Objective",
     "Posterior",
+    "Pretrained",
     "Prior",
     "Recipe",
     "Registration",
@@ -68,6 +70,7 @@ __all__ = [
     "from_arrays",
     "get_model",
     "list_models",
+    "list_pretrained",
     "list_recipes",
     "load",
     "load_data",
@@ -90,11 +93,12 @@ _HOME = {
     "vaezoo.export.verify": ("Verified", "verify_onnx"),
     "vaezoo.likelihoods": ("Likelihood",),
     "vaezoo.objectives": ("ELBO", "Objective", "Step", "StepOutput"),
+    "vaezoo.pretrained": ("Pretrained", "list_pretrained", "load"),
     "vaezoo.recipes": ("Recipe", "find_recipe", "list_recipes"),
     "vaezoo.registry": ("Registration", "create", "get_model", "list_models"),
     "vaezoo.spec": ("ModelSpec",),
     "vaezoo.training.config": ("TrainConfig",),
-    "vaezoo.training.run": ("Run", "load"),
+    "vaezoo.training.run": ("Run",),
     "vaezoo.training.train": ("resume", "train"),
     "vaezoo.training.reports": ("Report",),
     "vaezoo.training.trainer": ("Snapshot", "Trainer"),

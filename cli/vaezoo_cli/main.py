@@ -18,11 +18,13 @@ from vaezoo.stopping import Stopped
 from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
 from vaezoo_cli.commands.doctor import doctor
+from vaezoo_cli.commands.encode import encode
 from vaezoo_cli.commands.eval import eval_command
 from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
 from vaezoo_cli.commands.pictures import plot, reconstruct, sample
+from vaezoo_cli.commands.pretrained import pretrained
 from vaezoo_cli.commands.recipes import recipes
 from vaezoo_cli.commands.show import show
 from vaezoo_cli.commands.train import train
@@ -66,7 +68,7 @@ def vaezoo(context: click.Context, debug: bool) -> None:
 
 
 for command in (
-    *(list_command, show, recipes, train, eval_command, sample, reconstruct, plot),
+    *(list_command, show, recipes, pretrained, train, eval_command, sample, reconstruct, encode, plot),
     *(export, verify, bench, doctor, new_plugin, check),
 ):
     vaezoo.add_command(command)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+source_argument = click.argument("source", required=False, metavar="[RUN|MODEL|PRETRAINED|EXPORT]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the data as JSON on stdout.")
 checkpoint_option = click.option(
     "--checkpoint", default="best", show_default=True, help="best (on the validation part), last, or a step."
@@ -105,20 +106,45 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
 
 
 def find_run(name: str | None, checkpoint: str) -> Run:
-    """Loads a run: a folder, the newest run of a model, or without a name the newest of all."""
-    from vaezoo import list_models
+    """Loads a run: a folder, the newest run of a model, a pretrained model, or without a name the newest run of all."""
+    from vaezoo import list_models, pretrained
     from vaezoo.errors import InputError, suggest
     from vaezoo.training.run import load, newest_run
 
     if name is None:
         return load(newest_run(), checkpoint)
     models = [n for r in list_models() for n in (r.name, r.full_name)]
-    if name in models and not (Path(name) / "run.json").exists():
-        return load(newest_run(name), checkpoint)
+    if not (Path(name) / "run.json").exists():
+        if name in models:
+            return load(newest_run(name), checkpoint)
+        if name in pretrained.names():
+            return pretrained.load_pretrained(name, checkpoint)
     if Path(name).exists():
         return load(name, checkpoint)
-    hint = suggest(name, models, "give a run folder, or a model's name for its newest run")
+    hint = suggest(name, [*models, *pretrained.names()], "give a run folder, or a name of 'vaezoo pretrained'")
     raise InputError(f"there is no run '{name}'", hint)
+
+
+def suffixes_of(out: str | None, possible: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns how the names of the files end that are wanted: as `out` does, or in all possible ways.
+
+    Raises:
+        VaezooError: If `out` promises another format.
+    """
+    if out is None:
+        return possible
+    suffix = Path(out).suffix.lower()
+    if suffix not in possible:
+        formats = " or ".join(s.removeprefix(".").upper() for s in possible)
+        raise VaezooError(f"'{out}' is no name of a {formats}", f"end it in {' or '.join(possible)}")
+    return (suffix,)
+
+
+def own_folder(folder: Path) -> Path:
+    """Returns where files about a model are put by default: beside it, but nothing into the package."""
+    from vaezoo import pretrained
+
+    return Path("pretrained") / folder.name if folder.parent == pretrained.FOLDER else folder
 
 
 def print_json(value: object) -> None:

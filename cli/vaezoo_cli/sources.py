@@ -28,6 +28,7 @@ class Source:
         shape: Of one picture.
         sample: Number and seed -> pictures from the prior.
         reconstruct: Pictures `(N, C, H, W)` in [0, 1] -> their reconstructions.
+        encode: Examples `(N, *shape)` in [0, 1] -> the fields of q(z|x), each of N.
         load_data: Folder of data sets -> the set that the model was trained on.
     """
 
@@ -35,6 +36,7 @@ class Source:
     shape: tuple[int, ...]
     sample: Callable[[int, int], Pictures]
     reconstruct: Callable[[NDArray[Any]], Pictures]
+    encode: Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
     load_data: Callable[[str | None], Dataset]
 
 
@@ -73,15 +75,16 @@ class DataChoice:
         return dataset
 
 
-def open_source(source: str | None, checkpoint: str) -> Source:
+def open_source(source: str | None, checkpoint: str, *, pictures: bool = True) -> Source:
     """Opens the run or export that a user means.
 
     Raises:
-        UnsupportedDataError: If it was not trained on pictures.
+        UnsupportedDataError: If it was not trained on pictures, where they are needed.
     """
     exported = open_export(source, checkpoint)
     opened = of_export(Path(source or ""), exported) if exported else of_run(open_run(source, checkpoint))
-    require_pictures(opened.folder, opened.shape)
+    if pictures:
+        require_pictures(opened.folder, opened.shape)
     return opened
 
 
@@ -104,21 +107,27 @@ def of_run(run: Run) -> Source:
         with torch.no_grad():
             return as_bytes(run.vae.reconstruct(torch.from_numpy(x)).numpy())
 
-    return Source(run.path, run.data.shape, sample, reconstruct, run.load_data)
+    def encode(x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        with torch.no_grad():
+            fields = run.vae.encode(torch.from_numpy(x))._asdict()  # type: ignore[attr-defined]  # a NamedTuple
+        return {name: field.numpy() for name, field in fields.items()}
+
+    return Source(run.path, run.data.shape, sample, reconstruct, encode, run.load_data)
 
 
 def of_export(folder: Path, model: OnnxVAE) -> Source:
     """Draws with an export's graphs."""
     shape = tuple(model.manifest["data"]["shape"])
 
-    def reconstruct(x: NDArray[Any]) -> Pictures:
-        return as_bytes(model.reconstruct(as_bytes(x) if model.manifest["format"]["uint8"] else x))
+    def taken(x: NDArray[Any]) -> NDArray[Any]:
+        return as_bytes(x) if model.manifest["format"]["uint8"] else x
 
     return Source(
         folder,
         shape,
         lambda count, seed: as_bytes(model.sample(count, seed)),
-        reconstruct,
+        lambda x: as_bytes(model.reconstruct(taken(x))),
+        lambda x: model.encode(taken(x)),
         lambda data_dir: data_of_export(folder, model, data_dir),
     )
 

@@ -70,6 +70,8 @@ class Checkpoint:
     def read(self, part: str, expected: Tensors) -> dict[str, Tensor]:
         """Returns the tensors of a part: on the CPU, finite, of the names, shapes and types of those `expected`.
 
+        Those that are kept in float16, as pretrained models are, and expected in float32 are brought to it.
+
         Raises:
             InputError: If the file is damaged or holds something else.
         """
@@ -80,6 +82,8 @@ class Checkpoint:
         data = read_file(file, room + MOST_HEADER)
         verify(file, data, _manifest(self.path).get(file.name))
         tensors = unpack(data, file)  # the bytes that were hashed, not the file again
+        wide = {name for name, t in expected.items() if t.dtype == torch.float32}  # pretrained weights are in float16
+        tensors = {n: t.float() if n in wide and t.dtype == torch.float16 else t for n, t in tensors.items()}
         described = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
         if described != {name: (tuple(t.shape), t.dtype) for name, t in expected.items()}:
             raise InputError(f"{file} holds other tensors than the model has", "use the model's version that wrote it")

@@ -239,7 +239,8 @@ def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:
         if model is None or str(read_json(file).get("model")).rpartition("/")[2] == model.rpartition("/")[2]:
             return file.parent
     what = f"no run of {model}" if model else "no run"
-    raise InputError(f"{what} in {folder}/", f"train one first: vaezoo train {model or 'conv-vae'}")
+    hint = f"train one first: vaezoo train {model or 'conv-vae'}; or take one that 'vaezoo pretrained' lists"
+    raise InputError(f"{what} in {folder}/", hint)
 
 
 def _mapping(value: object) -> dict[str, object]:

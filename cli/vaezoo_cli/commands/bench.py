@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from vaezoo.errors import InputError, VaezooError
-from vaezoo_cli.options import open_run
+from vaezoo_cli.options import open_run, source_argument
 
 if TYPE_CHECKING:
     from vaezoo.bench.subject import Subject
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", required=False, metavar="[RUN|MODEL|EXPORT]")
+@source_argument
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What runs it.")
 @click.option("--batch", "batches", default="1,8,64,256,1024", show_default=True, help="Batch sizes.")
 @click.option(
@@ -50,7 +50,8 @@ def bench(
     """Time a model's graphs in ONNX Runtime against the model in PyTorch.
 
     RUN is a run folder; a model's name means its newest run, or the untrained model where there is none;
-    nothing means the newest run of all. EXPORT is an exported folder, of which only the graphs are timed.
+    nothing means the newest run of all. PRETRAINED is a name that 'vaezoo pretrained' lists. EXPORT is an exported
+    folder, of which only the graphs are timed.
 
     All contestants have the same threads, precision and clock, and take turns. "device": inputs and outputs
     stay where the model is; "host": numpy in, numpy out.

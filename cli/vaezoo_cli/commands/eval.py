@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaezoo_cli.options import checkpoint_option, data_options, json_option, open_export, open_run, print_json
+from vaezoo_cli.options import (
+    checkpoint_option,
+    data_options,
+    json_option,
+    open_export,
+    open_run,
+    print_json,
+    source_argument,
+)
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.figure import Binarize
 
 
 @click.command(name="eval", context_settings={"show_default": True})
-@click.argument("source", required=False, metavar="[RUN|MODEL|EXPORT]")
+@source_argument
 @click.option("--metrics", default="bound", metavar="A,B", help="Groups of figures: see above.")
 @click.option(
     "--nll-samples", type=int, metavar="S", help="Latents an example of nll, which this asks for  [default: 5000]"
@@ -56,8 +64,8 @@ def eval_command(
 
     All but the first two need scikit-learn and torchmetrics: pip install "vaezoo[eval]".
 
-    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. EXPORT is a folder
-    that 'vaezoo export' wrote.
+    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. PRETRAINED is a
+    name that 'vaezoo pretrained' lists. EXPORT is a folder that 'vaezoo export' wrote.
     """
     import vaezoo
     from vaezoo.evaluation.evaluate import NLL_SAMPLES

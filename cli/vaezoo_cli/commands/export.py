@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", required=False, metavar="[RUN|MODEL]")
+@click.argument("run", required=False, metavar="[RUN|MODEL|PRETRAINED]")
 @click.option("--onnx", is_flag=True, help="Write ONNX graphs, the one format there is.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Where to  [default: exports/RUN]")
 @click.option("--opset", default=18, show_default=True, help="Version of the ONNX operator set.")
@@ -41,8 +41,9 @@ def export(
 ) -> None:
     """Export encoder and decoder to ONNX and compare them with the model.
 
-    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. The
-    graphs take any batch size. If one does not equal the model, nothing is written.
+    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. PRETRAINED is a
+    name that 'vaezoo pretrained' lists. The graphs take any batch size. If one does not equal the model, nothing is
+    written.
     """
     if not onnx:
         raise VaezooError("no format was asked for", "add --onnx")

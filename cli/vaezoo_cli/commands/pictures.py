@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import F, checkpoint_option, data_options
+from vaezoo_cli.options import F, checkpoint_option, data_options, own_folder, source_argument, suffixes_of
 from vaezoo_cli.plots import KINDS, Asked, Kind, reconstructions, samples
 from vaezoo_cli.sources import DataChoice
 
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from vaezoo_cli.plots import Drawn
 
 ALWAYS = {"source", "kind", "out"}
-source_argument = click.argument("source", required=False, metavar="[RUN|MODEL|EXPORT]")
 
 
 def out_option(name: str) -> Callable[[F], F]:
     """Adds --out, by default `name` in the run folder."""
     kind = click.Path(dir_okay=False)
-    return click.option("--out", type=kind, metavar="FILE", help=f"The picture  [default: {name} in that folder]")
+    return click.option("--out", type=kind, metavar="FILE", help=f"The picture  [default: {name} beside the model]")
 
 
 @click.command()
@@ -36,8 +35,9 @@ def out_option(name: str) -> Callable[[F], F]:
 def sample(source: str | None, count: int, seed: int, checkpoint: str, out: str | None) -> None:
     """Write a PNG grid of pictures drawn from the prior.
 
-    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. EXPORT is a
-    folder that 'vaezoo export' wrote; its graphs run in ONNX Runtime, and draw other latents for the same seed.
+    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. PRETRAINED is a
+    name that 'vaezoo pretrained' lists. EXPORT is a folder that 'vaezoo export' wrote; its graphs run in ONNX Runtime,
+    and draw other latents for the same seed.
     """
     suffixes_of(out, (".png",))
     write(samples(Asked(source=source, checkpoint=checkpoint, count=count, seed=seed)), "samples", out)
@@ -114,8 +114,8 @@ def plot(
     curves           the bound and its parts during the training
     concept          -n 8 held-out pictures with what makes a label added and subtracted
 
-    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. Samples and
-    reconstructions are drawn of an EXPORT, too.
+    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. PRETRAINED is a
+    name that 'vaezoo pretrained' lists. Samples and reconstructions are drawn of an EXPORT, too.
     """
     chosen = KINDS[kind]
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
@@ -144,26 +144,11 @@ def refuse_idle(kind: str, chosen: Kind, given: set[str]) -> None:
         raise VaezooError(f"{option} does nothing for {kind}", "leave it out")
 
 
-def suffixes_of(out: str | None, possible: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns how the names of the files end that are wanted: as `out` does, or in all possible ways.
-
-    Raises:
-        VaezooError: If `out` promises another format.
-    """
-    if out is None:
-        return possible
-    suffix = Path(out).suffix.lower()
-    if suffix not in possible:
-        formats = " or ".join(s.removeprefix(".").upper() for s in possible)
-        raise VaezooError(f"'{out}' is no name of a {formats}", f"end it in {' or '.join(possible)}")
-    return (suffix,)
-
-
 def write(drawn: Drawn, name: str, out: str | None) -> None:
     """Writes what was drawn and says where it is."""
     from vaezoo.files import write_file
 
     for suffix, data in drawn.files.items():
-        path = out or drawn.folder / f"{name}{suffix}"
+        path = out or own_folder(drawn.folder) / f"{name}{suffix}"
         write_file(Path(path), data)
         click.echo(path)

@@ -1,0 +1,155 @@
+"""Times -log p(x) by importance sampling against pythae's `get_nll`: the same network and numbers of draws, in turns.
+
+    python benchmarks/nll_speed.py             the packaged digits
+    python benchmarks/nll_speed.py --tables    only the table, from the results at hand
+
+Both have the same weights and threads, and their estimates have to agree. "product" is what no estimate in float32 can
+do without: the decoder's products and convolutions alone, over as many latents, in batches of the best size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vaezoo
+from tables import HERE, hardware, put_tables, quartiles, ratios, table, versions
+from vaezoo.bench.environment import environment
+from vaezoo.data.base import Part
+from vaezoo.evaluation.likelihood import negative_log_likelihood
+from vaezoo.files import json_bytes, write_file
+
+FILE = HERE / "results" / "nll-speed-cpu.json"
+PACKAGES = ("vaezoo", "torch", "pythae")
+NETWORKS: dict[str, tuple[str, dict[str, object]]] = {
+    "mlp 784-400-20": ("mlp-vae", {"hidden": (400,), "latent_dim": 20}),
+    "conv-vae": ("conv-vae", {}),
+}
+SAMPLES = 5000
+BATCH = 100  # pythae's default
+PRODUCT_BATCHES = (250, 1000, 2500, 5000)
+
+
+def pythae_of(vae: vaezoo.GaussianVAE) -> Any:
+    """Returns pythae's VAE with our encoder and decoder in it."""
+    logging.disable(logging.WARNING)
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    class Encoder(BaseEncoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.latent_dim = vae.latent_shape[0]
+
+        def forward(self, x: Tensor) -> Any:
+            posterior: Any = vae.encode(x)
+            return ModelOutput(embedding=posterior.mu, log_covariance=posterior.logvar)
+
+    class Decoder(BaseDecoder):  # type: ignore[misc]
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=torch.sigmoid(vae.decode(z)))
+
+    shape = vae.data.shape
+    config = VAEConfig(input_dim=shape, latent_dim=vae.latent_shape[0], reconstruction_loss="bce")
+    return VAE(config, encoder=Encoder(), decoder=Decoder()).eval()
+
+
+def contestants(vae: vaezoo.GaussianVAE, part: Part, images: dict[str, int]) -> dict[str, Callable[[], float]]:
+    """Returns what takes turns: each evaluates its number of images and returns the estimate."""
+    model, some = pythae_of(vae), {name: part.select(torch.arange(n)) for name, n in images.items()}
+
+    def pythae() -> float:
+        with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+            x = some["pythae"].batch(slice(None)).x
+            return float(model.get_nll(x, n_samples=SAMPLES, batch_size=BATCH))
+
+    def product(size: int) -> float:
+        with torch.no_grad():
+            z = torch.randn(size, *vae.latent_shape)
+            for _ in range(images["product"] * SAMPLES // size):
+                vae.decode(z)
+        return math.nan
+
+    ours = {"vaezoo": lambda: negative_log_likelihood(vae, some["vaezoo"], samples=SAMPLES).value}
+    return {"pythae": pythae, **ours, **{f"product {n}": lambda n=n: product(n) for n in PRODUCT_BATCHES}}
+
+
+def measure(network: str, rounds: int) -> dict[str, Any]:
+    """Times one network; returns milliseconds an image and the estimates."""
+    name, options = NETWORKS[network]
+    data = vaezoo.load_data("digits")
+    torch.manual_seed(0)
+    vae = vaezoo.create(name, data, options)
+    vae.begin(data.train)
+    vae.eval()
+    assert data.test is not None and isinstance(vae, vaezoo.GaussianVAE)
+    images = {"pythae": 10, "vaezoo": 40, "product": 10}
+    calls = contestants(vae, data.test, images)
+    agree(vae, data.test.select(torch.arange(10)), calls["pythae"]())  # which compiles and warms up, too
+    calls["vaezoo"]()
+    times: dict[str, dict[int, float]] = {contestant: {} for contestant in calls}
+    for number in range(rounds):
+        for contestant, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[contestant][number] = (time.perf_counter() - start) / images[contestant.split()[0]]
+        print(f"{network}: round {number + 1} of {rounds}", file=sys.stderr)
+    best = min(PRODUCT_BATCHES, key=lambda n: quartiles(list(times[f"product {n}"].values()))["p50"])
+    times = {"pythae": times["pythae"], "vaezoo": times["vaezoo"], "product": times[f"product {best}"]}
+    return {
+        "network": network,
+        "product_batch": best,
+        "milliseconds": {c: quartiles([1e3 * t for t in by_round.values()]) for c, by_round in times.items()},
+        "over": {c: quartiles(ratios(times["pythae"], times[c])) for c in ("vaezoo", "product")},
+    }
+
+
+def agree(vae: vaezoo.VAE, part: Part, theirs: float) -> None:
+    """Raises AssertionError unless two estimates of one number are within a nat."""
+    ours = negative_log_likelihood(vae, part, samples=SAMPLES).value
+    assert abs(ours - theirs) < 1, f"pythae finds {theirs}, vaezoo {ours}"
+
+
+def tables(result: dict[str, Any]) -> list[str]:
+    """Returns the lines of README.md."""
+    about = result["environment"]
+    rows = []
+    for row in result["rows"]:
+        took = [f"{v['p50']:.1f} ms ({v['p25']:.1f} to {v['p75']:.1f})" for v in row["milliseconds"].values()]
+        over = [f"{v['p50']:.2f} ({v['p25']:.2f} to {v['p75']:.2f})" for v in row["over"].values()]
+        rows.append([row["network"], *took, *over])
+    head = ["network", "pythae, an image", "vaezoo", "product alone", "vaezoo over pythae", "product over pythae"]
+    setting = result["setting"]
+    told = f"{hardware(about)}, {setting['threads']} threads; {versions(about)}."
+    return [f"{told} {SAMPLES:,} samples an image, {setting['rounds']} rounds.", "", *table(head, rows)]
+
+
+def main() -> None:
+    """Reads the arguments, measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tables", action="store_true")
+    chosen = parser.parse_args()
+    if not chosen.tables:
+        setting = {"threads": torch.get_num_threads(), "rounds": chosen.rounds}
+        rows = [measure(network, chosen.rounds) for network in NETWORKS]
+        write_file(
+            FILE, json_bytes({"schema": 1, "environment": environment(PACKAGES), "setting": setting, "rows": rows})
+        )
+    put_tables("nll-speed", "nll_speed.py", tables(json.loads(FILE.read_text())))
+
+
+if __name__ == "__main__":
+    main()
