@@ -10,7 +10,8 @@ from torch.distributions import MultivariateNormal
 from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE, Likelihood, Split, create
 from vaezoo.errors import DivergedError, VaezooError
 from vaezoo.evaluation import likelihood
-from vaezoo.evaluation.likelihood import bound, negative_log_likelihood
+from vaezoo.evaluation.likelihood import bernoulli_log_prob, bound, negative_log_likelihood
+from vaezoo.likelihoods import Bernoulli
 
 D, K, SIGMA = 6, 2, 0.3
 
@@ -152,3 +153,12 @@ def test_weights_that_are_not_finite_give_an_error_instead_of_a_number(digits):
     for estimate in (bound, negative_log_likelihood):
         with pytest.raises(DivergedError, match="for 5 of 5 examples"):
             estimate(vae, part)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (35,), (1, 3, 5)])
+def test_logarithms_taken_together_are_those_of_each_pixel(shape):
+    torch.manual_seed(0)
+    logits, x = 20 * torch.randn(50, *shape), torch.rand(50, *shape)
+    logits[0], logits[1], logits[2] = 200.0, -200.0, 1e-4  # the second and third: each factor is 1, and each is 2
+    exact = Bernoulli().log_prob(logits.double(), x.double())
+    torch.testing.assert_close(bernoulli_log_prob(logits, x).double(), exact, rtol=1e-6, atol=1e-4)

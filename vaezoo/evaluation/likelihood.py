@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import mul
 from typing import NamedTuple, get_args
 
 import torch
@@ -18,6 +20,7 @@ from vaezoo.distributions import Posterior, active_units
 from vaezoo.errors import DivergedError, VaezooError
 from vaezoo.evaluation.exported import ExportedVAE
 from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
+from vaezoo.likelihoods import Bernoulli
 from vaezoo.objectives import run_pass
 from vaezoo.training.chance import derive_seed, own_chance, set_seed
 from vaezoo.training.compiling import Compiled
@@ -25,6 +28,7 @@ from vaezoo.vae import VAE, device_of, evaluating
 
 BLOCK = 500  # examples that are seeded together: results do not depend on how much memory there is
 ROOM = 1 << 20  # numbers that the decoder puts out at once: more would leave the processor's cache
+GROUP = 16  # pixels that share a logarithm
 MANY = 1 << 21  # passes through the decoder that pay for compiling it
 
 
@@ -164,8 +168,20 @@ def log_weights(vae: VAE, x: Tensor, posterior: Posterior, count: int) -> Tensor
     """Returns log p(x|z) + log p(z) - log q(z|x) for `count` draws of z for each example, `(B, count)`."""
     repeated = type(posterior)(*(field.repeat_interleave(count, 0) for field in posterior))  # type: ignore[attr-defined]
     z = repeated.rsample()
-    log_p = vae.likelihood.log_prob(vae.decode(z), x.repeat_interleave(count, 0)) + vae.prior.log_prob(z)
-    return (log_p - repeated.log_prob(z)).view(len(x), count)
+    params, x_again = vae.decode(z), x.repeat_interleave(count, 0)
+    log_prob = bernoulli_log_prob if isinstance(vae.likelihood, Bernoulli) else vae.likelihood.log_prob
+    return (log_prob(params, x_again) + vae.prior.log_prob(z) - repeated.log_prob(z)).view(len(x), count)
+
+
+def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
+    """Returns what Bernoulli.log_prob does, `(B,)`, with one logarithm for the product of several pixels.
+
+    log p = x l - max(l, 0) - log(1 + exp(-|l|)), and the logarithms take two thirds of its time. A product of GROUP
+    numbers from 1 to 2 is as exact as float32 is, and far from its end.
+    """
+    logits, x = logits.flatten(1), x.flatten(1)
+    over = (1 + torch.exp(-logits.abs())).view(len(logits), math.gcd(logits.shape[1], GROUP), -1)
+    return (x * logits - logits.clamp(min=0)).sum(1) - reduce(mul, over.unbind(1)).log().sum(1)
 
 
 def blocks(part: Part, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Tensor]:

@@ -40,11 +40,13 @@ class Evaluation:
         figure: "bound": -ELBO; "likelihood": -log p(x) by importance sampling.
         binarize: As the evaluation takes it.
         draws: Latents for each example.
+        examples: How many of the test part, evenly spaced; None for all.
     """
 
     figure: Literal["bound", "likelihood"] = "bound"
     binarize: Binarize = "none"
     draws: int = 10
+    examples: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
