@@ -32,15 +32,12 @@ demo: $(STAMP)
 	$(BIN)/vaezoo reconstruct runs/demo
 	$(BIN)/vaezoo export runs/demo --onnx
 
-# Several tests at once, each with one thread.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4
-
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PYTEST)
+	$(BIN)/python -m pytest
 
 # All faults that the tests try some of, then a minute's search for more in each thing that reads files.
 faults: $(STAMP)
-	OMP_NUM_THREADS=1 VAEZOO_FAULTS=all $(PYTEST) tests/faults tests/training/test_resume.py
+	VAEZOO_FAULTS=all $(BIN)/python -m pytest tests/faults tests/training/test_resume.py
 	$(BIN)/python tests/faults/fuzz.py --seconds 60
 
 check: $(STAMP)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from rig import ALL, CORES
 
+FIGURES: dict[str, list[int]] = defaultdict(lambda: [0, 0])
 COUNTED = {  # files whose tests are a case each, by their rows in the matrix of faults
     "test_downloads": "D2",
     "test_fuzz": "fuzz",
@@ -76,26 +77,25 @@ def trials() -> Iterator[Trials]:
 
 
 @pytest.fixture
-def tell(record_property: Callable[[str, object], None]) -> Callable[[str, int, Sequence[object]], None]:
-    """Notes the figures of a matrix id in the test's report, and fails if a trial was bad."""
+def tell() -> Callable[[str, int, Sequence[object]], None]:
+    """Notes the figures of a matrix id, and fails if a trial was bad."""
 
     def tell(number: str, count: int, bad: Sequence[object]) -> None:
-        record_property(number, (count, len(bad)))
+        FIGURES[number][0] += count
+        FIGURES[number][1] += len(bad)
         assert not bad, f"{len(bad)} of {count} bad, such as {bad[0]}"
 
     return tell
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    figures: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    figures = {number: list(figures) for number, figures in FIGURES.items()}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
-            told = list(report.user_properties)
             if number := COUNTED.get(Path(report.nodeid.split("::")[0]).stem):
-                told.append((number, (1, int(outcome == "failed"))))
-            for number, (count, bad) in told:
-                figures[number][0] += count
-                figures[number][1] += bad
+                count = figures.setdefault(number, [0, 0])
+                count[0] += 1
+                count[1] += outcome == "failed"
     if figures:
         terminalreporter.section("faults" if ALL else "faults (a part; make faults runs all)")
         terminalreporter.write_line(f"{'id':<12}{'cases':>9}{'bad':>6}")

@@ -20,7 +20,7 @@ from unittest import mock
 from vaezoo import files
 
 ALL = os.environ.get("VAEZOO_FAULTS") == "all"
-CORES = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # trials at once
+CORES = 2  # trials at once
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EACCES", "EFBIG", "SHORT", "EINTR")  # SHORT: half is written, then ENOSPC
 FULL = ("ENOSPC", "EDQUOT", "EFBIG", "SHORT")  # for good, these are a disk that is full ...
 GROWING = ("create", "mkdir", "write")  # ... which stops only these
