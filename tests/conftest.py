@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from vaezoo import Dataset, Run, TrainConfig, load_data, train
 from vaezoo.data.base import Split
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def shorten(data: Dataset, n: int) -> Dataset:
