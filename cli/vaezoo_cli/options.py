@@ -142,9 +142,10 @@ def suffixes_of(out: str | None, possible: tuple[str, ...]) -> tuple[str, ...]:
 
 def own_folder(folder: Path) -> Path:
     """Returns where files about a model are put by default: beside it, but nothing into the package."""
-    from vaezoo import pretrained
+    import vaezoo
 
-    return Path("pretrained") / folder.name if folder.parent == pretrained.FOLDER else folder
+    packaged = Path(vaezoo.__file__).parent in folder.parents
+    return Path("pretrained") / folder.name if packaged else folder
 
 
 def print_json(value: object) -> None:
