@@ -19,10 +19,10 @@ def draw_pretrained(cards: Sequence[Pretrained]) -> None:
     """Draws the list of pretrained models."""
     made = table("pretrained", "parameters", "recipe", *COLUMNS, "on")
     for card in cards:
-        told: Any = card.evaluations[0]
-        found = {figure["name"]: f"{figure['value']:.2f}" for figure in told["figures"] if figure["name"] in COLUMNS}
-        on = f"{told['part']} part of {told['data']}"
-        figures = [found.get(name, "-") for name in COLUMNS]
+        told: Any = [e for e in card.evaluations if e["data"] == card.data]
+        found = {figure["name"]: figure["value"] for evaluation in told for figure in evaluation["figures"]}
+        figures = [f"{found[name]:.2f}" if name in found else "-" for name in COLUMNS]
+        on = f"{told[0]['part']} part of {card.data}"
         made.add_row(f"[cyan]{escape(card.name)}[/]", f"{card.parameters:,}", card.recipe, *figures, on)
     OUT.print(made)
     OUT.print("figures in nats per image; 'vaezoo pretrained NAME' says how each was found")

@@ -51,9 +51,12 @@ def make(run: Run, folder: Path, recipe: str, data_dir: str | None, metrics: lis
     small = load(folder)
     trained_on = run.load_data(data_dir)
     packaged = load_data("shapes" if run.source.data == "shapes" else "digits")
-    before = evaluate(run, trained_on).figures[0].value
+    before, how = evaluate(run, trained_on).figures[0].value, find_recipe(recipe).evaluation
     evaluations = [evaluate(small, trained_on, metrics=metrics)]
-    if any(name not in CHECKED for name in metrics) or len(packaged.held_out[1]) != len(trained_on.held_out[1]):
+    if how.figure == "likelihood":
+        asked = {"nll_samples": how.draws, "binarize": how.binarize, "examples": how.examples}
+        evaluations.append(evaluate(small, trained_on, metrics=["nll"], **asked))  # type: ignore[arg-type]
+    if packaged.spec.name != trained_on.spec.name:
         evaluations.append(evaluate(small, packaged, metrics=CHECKED))
     card = {
         "schema": pretrained.SCHEMA,
