@@ -3,7 +3,6 @@
 signalled.py MOMENT FILE ARGUMENTS...     makes FILE when the moment has come, and waits there for a signal
 """
 
-import signal
 import sys
 import time
 from pathlib import Path
@@ -64,7 +63,6 @@ def arrange():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and what is ignored stays so
     arrange()
     sys.argv = ["vaezoo", *ARGUMENTS]
     from vaezoo_cli.__main__ import main

@@ -113,7 +113,7 @@ def load_pretrained(name: str, checkpoint: str = "best") -> Run:
     if checkpoint not in ("best", "last"):
         raise VaezooError(f"'{name}' is pretrained and has one checkpoint", "leave out the checkpoint")
     try:
-        run = load_run(FOLDER / name)
+        run = load_run(FOLDER / name, halved=True)
         if run.checkpoint.model_sha256 != read_card(FOLDER / name).sha256:
             raise InputError(f"{FOLDER / name} holds other weights than its card says", REPAIR)
     except InputError as e:

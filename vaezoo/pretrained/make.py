@@ -48,7 +48,7 @@ def make(run: Run, folder: Path, recipe: str, data_dir: str | None, metrics: lis
     assert run.source is not None
     with new_folder(folder, replace=True) as work:
         write_run(run, work)
-    small = load(folder)
+    small = load(folder, halved=True)
     trained_on = run.load_data(data_dir)
     packaged = load_data("shapes" if run.source.data == "shapes" else "digits")
     before, how = evaluate(run, trained_on).figures[0].value, find_recipe(recipe).evaluation

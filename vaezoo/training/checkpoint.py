@@ -59,18 +59,18 @@ class Checkpoint:
         """Identifies the weights."""
         return sha256(self.path / "model.safetensors")
 
-    def restore(self, module: nn.Module, part: str) -> None:
-        """Loads the weights of `part`, "model" or "objective", into a module.
+    def restore(self, module: nn.Module, part: str, *, halved: bool = False) -> None:
+        """Loads the weights of `part`, "model" or "objective", into a module; for `halved` see `read`.
 
         Raises:
             InputError: If the file is damaged, or its names, shapes, types or values do not fit the module.
         """
-        module.load_state_dict(self.read(part, module.state_dict()))
+        module.load_state_dict(self.read(part, module.state_dict(), halved=halved))
 
-    def read(self, part: str, expected: Tensors) -> dict[str, Tensor]:
+    def read(self, part: str, expected: Tensors, *, halved: bool = False) -> dict[str, Tensor]:
         """Returns the tensors of a part: on the CPU, finite, of the names, shapes and types of those `expected`.
 
-        Those that are kept in float16, as pretrained models are, and expected in float32 are brought to it.
+        If they are `halved`, as pretrained models are, they lie in float16 where float32 is expected, and are brought to it.
 
         Raises:
             InputError: If the file is damaged or holds something else.
@@ -82,8 +82,8 @@ class Checkpoint:
         data = read_file(file, room + MOST_HEADER)
         verify(file, data, _manifest(self.path).get(file.name))
         tensors = unpack(data, file)  # the bytes that were hashed, not the file again
-        wide = {name for name, t in expected.items() if t.dtype == torch.float32}  # pretrained weights are in float16
-        tensors = {n: t.float() if n in wide and t.dtype == torch.float16 else t for n, t in tensors.items()}
+        if halved:
+            tensors = {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
         described = {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
         if described != {name: (tuple(t.shape), t.dtype) for name, t in expected.items()}:
             raise InputError(f"{file} holds other tensors than the model has", "use the model's version that wrote it")

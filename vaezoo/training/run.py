@@ -150,12 +150,13 @@ def read_description(path: Path) -> Description:
         raise InputError(f"{path / 'run.json'} is damaged: {e}", e.hint) from e
 
 
-def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
+def load(path: str | os.PathLike[str], checkpoint: str = "best", *, halved: bool = False) -> Run:
     """Loads a run.
 
     Args:
         path: The run folder.
         checkpoint: "best" on the validation part, "last", or a step.
+        halved: The weights lie in float16, as those of pretrained models.
 
     Raises:
         InputError: If the folder is no run, or is damaged, or has no such checkpoint.
@@ -168,8 +169,8 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best") -> Run:
         check_size(path, registration, told.options, told.data)
         _, vae, objective = registration.build(told.options, told.data)
     found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
-    found.restore(vae, "model")
-    found.restore(objective, "objective")
+    found.restore(vae, "model", halved=halved)
+    found.restore(objective, "objective", halved=halved)
     return Run(
         path=path,
         model=registration.name,
