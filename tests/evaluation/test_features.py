@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -43,9 +44,10 @@ def test_the_classifier_is_as_good_as_its_file_says():
 
 
 def test_the_script_is_without_chance_and_learns(digits):
-    first, second = (fit(digits.train).state_dict() for _ in range(2))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert accuracy(fit(digits.train), digits.train) > 0.9
+    few = digits.train.select(torch.arange(200))
+    first, second = (fit(few) for _ in range(2))
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+    assert accuracy(first, few) > 0.3  # in 16 steps
 
 
 class Made(nn.Module):
@@ -82,12 +84,20 @@ def test_other_shapes_need_inception(shape):
     assert "--inception" in error.value.hint
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:-1] + b"x", lambda b: b"", lambda b: b * 2])
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:-1] + b"x", lambda b: b""])
 def test_a_damaged_file_is_refused(damage, tmp_path):
     (tmp_path / "bad").write_bytes(damage(FILE.read_bytes()))
     with pytest.raises(InputError, match="is damaged") as error:
         load_lenet(tmp_path / "bad")
     assert error.value.hint
+
+
+@pytest.mark.parametrize("load", [load_lenet, inception.load])
+def test_a_file_that_is_much_too_large_is_not_read(load, tmp_path):
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 1 << 29)
+    with pytest.raises(InputError, match="bytes, more than"):
+        load(tmp_path / "large")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +138,7 @@ def test_inception_takes_grey_and_colour_pictures_alone(shape, weights):
         find_features(shape, weights)
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 320, 301)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 320, 301)], ids=["grey", "colour"])
 def test_inception_is_that_of_torch_fidelity(shape, weights, monkeypatch):
     pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
     from torchmetrics.image.fid import NoTrainInceptionV3
@@ -136,9 +146,16 @@ def test_inception_is_that_of_torch_fidelity(shape, weights, monkeypatch):
     digits = accept(weights, monkeypatch)
     found = find_features(shape, weights)
     assert found.name == f"Inception {digits}" and found.dims == 2048
-    x = torch.randint(0, 256, (2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x = torch.randint(0, 256, (1, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.no_grad():
         ours = found.network(x.float() / 255)
         theirs = NoTrainInceptionV3("inception", ["2048"], str(weights))(x.expand(-1, 3, -1, -1))
     assert theirs.std() > 1e-3
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.max().item())
+
+
+def test_pictures_become_bytes_before_inception_sees_them(weights, monkeypatch):
+    accept(weights, monkeypatch)
+    network, x = find_features((1, 8, 8), weights).network, torch.full((1, 1, 8, 8), 51 / 255)
+    with torch.no_grad():
+        assert torch.equal(network(x), network(x + 0.4 / 255)) and not torch.equal(network(x), network(x + 0.6 / 255))

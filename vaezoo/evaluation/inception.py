@@ -61,7 +61,7 @@ def pool_by(pool: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Tens
     """Returns a hook by which a block's last branch pools in another way than torchvision's, an average with zeros."""
 
     def hook(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        branch: Tensor = block.branch_pool(pool(*inputs))
+        branch: Tensor = block.get_submodule("branch_pool")(pool(*inputs))
         return torch.cat([output[:, : -branch.shape[1]], branch], 1)
 
     return hook

@@ -53,13 +53,13 @@ def fit(part: Split) -> LeNet:
     optimizer = torch.optim.AdamW(lenet.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, EPOCHS * -(-len(part) // BATCH))
     for epoch in range(EPOCHS):
-        for index in order_of_epoch(SEED, epoch, len(part)).split(BATCH):
+        for index in torch.split(order_of_epoch(SEED, epoch, len(part)), BATCH):
             x, y = part.batch(index)
             assert y is not None
             down, right = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
             loss = F.cross_entropy(lenet(x.roll((down, right), (2, 3))), y)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     return lenet.eval()
@@ -69,7 +69,7 @@ def fit(part: Split) -> LeNet:
 def accuracy(lenet: LeNet, part: Split) -> float:
     """Returns the share of a part's examples that are told right."""
     right = 0
-    for index in torch.arange(len(part)).split(BATCH):
+    for index in torch.split(torch.arange(len(part)), BATCH):
         x, y = part.batch(index)
         right += int((lenet(x).argmax(1) == y).sum())
     return right / len(part)

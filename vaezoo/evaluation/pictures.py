@@ -8,13 +8,13 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Part, spaced
+from vaezoo.data.base import Part
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.extra import extra
 from vaezoo.evaluation.features import Features
 from vaezoo.evaluation.figure import Figure, OnProgress
 from vaezoo.evaluation.likelihood import BLOCK, blocks, check_finite, mean
-from vaezoo.training.chance import derive_seed, own_chance, set_seed
+from vaezoo.training.chance import derive_seed, order_of_epoch, own_chance, set_seed
 from vaezoo.vae import VAE, device_of, evaluating
 
 MOST_DB = 100.0  # the PSNR of a picture without any error, which would be infinite
@@ -129,10 +129,10 @@ def frechet(
 
     Args:
         vae: The model, on any device.
-        train: Of which as many as are held out are taken, evenly spaced, or all if there are fewer.
+        train: Of which as many as are held out are drawn, or all if there are fewer.
         held_out: The examples.
         features: What the distances are measured in.
-        seed: Determines the samples.
+        seed: Determines the samples, and the training examples.
         on_progress: Called with the pictures done, and all.
 
     Raises:
@@ -140,7 +140,8 @@ def frechet(
         DivergedError: If the model or the features give values that are not finite.
     """
     device, count = device_of(vae), len(held_out)
-    train = train.select(spaced(count, len(train)))
+    # Not evenly spaced: MNIST's training file has an order, runs from 0 to 9, which made the floor four times as high.
+    train = train.select(order_of_epoch(seed, 0, len(train))[:count])
     check_shapes((count, features.dims), (len(train), features.dims))
     network = features.network.to(device)
     parts = (blocks(part, "none", 0, device) for part in (held_out, train))
@@ -149,10 +150,10 @@ def frechet(
         for x in chain(*parts, samples(vae, count, seed)):
             found.append(network(x).cpu())
             on_progress(sum(map(len, found)), 2 * count + len(train))
-    real, seen, made = torch.cat(found).split([count, len(train), count])
-    name, where = f"Frechet distance ({features.name})", f"{features.dims} dimensions; float64"
-    drawn = f"{count:,} held-out examples against as many samples, means of p(x|z) with z from the prior; seed {seed}"
-    floor = f"the floor: {count:,} held-out examples against {len(train):,} training examples, evenly spaced"
+    real, seen, made = torch.split(torch.cat(found), [count, len(train), count])
+    name, where = f"Frechet distance ({features.name})", f"{features.dims} dimensions; float64; seed {seed}"
+    drawn = f"{count:,} held-out examples against as many samples, means of p(x|z) with z from the prior"
+    floor = f"the floor: {count:,} held-out examples against {len(train):,} training examples, drawn"
     return [
         Figure(name, frechet_distance(real, made), "", f"{drawn}; {where}"),
         Figure(f"{name} of training examples", frechet_distance(real, seen), "", f"{floor}; {where}"),
