@@ -14,7 +14,7 @@ import torch
 from vaezoo import Dataset, Run, TrainConfig, load_data, train
 from vaezoo.data.base import Split
 
-# What is ignored stays ignored in all that we start: SIGHUP under nohup, SIGINT in what a script puts in the background.
+# What is ignored stays ignored in all that we start: SIGHUP under nohup, SIGINT in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)

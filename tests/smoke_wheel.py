@@ -39,6 +39,7 @@ def main(wheel: Path, uv: str) -> None:
         call(vaezoo, "train", "--recipe", "mlp-784-400-20", "--data", "digits", "--steps", "20", "--out", "run")
         call(vaezoo, "sample", "run")
         call(vaezoo, "reconstruct", "run")
+        assert len(json.loads(call(vaezoo, "eval", "run", "--metrics", "frechet", "--json"))["figures"]) == 2
         exported = json.loads(call(vaezoo, "export", "run", "--onnx", "--json"))
         assert exported["parity"]["runtime"] == "onnxruntime", exported
         call(vaezoo, "export", "conv-vae-mnist", "--onnx")

@@ -34,10 +34,24 @@ def test_samples_ask_for_the_likelihood(evaluated):
     assert evaluated("--metrics", "nll", "--nll-samples", 7)["figures"][0]["name"] == "NLL-7"
 
 
+def test_the_frechet_distance_comes_with_its_floor_and_the_features_name(evaluated):
+    distance, floor = evaluated("--metrics", "frechet", "--examples", 100)["figures"]
+    assert distance["value"] > floor["value"] > 0
+    assert "(mnist-lenet64 " in distance["name"] and "of training examples" in floor["name"]
+
+
+def test_a_file_of_inceptions_weights_asks_for_the_frechet_distance_and_must_be_the_right_one(trained, run, inside):
+    (inside / "weights.pth").write_bytes(b"none")
+    code, _, err = run("eval", trained.path, *SMALL, "--inception", "weights.pth")
+    assert code == 3 and "weights.pth" in err and len(err.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
         (("--metrics", "fid"), 2, "no metric named 'fid'"),
+        (("--metrics", "frechet", "--examples", 64), 2, "no Frechet distance"),
+        (("--inception", "nowhere.pth"), 3, "nowhere.pth"),
         (("--nll-samples", 0), 2, "0 samples are none"),
         (("--data", "shapes"), 2, "shape"),
         (("--data", "nowhere"), 2, "nowhere"),

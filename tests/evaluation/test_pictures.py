@@ -13,6 +13,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from vaezoo import DataSpec, GaussianVAE, Split, create
 from vaezoo.errors import DivergedError, VaezooError
+from vaezoo.evaluation.features import Features
 from vaezoo.evaluation.pictures import frechet, frechet_distance, nearest_ratio, psnr, samples, ssim
 
 SHAPE = (1, 16, 16)
@@ -139,16 +140,35 @@ def test_features_that_are_not_finite_give_an_error_instead_of_a_distance():
         frechet_distance(torch.rand(9, 2), bad)
 
 
-def corners(x):
-    return x[:, 0, :2, :2].flatten(1)
+class Corners(nn.Module):
+    def forward(self, x):
+        return x[:, 0, :2, :2].flatten(1)
 
 
-def test_the_frechet_figure_is_of_samples_in_any_features():
-    made = torch.rand((120, *SHAPE), generator=GENERATOR)
-    figure = frechet(Fixed(made=made), split(PICTURES), corners, "corners")
-    assert figure.name == "Frechet distance (corners)"
+def test_the_frechet_figures_are_of_samples_and_of_training_examples_in_any_features():
+    made, train = torch.rand((2, 120, *SHAPE), generator=GENERATOR)
+    corners, steps = Corners(), []
+    told = {"seed": 3, "on_progress": lambda *done: steps.append(done)}
+    figure, floor = frechet(Fixed(made=made), split(train), split(PICTURES), Features("corners", 4, corners), **told)
+    assert (figure.name, floor.name) == (
+        "Frechet distance (corners)",
+        "Frechet distance (corners) of training examples",
+    )
     assert figure.value == pytest.approx(frechet_distance(corners(PICTURES), corners(made)))
-    assert "120 examples" in figure.protocol and "4 dimensions" in figure.protocol
+    assert floor.value == pytest.approx(frechet_distance(corners(PICTURES), corners(train)))
+    assert "120 held-out" in figure.protocol and "4 dimensions" in figure.protocol and "seed 3" in figure.protocol
+    assert "120 training examples" in floor.protocol and steps[-1] == (360, 360)
+
+
+def test_the_floor_is_of_as_many_training_examples_drawn_by_the_seed():
+    """Every second one is white: evenly spaced, they would be all there is or nothing of it."""
+    train = PICTURES.repeat(20, 1, 1, 1)
+    train[::2] = 1
+    features, made = Features("corners", 4, Corners()), PICTURES.clone()
+    first, again, other = (frechet(Fixed(made=made), split(train), split(PICTURES), features, s)[1] for s in (0, 0, 1))
+    assert first == again and first.value != other.value and "120 training examples" in first.protocol
+    whole = frechet_distance(Corners()(PICTURES), Corners()(train))
+    assert first.value == pytest.approx(whole, rel=0.5) == pytest.approx(other.value, rel=0.5)
 
 
 def test_samples_that_are_training_pictures_are_found_out():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ from forging import seal, stopped_run
 
 import vaezoo
 from vaezoo.errors import VaezooError
+from vaezoo.evaluation import inception
 from vaezoo_cli.main import main
 
 Tell = Callable[[str, int, Sequence[object]], None]
@@ -131,6 +133,16 @@ def test_by_the_commands(name: str, inside: Path, capsys: pytest.CaptureFixture[
         if e.value.code != 3 or len(errors) != 2 or Path("canary").exists():
             bad.append((name, arguments, errors))
     tell("C4", 6, bad)
+
+
+@pytest.mark.parametrize("make", MADE)
+def test_as_weights_of_inception(
+    make: Callable[[], bytes], inside: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
+) -> None:
+    """Forged, so that the hash begins as it should: one of four billion files does."""
+    Path("x.pth").write_bytes(make())
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(Path("x.pth").read_bytes()).hexdigest()[:8])
+    tell("C4", 1, [] if refused(lambda: inception.load(Path("x.pth"))) else [("inception", make.__name__)])
 
 
 def test_a_description_that_names_what_to_call(run: Path, tell: Tell) -> None:

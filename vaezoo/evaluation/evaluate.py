@@ -12,9 +12,10 @@ from vaezoo.errors import UnsupportedDataError, VaezooError, suggest
 from vaezoo.evaluation.codes import code_figures
 from vaezoo.evaluation.exported import ExportedVAE
 from vaezoo.evaluation.factors import factor_figures
+from vaezoo.evaluation.features import find_features
 from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
 from vaezoo.evaluation.likelihood import bound_figures, nll_figures
-from vaezoo.evaluation.pictures import nearest_ratio, psnr, ssim
+from vaezoo.evaluation.pictures import frechet, nearest_ratio, psnr, ssim
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.conditions import pick_device
 from vaezoo.training.loading import settle
@@ -65,6 +66,7 @@ def evaluate(
     binarize: Binarize | Literal["auto"] = "auto",
     draws: int = 10,
     examples: int | None = None,
+    inception: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
     on_progress: OnProgress = lambda done, total: None,
@@ -80,6 +82,7 @@ def evaluate(
             where the training drew bits, else none.
         draws: Latents for each example that the bound draws.
         examples: Takes so many, evenly spaced, instead of all.
+        inception: File of Inception's weights, in whose features Frechet distances are then measured.
         seed: Determines bits and latents.
         device: As in TrainConfig.
         on_progress: Called with examples done and all, where it takes long.
@@ -87,6 +90,7 @@ def evaluate(
     Raises:
         UnsupportedDataError: If the data do not fit the model.
         VaezooError: If a metric is unknown or cannot be had for this model or these data.
+        InputError: If `inception` is another file.
         DivergedError: If the model gives values that are not finite.
     """
     for name in metrics:
@@ -107,7 +111,7 @@ def evaluate(
     setting = Setting(choose(binarize, source), nll_samples, draws, seed)
     part = settle(part, device_of(vae))
     try:
-        subject = Subject(vae, data, part, setting, on_progress)
+        subject = Subject(vae, data, part, setting, inception, on_progress)
         figures = [figure for metric in metrics for figure in METRICS[metric](subject)]
     finally:
         vae.cpu()
@@ -130,6 +134,7 @@ class Subject(NamedTuple):
     data: Dataset
     part: Part
     setting: Setting
+    inception: str | os.PathLike[str] | None
     on_progress: OnProgress
 
 
@@ -143,6 +148,9 @@ METRICS: Mapping[str, Callable[[Subject], list[Figure]]] = {
     "samples": lambda s: [
         nearest_ratio(s.vae, s.data.train, s.part, count=min(1000, len(s.part)), seed=s.setting.seed)
     ],
+    "frechet": lambda s: frechet(
+        s.vae, s.data.train, s.part, find_features(s.part.shape, s.inception), s.setting.seed, s.on_progress
+    ),
 }
 
 

@@ -70,7 +70,7 @@ class Checkpoint:
     def read(self, part: str, expected: Tensors, *, halved: bool = False) -> dict[str, Tensor]:
         """Returns the tensors of a part: on the CPU, finite, of the names, shapes and types of those `expected`.
 
-        If they are `halved`, as pretrained models are, they lie in float16 where float32 is expected, and are brought to it.
+        If they are `halved`, as pretrained models are, they lie in float16 and are brought to float32.
 
         Raises:
             InputError: If the file is damaged or holds something else.

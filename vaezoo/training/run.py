@@ -166,7 +166,7 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best", *, halved: bool
     told = read_description(path)
     registration = find_model(told.model)
     with misfits(path):
-        check_size(path, registration, told.options, told.data)
+        check_size(path, registration, told.options, told.data, halved=halved)
         _, vae, objective = registration.build(told.options, told.data)
     found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
     found.restore(vae, "model", halved=halved)

@@ -30,7 +30,13 @@ def misfits(path: Path) -> Iterator[None]:
 
 
 def check_size(
-    path: Path, registration: Registration, options: Mapping[str, object], data: DataSpec, otherwise: float = 0
+    path: Path,
+    registration: Registration,
+    options: Mapping[str, object],
+    data: DataSpec,
+    otherwise: float = 0,
+    *,
+    halved: bool = False,
 ) -> None:
     """Raises InputError if the model that a run describes is larger than its checkpoints.
 
@@ -42,8 +48,9 @@ def check_size(
         options: The model's options.
         data: What it is made for.
         otherwise: Bytes that it may have where no checkpoint has been saved yet.
+        halved: The weights lie in float16.
     """
-    needed = weight_bytes(registration, options, data)
+    needed = weight_bytes(registration, options, data) // (2 if halved else 1)
     files = list((path / CHECKPOINTS).glob("step-*/model.safetensors"))
     there = max((file.stat().st_size if file.is_file() else 0 for file in files), default=otherwise)
     if not there:
