@@ -29,8 +29,8 @@ def open_by_card(card):
     return load(card.model, pretrained=card.data)
 
 
-def test_there_is_one_of_each_model_and_they_are_small():
-    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan"} <= {card.model for card in CARDS}
+def test_they_are_small():
+    assert CARDS
     assert sum(file.stat().st_size for file in pretrained.FOLDER.rglob("*.safetensors")) < MOST
 
 
@@ -76,11 +76,11 @@ def test_the_model_may_be_named_with_its_distribution():
 
 
 def test_a_name_that_is_not_there_is_an_error_with_a_hint():
-    with pytest.raises(VaezooError, match="no pretrained model named 'conv-vae-mnits'") as e:
-        load("conv-vae", pretrained="mnits")
-    assert "conv-vae-mnist" in e.value.hint
+    with pytest.raises(VaezooError, match="no pretrained model named 'mlp-vae-mnits'") as e:
+        load("mlp-vae", pretrained="mnits")
+    assert "mlp-vae-mnist" in e.value.hint
     with pytest.raises(VaezooError, match="one checkpoint"):
-        load("conv-vae", "500", pretrained="mnist")
+        load("mlp-vae", "500", pretrained="mnist")
 
 
 def change_weights(folder):

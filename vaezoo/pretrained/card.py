@@ -39,7 +39,7 @@ def table(told: Mapping[str, Any]) -> str:
     """Returns the figures of one evaluation, all but those by dimension, as a table."""
     of = f"{told['examples']:,} of {told['of']:,}" if told["examples"] < told["of"] else f"{told['of']:,}"
     rows = [
-        f"| {figure['name']} | {number(figure)} | {figure['unit']} | {figure['protocol']} |"
+        f"| {figure['name']} | {number(figure)} | {figure['unit']} | {figure['protocol'].replace('|', chr(92) + '|')} |"
         for figure in told["figures"]
         if not isinstance(figure["value"], list | tuple)
     ]
@@ -49,5 +49,7 @@ def table(told: Mapping[str, Any]) -> str:
 
 def number(figure: Mapping[str, Any]) -> str:
     """Returns a value with its standard error."""
+    if isinstance(figure["value"], int):
+        return str(figure["value"])
     error = f" ± {figure['error']:.2g}" if figure["error"] else ""
     return f"{figure['value']:.{2 if figure['unit'] == 'nats' else 4}f}{error}"
