@@ -13,14 +13,10 @@ import torch
 from vaezoo import Dataset, Run, TrainConfig, load_data, train
 from vaezoo.data.base import Split
 
-<<<<<<< HEAD
 # What is ignored stays ignored in all that we start: SIGHUP under nohup, SIGINT in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
-=======
 torch.set_num_threads(2)
->>>>>>> parent of ee0f316 (Tests but those of faults run side by side, a thread each)
 
 
 def shorten(data: Dataset, n: int) -> Dataset:
