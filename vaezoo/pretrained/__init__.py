@@ -98,7 +98,8 @@ def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained
     """
     if pretrained is None:
         return load_run(source, checkpoint)
-    return load_pretrained(f"{source}-{pretrained}", checkpoint)
+    model = os.fspath(source).rpartition("/")[2]  # without its distribution
+    return load_pretrained(f"{model}-{pretrained}", checkpoint)
 
 
 def load_pretrained(name: str, checkpoint: str = "best") -> Run:
