@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from vaezoo import errors
 from vaezoo.errors import VaezooError, first_line
@@ -91,7 +93,11 @@ def together(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun's store outlives ranks that it restarts, and holds the addresses of those who are gone.
+        attempt = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=attempt, rank=number, world_size=count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as e:
         raise VaezooError(
             f"the ranks do not find each other: {first_line(e)}",
