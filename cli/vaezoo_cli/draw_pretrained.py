@@ -31,10 +31,3 @@ def draw_pretrained(cards: Sequence[Pretrained]) -> None:
 def draw_card(card: Pretrained) -> None:
     """Draws a model's card."""
     OUT.print(escape((card.path / "README.md").read_text()), soft_wrap=True)
-
-
-def plain(card: Pretrained) -> dict[str, object]:
-    """Returns a card as JSON has it."""
-    from dataclasses import asdict
-
-    return {**asdict(card), "path": str(card.path)}

@@ -17,3 +17,15 @@ def run(capsys):
         return e.value.code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def fine(run):
+    """Returns a function that runs a command line that has to work: its stdout."""
+
+    def fine(*arguments):
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        return out
+
+    return fine

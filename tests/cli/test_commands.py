@@ -16,18 +16,6 @@ from vaezoo_cli.main import main
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
 
-@pytest.fixture
-def fine(run):
-    """Like `run`, but the command has to succeed; returns its stdout."""
-
-    def fine(*arguments):
-        code, out, err = run(*arguments)
-        assert code == 0, err
-        return out
-
-    return fine
-
-
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory):
     """A folder of 60 small colour pictures in two classes."""

@@ -9,17 +9,7 @@ import torch
 
 from vaezoo import export_onnx, load, pretrained
 
-
-@pytest.fixture
-def fine(run, inside):
-    """Returns a function that runs a command line that has to work, in an empty folder: its stdout."""
-
-    def fine(*arguments):
-        code, out, err = run(*arguments)
-        assert code == 0, err
-        return out
-
-    return fine
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def test_pretrained_models_are_listed_and_shown(fine):

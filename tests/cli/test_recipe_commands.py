@@ -11,16 +11,7 @@ from vaezoo.recipes import FOLDER
 SHORT = ("train", "--recipe", "mlp-784-400-20-mse", "--data", "digits", "--epochs", 1, "--batch-size", 3000)
 
 
-@pytest.fixture
-def fine(run, inside):
-    """Returns a function that runs a command line that has to work: its stdout."""
-
-    def fine(*arguments):
-        code, out, err = run(*arguments)
-        assert code == 0, err
-        return out
-
-    return fine
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def description(run="r"):

@@ -70,18 +70,32 @@ def names() -> list[str]:
     return sorted(card.parent.name for card in FOLDER.glob(f"*/{CARD}"))
 
 
+def find_pretrained(name: str) -> Pretrained:
+    """Returns the pretrained model of a name.
+
+    Raises:
+        VaezooError: If there is none.
+        InputError: If its card is damaged.
+    """
+    if name not in names():
+        raise VaezooError(f"no pretrained model named '{name}'", suggest(name, names(), "see 'vaezoo pretrained'"))
+    return read_card(FOLDER / name)
+
+
 def read_card(folder: Path) -> Pretrained:
     """Reads a card.
 
     Raises:
         InputError: If it is damaged.
     """
-    told = read_json(folder / CARD)
-    check_schema(folder / CARD, told, SCHEMA)
     try:
+        told = read_json(folder / CARD)
+        check_schema(folder / CARD, told, SCHEMA)
         return Pretrained(name=folder.name, path=folder, **{k: v for k, v in told.items() if k != "schema"})  # type: ignore[arg-type]
     except TypeError as e:
         raise InputError(f"{folder / CARD} is damaged: {reason(e)}", REPAIR) from e
+    except InputError as e:
+        raise InputError(e.message, REPAIR) from e
 
 
 def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained: str | None = None) -> Run:
@@ -109,14 +123,13 @@ def load_pretrained(name: str, checkpoint: str = "best") -> Run:
         VaezooError: If there is none of this name, or it has no such checkpoint.
         InputError: If its files are damaged.
     """
-    if name not in names():
-        raise VaezooError(f"no pretrained model named '{name}'", suggest(name, names(), "see 'vaezoo pretrained'"))
+    card = find_pretrained(name)
     if checkpoint not in ("best", "last"):
         raise VaezooError(f"'{name}' is pretrained and has one checkpoint", "leave out the checkpoint")
     try:
-        run = load_run(FOLDER / name, halved=True)
-        if run.checkpoint.model_sha256 != read_card(FOLDER / name).sha256:
-            raise InputError(f"{FOLDER / name} holds other weights than its card says", REPAIR)
+        run = load_run(card.path, halved=True)
     except InputError as e:
         raise InputError(e.message, REPAIR) from e
+    if run.checkpoint.model_sha256 != card.sha256:
+        raise InputError(f"{card.path} holds other weights than its card says", REPAIR)
     return run

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
-from vaezoo.errors import VaezooError, suggest
 from vaezoo_cli.options import json_option, print_json
 
 
@@ -16,17 +17,16 @@ def pretrained(name: str | None, as_json: bool) -> None:
 
     sample, reconstruct, encode, plot, eval, export and bench take a NAME where they take a run.
     """
-    from vaezoo import list_pretrained
-    from vaezoo_cli.draw_pretrained import draw_card, draw_pretrained, plain
+    from vaezoo.pretrained import find_pretrained, list_pretrained
 
-    cards = list_pretrained()
-    known = [card.name for card in cards]
-    if name is not None and name not in known:
-        raise VaezooError(f"no pretrained model named '{name}'", suggest(name, known, "see 'vaezoo pretrained'"))
-    chosen = [card for card in cards if name in (None, card.name)]
+    found = [find_pretrained(name)] if name else list_pretrained()
     if as_json:
-        print_json(plain(chosen[0]) if name else {"pretrained": [plain(card) for card in chosen]})
-    elif name:
-        draw_card(chosen[0])
+        described = [{**asdict(card), "path": str(card.path)} for card in found]
+        print_json(described[0] if name else {"pretrained": described})
+        return
+    from vaezoo_cli.draw_pretrained import draw_card, draw_pretrained
+
+    if name:
+        draw_card(found[0])
     else:
-        draw_pretrained(chosen)
+        draw_pretrained(found)
