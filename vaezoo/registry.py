@@ -121,11 +121,11 @@ def list_models() -> list[Registration]:
     """Returns all registered models, sorted by name, without importing any.
 
     Packages whose metadata cannot be read, and models whose names are not allowed, are left out with one VaezooWarning
-    a package.
+    a package; so is what VAEZOO_PLUGINS names and no package is called.
     """
-    registered, unreadable = _registered()
+    registered, wrong = _registered()
     refused = {r.distribution: f"{r} is left out: its name is not allowed" for r in registered if not r.allowed}
-    for message in (*unreadable, *refused.values()):
+    for message in (*wrong, *refused.values()):
         warnings.warn(message, VaezooWarning, stacklevel=2)
     return [r for r in registered if r.allowed]
 
@@ -195,26 +195,28 @@ def interrupts() -> Iterator[list[int]]:
 
 
 def _registered() -> tuple[list[Registration], list[str]]:
-    """Returns, sorted, what the packages announce that VAEZOO_PLUGINS lets in, and what is wrong with others.
+    """Returns, sorted, what packages announce that VAEZOO_PLUGINS lets in, and what is wrong with it and with others.
 
     Of two packages of one name the first on the path counts.
     """
     text = os.environ.get(CHOICE)
     chosen = None if text is None else {_normal(name) for name in (OURSELVES, *text.split(","))}
     found: dict[str, list[Registration]] = {}
-    unreadable = []
+    wrong = []
     for distribution in distributions():
         try:
             announced = _announced(distribution)
         except Exception as e:  # metadata are a third party's, too
             if chosen is None:
-                unreadable.append(f"a package in {distribution.locate_file('')} is left out: {reason(e)}")
+                wrong.append(f"a package in {distribution.locate_file('')} is left out: {reason(e)}")
             continue
         name = _normal(announced[0].distribution) if announced else ""
         if announced and (chosen is None or name in chosen):
             found.setdefault(name, announced)
+    for name in sorted((chosen or set()) - {"", OURSELVES, *found}):
+        wrong.append(f"{CHOICE} names '{shown(name)}', and no installed package with models is called so")
     registered = [registration for announced in found.values() for registration in announced]
-    return sorted(registered, key=lambda r: (r.name, not r.built_in, r.distribution)), unreadable
+    return sorted(registered, key=lambda r: (r.name, not r.built_in, r.distribution)), wrong
 
 
 def _announced(distribution: Distribution) -> list[Registration]:

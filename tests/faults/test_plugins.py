@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from vaezoo.errors import VaezooWarning
 from vaezoo.registry import get_model, list_models
 from vaezoo_cli.main import main
 
@@ -251,6 +252,14 @@ def test_the_packages_can_be_chosen(install, monkeypatch, value, names):
     found = list_models()
     assert {r.name for r in found if not r.built_in} == names
     assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} == {r.name for r in found if r.built_in}
+
+
+def test_a_chosen_package_that_is_not_there_is_told(install, monkeypatch):
+    install("zoo-one", "one-vae")
+    monkeypatch.setenv("VAEZOO_PLUGINS", "zoo-one, Zoo.Too")
+    with pytest.warns(VaezooWarning, match=r"^VAEZOO_PLUGINS names 'zoo-too', and no installed") as told:
+        assert "one-vae" in {r.name for r in list_models()}
+    assert len(told) == 1
 
 
 def test_choosing_none_silences_their_warnings(plant, vaezoo, monkeypatch):
