@@ -26,27 +26,6 @@ checkpoint_option = click.option(
 )
 
 
-def data_options(default: str | None) -> Callable[[F], F]:
-    """Adds --data, --data-dir, --size, --stream and --on-bad-image."""
-
-    def add(f: F) -> F:
-        what = "Data set: digits, shapes, mnist ... (see 'vaezoo list'), an image folder, or a .npz or .npy file."
-        stream = "Leave an image folder's pictures in their files until needed  [default: where memory is short]"
-        bad = "Pictures of a folder that cannot be read: error, or skip to go on without them."
-        options = (
-            click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
-            click.option("--data-dir", type=click.Path(), help="Where mnist, cifar10 ... lie or are downloaded to."),
-            click.option("--size", type=int, metavar="PIXELS", help="Bring pictures to this height and width."),
-            click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
-            click.option("--on-bad-image", default="error", show_default=True, metavar="HOW", help=bad),
-        )
-        for option in reversed(options):
-            f = option(f)
-        return f
-
-    return add
-
-
 def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
     """Splits `name=value` texts.
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vaezoo.errors import InputError, VaezooError, one_line
+from vaezoo_cli.data_options import DataChoice
 from vaezoo_cli.examples import both_sides, known_label, label_column, pick, require_labels
 from vaezoo_cli.grids import as_bytes, caption, draw_grid, gif, grid_columns, interleave_rows, png
 from vaezoo_cli.options import find_run, open_run
-from vaezoo_cli.sources import DataChoice, of_run, open_source, require_pictures
+from vaezoo_cli.sources import of_run, open_source, require_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor

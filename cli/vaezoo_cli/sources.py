@@ -40,41 +40,6 @@ class Source:
     load_data: Callable[[str | None], Dataset]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataChoice:
-    """What the options of `data_options` say."""
-
-    data: str | None = None
-    data_dir: str | None = None
-    size: int | None = None
-    stream: bool | None = None
-    on_bad_image: str = "error"
-
-    def named(self) -> Dataset | None:
-        """Loads the data that are named, if there are."""
-        import vaezoo
-
-        if self.data is None:
-            return None
-        return vaezoo.load_data(
-            self.data, data_dir=self.data_dir, size=self.size, stream=self.stream, on_bad_image=self.on_bad_image
-        )
-
-    def load(self, source: Source) -> Dataset:
-        """Loads the data that are named, else those that the model was trained on.
-
-        Raises:
-            UnsupportedDataError: If the model does not take them.
-        """
-        dataset = self.named() or source.load_data(self.data_dir)
-        if dataset.spec.shape != source.shape:
-            raise UnsupportedDataError(
-                f"{source.folder} takes shape {source.shape}, '{dataset.spec.name}' has {dataset.spec.shape}",
-                "give data of that shape; --size changes height and width alone",
-            )
-        return dataset
-
-
 def open_source(source: str | None, checkpoint: str, *, pictures: bool = True) -> Source:
     """Opens the run or export that a user means.
 

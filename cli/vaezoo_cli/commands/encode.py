@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaezoo_cli.options import checkpoint_option, data_options, own_folder, source_argument, suffixes_of
-from vaezoo_cli.sources import DataChoice, Source, open_source
+from vaezoo_cli.data_options import DataChoice, data_choice
+from vaezoo_cli.options import checkpoint_option, own_folder, source_argument, suffixes_of
+from vaezoo_cli.sources import Source, open_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,18 +23,14 @@ TOGETHER = 256  # examples that go through the encoder at once
 @click.command()
 @source_argument
 @checkpoint_option
-@data_options(None)
+@data_choice
 @click.option(
     "--out", type=click.Path(dir_okay=False), metavar="FILE", help="The file  [default: codes.npz beside the model]"
 )
 def encode(
     source: str | None,
     checkpoint: str,
-    data: str | None,
-    data_dir: str | None,
-    size: int | None,
-    stream: bool | None,
-    on_bad_image: str,
+    choice: DataChoice,
     out: str | None,
 ) -> None:
     """Write what the encoder makes of a data set, as arrays in a .npz file.
@@ -51,7 +48,6 @@ def encode(
 
     suffixes_of(out, (".npz",))
     opened = open_source(source, checkpoint, pictures=False)
-    choice = DataChoice(data=data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image)
     dataset = choice.load(opened)
     arrays: dict[str, NDArray[Any]] = {}
     for name, part in (("train", dataset.train), ("valid", dataset.valid), ("test", dataset.test)):

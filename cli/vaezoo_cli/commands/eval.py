@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vaezoo_cli.data_options import DataChoice, data_choice
 from vaezoo_cli.options import (
     checkpoint_option,
-    data_options,
     json_option,
     open_export,
     open_run,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, help="Determines bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @checkpoint_option
-@data_options(None)
+@data_choice
 @json_option
 def eval_command(
     source: str | None,
@@ -47,11 +47,7 @@ def eval_command(
     seed: int,
     device: str,
     checkpoint: str,
-    data: str | None,
-    data_dir: str | None,
-    size: int | None,
-    stream: bool | None,
-    on_bad_image: str,
+    choice: DataChoice,
     as_json: bool,
 ) -> None:
     """Evaluate a model on data that training never saw: the test part, or the validation part.
@@ -74,7 +70,7 @@ def eval_command(
     import vaezoo
     from vaezoo.evaluation.evaluate import NLL_SAMPLES
     from vaezoo_cli.draw_evaluation import Counter, draw_evaluation
-    from vaezoo_cli.sources import DataChoice, data_of_export
+    from vaezoo_cli.sources import data_of_export
 
     chosen = [name.strip() for name in metrics.split(",") if name.strip()]
     if nll_samples is not None and "nll" not in chosen:
@@ -82,11 +78,11 @@ def eval_command(
     if inception is not None and "frechet" not in chosen:
         chosen.append("frechet")
     opened = open_export(source, checkpoint) or open_run(source, checkpoint)
-    dataset = DataChoice(data=data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image).named()
+    dataset = choice.named()
     if isinstance(opened, vaezoo.Run):
-        dataset = dataset or opened.load_data(data_dir)
+        dataset = dataset or opened.load_data(choice.data_dir)
     else:
-        dataset = dataset or data_of_export(Path(source or ""), opened, data_dir)
+        dataset = dataset or data_of_export(Path(source or ""), opened, choice.data_dir)
     with Counter("examples") as counter:
         evaluation = vaezoo.evaluate(
             opened,

@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import F, checkpoint_option, data_options, own_folder, source_argument, suffixes_of
+from vaezoo_cli.data_options import DataChoice, data_choice
+from vaezoo_cli.options import F, checkpoint_option, own_folder, source_argument, suffixes_of
 from vaezoo_cli.plots import KINDS, Asked, Kind, reconstructions, samples
-from vaezoo_cli.sources import DataChoice
 
 if TYPE_CHECKING:
     from vaezoo_cli.plots import Drawn
@@ -47,17 +47,13 @@ def sample(source: str | None, count: int, seed: int, checkpoint: str, out: str 
 @source_argument
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=32, show_default=True, help="How many.")
 @checkpoint_option
-@data_options(None)
+@data_choice
 @out_option("reconstructions.png")
 def reconstruct(
     source: str | None,
     count: int,
     checkpoint: str,
-    data: str | None,
-    data_dir: str | None,
-    size: int | None,
-    stream: bool | None,
-    on_bad_image: str,
+    choice: DataChoice,
     out: str | None,
 ) -> None:
     """Write a PNG grid of pictures and reconstructions.
@@ -67,7 +63,6 @@ def reconstruct(
     that the model was trained on.
     """
     suffixes_of(out, (".png",))
-    choice = DataChoice(data=data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image)
     asked = Asked(source=source, checkpoint=checkpoint, count=count, data=choice)
     write(reconstructions(asked), "reconstructions", out)
 
@@ -81,7 +76,7 @@ def reconstruct(
 @click.option("--label", type=int, help="The label that a concept is made of.")
 @click.option("--factor", type=click.IntRange(min=0), help="Which label, from 0, where each example has several.")
 @checkpoint_option
-@data_options(None)
+@data_choice
 @out_option("KIND.png")
 @click.pass_context
 def plot(
@@ -95,11 +90,7 @@ def plot(
     label: int | None,
     factor: int | None,
     checkpoint: str,
-    data: str | None,
-    data_dir: str | None,
-    size: int | None,
-    stream: bool | None,
-    on_bad_image: str,
+    choice: DataChoice,
     out: str | None,
 ) -> None:
     """Draw what a model has learnt.
@@ -127,7 +118,7 @@ def plot(
         source=source,
         checkpoint=checkpoint,
         count=count,
-        data=DataChoice(data=data, data_dir=data_dir, size=size, stream=stream, on_bad_image=on_bad_image),
+        data=choice,
         seed=seed,
         dims=dims,
         label=label,

@@ -13,7 +13,8 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import InputError, VaezooError
-from vaezoo_cli.options import data_options, json_option, named_as_typed, parse_options, print_json
+from vaezoo_cli.data_options import data_options
+from vaezoo_cli.options import json_option, named_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
     from vaezoo import Recipe, Run
