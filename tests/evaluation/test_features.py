@@ -66,7 +66,8 @@ def test_noise_is_farther_than_a_blur_and_that_than_training_examples(digits):
     found, x = find_features((1, 28, 28)), digits.test.batch(slice(None)).x
     made = (torch.rand(x.shape, generator=torch.Generator().manual_seed(0)), F.avg_pool2d(x, 5, 1, 2), x)
     (noise, floor), (blur, same), (copy, _) = (frechet(Made(p), digits.train, digits.test, found) for p in made)
-    assert noise.value > blur.value > floor.value == same.value > 0 == pytest.approx(copy.value, abs=1e-6)
+    assert noise.value > blur.value > floor.value == same.value > 0
+    assert abs(copy.value) < 9e-6  # the features' variance, 603, to the half of float64's digits that roots have
     assert noise.name == f"Frechet distance ({found.name})" and "600 held-out examples" in noise.protocol
     assert "600 training examples" in floor.protocol and found.name in floor.name
 
