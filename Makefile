@@ -32,8 +32,10 @@ demo: $(STAMP)
 	$(BIN)/vaezoo reconstruct runs/demo
 	$(BIN)/vaezoo export runs/demo --onnx
 
+# Several tests at once, with one thread each; but tests/faults, which sees to its processes itself, and to their time.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/faults -n auto --maxprocesses 4
+	$(BIN)/python -m pytest tests/faults
 
 # All faults that the tests try some of, then a minute's search for more in each thing that reads files.
 faults: $(STAMP)
