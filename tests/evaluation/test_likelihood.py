@@ -1,6 +1,9 @@
 """The bound and the likelihood against a model whose log p(x) is known: probabilistic PCA."""
 
 import math
+import resource
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +99,18 @@ def test_neither_memory_nor_compiling_changes_the_estimate(model, part, monkeypa
     assert negative_log_likelihood(model, part, samples=300).value == pytest.approx(expected, abs=1e-4)
     monkeypatch.setattr(likelihood, "ROOM", D * 70)  # the samples of an example in five parts
     assert negative_log_likelihood(model, part, samples=300).value == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_examples(digits, monkeypatch):
+    monkeypatch.setattr(likelihood, "MANY", 1)  # compiled, as where there are many
+    vae, sizes = create("mlp-vae", digits, {"hidden": (300, 300), "activation": "gated", "latent_dim": 40}), []
+
+    def note(done, total):
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+
+    negative_log_likelihood(vae, digits.valid.select(torch.arange(40)), on_progress=note)
+    assert sizes[-1] - sizes[10] < 30e6  # a list of the results made it 100e6
 
 
 def test_bits_follow_the_seed_and_are_those_of_every_model(digits):

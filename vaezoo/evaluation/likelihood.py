@@ -141,7 +141,8 @@ def negative_log_likelihood(
     weigh: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
     if len(part) * samples >= MANY and not isinstance(vae, ExportedVAE):
         weigh = Compiled(log_weights, any_shape=True)
-    found: list[Tensor] = []
+    # One tensor for all: small ones that stay, among large ones that go, would keep the heap from using these again.
+    found, done = torch.empty(len(part), dtype=torch.float64), 0
     with evaluating(vae), own_chance(device):
         for number, block in enumerate(blocks(part, binarize, seed, device)):
             set_seed(derive_seed(seed, "latents", number), device)
@@ -152,9 +153,10 @@ def negative_log_likelihood(
                     count = samples * (i + 1) // parts - samples * i // parts
                     weights = weigh(vae, x, posterior, count).double()
                     total = torch.logaddexp(total, weights.logsumexp(1))
-                found.append(math.log(samples) - total.cpu())
-                on_progress(sum(map(len, found)), len(part))
-    return mean(torch.cat(found))
+                found[done : done + len(x)] = math.log(samples) - total.cpu()
+                done += len(x)
+                on_progress(done, len(part))
+    return mean(found)
 
 
 def check_density(vae: VAE, part: Part, device: torch.device) -> None:
