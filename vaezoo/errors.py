@@ -13,8 +13,9 @@ The numbers are the exit codes of the command `vaezoo`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 MOST_SHOWN = 100  # characters of a name or value that errors quote
 MOST_REASON = 300  # characters of another's error that ours quote
@@ -70,6 +71,15 @@ class StorageError(VaezooError):
 
 class VaezooWarning(UserWarning):
     """Something that was asked for is not done, and the work goes on without it."""
+
+
+@contextlib.contextmanager
+def mended_by(hint: str) -> Iterator[None]:
+    """Gives the InputErrors of the block the hint that is right where it stands."""
+    try:
+        yield
+    except InputError as e:
+        raise InputError(e.message, hint) from e
 
 
 def one_line(text: str) -> str:

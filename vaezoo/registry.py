@@ -146,6 +146,8 @@ def find_model(name: str) -> Registration:
         package = name.rpartition("/")[0]
         otherwise = f"install the package {package}" if package else "'vaezoo list' shows the models there are"
         hint = suggest(name, [r.name for r in registered if r.allowed], otherwise)
+        if CHOICE in os.environ:
+            hint += f"; {CHOICE} leaves out the packages that it does not name"
         raise VaezooError(f"no model named '{shown(name)}'", hint)
     if len(matches) > 1 and not matches[0].built_in:
         claims = ", ".join(r.full_name for r in matches)

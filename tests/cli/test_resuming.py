@@ -28,6 +28,34 @@ def test_a_killed_run_goes_on(arguments, stopped, run):
     assert "going on after step 4" in err
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("examples.safetensors", "delete it"), ("result.json", "delete it, and resume the run")]
+)
+def test_what_a_damaged_file_s_hint_says_mends_the_run(name, hint, stopped, run):
+    before = Path("r/metrics.jsonl").read_bytes()
+    Path("r", name).write_bytes(stopped[:-9])
+    code, _, err = run("train", "--resume", "r")
+    assert code == 3 and f"r/{name} is damaged" in err and err.endswith(f"hint: {hint}\n")
+    assert Path("r/metrics.jsonl").read_bytes() == before  # told before the training, not after
+    Path("r", name).unlink()
+    assert run("train", "--resume", "r")[0] == 0
+    assert Path("r/result.json").read_bytes() == stopped
+
+
+def test_a_run_of_which_no_checkpoint_is_whole_is_to_be_trained_again(stopped, run):
+    for file in Path("r").rglob("model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    for command in (("sample", "r"), ("train", "--resume", "r")):
+        code, _, err = run(*command)
+        assert code == 3 and err.endswith("hint: train again: no other checkpoint is whole\n")
+
+
+def test_a_run_without_its_description_is_not_begun_anew(stopped, run):
+    Path("r/run.json").unlink()
+    code, _, err = run("train", "--resume", "r")
+    assert code == 3 and "hint: restore its run.json" in err
+
+
 def test_latest_is_the_newest_run_of_the_model_or_of_any(run, inside):
     for model in ("mlp-vae", "conv-vae"):
         assert run("train", model, "--steps", 1, "--batch-size", 16)[0] == 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from vaezoo.errors import VaezooWarning
+from vaezoo.errors import VaezooError, VaezooWarning
 from vaezoo.registry import get_model, list_models
 from vaezoo_cli.main import main
 
@@ -260,6 +260,10 @@ def test_a_chosen_package_that_is_not_there_is_told(install, monkeypatch):
     with pytest.warns(VaezooWarning, match=r"^VAEZOO_PLUGINS names 'zoo-too', and no installed") as told:
         assert "one-vae" in {r.name for r in list_models()}
     assert len(told) == 1
+    install("zoo-two", "two-vae")
+    with pytest.raises(VaezooError) as error:
+        get_model("two-vae")
+    assert "VAEZOO_PLUGINS leaves out the packages that it does not name" in error.value.hint
 
 
 def test_choosing_none_silences_their_warnings(plant, vaezoo, monkeypatch):

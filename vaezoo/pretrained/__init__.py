@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaezoo.errors import InputError, VaezooError, reason, suggest
+from vaezoo.errors import InputError, VaezooError, mended_by, reason, suggest
 from vaezoo.files import read_json
 from vaezoo.training.checkpoint import check_schema
 from vaezoo.training.run import Run
@@ -88,14 +88,13 @@ def read_card(folder: Path) -> Pretrained:
     Raises:
         InputError: If it is damaged.
     """
-    try:
+    with mended_by(REPAIR):
         told = read_json(folder / CARD)
         check_schema(folder / CARD, told, SCHEMA)
+    try:
         return Pretrained(name=folder.name, path=folder, **{k: v for k, v in told.items() if k != "schema"})  # type: ignore[arg-type]
     except TypeError as e:
         raise InputError(f"{folder / CARD} is damaged: {reason(e)}", REPAIR) from e
-    except InputError as e:
-        raise InputError(e.message, REPAIR) from e
 
 
 def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained: str | None = None) -> Run:
@@ -126,10 +125,8 @@ def load_pretrained(name: str, checkpoint: str = "best") -> Run:
     card = find_pretrained(name)
     if checkpoint not in ("best", "last"):
         raise VaezooError(f"'{name}' is pretrained and has one checkpoint", "leave out the checkpoint")
-    try:
+    with mended_by(REPAIR):
         run = load_run(card.path, halved=True)
-    except InputError as e:
-        raise InputError(e.message, REPAIR) from e
     if run.checkpoint.model_sha256 != card.sha256:
         raise InputError(f"{card.path} holds other weights than its card says", REPAIR)
     return run

@@ -194,7 +194,7 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, most: int = M
             warnings.warn(f"{error.message}; taking step {matches[0].step}", VaezooWarning, stacklevel=2)
         return matches[0]
     if damaged:
-        raise damaged[-1]
+        raise damaged[-1] if there else InputError(damaged[-1].message, "train again: no other checkpoint is whole")
     if not there:
         raise InputError(f"{folder} holds no checkpoint", "train again")
     steps = ", ".join(str(c.step) for c in there)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
 from vaezoo.data.load import load_data
-from vaezoo.errors import InputError, VaezooError, reason, shown
+from vaezoo.errors import InputError, VaezooError, mended_by, reason, shown
 from vaezoo.files import read_file, read_json
 from vaezoo.objectives import Objective
 from vaezoo.registry import find_model
@@ -203,7 +203,8 @@ def read_examples(file: Path, data: DataSpec) -> Tensor | None:
     """
     if not file.exists():
         return None
-    examples = unpack(read_file(file, MOST_EXAMPLES), file).get("x", torch.empty(0))
+    with mended_by("delete it"):
+        examples = unpack(read_file(file, MOST_EXAMPLES), file).get("x", torch.empty(0))
     if tuple(examples.shape[1:]) != data.shape or not len(examples):
         raise InputError(f"{file} is damaged: shape {tuple(examples.shape)}", "delete it")
     if examples.dtype not in (torch.uint8, torch.float32) or not_finite({"x": examples}):
@@ -219,13 +220,15 @@ def read_result(file: Path) -> dict[str, object]:
     """
     if not file.exists():
         return {}
-    told = read_json(file)
+    mend = "delete it, and resume the run"
+    with mended_by(mend):
+        told = read_json(file)
     try:
         split, step, metrics = _text(told["split"]), _number(told["step"]), numbers(told["metrics"])
         if not {"elbo", "reconstruction", "kl"} <= metrics.keys():
             raise ValueError("metrics")
     except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise InputError(f"{file} is damaged: {reason(e)}", "delete it, and resume the run") from e
+        raise InputError(f"{file} is damaged: {reason(e)}", mend) from e
     return {"split": split, "step": step, "metrics": metrics}
 
 

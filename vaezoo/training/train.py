@@ -43,6 +43,7 @@ from vaezoo.training.run import (
     load,
     load_source,
     read_description,
+    read_examples,
 )
 from vaezoo.training.size import check_size, largest_file, misfits
 from vaezoo.training.trainer import Trainer
@@ -153,6 +154,7 @@ def resume(
     begun = told.data.shape, told.data.likelihood, told.fingerprint
     if (data.spec.shape, data.spec.likelihood, fingerprint(data)) != begun:
         raise InputError(f"the data are not those that {path} was trained on", "bring them back, or train a new run")
+    read_examples(path / EXAMPLES, told.data)  # the end would refuse damaged ones, hours later
     with misfits(path):
         check_size(path, registration, told.options, data.spec, available_memory())
         setup = set_up(registration, told.options, data, config)

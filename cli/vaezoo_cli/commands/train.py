@@ -104,6 +104,7 @@ def train(
     from vaezoo.recipes import find_recipe
     from vaezoo.registry import find_model
     from vaezoo.spec import configure
+    from vaezoo.training.recording import CHECKPOINTS
     from vaezoo.training.run import newest_run
     from vaezoo_cli.draw import TrainingView
 
@@ -127,7 +128,12 @@ def train(
         raise VaezooError("--steps and --epochs both say how long to train", "give one of them")
     path = newest_run(model) if resume == "latest" else Path(resume) if resume else None
     if path is not None and model is None and not (path / "run.json").exists():
-        raise InputError(f"{path} is no run folder", "give one that 'vaezoo train' wrote, or a MODEL to begin it there")
+        hint = (
+            "restore its run.json"
+            if (path / CHECKPOINTS).is_dir()
+            else "give one that 'vaezoo train' wrote, or a MODEL to begin it there"
+        )
+        raise InputError(f"{path} is no run folder", hint)
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
         if path is not None and ((path / "run.json").exists() or model is None):
