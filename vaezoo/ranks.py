@@ -104,6 +104,7 @@ def together(device: torch.device) -> Iterator[None]:
             "start the same number of them on each machine",
         ) from e
     try:
+        dist.barrier()  # who fails at once would close its connections while others still make theirs
         yield
         dist.barrier()  # nobody leaves while another may still fail
     except Exception as e:
