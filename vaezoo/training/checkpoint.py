@@ -30,6 +30,7 @@ from vaezoo.files import MOST_JSON, json_bytes, new_folder, read_file, read_json
 
 SCHEMA = 1
 KEEP_NEWEST = 2
+ANOTHER = "use another checkpoint"  # the hint where one is damaged
 MOST_HEADER = 1 << 20  # bytes of a tensor file besides its tensors; safetensors itself would take 100 MB
 MOST_PARTS = 8  # files in a manifest; we write four
 MOST_BYTES = 1 << 34  # of a file, where nobody knows the model
@@ -88,7 +89,7 @@ class Checkpoint:
         if described != {name: (tuple(t.shape), t.dtype) for name, t in expected.items()}:
             raise InputError(f"{file} holds other tensors than the model has", "use the model's version that wrote it")
         if bad := not_finite(tensors):
-            raise InputError(f"{file} holds values that are not finite, in {bad}", "use another checkpoint")
+            raise InputError(f"{file} holds values that are not finite, in {bad}", ANOTHER)
         return tensors
 
 
@@ -151,11 +152,11 @@ def open_checkpoint(path: Path, most: int = MOST_BYTES, *, hashed: bool = True) 
     for name, entry in _manifest(path).items():
         size = entry.get("bytes")
         if type(size) is not int or size > most:
-            raise InputError(f"{path / name} is damaged: {shown(size)} bytes by the manifest", "use another checkpoint")
+            raise InputError(f"{path / name} is damaged: {shown(size)} bytes by the manifest", ANOTHER)
         if hashed or name == "state.json":
             verify(path / name, read_file(path / name, size), entry)
         elif not (path / name).is_file() or (path / name).stat().st_size != size:
-            raise InputError(f"{path / name} is missing or has another size than it had", "use another checkpoint")
+            raise InputError(f"{path / name} is missing or has another size than it had", ANOTHER)
     state = read_json(path / "state.json")
     check_schema(path / "state.json", state, SCHEMA)
     try:
@@ -166,7 +167,7 @@ def open_checkpoint(path: Path, most: int = MOST_BYTES, *, hashed: bool = True) 
             raise ValueError("counters")
         return Checkpoint(path, step, numbers(metrics), counters)
     except (KeyError, ValueError, OverflowError, TypeError) as e:
-        raise InputError(f"{path / 'state.json'} is damaged: {e}", "use another checkpoint") from e
+        raise InputError(f"{path / 'state.json'} is damaged: {e}", ANOTHER) from e
 
 
 def find_checkpoint(folder: Path, which: str, monitor: str | None, most: int = MOST_BYTES) -> Checkpoint:
@@ -194,7 +195,9 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, most: int = M
             warnings.warn(f"{error.message}; taking step {matches[0].step}", VaezooWarning, stacklevel=2)
         return matches[0]
     if damaged:
-        raise damaged[-1] if there else InputError(damaged[-1].message, "train again: no other checkpoint is whole")
+        newest = damaged[-1]
+        lost = not there and newest.hint == ANOTHER  # not so if another version of vaezoo wrote it
+        raise InputError(newest.message, "train again: no other checkpoint is whole") if lost else newest
     if not there:
         raise InputError(f"{folder} holds no checkpoint", "train again")
     steps = ", ".join(str(c.step) for c in there)
@@ -233,7 +236,7 @@ def unpack(data: bytes, file: Path) -> dict[str, Tensor]:
             raise ValueError("a name stands twice")
         return tensors
     except (SafetensorError, ValueError, KeyError) as e:
-        raise InputError(f"{file} is damaged: {e}", "use another checkpoint") from e
+        raise InputError(f"{file} is damaged: {e}", ANOTHER) from e
 
 
 def verify(file: Path, data: bytes, entry: object) -> None:
@@ -241,7 +244,7 @@ def verify(file: Path, data: bytes, entry: object) -> None:
     if entry != _entry(data):
         raise InputError(
             f"{file}: its SHA-256 differs from the manifest's; damaged or changed after saving",
-            "use another checkpoint",
+            ANOTHER,
         )
 
 
@@ -259,12 +262,12 @@ def _manifest(folder: Path) -> dict[str, dict[str, object]]:
     check_schema(file, told, SCHEMA)
     files = told.get("files")
     if not isinstance(files, dict) or "state.json" not in files or len(files) > MOST_PARTS:
-        raise InputError(f"{file} is damaged: files", "use another checkpoint")
+        raise InputError(f"{file} is damaged: files", ANOTHER)
     for name, entry in files.items():
         if not PART.fullmatch(name) or not isinstance(entry, dict):
-            raise InputError(f"{file} is damaged: file {shown(name)}", "use another checkpoint")
+            raise InputError(f"{file} is damaged: file {shown(name)}", ANOTHER)
     if read_file(file, MOST_JSON) != _manifest_bytes(files):
-        raise InputError(f"{file} is damaged: not as it was written", "use another checkpoint")
+        raise InputError(f"{file} is damaged: not as it was written", ANOTHER)
     return files
 
 
