@@ -121,7 +121,7 @@ def list_models() -> list[Registration]:
     """Returns all registered models, sorted by name, without importing any.
 
     Packages whose metadata cannot be read, and models whose names are not allowed, are left out with one VaezooWarning
-    a package; so is what VAEZOO_PLUGINS names and no package is called.
+    a package; a name in VAEZOO_PLUGINS that no package has gets one, too.
     """
     registered, wrong = _registered()
     refused = {r.distribution: f"{r} is left out: its name is not allowed" for r in registered if not r.allowed}

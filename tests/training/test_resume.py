@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from vaezoo import TrainConfig, list_models, stopping
 from vaezoo.errors import InputError, StorageError, VaezooError, VaezooWarning
 from vaezoo.files import json_bytes
 from vaezoo.training import checkpoint, trainer
-from vaezoo.training.checkpoint import list_checkpoints
+from vaezoo.training.checkpoint import list_checkpoints, not_finite
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 EPOCH = 6  # steps
@@ -293,6 +294,15 @@ def test_weights_that_are_not_finite_are_never_saved(data, tmp_path):
     with pytest.raises(VaezooError, match="not finite"):
         checkpoint.save_checkpoint(tmp_path, {"model": vae.state_dict()}, 1, {}, {})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64])
+def test_values_that_are_not_finite_are_found_and_large_ones_are_not(dtype):
+    large = torch.full((1000,), torch.finfo(dtype).max, dtype=dtype)  # whose sum is infinite
+    assert not_finite({"counts": torch.arange(3), "none": torch.empty(0), "large": large}) is None
+    for bad in ([math.nan], [math.inf], [-math.inf], [math.inf, -math.inf]):
+        broken = torch.cat([torch.ones(617, dtype=dtype), torch.tensor(bad, dtype=dtype)])
+        assert not_finite({"large": large, "broken": broken}) == "broken"
 
 
 def test_an_average_forgets_where_it_began_and_follows_the_weights():

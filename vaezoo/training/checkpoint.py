@@ -250,9 +250,9 @@ def verify(file: Path, data: bytes, entry: object) -> None:
 
 def not_finite(tensors: Tensors) -> str | None:
     """Returns the name of a tensor with a NaN or an infinity; None if there is none."""
-    # Extremes are NaN where anything is, and take a fifth of isfinite().all()'s time, which counts in small saves.
-    floats = ((name, t) for name, t in tensors.items() if t.is_floating_point() and t.numel())
-    return next((name for name, t in floats if not all(bool(e.isfinite()) for e in t.aminmax())), None)
+    # A finite sum has finite terms. It takes a seventh of the time of looking at each, which counts in small saves.
+    suspects = (name for name, t in tensors.items() if not bool(t.sum().isfinite()))
+    return next((name for name in suspects if not bool(tensors[name].isfinite().all())), None)
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, object]]:
