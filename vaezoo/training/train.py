@@ -223,6 +223,8 @@ def work(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport
     on_start(trainer, path)
     try:
         trainer.fit()
+        ranks.wait()  # rank 0 has written its last checkpoint
+        return finish(load(path), data, trainer.device)
     except DivergedError as e:
         whole, _ = list_checkpoints(path / CHECKPOINTS)  # none, if the untrained model gives NaN
         last = f"; the last checkpoint in {path} is that of step {whole[-1].step}" if whole else ""
@@ -230,12 +232,12 @@ def work(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport
     except stopping.Stopped as e:
         e.hint = f"step {trainer.done} of {trainer.steps} is saved: vaezoo train --resume {path}"
         raise
+    except StorageError as e:
+        raise StorageError(e.message, f"{e.hint}; then vaezoo train --resume {path}") from e
     except Exception as e:  # a third party's model may raise anything; what ours raise beside these is a defect
         if registration.built_in or ranks.size() > 1 or isinstance(e, VaezooError | OSError):
             raise
         raise registration.failure("trained", e) from e
-    ranks.wait()  # rank 0 has written its last checkpoint
-    return finish(load(path), data, trainer.device)
 
 
 def begin(setup: Setup) -> None:
