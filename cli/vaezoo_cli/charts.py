@@ -57,6 +57,8 @@ def curves(reports: Sequence[Report], title: str) -> bytes:
 
 def _curve(ax: Axes, reports: Sequence[Report], term: str, split: str, style: str) -> None:
     chosen = [report for report in reports if report.get("split") == split and term in report]
+    if not chosen:  # of a pretrained model only what was evaluated is kept
+        return
     sign = -1 if term == "elbo" else 1
     values = [sign * float(str(report[term])) for report in chosen]
     ax.plot([int(str(report["step"])) for report in chosen], values, style, markersize=3, linewidth=1.5, label=split)

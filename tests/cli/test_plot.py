@@ -202,23 +202,34 @@ def test_a_scatter_of_more_dimensions_or_of_vectors_says_that_it_is_projected(pl
         assert "% of the variance" in axes[0]
 
 
-def test_curves_draw_what_the_run_reported(plot, trained, monkeypatch):
+@pytest.fixture
+def lines(monkeypatch):
+    """The points of each line that was drawn, by the number of its axes and its name."""
     from matplotlib.axes import Axes
 
-    lines = {}
+    drawn = {}
     real = Axes.plot
 
     def noted(ax, x, y, *arguments, **settings):
-        lines[ax.get_subplotspec().num1, settings["label"]] = list(zip(x, y, strict=True))
+        drawn[ax.get_subplotspec().num1, settings["label"]] = list(zip(x, y, strict=True))
         return real(ax, x, y, *arguments, **settings)
 
     monkeypatch.setattr(Axes, "plot", noted)
+    return drawn
+
+
+def test_curves_draw_what_the_run_reported(plot, trained, lines):
     assert plot(trained, "curves").width > 1200
     reports = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]
     for number, (term, sign) in enumerate((("elbo", -1), ("reconstruction", 1), ("kl", 1))):
         for split in ("train", "valid"):
             expected = [(r["step"], sign * r[term]) for r in reports if r["split"] == split]
             assert lines[number, split] == expected and expected
+
+
+def test_curves_of_a_pretrained_model_name_only_what_was_kept_of_it(plot, lines):
+    plot("mlp-vae-mnist", "curves")
+    assert {name for _, name in lines} == {"valid"}
 
 
 def test_names_are_no_formulas(run, trained, inside):
