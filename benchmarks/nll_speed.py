@@ -1,7 +1,8 @@
 """Times -log p(x) by importance sampling against pythae's `get_nll`: the same network and numbers of draws, in turns.
 
-    python benchmarks/nll_speed.py             the packaged digits
-    python benchmarks/nll_speed.py --tables    only the table, from the results at hand
+    python benchmarks/nll_speed.py                  the packaged digits, on this machine's CPU
+    python benchmarks/nll_speed.py --device cuda    ... on its GPU
+    python benchmarks/nll_speed.py --tables         only the tables, from the results at hand
 
 Both have the same weights and threads, and their estimates have to agree. vaezoo gets so many images that it compiles
 the estimate; its time includes that. "product" is what no estimate in float32 can do without: the decoder's products
@@ -25,17 +26,18 @@ import torch
 from torch import Tensor
 
 import vaezoo
-from tables import HERE, hardware, put_tables, quartiles, ratios, table, versions
-from vaezoo.bench.environment import environment
+from tables import HERE, hardware, machine, put_tables, quartiles, ratios, slug, table, versions
+from vaezoo.bench.environment import environment, gpu_environment
 from vaezoo.data.base import Part
 from vaezoo.evaluation.likelihood import MANY, negative_log_likelihood
 from vaezoo.files import json_bytes, write_file
 
-FILE = HERE / "results" / "nll-speed-cpu.json"
+RESULTS = HERE / "results"
+PREFIX = "nll-speed"
 PACKAGES = ("vaezoo", "torch", "pythae")
 NETWORKS: dict[str, tuple[str, dict[str, object], int]] = {  # ... and images in a turn of vaezoo
-    "mlp 784-400-20": ("mlp-vae", {"hidden": (400,), "latent_dim": 20}, 2000),
-    "conv-vae": ("conv-vae", {}, 500),
+    "mlp 784-400-20": ("mlp-vae", {"hidden": (400,), "latent_dim": 20}, 1000),
+    "conv-vae": ("conv-vae", {}, 420),
 }
 SAMPLES = 5000
 BATCH = 100  # pythae's default
@@ -67,38 +69,42 @@ def pythae_of(vae: vaezoo.GaussianVAE) -> Any:
     return VAE(config, encoder=Encoder(), decoder=Decoder()).eval()
 
 
-def contestants(vae: vaezoo.GaussianVAE, part: Part, images: dict[str, int]) -> dict[str, Callable[[], float]]:
+def contestants(
+    vae: vaezoo.GaussianVAE, part: Part, images: dict[str, int], device: torch.device
+) -> dict[str, Callable[[], float]]:
     """Returns what takes turns: each evaluates its number of images and returns the estimate."""
     model, some = pythae_of(vae), {name: part.select(torch.arange(n)) for name, n in images.items()}
 
     def pythae() -> float:
         with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
-            x = some["pythae"].batch(slice(None)).x
+            x = some["pythae"].batch(slice(None)).x.to(device)
             return -float(model.get_nll(x, n_samples=SAMPLES, batch_size=BATCH))  # it returns log p(x)
 
     def product(size: int) -> float:
         with torch.no_grad():
-            z = torch.randn(size, *vae.latent_shape)
+            z = torch.randn(size, *vae.latent_shape, device=device)
             for _ in range(images["product"] * SAMPLES // size):
                 vae.decode(z)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
         return math.nan
 
     ours = {"vaezoo": lambda: negative_log_likelihood(vae, some["vaezoo"], samples=SAMPLES).value}
     return {"pythae": pythae, **ours, **{f"product {n}": lambda n=n: product(n) for n in PRODUCT_BATCHES}}
 
 
-def measure(network: str, rounds: int) -> dict[str, Any]:
+def measure(network: str, rounds: int, device: torch.device) -> dict[str, Any]:
     """Times one network; returns milliseconds an image and the estimates."""
     name, options, many = NETWORKS[network]
     data = vaezoo.load_data("digits")
     torch.manual_seed(0)
     vae = vaezoo.create(name, data, options)
     vae.begin(data.train)
-    vae.eval()
+    vae.to(device).eval()
     assert data.test is not None and isinstance(vae, vaezoo.GaussianVAE)
-    images = {"pythae": 20, "vaezoo": many, "product": 20}
+    images = {"pythae": 10, "vaezoo": many, "product": 10}
     assert many * SAMPLES >= MANY
-    calls = contestants(vae, data.test, images)
+    calls = contestants(vae, data.test, images, device)
     agree(vae, data.test.select(torch.arange(images["pythae"])), calls["pythae"]())  # which warms up, too
     times: dict[str, dict[int, float]] = {contestant: {} for contestant in calls}
     for number in range(rounds):
@@ -123,33 +129,43 @@ def agree(vae: vaezoo.VAE, part: Part, theirs: float) -> None:
     assert abs(ours - theirs) < 1, f"pythae finds {theirs}, vaezoo {ours}"
 
 
-def tables(result: dict[str, Any]) -> list[str]:
-    """Returns the lines of README.md."""
-    about = result["environment"]
-    rows = []
-    for row in result["rows"]:
-        took = [f"{v['p50']:.1f} ms ({v['p25']:.1f} to {v['p75']:.1f})" for v in row["milliseconds"].values()]
-        over = [f"{v['p50']:.2f} ({v['p25']:.2f} to {v['p75']:.2f})" for v in row["over"].values()]
-        rows.append([row["network"], *took, *over])
-    head = ["network", "pythae, an image", "vaezoo", "product alone", "vaezoo over pythae", "product over pythae"]
-    setting = result["setting"]
-    told = f"{hardware(about)}, {setting['threads']} threads; {versions(about)}."
-    return [f"{told} {SAMPLES:,} samples an image, {setting['rounds']} rounds.", "", *table(head, rows)]
+def tables() -> list[str]:
+    """Returns the lines of README.md: the tables of all machines."""
+    lines: list[str] = []
+    for file in sorted(RESULTS.glob(f"{PREFIX}-*.json")):
+        result = json.loads(file.read_text())
+        setting, about = result["setting"], result["environment"]
+        threads = f", {setting['threads']} threads" if setting["device"] == "cpu" else ""
+        told = (
+            f"{hardware(about)}{threads}; {versions(about)}. {SAMPLES:,} samples an image, {setting['rounds']} rounds"
+        )
+        head = ["network", "pythae, an image", "vaezoo", "product alone", "vaezoo over pythae", "product over pythae"]
+        lines += [f"### Likelihood on {machine(result)}", "", f"`results/{file.name}`. {told}.", ""]
+        lines += [*table(head, [cells(row) for row in result["rows"]]), ""]
+    return lines
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Returns a row of a table: medians with quartiles."""
+    took = [f"{v['p50']:.3g} ms ({v['p25']:.3g} to {v['p75']:.3g})" for v in row["milliseconds"].values()]
+    over = [f"{v['p50']:.2f} ({v['p25']:.2f} to {v['p75']:.2f})" for v in row["over"].values()]
+    return [row["network"], *took, *over]
 
 
 def main() -> None:
     """Reads the arguments, measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tables", action="store_true")
     chosen = parser.parse_args()
     if not chosen.tables:
-        setting = {"threads": torch.get_num_threads(), "rounds": chosen.rounds}
-        rows = [measure(network, chosen.rounds) for network in NETWORKS]
-        write_file(
-            FILE, json_bytes({"schema": 1, "environment": environment(PACKAGES), "setting": setting, "rows": rows})
-        )
-    put_tables("nll-speed", "nll_speed.py", tables(json.loads(FILE.read_text())))
+        about = environment(PACKAGES) | ({"gpu": gpu_environment()} if chosen.device.type == "cuda" else {})
+        setting = {"device": chosen.device.type, "threads": torch.get_num_threads(), "rounds": chosen.rounds}
+        rows = [measure(network, chosen.rounds, chosen.device) for network in NETWORKS]
+        result = {"schema": 1, "environment": about, "setting": setting, "rows": rows}
+        write_file(RESULTS / f"{PREFIX}-{slug(machine(result))}.json", json_bytes(result))
+    put_tables(PREFIX, "nll_speed.py", tables())
 
 
 if __name__ == "__main__":
