@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -16,7 +18,7 @@ from vaezoo.vae import GaussianVAE
 
 Activation = Literal["relu", "leaky-relu", "elu", "silu", "gelu", "tanh", "softplus", "gated"]
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky-relu": nn.LeakyReLU,
     "elu": nn.ELU,
@@ -24,7 +26,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
-    "gated": nn.GLU,
+    "gated": partial(nn.GLU, dim=1),  # features, or channels
 }
 
 SMALLEST_PICTURE, LARGEST_PICTURE = 8, 256  # pixels a side
@@ -38,17 +40,26 @@ def positive(option: str, *values: int) -> None:
         raise VaezooError(f"option '{option}' holds {min(values)}", f"give '{option}' at least 1")
 
 
-def mlp(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
-    """Returns dense layers from sizes[0] to sizes[-1] with an activation between each two.
+def halves(activation: Activation) -> int:
+    """Returns how many times the outputs a layer before this activation puts out.
 
     A gated layer is (W x + b) * sigmoid(V x + c), as in Tomczak and Welling 2018, arXiv 1705.07120: W and V are the two
     halves of one layer of twice the size, which `nn.GLU` multiplies.
     """
-    halves = 2 if activation == "gated" else 1
+    return 2 if activation == "gated" else 1
+
+
+def hidden_layers(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
+    """Returns dense layers from sizes[0] to sizes[-1], each followed by its activation."""
     layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes[:-1]):
-        layers += [nn.Linear(inputs, halves * outputs), ACTIVATIONS[activation]()]
-    return [*layers, nn.Linear(sizes[-2], sizes[-1])]
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, halves(activation) * outputs), ACTIVATIONS[activation]()]
+    return layers
+
+
+def mlp(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
+    """Returns dense layers from sizes[0] to sizes[-1] with an activation between each two."""
+    return [*hidden_layers(sizes[:-1], activation), nn.Linear(sizes[-2], sizes[-1])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +103,7 @@ class ConvConfig:
         strides: For each of these channels 2, which halves the picture, or 1, which does not; empty: all 2.
         kernel: Pixels a side of each convolution: 4, or 3, which strides of 1 need.
         dense: Sizes of hidden layers between the convolutions and the latents; the decoder has them in reverse.
+        activation: Between the layers, as in `DenseConfig`.
     """
 
     latent_dim: int = 16
@@ -99,6 +111,7 @@ class ConvConfig:
     strides: tuple[int, ...] = ()
     kernel: int = 4
     dense: tuple[int, ...] = ()
+    activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         positive("latent_dim", self.latent_dim)
@@ -180,11 +193,12 @@ def picture_channels(data: DataSpec, channels: tuple[int, ...], keeping: int = 0
     return tuple(min(FIRST_CHANNELS << i, MOST_CHANNELS) for i in range(depth))
 
 
-def conv_layers(layers: list[Convolution], activation: type[nn.Module]) -> list[nn.Module]:
+def conv_layers(layers: list[Convolution], activation: Activation) -> list[nn.Module]:
     """Returns convolutions, each followed by its activation."""
     made: list[nn.Module] = []
     for layer in layers:
-        made += [nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, padding=1), activation()]
+        outputs = halves(activation) * layer.outputs
+        made += [nn.Conv2d(layer.inputs, outputs, layer.kernel, layer.stride, padding=1), ACTIVATIONS[activation]()]
     return made
 
 
@@ -216,28 +230,29 @@ class Doubling(nn.ConvTranspose2d):
         return F.fold(weight @ x.flatten(2), size, kernel, stride=2, padding=1) + self.bias.view(-1, 1, 1)
 
 
-def undoing(layer: Convolution) -> nn.Module:
-    """Returns the decoder's counterpart of a convolution, which gives pictures their size back."""
+def undoing(layer: Convolution, times: int = 1) -> nn.Module:
+    """Returns the decoder's counterpart of a convolution: the size that came in, and `times` its channels."""
     if layer.stride == 1:
-        return nn.Conv2d(layer.outputs, layer.inputs, layer.kernel, padding=1)
+        return nn.Conv2d(layer.outputs, times * layer.inputs, layer.kernel, padding=1)
     # A halving rounds odd sides (down with kernel 4, up with 3): the rows and columns that doubling would miss.
     height, width = (a - (2 * b - 4 + layer.kernel) for a, b in zip(layer.before, layer.after, strict=True))
-    return Doubling(layer.outputs, layer.inputs, (height, width), layer.kernel)
+    return Doubling(layer.outputs, times * layer.inputs, (height, width), layer.kernel)
 
 
-def conv_encoder(layers: list[Convolution], hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """Returns a network from pictures `(B, C, H, W)` to `(B, outputs)`."""
-    sizes = (layers[-1].outputs * math.prod(layers[-1].after), *hidden, outputs)
-    return nn.Sequential(*conv_layers(layers, nn.ReLU), nn.Flatten(), *mlp(sizes, "relu"))
+def conv_encoder(config: ConvConfig, layers: list[Convolution]) -> nn.Sequential:
+    """Returns a network from pictures `(B, C, H, W)` to `(B, 2 * latent_dim)`."""
+    sizes = (layers[-1].outputs * math.prod(layers[-1].after), *config.dense, 2 * config.latent_dim)
+    return nn.Sequential(*conv_layers(layers, config.activation), nn.Flatten(), *mlp(sizes, config.activation))
 
 
-def conv_decoder(layers: list[Convolution], hidden: tuple[int, ...], inputs: int) -> nn.Sequential:
-    """Returns the mirror image of `conv_encoder`: from `(B, inputs)` to unbounded `(B, C, H, W)`."""
-    coarse = (layers[-1].outputs, *layers[-1].after)
-    made = [*mlp((inputs, *reversed(hidden), math.prod(coarse)), "relu"), nn.ReLU(), nn.Unflatten(1, coarse)]
-    for layer in reversed(layers):
-        made += [undoing(layer), nn.ReLU()]
-    return nn.Sequential(*made[:-1])
+def conv_decoder(config: ConvConfig, layers: list[Convolution]) -> nn.Sequential:
+    """Returns the mirror image of `conv_encoder`: from `(B, latent_dim)` to unbounded `(B, C, H, W)`."""
+    coarse, activation = (layers[-1].outputs, *layers[-1].after), config.activation
+    sizes = (config.latent_dim, *reversed(config.dense), math.prod(coarse))
+    made = [*hidden_layers(sizes, activation), nn.Unflatten(1, coarse)]
+    for layer in reversed(layers[1:]):
+        made += [undoing(layer, halves(activation)), ACTIVATIONS[activation]()]
+    return nn.Sequential(*made, undoing(layers[0]))
 
 
 def conv_vae(config: ConvConfig, data: DataSpec, make: type[GaussianVAE] = GaussianVAE) -> GaussianVAE:
@@ -246,6 +261,6 @@ def conv_vae(config: ConvConfig, data: DataSpec, make: type[GaussianVAE] = Gauss
     return make(
         data,
         config.latent_dim,
-        conv_encoder(layers, config.dense, 2 * config.latent_dim),
-        conv_decoder(layers, config.dense, config.latent_dim),
+        conv_encoder(config, layers),
+        conv_decoder(config, layers),
     )

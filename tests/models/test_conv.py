@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create
 from vaezoo.errors import PluginError
@@ -61,6 +62,8 @@ def test_the_defaults_build_the_network_they_always_built(name, shape, options, 
         {"kernel": 3, "channels": "4,6,8,8", "strides": "1,2,1,1", "dense": "10"},
         {"channels": "4,6", "dense": "12,10"},
         {"kernel": 3, "channels": "4,6", "strides": "2,1"},
+        {"kernel": 3, "channels": "4,6,8", "strides": "1,2,2", "dense": "10", "activation": "gated"},
+        {"activation": "tanh"},
     ],
 )
 def test_other_convolutions_give_pictures_their_size_back(options, shape):
@@ -79,6 +82,26 @@ def test_the_decoder_mirrors_strides_and_dense_layers():
         *(2, 8, 32, 64, 64, 64, 32),
     ]
     assert [m.stride for m in layers if hasattr(m, "stride")] == [(s, s) for s in (1, 2, 1, 1, 1, 1, 2, 1)]
+
+
+def test_a_gated_convolution_is_one_times_the_sigmoid_of_another():
+    vae = create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "4,6", "activation": "gated"})
+    x = torch.randn(2, 1, 28, 28)
+    first, gate = vae.encoder[0], vae.encoder[1]
+    (w, v), (b, c) = first.weight.chunk(2), first.bias.chunk(2)
+    expected = F.conv2d(x, w, b, 2, 1) * torch.sigmoid(F.conv2d(x, v, c, 2, 1))
+    torch.testing.assert_close(gate(first(x)), expected)
+    assert [m.out_channels for m in vae.decoder if isinstance(m, Doubling)] == [8, 1]
+    assert sum(isinstance(m, torch.nn.GLU) for m in vae.modules()) == 4  # two convolutions; the coarse picture, and one
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize(("activation", "layer"), [("silu", torch.nn.SiLU), ("softplus", torch.nn.Softplus)])
+def test_the_activation_stands_between_all_layers(part, activation, layer):
+    options = {"channels": "4,6", "dense": "5", "activation": activation}
+    network = getattr(create("beta-vae", DataSpec(name="x", shape=(1, 28, 28)), options), part)
+    assert sum(isinstance(m, layer) for m in network) == 3
+    assert not any(isinstance(m, torch.nn.ReLU) for m in network)
 
 
 def test_channels_can_be_given():

@@ -71,7 +71,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, layers: list[Convolution]) -> None:
         super().__init__()
-        self.features = nn.Sequential(*conv_layers(layers, nn.LeakyReLU))
+        self.features = nn.Sequential(*conv_layers(layers, "leaky-relu"))
         features = layers[-1].outputs * math.prod(layers[-1].after)
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, 1), nn.Flatten(0))
         for layer in [*self.features, *self.head]:
