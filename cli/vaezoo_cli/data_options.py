@@ -17,41 +17,33 @@ if TYPE_CHECKING:
     from vaezoo_cli.sources import Source
 
 
-def data_options(default: str | None) -> Callable[[F], F]:
-    """Adds --data, --data-dir, --size, --stream and --on-bad-image."""
+def data_choice(default: str | None = None) -> Callable[[F], F]:
+    """Adds --data, --data-dir, --size, --stream and --on-bad-image, and hands them over as one, `choice`."""
+    what = "Data set: digits, shapes, mnist ... (see 'vaezoo list'), an image folder, or a .npz or .npy file."
+    stream = "Leave an image folder's pictures in their files until needed  [default: where memory is short]"
+    bad = "Pictures of a folder that cannot be read: error, or skip to go on without them."
+    options = (
+        click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
+        click.option("--data-dir", type=click.Path(), help="Where mnist, cifar10 ... lie or are downloaded to."),
+        click.option("--size", type=int, metavar="PIXELS", help="Bring pictures to this height and width."),
+        click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
+        click.option("--on-bad-image", default="error", show_default=True, metavar="HOW", help=bad),
+    )
 
     def add(f: F) -> F:
-        what = "Data set: digits, shapes, mnist ... (see 'vaezoo list'), an image folder, or a .npz or .npy file."
-        stream = "Leave an image folder's pictures in their files until needed  [default: where memory is short]"
-        bad = "Pictures of a folder that cannot be read: error, or skip to go on without them."
-        options = (
-            click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
-            click.option("--data-dir", type=click.Path(), help="Where mnist, cifar10 ... lie or are downloaded to."),
-            click.option("--size", type=int, metavar="PIXELS", help="Bring pictures to this height and width."),
-            click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
-            click.option("--on-bad-image", default="error", show_default=True, metavar="HOW", help=bad),
-        )
-        for option in reversed(options):
-            f = option(f)
-        return f
+        @functools.wraps(f)
+        def gathered(*args: Any, **others: Any) -> Any:
+            choice = DataChoice(**{option.name: others.pop(option.name) for option in fields(DataChoice)})
+            return f(*args, choice=choice, **others)
+
+        return functools.reduce(lambda command, option: option(command), reversed(options), cast("F", gathered))
 
     return add
 
 
-def data_choice(f: F) -> F:
-    """Adds the same options, and hands them over as one, `choice`."""
-
-    @functools.wraps(f)
-    def gathered(*args: Any, **others: Any) -> Any:
-        choice = DataChoice(**{option.name: others.pop(option.name) for option in fields(DataChoice)})
-        return f(*args, choice=choice, **others)
-
-    return data_options(None)(cast("F", gathered))
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataChoice:
-    """What the options of `data_options` say."""
+    """What the options of `data_choice` say."""
 
     data: str | None = None
     data_dir: str | None = None
@@ -59,14 +51,19 @@ class DataChoice:
     stream: bool | None = None
     on_bad_image: str = "error"
 
-    def named(self) -> Dataset | None:
+    def named(self, likelihood: str | None = None) -> Dataset | None:
         """Loads the data that are named, if there are."""
         import vaezoo
 
         if self.data is None:
             return None
         return vaezoo.load_data(
-            self.data, data_dir=self.data_dir, size=self.size, stream=self.stream, on_bad_image=self.on_bad_image
+            self.data,
+            data_dir=self.data_dir,
+            size=self.size,
+            likelihood=likelihood,
+            stream=self.stream,
+            on_bad_image=self.on_bad_image,
         )
 
     def load(self, source: Source) -> Dataset:

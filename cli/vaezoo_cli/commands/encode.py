@@ -23,7 +23,7 @@ TOGETHER = 256  # examples that go through the encoder at once
 @click.command()
 @source_argument
 @checkpoint_option
-@data_choice
+@data_choice()
 @click.option(
     "--out", type=click.Path(dir_okay=False), metavar="FILE", help="The file  [default: codes.npz beside the model]"
 )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, help="Determines bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @checkpoint_option
-@data_choice
+@data_choice()
 @json_option
 def eval_command(
     source: str | None,

@@ -47,7 +47,7 @@ def sample(source: str | None, count: int, seed: int, checkpoint: str, out: str 
 @source_argument
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=32, show_default=True, help="How many.")
 @checkpoint_option
-@data_choice
+@data_choice()
 @out_option("reconstructions.png")
 def reconstruct(
     source: str | None,
@@ -76,7 +76,7 @@ def reconstruct(
 @click.option("--label", type=int, help="The label that a concept is made of.")
 @click.option("--factor", type=click.IntRange(min=0), help="Which label, from 0, where each example has several.")
 @checkpoint_option
-@data_choice
+@data_choice()
 @out_option("KIND.png")
 @click.pass_context
 def plot(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,14 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import InputError, VaezooError
-from vaezoo_cli.data_options import data_options
+from vaezoo_cli.data_options import DataChoice, data_choice
 from vaezoo_cli.options import json_option, named_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
     from vaezoo import Recipe, Run
 
 
-FREE = {"device", "workers"}  # settings that a resumed run may change
+FREE = {"data_dir", "stream", "device", "workers"}  # what a resumed run may change
 
 
 @click.command(context_settings={"show_default": True})
@@ -28,7 +27,7 @@ FREE = {"device", "workers"}  # settings that a resumed run may change
 @click.option(
     "--recipe", "recipe_name", metavar="NAME", help="Take all that is not given from a recipe; a .toml file, too."
 )
-@data_options("digits")
+@data_choice("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="A model's option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="The run folder  [default: runs/MODEL-DATA-N]")
 @click.option(
@@ -83,11 +82,7 @@ def train(
     /,
     model: str | None,
     recipe_name: str | None,
-    data: str,
-    data_dir: str | None,
-    size: int | None,
-    stream: bool | None,
-    on_bad_image: str,
+    choice: DataChoice,
     options: tuple[str, ...],
     out: str | None,
     resume: str | None,
@@ -104,8 +99,6 @@ def train(
     from vaezoo.recipes import find_recipe
     from vaezoo.registry import find_model
     from vaezoo.spec import configure
-    from vaezoo.training.recording import CHECKPOINTS
-    from vaezoo.training.run import newest_run
     from vaezoo_cli.draw import TrainingView
 
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
@@ -119,32 +112,25 @@ def train(
     if recipe:
         model = same_model(model, recipe)
         parsed = {**recipe.options, **parsed}
-        data = data if "data" in given else recipe.data
+        choice = choice if "data" in given else replace(choice, data=recipe.data)
         likelihood = likelihood or recipe.likelihood
         fixed = given | settings.keys() | {"data"} | ({"likelihood"} if likelihood else set())
     if resume and out is not None:
         raise VaezooError("--resume and --out name two run folders", "leave out --out")
     if {"steps", "epochs"} <= given:
         raise VaezooError("--steps and --epochs both say how long to train", "give one of them")
-    path = newest_run(model) if resume == "latest" else Path(resume) if resume else None
-    if path is not None and model is None and not (path / "run.json").exists():
-        hint = (
-            "restore its run.json"
-            if (path / CHECKPOINTS).is_dir()
-            else "give one that 'vaezoo train' wrote, or a MODEL to begin it there"
-        )
-        raise InputError(f"{path} is no run folder", hint)
+    path = run_folder(resume, model)
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
-        if path is not None and ((path / "run.json").exists() or model is None):
-            words = {"data": data, "size": size, "likelihood": likelihood, "on_bad_image": on_bad_image}
-            asked: dict[str, object] = {name: words[name] for name in fixed & words.keys()}
+        if path is not None and (path / "run.json").exists():
+            words = {**asdict(choice), "likelihood": likelihood}
+            asked = {name: words[name] for name in fixed & words.keys() - FREE}
             asked |= {name: getattr(config, name) for name in fixed & settings.keys() - FREE}
             refuse_changes(path, model, asked, parsed)
             run = vaezoo.resume(
                 path,
-                data_dir=data_dir,
-                stream=stream,
+                data_dir=choice.data_dir,
+                stream=choice.stream,
                 device=config.device if "device" in given else None,
                 workers=config.workers if "workers" in given else None,
                 on_start=view.start,
@@ -154,9 +140,8 @@ def train(
             raise VaezooError("there is no MODEL to train", "name one that 'vaezoo list' shows")
         else:
             find_model(model)  # a misspelt model is told before the data are loaded
-            dataset = vaezoo.load_data(
-                data, data_dir=data_dir, size=size, likelihood=likelihood, stream=stream, on_bad_image=on_bad_image
-            )
+            dataset = choice.named(likelihood)
+            assert dataset is not None  # there is a default
             run = vaezoo.train(
                 model,
                 dataset,
@@ -172,6 +157,21 @@ def train(
         print_json(summary(run) | view.speed())
     else:
         view.finish(run)
+
+
+def run_folder(resume: str | None, model: str | None) -> Path | None:
+    """Returns the folder that --resume means; raises InputError if no run is there, and no MODEL to begin one."""
+    from vaezoo.training.recording import CHECKPOINTS
+    from vaezoo.training.run import newest_run
+
+    if not resume:
+        return None
+    path = newest_run(model) if resume == "latest" else Path(resume)
+    if model is None and not (path / "run.json").exists():
+        torn = (path / CHECKPOINTS).is_dir()
+        hint = "restore its run.json" if torn else "give one that 'vaezoo train' wrote, or a MODEL to begin it there"
+        raise InputError(f"{path} is no run folder", hint)
+    return path
 
 
 def same_model(model: str | None, recipe: Recipe) -> str:
@@ -192,9 +192,9 @@ def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], o
     told = read_description(path)
     if model:
         refuse_change(path, "MODEL", told.model, find_model(model).full_name)
-    begun: dict[str, object] = dataclasses.asdict(told.training)
+    begun: dict[str, object] = asdict(told.training)
     if told.source:
-        begun |= dataclasses.asdict(told.source)
+        begun |= asdict(told.source)
     begun["likelihood"] = told.data.likelihood
     if "epochs" in asked and "steps" not in asked and told.training.steps is not None:
         refuse_change(path, "--steps", told.training.steps, None)
