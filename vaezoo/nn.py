@@ -103,7 +103,7 @@ class ConvConfig:
         strides: For each of these channels 2, which halves the picture, or 1, which does not; empty: all 2.
         kernel: Pixels a side of each convolution: 4, or 3, which strides of 1 need.
         dense: Sizes of hidden layers between the convolutions and the latents; the decoder has them in reverse.
-        activation: Between the layers, as in `DenseConfig`.
+        activation: Between the layers; gated: each of them but the last is multiplied by the sigmoid of a second one.
     """
 
     latent_dim: int = 16
