@@ -89,7 +89,7 @@ def test_each_graph_says_what_it_is(exported, trained):
         assert meta["vaezoo.part"] == part
         assert meta["vaezoo.sibling_sha256"] == told[sibling]["vaezoo.graph_sha256"]
         assert meta["vaezoo.checkpoint_sha256"] == trained.checkpoint.model_sha256
-        defaults = {"channels": [], "strides": [], "kernel": 4, "dense": []}
+        defaults = {"channels": [], "strides": [], "kernel": 4, "dense": [], "activation": "relu"}
         assert json.loads(meta["vaezoo.options"]) == {"latent_dim": 16, **defaults}
         assert json.loads(meta["vaezoo.shape"]) == [1, 28, 28]
         assert (meta["vaezoo.likelihood"], meta["vaezoo.range"], meta["vaezoo.dtype"]) == ("bernoulli", "0..1", "fp32")

@@ -107,4 +107,5 @@ def test_what_the_first_rank_alone_can_see_is_told_by_all(tmp_path):
 def test_a_rank_that_fails_stops_all_with_its_error(tmp_path):
     done = run(*TORCHRUN, PROGRAM, "fail", tmp_path / "run", timeout=60)
     assert done.returncode != 0
-    assert done.stderr.count("StorageError: the disk of one rank is full (free some)") == 2, done.stderr
+    told = f"StorageError: the disk of one rank is full (free some; then vaezoo train --resume {tmp_path / 'run'})"
+    assert done.stderr.count(told) == 2, done.stderr
