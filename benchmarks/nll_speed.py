@@ -5,8 +5,8 @@
     python benchmarks/nll_speed.py --tables         only the tables, from the results at hand
 
 Both have the same weights and threads, and their estimates have to agree. vaezoo gets so many images that it compiles
-the estimate; its time includes that. "product" is what no estimate in float32 can do without: the decoder's products
-and convolutions alone, over as many latents, in batches of the best size.
+the estimate; its time includes that. "product" is what no estimate can do without: the decoder's products and
+convolutions alone, in float32 and not compiled, over as many latents, in batches of the best size.
 """
 
 from __future__ import annotations
