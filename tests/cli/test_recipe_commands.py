@@ -22,7 +22,8 @@ def test_recipes_are_listed_and_shown(fine):
     assert "mlp-784-400-20-mse" in fine("recipes") and "105.6" in fine("recipes")
     shown = fine("recipes", "mlp-784-400-20-mse")
     assert "gaussian:0.35355339059327373" in shown and "tanh" in shown
-    assert json.loads(fine("recipes", "burda-1l", "--json"))["training"]["lr_gamma"] == pytest.approx(0.1 ** (1 / 7))
+    shown = json.loads(fine("recipes", "burda-1l", "--json"))
+    assert shown["training"]["binarize"] == "dynamic" and shown["reference"]["value"] == 86.76
 
 
 def test_a_training_takes_from_the_recipe_what_is_not_given(fine):
@@ -69,9 +70,18 @@ def test_a_queue_begins_a_recipe_and_goes_on_with_it(fine, run):
         (2, ("train", "--recipe", "burda"), "did you mean 'burda-1l'?"),
         (2, ("recipes", "burda"), "did you mean 'burda-1l'?"),
         (3, ("train", "--recipe", "none.toml"), "cannot read none.toml"),
-        (2, ("train", "--recipe", "burda-1l", "--schedule", "constant"), "--milestones does nothing"),
+        (2, ("train", "--recipe", "burda-1l", "--milestones", "5"), "--milestones does nothing"),
     ],
 )
 def test_what_cannot_be_is_refused(code, arguments, says, run, inside):
     got, _, err = run(*arguments)
     assert got == code and says in err and len(err.splitlines()) == 2
+
+
+def test_a_setting_of_the_recipe_that_would_do_nothing_is_refused(run):
+    Path("mine.toml").write_text(
+        'summary = "x"\nmodel = "mlp-vae"\ndata = "digits"\n[training]\nschedule = "multistep"\nmilestones = [5]\n'
+        '[reference]\nsource = "none"\n'
+    )
+    code, _, err = run("train", "--recipe", "mine.toml", "--schedule", "constant")
+    assert code == 2 and "--milestones does nothing" in err
