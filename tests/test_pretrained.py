@@ -80,6 +80,9 @@ def test_a_name_that_is_not_there_is_an_error_with_a_hint():
     with pytest.raises(VaezooError, match="no pretrained model named 'mlp-vae-mnits'") as e:
         load("mlp-vae", pretrained="mnits")
     assert "mlp-vae-mnist" in e.value.hint
+    with pytest.raises(VaezooError, match="pretrained model, no run folder") as e:
+        load("mlp-vae-mnist")
+    assert e.value.hint == 'give "mlp-vae", pretrained="mnist"'
     with pytest.raises(VaezooError, match="one checkpoint"):
         load("mlp-vae", "500", pretrained="mnist")
 

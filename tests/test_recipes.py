@@ -96,6 +96,7 @@ def test_a_file_of_ones_own_is_a_recipe_too(write):
         ("epochs", "epoch", "[training] no option named 'epoch'"),
         ("epochs = 2", 'epochs = "2"', "[training] 'epochs' is '2', of another type"),
         ("epochs = 2", "epochs = 0", "[training] 'epochs' is 0"),
+        ("epochs = 2", "epochs = 2\nsteps = 5", "[training] 'steps' and 'epochs' both say how long"),
         ("epochs = 2", "epochs = nan", "[training] option 'epochs' takes an integer"),
         ("[options]\nhidden = [8]", "", None),
         ("summary", "options = 3\nsummary", "is no TOML"),

@@ -17,8 +17,8 @@ TERMS = {"elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL"}
 Report = Mapping[str, object]
 
 
-def scatter(points: Tensor, labels: Tensor, title: str, axes: tuple[str, str]) -> bytes:
-    """Draws points `(N, 2)` coloured by their labels `(N,)`; returns a PNG file."""
+def scatter(points: Tensor, labels: Tensor, kind: str, title: str, axes: tuple[str, str]) -> bytes:
+    """Draws points `(N, 2)` coloured by their labels `(N,)` of a kind; returns a PNG file."""
     figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
     ax = figure.add_subplot(aspect="equal", adjustable="datalim")
     kinds = torch.unique(labels).tolist()
@@ -26,11 +26,11 @@ def scatter(points: Tensor, labels: Tensor, title: str, axes: tuple[str, str]) -
         for number, label in enumerate(kinds):
             x, y = points[labels == label].T.numpy()
             ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, color=f"C{number}", label=str(label))
-        ax.legend(title="label", markerscale=2.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        ax.legend(title=kind, markerscale=2.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     else:
         x, y = points.T.numpy()
         drawn = ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, c=labels.numpy())
-        figure.colorbar(drawn, label="label")
+        figure.colorbar(drawn, label=kind)
     ax.set_title(title, fontsize=11, parse_math=False)
     ax.set_xlabel(axes[0])
     ax.set_ylabel(axes[1])
@@ -44,7 +44,7 @@ def curves(reports: Sequence[Report], title: str) -> bytes:
     figure.suptitle(title, fontsize=11, parse_math=False)
     for number, term in enumerate(terms, 1):
         ax = figure.add_subplot(1, len(terms), number)
-        for split, style in (("train", "C0-"), ("valid", "C1o-")):
+        for split, style in (("train", "C0."), ("valid", "C1o")):
             _curve(ax, reports, term, split, style)
         ax.set_title(TERMS[term], fontsize=10)
         ax.set_xlabel("step")
@@ -61,7 +61,8 @@ def _curve(ax: Axes, reports: Sequence[Report], term: str, split: str, style: st
         return
     sign = -1 if term == "elbo" else 1
     values = [sign * float(str(report[term])) for report in chosen]
-    ax.plot([int(str(report["step"])) for report in chosen], values, style, markersize=3, linewidth=1.5, label=split)
+    steps, marks = [int(str(report["step"])) for report in chosen], 3 if "o" in style or len(chosen) == 1 else 0
+    ax.plot(steps, values, f"{style}-", markersize=marks, linewidth=1.5, label=split)
 
 
 def _png(figure: Figure) -> bytes:

@@ -50,11 +50,15 @@ def draw_evaluation(evaluation: Evaluation) -> None:
         soft_wrap=True,
     )
     made = table("figure", "value", "", "how")
-    for figure in evaluation.figures:
+    single = [figure for figure in evaluation.figures if not isinstance(figure.value, tuple)]
+    for figure in single:
         value = show_number(figure.value, figure.unit)
         value += "" if figure.error is None else f" ± {figure.error:{NATS if figure.unit == 'nats' else '.2g'}}"
         made.add_row(escape(figure.name), value, figure.unit, escape(figure.protocol))
     OUT.print(made)
+    for figure in evaluation.figures:
+        if figure not in single:
+            OUT.print(f"{escape(figure.name)}: {show_number(figure.value, figure.unit)} {figure.unit}", soft_wrap=True)
 
 
 def show_number(value: float | tuple[float, ...], unit: str) -> str:

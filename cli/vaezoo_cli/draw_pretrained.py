@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.markdown import Markdown
 from rich.markup import escape
 
 from vaezoo_cli.draw import OUT, table
@@ -29,5 +30,6 @@ def draw_pretrained(cards: Sequence[Pretrained]) -> None:
 
 
 def draw_card(card: Pretrained) -> None:
-    """Draws a model's card."""
-    OUT.print(escape((card.path / "README.md").read_text()), soft_wrap=True)
+    """Draws a model's card; as Markdown where it goes to a file."""
+    text = (card.path / "README.md").read_text()
+    OUT.print(Markdown(text) if OUT.is_terminal else escape(text), soft_wrap=not OUT.is_terminal)

@@ -21,7 +21,7 @@ def draw_recipes(recipes: Iterable[Recipe]) -> None:
         figures = [f"{f.value:g}" if f and f.value is not None else "-" for f in (r.reference, r.measured)]
         made.add_row(f"[cyan]{escape(r.name)}[/]", r.model, r.data, *figures, escape(r.summary))
     OUT.print(made)
-    OUT.print("figures in nats per image; 'vaezoo recipes NAME' says how each was found")
+    OUT.print("figures in nats per image, where there are any; 'vaezoo recipes NAME' says how they were found")
 
 
 def draw_recipe(recipe: Recipe) -> None:

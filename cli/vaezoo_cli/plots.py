@@ -195,7 +195,8 @@ def scatter(asked: Asked) -> Drawn:
         axes = (f"component 1 ({shares[0]:.0%} of the variance)", f"component 2 ({shares[1]:.0%})")
         what = f"2 principal components of {codes.shape[1]} latent dimensions"
     title = f"{one_line(run.path.name)}\n{what}, {len(some):,} {name} examples"
-    return Drawn(run.path, {".png": charts.scatter(points, label_column(some, asked.factor), title, axes)})
+    kind = "label" if asked.factor is None else f"factor {asked.factor}"
+    return Drawn(run.path, {".png": charts.scatter(points, label_column(some, asked.factor), kind, title, axes)})
 
 
 def curves(asked: Asked) -> Drawn:

@@ -56,7 +56,7 @@ def open_source(source: str | None, checkpoint: str, *, pictures: bool = True) -
 def require_pictures(folder: Path, shape: tuple[int, ...]) -> None:
     """Raises UnsupportedDataError if what a model was trained on is nothing that can be drawn."""
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise UnsupportedDataError(f"{folder} was trained on shape {shape}, which is no picture", "use the Python API")
+        raise UnsupportedDataError(f"{folder} was trained on shape {shape}, which is no picture", "take another run")
 
 
 def of_run(run: Run) -> Source:

@@ -50,9 +50,10 @@ def test_a_file_of_inceptions_weights_asks_for_the_frechet_distance_and_must_be_
     ("arguments", "code", "error"),
     [
         (("--metrics", "fid"), 2, "no metric named 'fid'"),
-        (("--metrics", "frechet", "--examples", 64), 2, "no Frechet distance"),
+        (("--metrics", ""), 2, "no metrics are asked for"),
+        (("--metrics", "frechet", "--examples", 64), 2, "have no Frechet distance"),
         (("--inception", "nowhere.pth"), 3, "nowhere.pth"),
-        (("--nll-samples", 0), 2, "0 samples are none"),
+        (("--nll-samples", 0), 2, "0 latents for each example are none"),
         (("--data", "shapes"), 2, "shape"),
         (("--data", "nowhere"), 2, "nowhere"),
     ],

@@ -186,7 +186,8 @@ def test_a_scatter_of_two_dimensions_shows_the_codes_themselves(plot, plane, mon
     image = plot(plane, "scatter", "-n", 300)
     assert image.size == (840, 720)
     test = load_data("digits").test.spread(300)
-    points, labels, title, axes = given[0]
+    points, labels, kind, title, axes = given[0]
+    assert kind == "label"
     assert torch.equal(points, latents.encode(plane.vae, test.batch(slice(None)).x)) and torch.equal(labels, test.y)
     assert axes == ("z0", "z1") and "300 test examples" in title
     pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -197,7 +198,7 @@ def test_a_scatter_of_more_dimensions_or_of_vectors_says_that_it_is_projected(pl
     given = spied(monkeypatch, "scatter")
     plot(trained, "scatter", "-n", 100)
     plot(vectors, "scatter")
-    for (points, _, title, axes), dims in zip(given, (16, 20), strict=True):
+    for (points, _, _, title, axes), dims in zip(given, (16, 20), strict=True):
         assert points.shape[1] == 2 and f"2 principal components of {dims} latent dimensions" in title
         assert "% of the variance" in axes[0]
 
@@ -225,6 +226,16 @@ def test_curves_draw_what_the_run_reported(plot, trained, lines):
         for split in ("train", "valid"):
             expected = [(r["step"], sign * r[term]) for r in reports if r["split"] == split]
             assert lines[number, split] == expected and expected
+
+
+def test_a_curve_of_one_report_is_a_dot(plot, trained, inside):
+    shutil.copytree(trained.path, "r")
+    log = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    first = next(report for report in log if report["split"] == "train")
+    Path("r/metrics.jsonl").write_text(json.dumps(first) + "\n")
+    pixels = np.asarray(plot("r", "curves").convert("RGB")).astype(int)
+    blue = np.abs(pixels - (0x1F, 0x77, 0xB4)).sum(2) < 30
+    assert blue[:, : blue.shape[1] // 3].any() and blue[:, -blue.shape[1] // 3 :].any()  # in panels without legend, too
 
 
 def test_curves_of_a_pretrained_model_name_only_what_was_kept_of_it(plot, lines):

@@ -43,6 +43,8 @@ def test_what_is_given_goes_before_the_recipe_even_if_it_is_the_default(fine, in
     told = description()
     assert told["options"]["latent_dim"] == 20 and told["options"]["hidden"] == [4]
     assert (told["training"]["lr"], told["training"]["steps"], told["training"]["batch_size"]) == (1e-3, 1, 7)
+    fine("train", "--recipe", "mine.toml", "--epochs", 1, "--batch-size", 3000, "--out", "epochs")
+    assert (description("epochs")["training"]["steps"], description("epochs")["training"]["epochs"]) == (None, 1)
 
 
 def test_a_queue_begins_a_recipe_and_goes_on_with_it(fine, run):

@@ -65,6 +65,32 @@ def test_an_export_has_the_figures_of_its_run(run, exported, digits):
         assert figure.value == pytest.approx(of_run[name].value, rel=1e-4, abs=1e-4), name
 
 
+def test_an_export_has_the_figures_of_a_run_that_is_sure_of_its_pixels(tmp_path):
+    """ONNX Runtime's sigmoid is 0 from -18 on: a grey pixel there must not cost what the logit of 0 would."""
+    run = vaezoo.load("mlp-vae", pretrained="mnist")
+    vaezoo.export_onnx(run, tmp_path / "export")
+    exported, data = vaezoo.runtime.load(tmp_path / "export"), vaezoo.load_data("digits")
+    first, second = (figures(vaezoo.evaluate(s, data, draws=2, examples=50))["-ELBO"] for s in (run, exported))
+    assert first.value == pytest.approx(second.value, abs=0.1)
+
+
+def test_one_example_has_no_standard_error(run):
+    found = vaezoo.evaluate(run, metrics=["bound", "nll"], nll_samples=5, examples=1)
+    assert figures(found)["-ELBO"].error is None and figures(found)["NLL-5"].error is None
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_the_likelihood_of_bits_drawn_anew_is_that_of_one_draw_and_says_so(run):
+    found = [
+        vaezoo.evaluate(run, metrics=["nll", "bound"], nll_samples=5, examples=20, binarize=how)
+        for how in ("fixed", "dynamic")
+    ]
+    fixed, dynamic = map(figures, found)
+    assert fixed["NLL-5"] == dynamic["NLL-5"]
+    assert "drawn anew for each z" in dynamic["-ELBO"].protocol and "one draw" in fixed["-ELBO"].protocol
+    assert found[0].figures[0].name == "NLL-5"  # in the order that was asked for
+
+
 @pytest.mark.parametrize("settings", [{"uint8": True}, {"likelihood": "gaussian:learned"}])
 def test_an_export_that_lacks_something_is_refused(settings, tmp_path):
     likelihood = settings.pop("likelihood", None)
@@ -79,9 +105,10 @@ def test_an_export_that_lacks_something_is_refused(settings, tmp_path):
     ("settings", "error"),
     [
         ({"metrics": ["elbow"]}, "no metric named 'elbow'"),
+        ({"metrics": []}, "no metrics are asked for"),
         ({"examples": 0}, "0 examples are none"),
-        ({"metrics": ["nll"], "nll_samples": 0}, "0 samples are none"),
-        ({"draws": 0}, "0 draws are none"),
+        ({"metrics": ["nll"], "nll_samples": 0}, "0 latents for each example are none"),
+        ({"draws": 0}, "0 latents for each example are none"),
         ({"binarize": "static"}, "no way to binarize named 'static'"),
     ],
 )

@@ -37,11 +37,11 @@ class Mean(NamedTuple):
 
     Attributes:
         value: The mean.
-        error: Its standard error, from the spread of the examples.
+        error: Its standard error, from the spread of the examples; of one example there is none.
     """
 
     value: float
-    error: float
+    error: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def bound(vae: VAE, part: Part, *, draws: int = 10, binarize: Binarize = "none",
         VaezooError: If `draws` is below 1 or `binarize` is none of these.
         DivergedError: If the model gives values that are not finite.
     """
-    check(binarize, draws=draws)
+    check(binarize, draws)
     device = device_of(vae)
     reconstruction, kl = torch.zeros((2, len(part)), dtype=torch.float64)
     by_part: list[Tensor] = []
@@ -133,7 +133,7 @@ def negative_log_likelihood(
         VaezooError: If `samples` is below 1, `binarize` is no such way, or q(z|x) has no density.
         DivergedError: If the model gives values that are not finite.
     """
-    check(binarize, samples=samples)
+    check(binarize, samples)
     device = device_of(vae)
     check_density(vae, part, device)
     rows = max(1, ROOM // vae.data.dims)
@@ -203,7 +203,7 @@ def mean(values: Tensor) -> Mean:
         DivergedError: If one is not finite.
     """
     check_finite(values)
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
     return Mean(values.mean().item(), error)
 
 
@@ -215,11 +215,10 @@ def check_finite(values: Tensor) -> None:
         )
 
 
-def check(binarize: str, **counts: int) -> None:
-    """Raises VaezooError unless each count is at least 1 and `binarize` is a way to do so."""
-    for name, count in counts.items():
-        if count < 1:
-            raise VaezooError(f"{count} {name} are none", f"give at least 1 of the {name}")
+def check(binarize: str, latents: int) -> None:
+    """Raises VaezooError unless there are latents for an example and `binarize` is a way to do so."""
+    if latents < 1:
+        raise VaezooError(f"{latents} latents for each example are none", "give at least 1")
     if binarize not in get_args(Binarize):
         raise VaezooError(f"no way to binarize named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
 
@@ -251,7 +250,9 @@ def nll_figures(vae: VAE, part: Part, setting: Setting, on_progress: OnProgress)
         on_progress=on_progress,
     )
     name = f"NLL-{setting.nll_samples}"
-    protocol = f"importance sampling, {setting.nll_samples:,} z for each example; {pixels(vae, setting)}"
+    # Each example is binarized once, anew or not: it is the probability of those bits that is found.
+    bits_drawn = setting._replace(binarize="none" if setting.binarize == "none" else "fixed")
+    protocol = f"importance sampling, {setting.nll_samples:,} z for each example; {pixels(vae, bits_drawn)}"
     bits = found.value / (vae.data.dims * math.log(2))
     return [
         Figure(name, found.value, "nats", protocol, found.error),

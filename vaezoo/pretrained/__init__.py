@@ -109,9 +109,15 @@ def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained
         InputError: If the folder is no run, or is damaged, or has no such checkpoint.
         VaezooError: If its model is not installed, or there is no such pretrained model.
     """
+    name = os.fspath(source)
     if pretrained is None:
+        if name in names() and not Path(name).exists():
+            card = find_pretrained(name)
+            raise VaezooError(
+                f"'{name}' is a pretrained model, no run folder", f'give "{card.model}", pretrained="{card.data}"'
+            )
         return load_run(source, checkpoint)
-    model = os.fspath(source).rpartition("/")[2]  # without its distribution
+    model = name.rpartition("/")[2]  # without its distribution
     return load_pretrained(f"{model}-{pretrained}", checkpoint)
 
 

@@ -52,4 +52,4 @@ def number(figure: Mapping[str, Any]) -> str:
     if isinstance(figure["value"], int):
         return str(figure["value"])
     error = f" ± {figure['error']:.2g}" if figure["error"] else ""
-    return f"{figure['value']:.{2 if figure['unit'] == 'nats' else 4}f}{error}"
+    return f"{figure['value']:{'.2f' if figure['unit'] == 'nats' else '#.4g'}}{error}"

@@ -158,7 +158,7 @@ def read_recipe(file: Path) -> Recipe:
     try:
         return parse(file.stem, tomllib.loads(data.decode()))
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{file} is no TOML: {reason(e)}", "mend the line that is named") from e
+        raise InputError(f"{file} is no TOML: {reason(e)}", "mend it there") from e
     except VaezooError as e:
         raise InputError(f"{file}: {e.message}", e.hint) from e
 
@@ -173,11 +173,14 @@ def parse(name: str, told: Mapping[str, object]) -> Recipe:
     make_likelihood(words.likelihood or "bernoulli")
     tables = {key: told.get(key, {}) for key in TABLES}
     made("options", tables["options"], partial(configure, find_model(words.model).load().config))
+    training = made("training", tables["training"], partial(configure, TrainConfig()))
+    if {"steps", "epochs"} <= tables["training"].keys():  # type: ignore[attr-defined]  # made() has looked
+        raise VaezooError("[training] 'steps' and 'epochs' both say how long to train", "give one of them")
     return Recipe(
         name=name,
         **vars(words),
         options=dict(tables["options"]),  # type: ignore[call-overload]  # made() has looked
-        training=made("training", tables["training"], partial(configure, TrainConfig())),
+        training=training,
         evaluation=made("evaluation", tables["evaluation"], partial(construct, Evaluation)),
         reference=made("reference", tables["reference"], partial(construct, Reference)),
         measured=made("measured", tables["measured"], partial(construct, Measured)) if "measured" in told else None,

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 @source_argument
 @click.option("--metrics", default="bound", metavar="A,B", help="Groups of figures: see above.")
 @click.option(
-    "--nll-samples", type=int, metavar="S", help="Latents an example of nll, which this asks for  [default: 5000]"
+    "--nll-samples", type=int, metavar="S", help="Latents an example of nll; adds nll to --metrics  [default: 5000]"
 )
 @click.option("--draws", default=10, help="Latents an example of bound.")
 @click.option("--binarize", default="auto", metavar="HOW", help="none, fixed, dynamic; auto: fixed if trained on bits.")
 @click.option("--examples", type=int, metavar="N", help="Take N of the held-out examples  [default: all]")
-@click.option("--inception", type=click.Path(), metavar="FILE", help="Weights for frechet, which this asks for.")
+@click.option("--inception", type=click.Path(), metavar="FILE", help="Weights for frechet; adds it to --metrics.")
 @click.option("--seed", default=0, help="Determines bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @checkpoint_option

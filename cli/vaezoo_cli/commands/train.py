@@ -103,10 +103,13 @@ def train(
 
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     recipe = find_recipe(recipe_name) if recipe_name else None
+    if {"steps", "epochs"} <= given:
+        raise VaezooError("--steps and --epochs both say how long to train", "give one of them")
+    changes = {name: settings[name] for name in given & settings.keys()}
+    if "epochs" in given:
+        changes["steps"] = None  # those of the recipe
     with named_as_typed(settings):
-        config = configure(
-            recipe.training if recipe else vaezoo.TrainConfig(), {n: settings[n] for n in given & settings.keys()}
-        )
+        config = configure(recipe.training if recipe else vaezoo.TrainConfig(), changes)
     parsed: dict[str, object] = {**parse_options(options)}
     fixed = given  # what a run that is there must have been begun with
     if recipe:
@@ -117,8 +120,6 @@ def train(
         fixed = given | settings.keys() | {"data"} | ({"likelihood"} if likelihood else set())
     if resume and out is not None:
         raise VaezooError("--resume and --out name two run folders", "leave out --out")
-    if {"steps", "epochs"} <= given:
-        raise VaezooError("--steps and --epochs both say how long to train", "give one of them")
     path = run_folder(resume, model)
     # Several processes train as one (torchrun), and the first one speaks for all.
     with TrainingView(silent=not ranks.first()) as view:
