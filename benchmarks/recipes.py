@@ -106,7 +106,8 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[str]:
         reported = "-" if recipe.reference.value is None else f"{recipe.reference.value:g}"
         nll = f"{first['value']:.2f} ± {first['error']:.2f}" if first is not elbo else "-"
         pixels = {"none": "grey", "fixed": "bits"}[row["evaluation"]["setting"]["binarize"]]
-        units = f"{found['active units']['value']} of {len(found['KL by dimension']['value'])}"
+        active = found["active units"]
+        units = f"{active['value']} {active['protocol'].partition(':')[0]}"
         bound = f"{elbo['value']:.2f}"
         parts = [f"{found[name]['value']:.2f}" for name in ("reconstruction", "KL")]
         cells.append([f"`{recipe.name}`", pixels, reported, nll, bound, *parts, units, f"{row['minutes']:g}"])

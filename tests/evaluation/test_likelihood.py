@@ -13,6 +13,7 @@ from torch.distributions import MultivariateNormal
 from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE, Likelihood, Split, create
 from vaezoo.errors import DivergedError, VaezooError
 from vaezoo.evaluation import likelihood
+from vaezoo.evaluation.figure import Setting
 from vaezoo.evaluation.likelihood import bernoulli_log_prob, bound, negative_log_likelihood
 from vaezoo.likelihoods import Bernoulli
 
@@ -156,8 +157,11 @@ def test_an_autoencoder_has_no_likelihood(digits):
     with pytest.raises(VaezooError, match="a point, which has no density") as e:
         negative_log_likelihood(vae, digits.valid)
     assert e.value.hint
-    found = bound(vae, digits.valid.select(torch.arange(5)), draws=2)
+    part = digits.valid.select(torch.arange(5))
+    found = bound(vae, part, draws=2)
     assert found.kl.value == 0 and found.elbo.value == -found.reconstruction.value
+    told = {figure.name: figure for figure in likelihood.bound_figures(vae, part, Setting("none", 1, 1, 0))}
+    assert told["active units"].protocol.startswith("of 20:")  # codes, though the KL has one part
 
 
 def test_weights_that_are_not_finite_give_an_error_instead_of_a_number(digits):

@@ -14,7 +14,7 @@ from vaezoo.evaluation.exported import ExportedVAE
 from vaezoo.evaluation.factors import factor_figures
 from vaezoo.evaluation.features import find_features
 from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
-from vaezoo.evaluation.likelihood import bound_figures, nll_figures
+from vaezoo.evaluation.likelihood import bound_figures, check, nll_figures
 from vaezoo.evaluation.pictures import frechet, nearest_ratio, psnr, ssim
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.conditions import pick_device
@@ -111,11 +111,13 @@ def evaluate(
     if not len(part):
         raise VaezooError(f"{examples} examples are none", "give at least 1")
     setting = Setting(choose(binarize, source), nll_samples, draws, seed)
+    for latents in (draws, nll_samples):
+        check(setting.binarize, latents)
     part = settle(part, device_of(vae))
     try:
         subject = Subject(vae, data, part, setting, inception, on_progress)
-        # The likelihood may take hours: what is refused to other groups is to be told before.
-        found = {metric: METRICS[metric](subject) for metric in sorted(metrics, key="nll".__eq__)}
+        # A likelihood may take hours: what is refused to other groups is to be told before.
+        found = {metric: METRICS[metric](subject) for metric in sorted(metrics, key=("bound", "nll").__contains__)}
     finally:
         vae.cpu()
     return Evaluation(

@@ -228,13 +228,13 @@ def bound_figures(vae: VAE, part: Part, setting: Setting) -> list[Figure]:
     found = bound(vae, part, draws=setting.draws, binarize=setting.binarize, seed=setting.seed)
     times = "once" if setting.draws == 1 else f"{setting.draws} times"
     protocol = f"z drawn {times} for each example; {pixels(vae, setting)}"
-    reconstruction, kl = found.reconstruction, found.kl
+    reconstruction, kl, latents = found.reconstruction, found.kl, math.prod(vae.latent_shape)
     return [
         Figure("-ELBO", -found.elbo.value, "nats", protocol, found.elbo.error),
         Figure("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
         Figure("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
         Figure("bits per dimension", found.bits_per_dim, "bits", "-ELBO / log 2 / numbers in an example"),
-        Figure("active units", found.active_units, "", f"of {len(found.kl_by_part)}: code varies by more than 0.01"),
+        Figure("active units", found.active_units, "", f"of {latents}: code varies by more than 0.01"),
         Figure("KL by dimension", found.kl_by_part, "nats", "parts of KL"),
     ]
 
