@@ -111,7 +111,7 @@ def check_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     if len(a) != 2 or a[1:] != b[1:] or min(a[0], b[0]) <= a[1]:
         raise VaezooError(
             f"features of shapes {a} and {b} have no Frechet distance",
-            f"give more than {a[-1]:,} examples of each set, as many as there are dimensions",
+            f"give each set more examples than dimensions: {a[-1] + 1:,} or more",
         )
 
 
