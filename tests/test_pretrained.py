@@ -16,6 +16,7 @@ CARDS = list_pretrained()
 NAMES = [card.name for card in CARDS]
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 MOST = 10_000_000  # bytes of all of them together
+GROUPS = {"bound": "-ELBO", "reconstructions": "PSNR", "codes": "k-NN accuracy", "frechet": "Frechet distance"}
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_they_are_small():
 
 
 def evaluations():
-    """Those of all cards that take seconds to repeat."""
+    """Those of all cards that take seconds to repeat: a likelihood of thousands of samples takes minutes."""
     for card in CARDS:
         for told in card.evaluations:
             if "-ELBO" in {figure["name"] for figure in told["figures"]}:
@@ -48,13 +49,14 @@ def test_the_figures_are_those_on_the_card(card, told):
     if told["data"] == "mnist" and not MNIST.exists():
         pytest.skip("MNIST is not on this machine")
     data = load_data(told["data"], data_dir=MNIST)
-    names = {figure["name"] for figure in told["figures"]}
-    groups = [group for group, name in (("bound", "-ELBO"), ("reconstructions", "PSNR")) if name in names]
+    expected = {figure["name"]: figure["value"] for figure in told["figures"]}
+    groups = [group for group, name in GROUPS.items() if any(figure.startswith(name) for figure in expected)]
     found = evaluate(open_by_card(card), data, metrics=groups, examples=told["examples"], seed=told["setting"]["seed"])
     assert (found.examples, found.setting.binarize) == (told["examples"], told["setting"]["binarize"])
-    expected = {figure["name"]: figure["value"] for figure in told["figures"]}
-    for figure in found.figures:  # float32 differs between processors in the seventh digit
-        assert figure.value == pytest.approx(expected[figure.name], rel=1e-5, abs=1e-4), figure.name
+    assert [figure.name for figure in found.figures] == [*expected]
+    for figure in found.figures:  # float32 differs between processors in the seventh digit, which may move neighbours
+        near = 1e-3 if figure.name.endswith("accuracy") else 1e-4
+        assert figure.value == pytest.approx(expected[figure.name], rel=1e-5, abs=near), figure.name
 
 
 @pytest.mark.parametrize("card", CARDS, ids=NAMES)
