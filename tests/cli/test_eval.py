@@ -63,6 +63,11 @@ def test_bad_input_is_two_lines_and_a_code(arguments, code, error, trained, run)
     assert found == code and error in err and len(err.splitlines()) == 2
 
 
+def test_a_misspelt_metric_is_told_before_data_are_looked_for(run, tmp_path):
+    code, _, err = run("eval", "mlp-vae-mnist", "--metrics", "reconstruction", "--data-dir", tmp_path / "none")
+    assert (code, err.splitlines()[1:]) == (2, ["hint: did you mean 'reconstructions'?"])
+
+
 def test_an_export_is_evaluated_on_the_data_it_was_trained_on(run, inside):
     run("train", "mlp-vae", "--steps", 1, "--out", "r")
     run("export", "r", "--onnx", "--out", "e")

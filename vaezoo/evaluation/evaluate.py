@@ -93,11 +93,7 @@ def evaluate(
         InputError: If `inception` is another file.
         DivergedError: If the model gives values that are not finite.
     """
-    if not metrics:
-        raise VaezooError("no metrics are asked for", f"give some of {', '.join(METRICS)}")
-    for name in metrics:
-        if name not in METRICS:
-            raise VaezooError(f"no metric named '{name}'", suggest(name, METRICS, f"use {', '.join(METRICS)}"))
+    check_metrics(metrics)
     if isinstance(source, str | os.PathLike):
         source = load(source)
     if data is None:
@@ -157,6 +153,15 @@ METRICS: Mapping[str, Callable[[Subject], list[Figure]]] = {
         s.vae, s.data.train, s.part, find_features(s.part.shape, s.inception), s.setting.seed, s.on_progress
     ),
 }
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raises VaezooError unless these are groups of `METRICS`, one at least."""
+    if not metrics:
+        raise VaezooError("no metrics are asked for", f"give some of {', '.join(METRICS)}")
+    for name in metrics:
+        if name not in METRICS:
+            raise VaezooError(f"no metric named '{name}'", suggest(name, METRICS, f"use {', '.join(METRICS)}"))
 
 
 def choose(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE) -> Binarize:

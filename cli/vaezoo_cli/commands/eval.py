@@ -68,7 +68,7 @@ def eval_command(
     name that 'vaezoo pretrained' lists. EXPORT is a folder that 'vaezoo export' wrote.
     """
     import vaezoo
-    from vaezoo.evaluation.evaluate import NLL_SAMPLES
+    from vaezoo.evaluation.evaluate import NLL_SAMPLES, check_metrics
     from vaezoo_cli.draw_evaluation import Counter, draw_evaluation
     from vaezoo_cli.sources import data_of_export
 
@@ -77,6 +77,7 @@ def eval_command(
         chosen.append("nll")
     if inception is not None and "frechet" not in chosen:
         chosen.append("frechet")
+    check_metrics(chosen)  # before data are read, or downloaded
     opened = open_export(source, checkpoint) or open_run(source, checkpoint)
     dataset = choice.named()
     if isinstance(opened, vaezoo.Run):
