@@ -42,7 +42,7 @@ def main(wheel: Path, uv: str) -> None:
         assert len(json.loads(call(vaezoo, "eval", "run", "--metrics", "frechet", "--json"))["figures"]) == 2
         exported = json.loads(call(vaezoo, "export", "run", "--onnx", "--json"))
         assert exported["parity"]["runtime"] == "onnxruntime", exported
-        call(vaezoo, "export", "mlp-vae-mnist", "--onnx")
+        call(vaezoo, "export", "conv-vae-mnist", "--onnx")
         call(vaezoo, "new-plugin", "my-vae")
         call(vaezoo, "verify", "exports/run")
         lean = Path(folder) / "lean"  # an engineer who ships the files wants no torch
@@ -51,10 +51,10 @@ def main(wheel: Path, uv: str) -> None:
         call(*pip, "--no-deps", str(wheel))
         call(*pip, "--constraints", str(CONSTRAINTS), "numpy", "onnxruntime", "click", "rich", "pillow")
         call(str(lean / "bin" / "vaezoo"), "sample", "exports/run", "--out", "lean.png")
-        call(str(lean / "bin" / "vaezoo"), "sample", "exports/mlp-vae-mnist")
+        call(str(lean / "bin" / "vaezoo"), "sample", "exports/conv-vae-mnist")
         call(str(lean / "bin" / "vaezoo"), "doctor")
-        pictures = ("lean.png", "run/samples.png", "run/reconstructions.png", "exports/mlp-vae-mnist/samples.png")
-        for file in (*pictures, "exports/run/decoder.onnx", "exports/mlp-vae-mnist/decoder.onnx"):
+        pictures = ("lean.png", "run/samples.png", "run/reconstructions.png", "exports/conv-vae-mnist/samples.png")
+        for file in (*pictures, "exports/run/decoder.onnx", "exports/conv-vae-mnist/decoder.onnx"):
             assert (Path(folder) / file).stat().st_size > 1000, file
         assert (Path(folder) / "vaezoo-my-vae" / "vaezoo_my_vae.py").exists()
     print(f"1 passed: {wheel.name} works in a clean environment, and runs an export in one without torch")

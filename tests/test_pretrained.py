@@ -31,8 +31,8 @@ def open_by_card(card):
     return load(card.model, pretrained=card.data)
 
 
-def test_they_are_small():
-    assert CARDS
+def test_there_is_one_of_each_model_and_they_are_small():
+    assert {card.model for card in CARDS} >= {"mlp-vae", "conv-vae", "beta-vae", "vae-gan"}
     assert sum(file.stat().st_size for file in pretrained.FOLDER.rglob("*.safetensors")) < MOST
 
 
