@@ -23,7 +23,8 @@ def draw_pretrained(cards: Sequence[Pretrained]) -> None:
         told: Any = [e for e in card.evaluations if e["data"] == card.data]
         found = {figure["name"]: figure["value"] for evaluation in told for figure in evaluation["figures"]}
         figures = [f"{found[name]:.2f}" if name in found else "-" for name in COLUMNS]
-        on = f"{told[0]['part']} part of {card.data}"
+        pixels = "grey levels" if told[0]["setting"]["binarize"] == "none" else "bits"
+        on = f"{told[0]['part']} part of {card.data}, {pixels}"
         made.add_row(f"[cyan]{escape(card.name)}[/]", f"{card.parameters:,}", card.recipe, *figures, on)
     OUT.print(made)
     OUT.print("figures in nats per image; 'vaezoo pretrained NAME' says how each was found")

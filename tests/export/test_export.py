@@ -69,6 +69,7 @@ def test_the_manifest_says_what_the_files_are(exported, trained):
         "shape": ["batch", 16],
     }
     assert (manifest["mode"], manifest["prior"], manifest["license"]) == ("mu", "standard-normal", "MIT")
+    assert (manifest["binarize"], manifest["weights_license"]) == ("none", None)
     for name, described in manifest["files"].items():
         assert (exported.path / name).stat().st_size == described["bytes"]
     rows = manifest["parity"]["rows"]

@@ -168,7 +168,8 @@ def choose(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE) -> Binar
     """Decides what "auto" means."""
     if binarize != "auto":
         return binarize
-    return "fixed" if isinstance(source, Run) and source.training.binarize == "dynamic" else "none"
+    trained_on = source.training.binarize if isinstance(source, Run) else source.manifest.get("binarize")
+    return "fixed" if trained_on == "dynamic" else "none"
 
 
 def check_data(vae: VAE, data: Dataset) -> None:

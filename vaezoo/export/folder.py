@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from vaezoo import pretrained
 from vaezoo.distributions import StandardNormal
 from vaezoo.errors import InputError, StorageError
 from vaezoo.export.card import card
@@ -133,9 +134,16 @@ def describe(run: Run, graphs: Mapping[Part, Graph], form: Format) -> dict[str, 
         "format": form.as_dict(),
         "checkpoint": {"step": run.checkpoint.step, "sha256": run.checkpoint.model_sha256},
         "graphs": {part: graph.signature for part, graph in graphs.items()},
+        "binarize": run.training.binarize,
         "license": license_of(distribution),
+        "weights_license": weights_license_of(run),
         "versions": {name: version(name) for name in ("vaezoo", distribution, "torch", "onnx", "onnxscript")},
     }
+
+
+def weights_license_of(run: Run) -> str | None:
+    """Returns the licence on the card of a pretrained model, or None: other weights are the user's own."""
+    return pretrained.read_card(run.path).licence if run.path.parent == pretrained.FOLDER else None
 
 
 def license_of(distribution: str) -> str | None:
