@@ -69,18 +69,21 @@ def test_the_card_tells_which_weights_and_what_float16_costs(card):
     assert 'data_dir": null' in (card.path / "run.json").read_text()  # no path of the machine that trained it
 
 
-def test_a_pretrained_model_is_exported_as_a_run_is(tmp_path):
-    exported = export_onnx(load("conv-vae", pretrained="mnist"), tmp_path / "mine")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export_onnx(load("conv-vae", pretrained="mnist"), tmp_path_factory.mktemp("exported") / "mine")
+
+
+def test_a_pretrained_model_is_exported_as_a_run_is(exported):
     card = next(c for c in CARDS if c.name == "conv-vae-mnist")
     assert exported.manifest["checkpoint"]["sha256"] == card.sha256
     assert exported.manifest["weights_license"] == card.licence in (exported.path / "README.md").read_text()
 
 
-def test_the_export_of_a_model_that_was_trained_on_bits_is_evaluated_on_bits(tmp_path):
-    run, digits = load("conv-vae", pretrained="mnist"), load_data("digits")
-    export_onnx(run, tmp_path / "mine")
-    ours = evaluate(run, digits, examples=50, draws=1)
-    theirs = evaluate(runtime.load(tmp_path / "mine"), digits, examples=50, draws=1)
+def test_the_export_of_a_model_that_was_trained_on_bits_is_evaluated_on_bits(exported):
+    digits = load_data("digits")
+    ours = evaluate(load("conv-vae", pretrained="mnist"), digits, examples=50, draws=1)
+    theirs = evaluate(runtime.load(exported.path), digits, examples=50, draws=1)
     assert theirs.setting == ours.setting and theirs.setting.binarize == "fixed"
     assert theirs.figures[0].value == pytest.approx(ours.figures[0].value, abs=0.1)
 

@@ -56,7 +56,7 @@ allowed at that element; a graph beyond it is not written.
 | | |
 |---|---|
 | model | {model}, options `{options}` |
-| data | {data}, shape {shape}, likelihood {likelihood}{drawn} |
+| data | {data}, shape {shape}, likelihood {likelihood}{bits} |
 | checkpoint | step {step}, SHA-256 `{checkpoint}` |
 | versions | {versions} |
 | licence of the model's code | {license} |
@@ -116,7 +116,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         step=manifest["checkpoint"]["step"],
         checkpoint=manifest["checkpoint"]["sha256"],
         versions=", ".join(f"{name} {number}" for name, number in manifest["versions"].items()),
-        drawn=", trained on bits drawn from the grey levels" if manifest["binarize"] == "dynamic" else "",
+        bits=", trained on bits drawn from the grey levels" if manifest["binarize"] == "dynamic" else "",
         license=manifest["license"] or "not stated",
         weights_license=manifest["weights_license"] or "not stated",
     )
