@@ -32,15 +32,15 @@ demo: $(STAMP)
 	$(BIN)/vaezoo reconstruct runs/demo
 	$(BIN)/vaezoo export runs/demo --onnx
 
-# Several tests at once, with one thread each; but tests/faults, which sees to its processes itself, and to their time.
+# Several tests at once, with one thread each; but tests/fault_injection, which sees to its processes itself, and to their time.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/faults -n auto --maxprocesses 4
-	$(BIN)/python -m pytest tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/fault_injection -n auto --maxprocesses 4
+	$(BIN)/python -m pytest tests/fault_injection
 
 # All faults that the tests try some of, then a minute's search for more in each thing that reads files.
 faults: $(STAMP)
-	VAEZOO_FAULTS=all $(BIN)/python -m pytest tests/faults tests/training/test_resume.py
-	$(BIN)/python tests/faults/fuzz.py --seconds 60
+	VAEZOO_FAULTS=all $(BIN)/python -m pytest tests/fault_injection tests/training/test_resume.py
+	$(BIN)/python tests/fault_injection/fuzz.py --seconds 60
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -61,7 +61,7 @@ bench: $(STAMP)
 bench-train: $(STAMP)
 	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group bench
 	$(BIN)/python benchmarks/train_throughput.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
-	$(BIN)/python benchmarks/train_ranks.py
+	$(BIN)/python benchmarks/train_distributed.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -27,10 +27,11 @@ from torch import Tensor
 
 import vaezoo
 from tables import HERE, hardware, machine, put_tables, quartiles, ratios, slug, table, versions
-from vaezoo.bench.environment import environment, gpu_environment
-from vaezoo.data.base import Part
-from vaezoo.evaluation.likelihood import MANY, negative_log_likelihood
-from vaezoo.files import json_bytes, write_file
+from vaezoo.core.atomic import write_file
+from vaezoo.core.environment import environment, gpu_environment
+from vaezoo.core.json_io import json_bytes
+from vaezoo.data.base import Split
+from vaezoo.evaluation.likelihood import COMPILE_FROM, negative_log_likelihood
 
 RESULTS = HERE / "results"
 PREFIX = "nll-speed"
@@ -70,7 +71,7 @@ def pythae_of(vae: vaezoo.GaussianVAE) -> Any:
 
 
 def contestants(
-    vae: vaezoo.GaussianVAE, part: Part, images: dict[str, int], device: torch.device
+    vae: vaezoo.GaussianVAE, part: Split, images: dict[str, int], device: torch.device
 ) -> dict[str, Callable[[], float]]:
     """Returns what takes turns: each evaluates its number of images and returns the estimate."""
     model, some = pythae_of(vae), {name: part.select(torch.arange(n)) for name, n in images.items()}
@@ -98,12 +99,12 @@ def measure(network: str, rounds: int, device: torch.device) -> dict[str, Any]:
     name, options, many = NETWORKS[network]
     data = vaezoo.load_data("digits")
     torch.manual_seed(0)
-    vae = vaezoo.create(name, data, options)
-    vae.begin(data.train)
+    vae = vaezoo.create_model(name, data, options)
+    vae.init_from_data(data.train)
     vae.to(device).eval()
     assert data.test is not None and isinstance(vae, vaezoo.GaussianVAE)
     images = {"pythae": 10, "vaezoo": many, "product": 10}
-    assert many * SAMPLES >= MANY
+    assert many * SAMPLES >= COMPILE_FROM
     calls = contestants(vae, data.test, images, device)
     agree(vae, data.test.select(torch.arange(images["pythae"])), calls["pythae"]())  # which warms up, too
     times: dict[str, dict[int, float]] = {contestant: {} for contestant in calls}
@@ -123,7 +124,7 @@ def measure(network: str, rounds: int, device: torch.device) -> dict[str, Any]:
     }
 
 
-def agree(vae: vaezoo.VAE, part: Part, theirs: float) -> None:
+def agree(vae: vaezoo.VAE, part: Split, theirs: float) -> None:
     """Raises AssertionError unless two estimates of one number are within a nat."""
     ours = negative_log_likelihood(vae, part, samples=SAMPLES).value
     assert abs(ours - theirs) < 1, f"pythae finds {theirs}, vaezoo {ours}"
@@ -134,11 +135,9 @@ def tables() -> list[str]:
     lines: list[str] = []
     for file in sorted(RESULTS.glob(f"{PREFIX}-*.json")):
         result = json.loads(file.read_text())
-        setting, about = result["setting"], result["environment"]
-        threads = f", {setting['threads']} threads" if setting["device"] == "cpu" else ""
-        told = (
-            f"{hardware(about)}{threads}; {versions(about)}. {SAMPLES:,} samples an image, {setting['rounds']} rounds"
-        )
+        config, about = result["config"], result["environment"]
+        threads = f", {config['threads']} threads" if config["device"] == "cpu" else ""
+        told = f"{hardware(about)}{threads}; {versions(about)}. {SAMPLES:,} samples an image, {config['rounds']} rounds"
         head = ["network", "pythae, an image", "vaezoo", "product alone", "vaezoo over pythae", "product over pythae"]
         lines += [f"### Likelihood on {machine(result)}", "", f"`results/{file.name}`. {told}.", ""]
         lines += [*table(head, [cells(row) for row in result["rows"]]), ""]
@@ -161,9 +160,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if not chosen.tables:
         about = environment(PACKAGES) | ({"gpu": gpu_environment()} if chosen.device.type == "cuda" else {})
-        setting = {"device": chosen.device.type, "threads": torch.get_num_threads(), "rounds": chosen.rounds}
+        config = {"device": chosen.device.type, "threads": torch.get_num_threads(), "rounds": chosen.rounds}
         rows = [measure(network, chosen.rounds, chosen.device) for network in NETWORKS]
-        result = {"schema": 1, "environment": about, "setting": setting, "rows": rows}
+        result = {"schema": 1, "environment": about, "config": config, "rows": rows}
         write_file(RESULTS / f"{PREFIX}-{slug(machine(result))}.json", json_bytes(result))
     put_tables(PREFIX, "nll_speed.py", tables())
 

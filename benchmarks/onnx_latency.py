@@ -5,7 +5,7 @@
     python benchmarks/onnx_latency.py --tables           only the tables, from the results at hand
 
 Each model's figures go to results/onnx-latency-MACHINE/MODEL.json, which `vaezoo bench --compare` reads. The models are
-untrained, at their defaults, on 28x28 grey pictures: weights do not matter for speed.
+untrained, at their defaults, on 28x28 grey images: weights do not matter for speed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from typing import Any
 import torch
 
 from tables import HERE, hardware, machine, put_tables, slug, table, versions
-from vaezoo.bench.contestants import REGIMES, Setting
-from vaezoo.bench.subject import from_model
-from vaezoo.bench.sweep import BATCHES, bench
-from vaezoo.files import json_bytes, write_file
-from vaezoo.providers import require_cuda
+from vaezoo.bench.backends import IO_MODES, BenchConfig
+from vaezoo.bench.runner import BATCHES, bench
+from vaezoo.bench.workload import from_model
+from vaezoo.core.atomic import write_file
+from vaezoo.core.json_io import json_bytes
+from vaezoo.runtime.ort_session import require_cuda
 
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
 
 
-def sweep(results: Path, setting: Setting, models: list[str], batches: list[int], seconds: float) -> None:
+def sweep(results: Path, setting: BenchConfig, models: list[str], batches: list[int], seconds: float) -> None:
     """Measures the models, one file each."""
     for model in models:
         result = bench(
@@ -68,7 +69,7 @@ def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
         + f"; {versions(environment)}.",
         "",
     ]
-    for regime, title in REGIMES.items():
+    for regime, title in IO_MODES.items():
         batches = sorted({r["batch"] for result in found for r in result["rows"]})
         rows = [
             [result["model"]["model"].split("/")[1], task, *(ratio(result, task, batch, regime) for batch in batches)]
@@ -123,7 +124,7 @@ def main() -> None:
     if chosen.device == "cuda":
         require_cuda()
     if not chosen.tables:
-        setting = Setting(chosen.device, chosen.threads, chosen.tf32)
+        setting = BenchConfig(chosen.device, chosen.threads, chosen.tf32)
         sweep(results, setting, chosen.model, chosen.batch, chosen.seconds)
     if not chosen.out:
         put_tables("onnx-latency", "onnx_latency.py", tables(results))

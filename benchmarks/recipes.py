@@ -21,8 +21,9 @@ import torch
 
 import vaezoo
 from tables import HERE, hardware, put_tables, table, versions
-from vaezoo.bench.environment import environment
-from vaezoo.files import json_bytes, write_file
+from vaezoo.core.atomic import write_file
+from vaezoo.core.environment import environment
+from vaezoo.core.json_io import json_bytes
 from vaezoo.recipes import FOLDER, Recipe
 from vaezoo.training.run import RESULT
 
@@ -40,14 +41,14 @@ def train(recipe: Recipe, data: vaezoo.Dataset, path: Path) -> vaezoo.Run:
 def evaluate(recipe: Recipe, run: vaezoo.Run, data: vaezoo.Dataset) -> vaezoo.Evaluation:
     """Finds the figure as the recipe says."""
     how = recipe.evaluation
-    bound = how.figure == "bound"
+    bound = how.metric == "elbo"
     return vaezoo.evaluate(
         run,
         data,
-        metrics=["bound"] if bound else ["nll", "bound"],
-        **{"draws" if bound else "nll_samples": how.draws},  # type: ignore[arg-type]
+        metrics=["elbo"] if bound else ["nll", "elbo"],
+        **{"elbo_samples" if bound else "nll_samples": how.samples},  # type: ignore[arg-type]
         binarize=how.binarize,
-        examples=how.examples,
+        limit=how.limit,
         on_progress=lambda done, total: print(f"\r{recipe.name}: {done:,} of {total:,}", end="", file=sys.stderr),
     )
 
@@ -70,11 +71,9 @@ def measure(recipe: Recipe, data: vaezoo.Dataset, runs: Path) -> dict[str, Any]:
 def protocol(row: dict[str, Any]) -> str:
     """Returns how the figure of a row was found."""
     told = row["evaluation"]
-    of = f"{told['examples']:,} of {told['of']:,}" if told["examples"] < told["of"] else f"{told['of']:,}"
-    first = told["figures"][0]
-    return (
-        f"{first['name']}, {told['part']} part, {of} examples; {first['protocol']}; standard error {first['error']:.2f}"
-    )
+    of = f"{told['examples']:,} of {told['total']:,}" if told["examples"] < told["total"] else f"{told['total']:,}"
+    first = told["metrics"][0]
+    return f"{first['name']}, {told['split']} part, {of} examples; {first['protocol']}; standard error {first['error']:.2f}"
 
 
 def write_measured(row: dict[str, Any]) -> None:
@@ -100,12 +99,12 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Returns the lines of README.md."""
     cells = []
     for row in sorted(rows, key=lambda r: r["recipe"]):
-        recipe, figures = vaezoo.find_recipe(row["recipe"]), row["evaluation"]["figures"]
+        recipe, figures = vaezoo.find_recipe(row["recipe"]), row["evaluation"]["metrics"]
         found = {figure["name"]: figure for figure in figures}
         elbo, first = found["-ELBO"], figures[0]
         reported = "-" if recipe.reference.value is None else f"{recipe.reference.value:g}"
         nll = f"{first['value']:.2f} ± {first['error']:.2f}" if first is not elbo else "-"
-        pixels = {"none": "grey", "fixed": "bits"}[row["evaluation"]["setting"]["binarize"]]
+        pixels = {"none": "grey", "fixed": "bits"}[row["evaluation"]["config"]["binarize"]]
         active = found["active units"]
         units = f"{active['value']} {active['protocol'].partition(':')[0]}"
         bound = f"{elbo['value']:.2f}"

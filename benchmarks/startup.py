@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tables import HERE, hardware, put_tables, table, versions
-from vaezoo.bench.environment import environment
-from vaezoo.files import json_bytes, write_file
+from vaezoo.core.atomic import write_file
+from vaezoo.core.environment import environment
+from vaezoo.core.json_io import json_bytes
 
 PACKAGES = ("vaezoo", "torch", "click", "rich")
 FILE = HERE / "results" / "startup-cpu.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vaezoo.files import write_file
+from vaezoo.core.atomic import write_file
 
 HERE = Path(__file__).parent
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from train_subject import CHANNELS, HIDDEN, LATENT, LOGVAR_BOUND, LR, PIXELS, Job, load
-from train_workers import LeftOutError, Turns
+from reference_model import CHANNELS, HIDDEN, LATENT, LOGVAR_BOUND, LR, PIXELS, Job, load
+from train_workers import LeftOutError, WorkerChannel
 
 SYNCS = 5  # waits for the device in a turn, at most
 WINDOW = 50  # steps whose mean loss is compared, as of the others
@@ -97,7 +97,7 @@ def patches(x: jax.Array) -> jax.Array:
 
 
 def encode(network: str, p: Params, x: jax.Array) -> jax.Array:
-    """Returns means and raw log-variances of pictures `(B, 784)`."""
+    """Returns means and raw log-variances of images `(B, 784)`."""
     if network == "mlp":
         return dense(p["code"], jax.nn.relu(dense(p["in"], x)))
     h = jax.nn.relu(halve(p["in"], x.reshape(-1, 28, 28, 1)))
@@ -124,7 +124,7 @@ def loss_of(network: str, p: Params, x: jax.Array, key: jax.Array) -> jax.Array:
     return (reconstruction + kl).mean()
 
 
-def train(job: Job, turns: Turns) -> None:
+def train(job: Job, turns: WorkerChannel) -> None:
     """Trains an epoch a call; where an epoch takes longer than a turn, an equal part of it."""
     platform = jax.default_backend()
     if platform != {"cpu": "cpu", "cuda": "gpu"}[job.device]:

@@ -22,13 +22,14 @@ from typing import Any
 
 import torch
 
+from reference_model import Job, find_data, flops_per_image, load
 from tables import HERE, put_tables
 from train_results import case_tables, check_losses, merge, peaks, result_file, rows_of, tables
-from train_subject import Job, find_data, flops_per_image, load
 from train_workers import DiedError, LeftOutError, Worker, serve
-from vaezoo.bench.environment import environment, gpu_environment
-from vaezoo.files import json_bytes, write_file
-from vaezoo.providers import require_cuda
+from vaezoo.core.atomic import write_file
+from vaezoo.core.environment import environment, gpu_environment
+from vaezoo.core.json_io import json_bytes
+from vaezoo.runtime.ort_session import require_cuda
 
 NAMES = ("tutorial", "pythae", "plain", "jax", "vaezoo", "vaezoo compiled", "vaezoo compiled bf16", "peak")
 PACKAGES = ("vaezoo", "torch", "torchvision", "numpy", "pythae", "jax", "jaxlib", "optax")

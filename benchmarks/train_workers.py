@@ -1,4 +1,4 @@
-"""Two ends of a pipe: Worker, with which the parent gives a process its turns, and Turns, with which that takes them.
+"""Two ends of a pipe: Worker, with which the parent gives a process its turns, and WorkerChannel, with which that takes them.
 
 A line of JSON each way. The worker says {"ready": ...} when it is warm, or {"left_out": "why"}; the parent sends
 {"seconds": 1.0}, for which the worker trains and answers with images and seconds, then waits for its next turn.
@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from train_subject import Job
+from reference_model import Job
 
 TAIL = 2_000  # characters of a dead worker's stderr that are shown
 
@@ -30,7 +30,7 @@ class LeftOutError(Exception):
     """A contestant cannot take part here; the text says why."""
 
 
-class Turns:
+class WorkerChannel:
     """The worker's end. A training calls `window` after some steps; it returns when the next turn begins.
 
     Args:
@@ -169,9 +169,9 @@ def serve(job: Job) -> None:
     """Runs a worker to its end. What others print goes to stderr, so that stdout holds only answers."""
     outward = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from train_contestants import CONTESTANTS
+    from baselines import CONTESTANTS
 
-    turns = Turns(job, sys.stdin, outward)
+    turns = WorkerChannel(job, sys.stdin, outward)
     try:
         CONTESTANTS[job.contestant](job, turns)
     except LeftOutError as error:

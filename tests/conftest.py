@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vaezoo import Dataset, Run, TrainConfig, load_data, train
-from vaezoo.data.base import Split
+from vaezoo.data.base import TensorSplit
 
 # What is ignored stays ignored in all that we start: SIGHUP under nohup, SIGINT in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -23,8 +23,8 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 def shorten(data: Dataset, n: int) -> Dataset:
     """Returns a data set with the first n examples of each part."""
 
-    def first(part: Split) -> Split:
-        return Split(part.x[:n], None if part.y is None else part.y[:n])
+    def first(part: TensorSplit) -> TensorSplit:
+        return TensorSplit(part.x[:n], None if part.y is None else part.y[:n])
 
     test = None if data.test is None else first(data.test)
     return Dataset(spec=data.spec, train=first(data.train), valid=first(data.valid), test=test, source=data.source)

@@ -39,7 +39,7 @@ def main(wheel: Path, uv: str) -> None:
         call(vaezoo, "train", "--recipe", "mlp-784-400-20", "--data", "digits", "--steps", "20", "--out", "run")
         call(vaezoo, "sample", "run")
         call(vaezoo, "reconstruct", "run")
-        assert len(json.loads(call(vaezoo, "eval", "run", "--metrics", "frechet", "--json"))["figures"]) == 2
+        assert len(json.loads(call(vaezoo, "eval", "run", "--metrics", "fid", "--json"))["metrics"]) == 2
         exported = json.loads(call(vaezoo, "export", "run", "--onnx", "--json"))
         assert exported["parity"]["runtime"] == "onnxruntime", exported
         call(vaezoo, "export", "conv-vae-mnist", "--onnx")
@@ -53,8 +53,8 @@ def main(wheel: Path, uv: str) -> None:
         call(str(lean / "bin" / "vaezoo"), "sample", "exports/run", "--out", "lean.png")
         call(str(lean / "bin" / "vaezoo"), "sample", "exports/conv-vae-mnist")
         call(str(lean / "bin" / "vaezoo"), "doctor")
-        pictures = ("lean.png", "run/samples.png", "run/reconstructions.png", "exports/conv-vae-mnist/samples.png")
-        for file in (*pictures, "exports/run/decoder.onnx", "exports/conv-vae-mnist/decoder.onnx"):
+        images = ("lean.png", "run/samples.png", "run/reconstructions.png", "exports/conv-vae-mnist/samples.png")
+        for file in (*images, "exports/run/decoder.onnx", "exports/conv-vae-mnist/decoder.onnx"):
             assert (Path(folder) / file).stat().st_size > 1000, file
         assert (Path(folder) / "vaezoo-my-vae" / "vaezoo_my_vae.py").exists()
     print(f"1 passed: {wheel.name} works in a clean environment, and runs an export in one without torch")

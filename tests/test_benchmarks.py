@@ -66,17 +66,17 @@ def test_a_loss_unlike_the_others_is_told(script: Any) -> None:
 
 
 def test_the_mlp_has_the_operations_of_the_closed_form(script: Any) -> None:
-    subject = script("train_subject")
+    subject = script("reference_model")
     forward = 2 * (784 * 512 + 512 * 40 + 20 * 512 + 512 * 784)
-    first = 2 * 784 * 512  # the picture needs no gradient
+    first = 2 * 784 * 512  # the image needs no gradient
     assert subject.flops_per_image("mlp") == 3 * forward - first
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_the_plain_networks_are_those_of_the_zoo(script: Any, network: str) -> None:
-    subject = script("train_subject")
+    subject = script("reference_model")
     name, options = subject.MODELS[network]
-    vae = vaezoo.create(name, vaezoo.DataSpec(name="digits", shape=(1, 28, 28)), options)
+    vae = vaezoo.create_model(name, vaezoo.DataSpec(name="digits", shape=(1, 28, 28)), options)
     theirs = [tuple(p.shape) for p in subject.PlainVAE(network).parameters()]
     assert [tuple(p.shape) for p in vae.parameters()] == theirs
 
@@ -103,7 +103,7 @@ def test_tables_go_between_their_marks(script: Any, tmp_path: Path) -> None:
 def test_turns_answer_at_the_end_of_the_warm_up_and_of_a_turn(script: Any) -> None:
     import io
 
-    workers, subject = script("train_workers"), script("train_subject")
+    workers, subject = script("train_workers"), script("reference_model")
     job = subject.Job(
         contestant="plain",
         network="mlp",
@@ -116,7 +116,7 @@ def test_turns_answer_at_the_end_of_the_warm_up_and_of_a_turn(script: Any) -> No
         seconds=1.0,
     )
     out = io.StringIO()
-    turns = workers.Turns(job, io.StringIO('{"seconds": 1.0}\n'), out)
+    turns = workers.WorkerChannel(job, io.StringIO('{"seconds": 1.0}\n'), out)
     turns.facts["parameters"] = 7
     turns.window(50, 100, 0.6, 3.0)
     assert not out.getvalue()

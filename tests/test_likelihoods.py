@@ -7,7 +7,8 @@ import torch
 from torch import distributions as D
 
 from vaezoo.errors import VaezooError
-from vaezoo.likelihoods import Gaussian, make_likelihood
+from vaezoo.likelihoods.gaussian import Gaussian
+from vaezoo.likelihoods.make import make_likelihood
 
 torch.manual_seed(0)
 LOGITS = torch.linspace(-12, 12, 97, dtype=torch.float64).reshape(-1, 1)

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from vaezoo import ELBO, Batch, DataSpec, Step, create
+from vaezoo import ELBO, Batch, DataSpec, StepContext, create_model
 from vaezoo.errors import VaezooError
-from vaezoo.objectives import free_kl, run_pass
+from vaezoo.objectives.elbo import elbo_terms, kl_with_free_bits
 
 
 @pytest.fixture
 def vae():
     torch.manual_seed(0)
-    return create("mlp-vae", DataSpec(name="v", shape=(6,)), {"latent_dim": 3, "hidden": 8})
+    return create_model("mlp-vae", DataSpec(name="v", shape=(6,)), {"latent_dim": 3, "hidden": 8})
 
 
 BATCH = Batch(torch.rand(16, 6), None)
@@ -24,7 +24,7 @@ def losses(vae, objective, step):
 
 
 def at(number, kl_weight=1.0, free_bits=0.0):
-    return Step(torch.tensor(float(number)), torch.tensor(kl_weight), free_bits)
+    return StepContext(torch.tensor(float(number)), torch.tensor(kl_weight), free_bits)
 
 
 def test_the_loss_is_the_negative_elbo_summed_over_dimensions_averaged_over_the_batch(vae):
@@ -56,8 +56,8 @@ def test_capacity_grows_linearly_and_pulls_the_kl_from_both_sides(vae, number, r
 
 def test_free_bits_are_a_floor_for_each_dimension_of_the_batch_mean():
     terms = torch.tensor([[0.0, 1.0, 3.0], [0.2, 2.0, 3.0]])
-    assert float(free_kl(terms, 0.0)) == pytest.approx(4.6)
-    assert float(free_kl(terms, 0.5)) == pytest.approx(0.5 + 1.5 + 3.0)
+    assert float(kl_with_free_bits(terms, 0.0)) == pytest.approx(4.6)
+    assert float(kl_with_free_bits(terms, 0.5)) == pytest.approx(0.5 + 1.5 + 3.0)
 
 
 def test_free_bits_reach_the_loss(vae):
@@ -66,7 +66,7 @@ def test_free_bits_reach_the_loss(vae):
 
 
 def test_a_pass_draws_z_once_and_keeps_the_parts_of_each_example(vae):
-    result = run_pass(vae, BATCH.x)
+    result = elbo_terms(vae, BATCH.x)
     assert result.z.shape == (16, 3) and result.reconstruction.shape == (16,) and result.kl_terms.shape == (16, 3)
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts.make_pretrained import make
 from vaezoo import VaezooError, evaluate, export_onnx, list_pretrained, load, load_data, pretrained, runtime
 from vaezoo.errors import InputError
-from vaezoo.pretrained.make import make
 
 CARDS = list_pretrained()
 NAMES = [card.name for card in CARDS]
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 MOST = 10_000_000  # bytes of all of them together
-GROUPS = {"bound": "-ELBO", "reconstructions": "PSNR", "codes": "k-NN accuracy", "frechet": "Frechet distance"}
+GROUPS = {"elbo": "-ELBO", "reconstructions": "PSNR", "probe": "k-NN accuracy", "fid": "Frechet distance"}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def evaluations():
     """Those of all cards that take seconds to repeat: a likelihood of thousands of samples takes minutes."""
     for card in CARDS:
         for told in card.evaluations:
-            if "-ELBO" in {figure["name"] for figure in told["figures"]}:
+            if "-ELBO" in {figure["name"] for figure in told["metrics"]}:
                 yield pytest.param(card, told, id=f"{card.name} on {told['data']}")
 
 
@@ -49,12 +49,12 @@ def test_the_figures_are_those_on_the_card(card, told):
     if told["data"] == "mnist" and not MNIST.exists():
         pytest.skip("MNIST is not on this machine")
     data = load_data(told["data"], data_dir=MNIST)
-    expected = {figure["name"]: figure["value"] for figure in told["figures"]}
+    expected = {figure["name"]: figure["value"] for figure in told["metrics"]}
     groups = [group for group, name in GROUPS.items() if any(figure.startswith(name) for figure in expected)]
-    found = evaluate(open_by_card(card), data, metrics=groups, examples=told["examples"], seed=told["setting"]["seed"])
-    assert (found.examples, found.setting.binarize) == (told["examples"], told["setting"]["binarize"])
-    assert [figure.name for figure in found.figures] == [*expected]
-    for figure in found.figures:  # float32 differs between processors in the seventh digit, which may move neighbours
+    found = evaluate(open_by_card(card), data, metrics=groups, limit=told["examples"], seed=told["config"]["seed"])
+    assert (found.examples, found.config.binarize) == (told["examples"], told["config"]["binarize"])
+    assert [figure.name for figure in found.metrics] == [*expected]
+    for figure in found.metrics:  # float32 differs between processors in the seventh digit, which may move neighbours
         near = 1e-3 if figure.name.endswith("accuracy") else 1e-4
         assert figure.value == pytest.approx(expected[figure.name], rel=1e-5, abs=near), figure.name
 
@@ -77,15 +77,15 @@ def exported(tmp_path_factory):
 def test_a_pretrained_model_is_exported_as_a_run_is(exported):
     card = next(c for c in CARDS if c.name == "conv-vae-mnist")
     assert exported.manifest["checkpoint"]["sha256"] == card.sha256
-    assert exported.manifest["weights_license"] == card.licence in (exported.path / "README.md").read_text()
+    assert exported.manifest["weights_license"] == card.license in (exported.path / "README.md").read_text()
 
 
 def test_the_export_of_a_model_that_was_trained_on_bits_is_evaluated_on_bits(exported):
     digits = load_data("digits")
-    ours = evaluate(load("conv-vae", pretrained="mnist"), digits, examples=50, draws=1)
-    theirs = evaluate(runtime.load(exported.path), digits, examples=50, draws=1)
-    assert theirs.setting == ours.setting and theirs.setting.binarize == "fixed"
-    assert theirs.figures[0].value == pytest.approx(ours.figures[0].value, abs=0.1)
+    ours = evaluate(load("conv-vae", pretrained="mnist"), digits, limit=50, elbo_samples=1)
+    theirs = evaluate(runtime.load(exported.path), digits, limit=50, elbo_samples=1)
+    assert theirs.config == ours.config and theirs.config.binarize == "fixed"
+    assert theirs.metrics[0].value == pytest.approx(ours.metrics[0].value, abs=0.1)
 
 
 def test_the_model_may_be_named_with_its_distribution():
@@ -121,7 +121,7 @@ def cut_card(folder):
 
 def lose_field(folder):
     card = json.loads((folder / "card.json").read_text())
-    del card["licence"]
+    del card["license"]
     (folder / "card.json").write_text(json.dumps(card))
 
 
@@ -136,8 +136,8 @@ def test_damage_is_an_error_that_says_to_install_again(damage, copied):
 def test_a_run_becomes_a_pretrained_model(trained, tmp_path, monkeypatch):
     """`make` keeps what loading needs, and no more: rounded weights, no optimizer, no path."""
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    monkeypatch.setattr("vaezoo.pretrained.make.evaluate", partial(evaluate, examples=50))
-    make(trained, tmp_path / "conv-vae-digits", "mlp-784-400-20", None, ["bound"])
+    monkeypatch.setattr("scripts.make_pretrained.evaluate", partial(evaluate, limit=50))
+    make(trained, tmp_path / "conv-vae-digits", "mlp-784-400-20", None, ["elbo"])
     (card,) = list_pretrained()
     run = load("conv-vae", pretrained="digits")
     for ours, theirs in zip(run.vae.parameters(), trained.vae.parameters(), strict=True):
@@ -145,4 +145,4 @@ def test_a_run_becomes_a_pretrained_model(trained, tmp_path, monkeypatch):
     (checkpoint,) = (card.path / "checkpoints").iterdir()
     assert sorted(f.name for f in checkpoint.iterdir()) == ["manifest.json", "model.safetensors", "state.json"]
     assert run.result == trained.result and torch.equal(run.examples, trained.examples)
-    assert card.evaluations[0]["figures"][0]["name"] == "-ELBO"
+    assert card.evaluations[0]["metrics"][0]["name"] == "-ELBO"

@@ -10,7 +10,7 @@ import torch
 import vaezoo
 from vaezoo import find_recipe, list_recipes
 from vaezoo.errors import InputError, VaezooError
-from vaezoo.likelihoods import Gaussian
+from vaezoo.likelihoods.gaussian import Gaussian
 from vaezoo.recipes import FOLDER
 
 NAMES = [file.stem for file in FOLDER.glob("*.toml")]
@@ -77,7 +77,7 @@ def test_every_recipe_trains_and_resumes(name, digits, tmp_path):
 def test_a_file_of_ones_own_is_a_recipe_too(write):
     recipe = find_recipe(write(WHOLE))
     assert (recipe.name, recipe.options, recipe.training.lr, recipe.training.epochs) == ("mine", {"hidden": [8]}, 1, 2)
-    assert recipe.evaluation.figure == "bound" and recipe.measured is None and recipe.likelihood is None
+    assert recipe.evaluation.figure == "elbo" and recipe.measured is None and recipe.likelihood is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from vaezoo import DataSpec
 from vaezoo.errors import PluginError, VaezooError
-from vaezoo.registry import create, find_model, get_model, list_models
+from vaezoo.registry import create_model, find_model, get_model, list_models
 
 GOOD = "from vaezoo.models.mlp_vae import SPEC"
 
@@ -79,7 +79,7 @@ def test_a_model_that_cannot_be_built_is_named(install):
     code = GOOD + "\nimport dataclasses\nSPEC = dataclasses.replace(SPEC, build=lambda config, data: 1 / 0)"
     install("zoo-failing", "failing-vae", code)
     with pytest.raises(PluginError) as e:
-        create("failing-vae", DataSpec(name="x", shape=(3,)))
+        create_model("failing-vae", DataSpec(name="x", shape=(3,)))
     assert "model 'failing-vae' of zoo-failing 1.2 cannot be built: ZeroDivisionError" in e.value.message
     assert "vaezoo check zoo-failing/failing-vae" in e.value.hint
 
@@ -91,4 +91,4 @@ def test_a_model_of_a_package_that_is_not_installed_says_so():
 
 
 def test_create_passes_options(digits):
-    assert create("conv-vae", digits.spec, {"latent_dim": 5}).latent_shape == (5,)
+    assert create_model("conv-vae", digits.spec, {"latent_dim": 5}).latent_shape == (5,)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo import ELBO, VAE, DiagonalGaussian, ModelSpec, StepOutput, UnsupportedDataError, get_model, list_models
+from vaezoo import ELBO, VAE, DiagonalGaussian, LossOutput, ModelSpec, UnsupportedDataError, get_model, list_models
 from vaezoo.spec import configure
 from vaezoo.testing import CHECKS, parametrize_with_checks, run_checks
 
@@ -22,8 +22,8 @@ def test_every_built_in_conforms(spec, check):
     ("name", "options"),
     [
         ("mlp-vae", {"activation": "gated"}),
-        ("conv-vae", {"channels": "8,8,8", "strides": "1,2,1", "kernel": 3, "dense": "16"}),
-        ("vae-gan", {"channels": "8,8", "strides": "2,1", "kernel": 3}),
+        ("conv-vae", {"channels": "8,8,8", "strides": "1,2,1", "kernel_size": 3, "dense": "16"}),
+        ("vae-gan", {"channels": "8,8", "strides": "2,1", "kernel_size": 3}),
     ],
 )
 def test_built_ins_conform_with_their_other_layers(name, options):
@@ -46,7 +46,7 @@ class Sound(VAE):
         self.decoder = nn.Linear(config.latent_dim, data.dims)
 
     def encode(self, x):
-        return DiagonalGaussian.bounded(*self.encoder(x.flatten(1)).chunk(2, dim=1))
+        return DiagonalGaussian.from_raw(*self.encoder(x.flatten(1)).chunk(2, dim=1))
 
     def decode(self, z):
         return self.decoder(z).unflatten(1, self.data.shape)
@@ -124,7 +124,7 @@ class RandomDecoder(Sound):
 
 
 class Picky(Sound):
-    """Fails in its own way on pictures that it cannot take."""
+    """Fails in its own way on images that it cannot take."""
 
     def __init__(self, config, data):
         if data.shape[-1] > 250:
@@ -139,7 +139,7 @@ class Overlapping(ELBO):
 
     def forward(self, vae, batch, step):
         out = super().forward(vae, batch, step)
-        return StepOutput(out.losses | {"again": out.losses["vae"]}, out.metrics)
+        return LossOutput(out.losses | {"again": out.losses["vae"]}, out.metrics)
 
 
 class Incomplete(ELBO):
@@ -156,13 +156,13 @@ class Detached(ELBO):
     def forward(self, vae, batch, step):
         out = super().forward(vae, batch, step)
         # Multiplying by a zero keeps the graph, so that only the gradient tells.
-        return StepOutput({"encoder": out.losses["vae"], "decoder": out.losses["vae"] * (step.number > 0)}, out.metrics)
+        return LossOutput({"encoder": out.losses["vae"], "decoder": out.losses["vae"] * (step.number > 0)}, out.metrics)
 
 
 class Attached(ELBO):
     def forward(self, vae, batch, step):
         out = super().forward(vae, batch, step)
-        return StepOutput(out.losses, out.metrics | {"loss": out.losses["vae"]})
+        return LossOutput(out.losses, out.metrics | {"loss": out.losses["vae"]})
 
 
 class Ascending(ELBO):
@@ -170,7 +170,7 @@ class Ascending(ELBO):
         out = super().forward(vae, batch, step)
         # The value of one loss, the gradient of its negative.
         loss = 2 * out.losses["vae"].detach() - out.losses["vae"]
-        return StepOutput({"vae": loss}, out.metrics)
+        return LossOutput({"vae": loss}, out.metrics)
 
 
 def spec(model=Sound, objective=ELBO, config=None):

@@ -1,6 +1,6 @@
-"""vaezoo: variational autoencoders that are found, trained, checked and exported by the same few calls.
+"""vaezoo trains, evaluates and exports variational autoencoders in PyTorch.
 
-The public names are loaded when they are first used: `import vaezoo` does not import torch.
+Public names load when they are first used, so `import vaezoo` does not import torch.
 """
 
 from __future__ import annotations
@@ -9,27 +9,32 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vaezoo import runtime, stopping
+    from vaezoo import runtime
+    from vaezoo.core import distributed, signals
     from vaezoo.data.arrays import from_arrays
-    from vaezoo.data.base import Batch, Dataset, DataSpec, Split
+    from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
     from vaezoo.data.load import load_data
-    from vaezoo.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
     from vaezoo.errors import UnsupportedDataError, VaezooError
     from vaezoo.evaluation.evaluate import Evaluation, evaluate
-    from vaezoo.evaluation.figure import Figure
-    from vaezoo.export.folder import Exported, export_onnx
-    from vaezoo.export.verify import Verified, verify_onnx
-    from vaezoo.likelihoods import Likelihood
-    from vaezoo.objectives import ELBO, Objective, Step, StepOutput
+    from vaezoo.evaluation.metrics import Metric
+    from vaezoo.export.export import ExportResult, export_onnx
+    from vaezoo.export.verify import VerifyResult, verify_onnx
+    from vaezoo.likelihoods.base import Likelihood
+    from vaezoo.objectives.base import LossOutput, Objective, StepContext
+    from vaezoo.objectives.elbo import ELBO
+    from vaezoo.posteriors.base import Posterior
+    from vaezoo.posteriors.gaussian import DiagonalGaussian
     from vaezoo.pretrained import Pretrained, list_pretrained, load
+    from vaezoo.priors.base import Prior
+    from vaezoo.priors.standard_normal import StandardNormal
     from vaezoo.recipes import Recipe, find_recipe, list_recipes
-    from vaezoo.registry import Registration, create, get_model, list_models
+    from vaezoo.registry import Registration, create_model, get_model, list_models
     from vaezoo.spec import ModelSpec
     from vaezoo.training.config import TrainConfig
     from vaezoo.training.reports import Report
     from vaezoo.training.run import Run
     from vaezoo.training.train import resume, train
-    from vaezoo.training.trainer import Snapshot, Trainer
+    from vaezoo.training.trainer import Trainer, TrainerState
     from vaezoo.vae import VAE, GaussianVAE
 
 __all__ = [
@@ -40,10 +45,11 @@ __all__ = [
     "Dataset",
     "DiagonalGaussian",
     "Evaluation",
-    "Exported",
-    "Figure",
+    "ExportResult",
     "GaussianVAE",
     "Likelihood",
+    "LossOutput",
+    "Metric",
     "ModelSpec",
     "Objective",
     "Posterior",
@@ -53,17 +59,18 @@ __all__ = [
     "Registration",
     "Report",
     "Run",
-    "Snapshot",
     "Split",
     "StandardNormal",
-    "Step",
-    "StepOutput",
+    "StepContext",
+    "TensorSplit",
     "TrainConfig",
     "Trainer",
+    "TrainerState",
     "UnsupportedDataError",
     "VaezooError",
-    "Verified",
-    "create",
+    "VerifyResult",
+    "create_model",
+    "distributed",
     "evaluate",
     "export_onnx",
     "find_recipe",
@@ -76,40 +83,45 @@ __all__ = [
     "load_data",
     "resume",
     "runtime",
-    "stopping",
+    "signals",
     "train",
     "verify_onnx",
 ]
 
-_HOME = {
+_NAMES = {
     "vaezoo.data.arrays": ("from_arrays",),
-    "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split"),
+    "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
     "vaezoo.data.load": ("load_data",),
-    "vaezoo.distributions": ("DiagonalGaussian", "Posterior", "Prior", "StandardNormal"),
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
     "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),
-    "vaezoo.evaluation.figure": ("Figure",),
-    "vaezoo.export.folder": ("Exported", "export_onnx"),
-    "vaezoo.export.verify": ("Verified", "verify_onnx"),
-    "vaezoo.likelihoods": ("Likelihood",),
-    "vaezoo.objectives": ("ELBO", "Objective", "Step", "StepOutput"),
+    "vaezoo.evaluation.metrics": ("Metric",),
+    "vaezoo.export.export": ("ExportResult", "export_onnx"),
+    "vaezoo.export.verify": ("VerifyResult", "verify_onnx"),
+    "vaezoo.likelihoods.base": ("Likelihood",),
+    "vaezoo.objectives.base": ("LossOutput", "Objective", "StepContext"),
+    "vaezoo.objectives.elbo": ("ELBO",),
+    "vaezoo.posteriors.base": ("Posterior",),
+    "vaezoo.posteriors.gaussian": ("DiagonalGaussian",),
     "vaezoo.pretrained": ("Pretrained", "list_pretrained", "load"),
+    "vaezoo.priors.base": ("Prior",),
+    "vaezoo.priors.standard_normal": ("StandardNormal",),
     "vaezoo.recipes": ("Recipe", "find_recipe", "list_recipes"),
-    "vaezoo.registry": ("Registration", "create", "get_model", "list_models"),
+    "vaezoo.registry": ("Registration", "create_model", "get_model", "list_models"),
     "vaezoo.spec": ("ModelSpec",),
     "vaezoo.training.config": ("TrainConfig",),
+    "vaezoo.training.reports": ("Report",),
     "vaezoo.training.run": ("Run",),
     "vaezoo.training.train": ("resume", "train"),
-    "vaezoo.training.reports": ("Report",),
-    "vaezoo.training.trainer": ("Snapshot", "Trainer"),
+    "vaezoo.training.trainer": ("Trainer", "TrainerState"),
     "vaezoo.vae": ("VAE", "GaussianVAE"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_SUBMODULES = {"distributed": "vaezoo.core.distributed", "runtime": "vaezoo.runtime", "signals": "vaezoo.core.signals"}
 
 
 def __getattr__(name: str) -> object:
-    if name in ("runtime", "stopping"):  # modules: vaezoo.runtime.load(folder)
-        return importlib.import_module(f"vaezoo.{name}")
+    if name in _SUBMODULES:
+        return importlib.import_module(_SUBMODULES[name])
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'vaezoo' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)

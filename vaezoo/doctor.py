@@ -12,16 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from vaezoo.bench.environment import cpu_name
-from vaezoo.errors import VaezooError, reason
-from vaezoo.providers import (
-    INSTALL_CPU,
-    REPLACE,
-    Provider,
-    has_runtime,
-    installed_packages,
-    open_session,
-)
+from vaezoo.core.environment import cpu_name
+from vaezoo.errors import VaezooError, format_error
+from vaezoo.runtime.ort_session import INSTALL_CPU, REPLACE, Provider, has_runtime, installed_packages, open_session
 
 PACKAGES = ("vaezoo", "torch", "torchvision", "onnx", "onnxscript", "numpy", "safetensors")
 
@@ -102,7 +95,7 @@ def _provider(name: Provider) -> Finding:
     except VaezooError as e:
         return Finding(subject, e.message, e.hint)
     except Exception as e:  # a broken installation raises anything
-        return Finding(subject, reason(e), REPLACE)
+        return Finding(subject, format_error(e), REPLACE)
     return Finding(subject, "loads and runs")
 
 

@@ -2,7 +2,7 @@
 
     VaezooError                 2   usage or configuration
     ├── UnsupportedDataError    2   the model cannot take data of this shape
-    ├── InputError              3   a file, picture, array or run folder that cannot be used
+    ├── InputError              3   a file, image, array or run folder that cannot be used
     │   └── PluginError         3   a third-party model that cannot be loaded or breaks its contract
     ├── ParityError             3   an exported graph that does not equal its model
     ├── DivergedError           4   training met a loss or gradient that is not finite
@@ -17,8 +17,8 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
-MOST_SHOWN = 100  # characters of a name or value that errors quote
-MOST_REASON = 300  # characters of another's error that ours quote
+MAX_REPR = 100  # characters of a name or value that errors quote
+MAX_MESSAGE = 300  # characters of another's error that ours quote
 
 
 class VaezooError(Exception):
@@ -74,7 +74,7 @@ class VaezooWarning(UserWarning):
 
 
 @contextlib.contextmanager
-def mended_by(hint: str) -> Iterator[None]:
+def with_hint(hint: str) -> Iterator[None]:
     """Gives the InputErrors of the block the hint that is right where it stands."""
     try:
         yield
@@ -87,22 +87,22 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """Returns a value that may be anybody's as our errors quote it: on one line, of bounded length."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except Exception:  # an integer of more than 4,300 digits has no text, and objects may refuse
         text = f"a {type(value).__name__}"
-    return one_line(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
+    return one_line(text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}...")
 
 
-def reason(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Returns an error's type and the first line of its text, of whatever length a third party made it."""
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # its __str__ is a third party's, too
         text = type(error).__name__
-    return one_line(text.splitlines()[0][:MOST_REASON])
+    return one_line(text.splitlines()[0][:MAX_MESSAGE])
 
 
 def first_line(error: BaseException) -> str:
@@ -110,7 +110,32 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+# Names that changed before the first release. An error about the old name tells the new one.
+RENAMED = {
+    "bound": "elbo",
+    "codes": "probe",
+    "factors": "disentanglement",
+    "samples": "nearest-neighbour",
+    "frechet": "fid",
+    "concept": "attribute-vector",
+    "scatter": "latents",
+    "curves": "learning-curves",
+    "kernel": "kernel_size",
+    "ema": "ema_decay",
+    "grad_accum": "grad_accum_steps",
+    "size": "image_size",
+    "--ema": "--ema-decay",
+    "--grad-accum": "--grad-accum-steps",
+    "--size": "--image-size",
+    "--draws": "--elbo-samples",
+    "--examples": "--limit",
+}
+
+
 def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Returns the hint for a misspelt name: the nearest known one, else `otherwise`."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    """Returns the hint for an unknown name: its new name, the closest known name, or `otherwise`."""
+    known = list(known)
+    if RENAMED.get(name) in known:
+        return f"'{name}' is now called '{RENAMED[name]}'"
+    close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean '{close[0]}'?" if close else otherwise

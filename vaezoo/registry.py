@@ -20,14 +20,14 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from types import FrameType
 
 from vaezoo.data.base import Dataset, DataSpec
-from vaezoo.errors import PluginError, VaezooError, VaezooWarning, reason, shown, suggest
-from vaezoo.objectives import Objective
+from vaezoo.errors import PluginError, VaezooError, VaezooWarning, format_error, safe_repr, suggest
+from vaezoo.objectives.base import Objective
 from vaezoo.spec import ModelSpec, configure
 from vaezoo.vae import VAE
 
 GROUP = "vaezoo.models"
-OURSELVES = "vaezoo"
-CHOICE = "VAEZOO_PLUGINS"
+PACKAGE = "vaezoo"
+PLUGINS_ENV = "VAEZOO_PLUGINS"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 VERSION = re.compile(r"[A-Za-z0-9.!+_-]{1,64}")
@@ -58,7 +58,7 @@ class Registration:
     @property
     def built_in(self) -> bool:
         """Whether the model is one of ours."""
-        return self.distribution == OURSELVES
+        return self.distribution == PACKAGE
 
     @property
     def allowed(self) -> bool:
@@ -109,12 +109,12 @@ class Registration:
     def failure(self, what: str, error: BaseException, hint: str = "") -> PluginError:
         """Returns the error that says that the model cannot be imported, built or trained, and why."""
         return PluginError(
-            f"{self} cannot be {what}: {reason(error)}",
+            f"{self} cannot be {what}: {format_error(error)}",
             hint or f"check the options; 'vaezoo check {self.full_name}' says more",
         )
 
     def __str__(self) -> str:
-        return f"model '{shown(self.name)}' of {shown(self.distribution)} {self.version}"
+        return f"model '{safe_repr(self.name)}' of {safe_repr(self.distribution)} {self.version}"
 
 
 def list_models() -> list[Registration]:
@@ -146,9 +146,9 @@ def find_model(name: str) -> Registration:
         package = name.rpartition("/")[0]
         otherwise = f"install the package {package}" if package else "'vaezoo list' shows the models there are"
         hint = suggest(name, [r.name for r in registered if r.allowed], otherwise)
-        if CHOICE in os.environ:
-            hint += f"; {CHOICE} leaves out the packages that it does not name"
-        raise VaezooError(f"no model named '{shown(name)}'", hint)
+        if PLUGINS_ENV in os.environ:
+            hint += f"; {PLUGINS_ENV} leaves out the packages that it does not name"
+        raise VaezooError(f"no model named '{safe_repr(name)}'", hint)
     if len(matches) > 1 and not matches[0].built_in:
         claims = ", ".join(r.full_name for r in matches)
         raise PluginError(f"two packages have a model named '{name}': {claims}", "name it in full, or uninstall one")
@@ -160,7 +160,7 @@ def get_model(name: str) -> ModelSpec[object]:
     return find_model(name).load()
 
 
-def create(name: str, data: DataSpec | Dataset, options: Mapping[str, object] | None = None) -> VAE:
+def create_model(name: str, data: DataSpec | Dataset, options: Mapping[str, object] | None = None) -> VAE:
     """Builds an untrained model.
 
     Args:
@@ -201,8 +201,8 @@ def _registered() -> tuple[list[Registration], list[str]]:
 
     Of two packages of one name the first on the path counts.
     """
-    text = os.environ.get(CHOICE)
-    chosen = None if text is None else {_normal(name) for name in (OURSELVES, *text.split(","))}
+    text = os.environ.get(PLUGINS_ENV)
+    chosen = None if text is None else {_normal(name) for name in (PACKAGE, *text.split(","))}
     found: dict[str, list[Registration]] = {}
     wrong = []
     for distribution in distributions():
@@ -210,13 +210,13 @@ def _registered() -> tuple[list[Registration], list[str]]:
             announced = _announced(distribution)
         except Exception as e:  # metadata are a third party's, too
             if chosen is None:
-                wrong.append(f"a package in {distribution.locate_file('')} is left out: {reason(e)}")
+                wrong.append(f"a package in {distribution.locate_file('')} is left out: {format_error(e)}")
             continue
         name = _normal(announced[0].distribution) if announced else ""
         if announced and (chosen is None or name in chosen):
             found.setdefault(name, announced)
-    for name in sorted((chosen or set()) - {"", OURSELVES, *found}):
-        wrong.append(f"{CHOICE} names '{shown(name)}', and no installed package with models is called so")
+    for name in sorted((chosen or set()) - {"", PACKAGE, *found}):
+        wrong.append(f"{PLUGINS_ENV} names '{safe_repr(name)}', and no installed package with models is called so")
     registered = [registration for announced in found.values() for registration in announced]
     return sorted(registered, key=lambda r: (r.name, not r.built_in, r.distribution)), wrong
 
@@ -229,7 +229,7 @@ def _announced(distribution: Distribution) -> list[Registration]:
     told = distribution.metadata
     name, version, summary = (told[field] or "" for field in ("Name", "Version", "Summary"))
     version = version if VERSION.fullmatch(version) else "?"
-    return [Registration(ep.name, name, version, ep, shown(summary)) for ep in models]
+    return [Registration(ep.name, name, version, ep, safe_repr(summary)) for ep in models]
 
 
 def _normal(name: str) -> str:

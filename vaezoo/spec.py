@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from vaezoo.data.base import DataSpec
-from vaezoo.errors import VaezooError, shown, suggest
-from vaezoo.objectives import ELBO, Objective
+from vaezoo.errors import VaezooError, safe_repr, suggest
+from vaezoo.objectives.base import Objective
+from vaezoo.objectives.elbo import ELBO
 from vaezoo.vae import VAE
 
 ConfigT = TypeVar("ConfigT")
-MOST_VALUES = 1_000  # of one option: a layer takes a millisecond to build
+MAX_VALUES = 1_000  # of one option: a layer takes a millisecond to build
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-def plain_elbo(config: object, data: DataSpec) -> ELBO:
+def default_objective(config: object, data: DataSpec) -> ELBO:
     """The objective of a model that names none."""
     return ELBO()
 
@@ -46,7 +47,7 @@ class ModelSpec(Generic[ConfigT]):
 
     config: ConfigT
     build: Callable[[ConfigT, DataSpec], VAE]
-    objective: Callable[[ConfigT, DataSpec], Objective] = plain_elbo
+    objective: Callable[[ConfigT, DataSpec], Objective] = default_objective
     summary: str
     reference: str
 
@@ -119,7 +120,7 @@ def check_types(config: object) -> None:
         except (ValueError, OverflowError, TypeError):
             fits = False
         if not fits:
-            raise VaezooError(f"'{name}' takes {_type_name(hint)}, not '{shown(value)}'", f"change '{name}'")
+            raise VaezooError(f"'{name}' takes {_type_name(hint)}, not '{safe_repr(value)}'", f"change '{name}'")
 
 
 def config_json(config: object) -> dict[str, Json]:
@@ -166,7 +167,7 @@ def _converted(
     for name, value in values.items():
         if name not in hints:
             known = ", ".join(hints) or "none"
-            raise VaezooError(f"no option named '{shown(name)}'", suggest(name, hints, f"the options are: {known}"))
+            raise VaezooError(f"no option named '{safe_repr(name)}'", suggest(name, hints, f"the options are: {known}"))
         try:
             changes[name] = _convert(value, hints[name])
         except (ValueError, OverflowError):
@@ -174,7 +175,7 @@ def _converted(
                 f"{name}={show_value(json_value(examples[name])) or '32,64'}" if name in examples else "another value"
             )
             raise VaezooError(
-                f"option '{name}' takes {_type_name(hints[name])}, not '{shown(value)}'", f"for example {fits}"
+                f"option '{name}' takes {_type_name(hints[name])}, not '{safe_repr(value)}'", f"for example {fits}"
             ) from None
     return changes
 
@@ -194,8 +195,8 @@ def _convert(value: object, hint: Any) -> object:
         parts = [p for p in value.split(",") if p] if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             parts = [parts]
-        if len(parts) > MOST_VALUES:
-            raise VaezooError(f"{len(parts):,} values for one option", f"give at most {MOST_VALUES:,}")
+        if len(parts) > MAX_VALUES:
+            raise VaezooError(f"{len(parts):,} values for one option", f"give at most {MAX_VALUES:,}")
         return tuple(_convert(p, args[0]) for p in parts)
     if hint is bool:
         return _to_bool(value)

@@ -27,11 +27,12 @@ import torch
 from torch import nn
 
 from vaezoo.data.base import Batch, DataSpec
-from vaezoo.distributions import Point, Posterior
-from vaezoo.errors import UnsupportedDataError, VaezooError, reason
+from vaezoo.errors import UnsupportedDataError, VaezooError, format_error
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import check_parity
-from vaezoo.objectives import Objective, Step, StepOutput
+from vaezoo.objectives.base import LossOutput, Objective, StepContext
+from vaezoo.posteriors.base import Posterior
+from vaezoo.posteriors.delta import Delta
 from vaezoo.registry import get_model
 from vaezoo.spec import ModelSpec, config_json, configure
 from vaezoo.vae import VAE
@@ -83,7 +84,7 @@ def example_data(spec: Spec) -> DataSpec:
 
 
 def make(spec: Spec, seed: int = 0) -> tuple[VAE, Objective, Batch]:
-    """Builds model and objective, with a batch of smooth random pictures for them."""
+    """Builds model and objective, with a batch of smooth random images for them."""
     data = example_data(spec)
     torch.manual_seed(seed)
     vae, objective = spec.build(spec.config, data), spec.objective(spec.config, data)
@@ -91,10 +92,10 @@ def make(spec: Spec, seed: int = 0) -> tuple[VAE, Objective, Batch]:
     return vae, objective, Batch(x, torch.arange(BATCH))
 
 
-def run(vae: VAE, objective: Objective, batch: Batch, seed: int = 0, number: int = 0) -> StepOutput:
+def run(vae: VAE, objective: Objective, batch: Batch, seed: int = 0, number: int = 0) -> LossOutput:
     """Computes losses and metrics of the step of that number, all chance from `seed`."""
     torch.manual_seed(seed)
-    out: StepOutput = objective(vae, batch, Step.plain()._replace(number=torch.tensor(float(number))))
+    out: LossOutput = objective(vae, batch, StepContext.initial()._replace(number=torch.tensor(float(number))))
     return out
 
 
@@ -122,7 +123,7 @@ def check_shapes(spec: Spec) -> None:
 
 def density(posterior: Posterior, z: torch.Tensor) -> torch.Tensor:
     """Returns log q(z|x), or zeros where a posterior is a point and says so."""
-    return torch.zeros(BATCH) if isinstance(posterior, Point) else posterior.log_prob(z)
+    return torch.zeros(BATCH) if isinstance(posterior, Delta) else posterior.log_prob(z)
 
 
 def check_groups(spec: Spec) -> None:
@@ -250,7 +251,7 @@ def check_unsupported(spec: Spec) -> None:
             continue
         except Exception as e:
             raise AssertionError(
-                f"shape {shape} is not refused with UnsupportedDataError, but meets {reason(e)}"
+                f"shape {shape} is not refused with UnsupportedDataError, but meets {format_error(e)}"
             ) from e
         assert got == (2, *shape), f"shape {shape} is accepted, but reconstructed as {got}"
 
@@ -288,7 +289,7 @@ def failure(check: Check, spec: Spec) -> str | None:
     except VaezooError as e:
         return e.message + place(e, spec)
     except Exception as e:  # the model's own code may raise anything
-        return reason(e) + place(e, spec)
+        return format_error(e) + place(e, spec)
     return None
 
 

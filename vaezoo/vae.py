@@ -10,11 +10,17 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import DataSpec, Part, mean_example
-from vaezoo.distributions import DiagonalGaussian, Posterior, Prior, StandardNormal
-from vaezoo.likelihoods import Bernoulli, Gaussian, Likelihood, make_likelihood
+from vaezoo.data.base import DataSpec, Split, mean_example
+from vaezoo.likelihoods.base import Likelihood
+from vaezoo.likelihoods.bernoulli import Bernoulli
+from vaezoo.likelihoods.gaussian import Gaussian
+from vaezoo.likelihoods.make import make_likelihood
+from vaezoo.posteriors.base import Posterior
+from vaezoo.posteriors.gaussian import DiagonalGaussian
+from vaezoo.priors.base import Prior
+from vaezoo.priors.standard_normal import StandardNormal
 
-SMALLEST_MEAN = 0.001  # of a pixel that training begins with; a black one's logit would be infinite
+MIN_MEAN = 0.001  # of a pixel that training begins with; a black one's logit would be infinite
 
 
 class VAE(nn.Module, ABC):
@@ -49,7 +55,7 @@ class VAE(nn.Module, ABC):
     def decode(self, z: Tensor) -> Tensor:
         """Returns the parameters of p(x|z), `(B, *data.shape)`, unbounded: logits, never probabilities."""
 
-    def begin(self, train: Part) -> None:
+    def init_from_data(self, train: Split) -> None:
         """Sets what the first weights take from the data. Does nothing unless overridden.
 
         `vaezoo.train` calls it once, before the first step. It must draw nothing at random: a training that is killed
@@ -60,11 +66,11 @@ class VAE(nn.Module, ABC):
         """
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Returns the mean picture for the most probable code of x, `(B, *data.shape)` in [0, 1]."""
+        """Returns the mean image for the most probable code of x, `(B, *data.shape)` in [0, 1]."""
         return self.likelihood.mean(self.decode(self.encode(x).mode()))
 
     def sample(self, n: int) -> Tensor:
-        """Returns the mean pictures of n latents drawn from the prior, `(n, *data.shape)` in [0, 1]."""
+        """Returns the mean images of n latents drawn from the prior, `(n, *data.shape)` in [0, 1]."""
         return self.likelihood.mean(self.decode(self.prior.sample(n)))
 
 
@@ -85,19 +91,19 @@ class GaussianVAE(VAE):
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         mu, raw = self.encoder(x).chunk(2, dim=1)
-        return DiagonalGaussian.bounded(mu, raw)
+        return DiagonalGaussian.from_raw(mu, raw)
 
     def decode(self, z: Tensor) -> Tensor:
         params: Tensor = self.decoder(z)
         return params
 
-    def begin(self, train: Part) -> None:
-        """Overridden: an untrained decoder puts out the mean of the data, see `begin_at_mean`."""
-        begin_at_mean(self.decoder, self.likelihood, train)
+    def init_from_data(self, train: Split) -> None:
+        """Overridden: an untrained decoder puts out the mean of the data, see `init_output_bias`."""
+        init_output_bias(self.decoder, self.likelihood, train)
 
 
 @torch.no_grad()
-def begin_at_mean(decoder: nn.Module, likelihood: Likelihood, train: Part) -> None:
+def init_output_bias(decoder: nn.Module, likelihood: Likelihood, train: Split) -> None:
     """Sets the last bias of a decoder to the logits of the data's mean, as the code of Burda et al. 2016 does.
 
     A dense layer gets the logit of each pixel's mean, a convolution that of each channel's. Nothing is changed where
@@ -116,7 +122,7 @@ def begin_at_mean(decoder: nn.Module, likelihood: Likelihood, train: Part) -> No
     if isinstance(likelihood, Bernoulli | Gaussian):
         mean = mean_example(train)
         mean = mean.flatten() if isinstance(last, nn.Linear) else mean.mean((1, 2))
-        last.bias.copy_(torch.logit(mean, SMALLEST_MEAN))
+        last.bias.copy_(torch.logit(mean, MIN_MEAN))
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -125,7 +131,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
     """Puts modules into evaluation mode, without gradients, and each of their modules back into its own mode after."""
     modes = {part: part.training for module in modules for part in module.modules()}
     for module in modules:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from vaezoo.stopping import Stopped, listening
+from vaezoo.core.signals import Stopped, handle_signals
 
 
 def main() -> None:
     """Runs the command line. Signals are heard before anything else is imported, which may take seconds."""
     try:
-        with listening():
+        with handle_signals():
             from vaezoo_cli.main import main as run
 
             run()

@@ -13,8 +13,8 @@ from typing import TextIO
 
 import click
 
-from vaezoo.errors import StorageError, VaezooError, VaezooWarning, one_line, reason
-from vaezoo.stopping import Stopped
+from vaezoo.core.signals import Stopped
+from vaezoo.errors import StorageError, VaezooError, VaezooWarning, format_error, one_line
 from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
 from vaezoo_cli.commands.doctor import doctor
@@ -23,7 +23,7 @@ from vaezoo_cli.commands.eval import eval_command
 from vaezoo_cli.commands.export import export, verify
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
-from vaezoo_cli.commands.pictures import plot, reconstruct, sample
+from vaezoo_cli.commands.plot import plot, reconstruct, sample
 from vaezoo_cli.commands.pretrained import pretrained
 from vaezoo_cli.commands.recipes import recipes
 from vaezoo_cli.commands.show import show
@@ -112,28 +112,28 @@ def report(error: BaseException) -> int:
     if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         stopped = error.__cause__ if isinstance(error.__cause__, Stopped) else error
         stopped = stopped if isinstance(stopped, Stopped) else Stopped(signal.SIGINT)
-        return tell(str(stopped), stopped.hint, stopped.exit_code)
+        return print_error(str(stopped), stopped.hint, stopped.exit_code)
     if isinstance(error, VaezooError):
-        return tell(error.message, error.hint, error.exit_code)
+        return print_error(error.message, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "vaezoo"
         hint = f"'{command} --help' shows what it takes"
         if isinstance(error, click.NoSuchOption):
             hint += "; options of a model are given as -o name=value"
-        return tell(error.format_message().rstrip("."), hint, error.exit_code)
+        return print_error(error.format_message().rstrip("."), hint, error.exit_code)
     if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL:
-        return tell(f"this needs {error.name}, which is not installed", f"pip install {OPTIONAL[error.name]}", 2)
+        return print_error(f"this needs {error.name}, which is not installed", f"pip install {OPTIONAL[error.name]}", 2)
     if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError):
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return tell(what, "check the path, the permissions and the disk's space", StorageError.exit_code)
-    return tell(f"unexpected {reason(error)}", "repeat with --debug and report what it prints", DEFECT)
+        return print_error(what, "check the path, the permissions and the disk's space", StorageError.exit_code)
+    return print_error(f"unexpected {format_error(error)}", "repeat with --debug and report what it prints", DEFECT)
 
 
-def tell(message: str, hint: str, code: int) -> int:
+def print_error(message: str, hint: str, code: int) -> int:
     """Writes the two lines of an error."""
     click.echo(f"vaezoo: error: {one_line(message)}\nhint: {one_line(hint)}", err=True)
     return code

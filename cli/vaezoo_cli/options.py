@@ -40,8 +40,8 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def named_as_typed(names: Iterable[str]) -> Iterator[None]:
-    """Makes errors of the block name settings as they are typed: 'grad_accum' becomes --grad-accum, lr=1 --lr 1."""
+def option_names_as_typed(names: Iterable[str]) -> Iterator[None]:
+    """Makes errors of the block name settings as they are typed: 'grad_accum_steps' becomes --grad-accum-steps, lr=1 --lr 1."""
     known = "|".join(names)
     pattern = re.compile(rf"(?:option )?'({known})'|\b({known})=")
 
@@ -75,7 +75,7 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
         VaezooError: If a checkpoint was asked for: an export holds one.
     """
     from vaezoo import runtime
-    from vaezoo.manifest import is_export
+    from vaezoo.runtime.manifest import is_export
 
     if source is None or not is_export(source):
         return None
@@ -119,7 +119,7 @@ def suffixes_of(out: str | None, possible: tuple[str, ...]) -> tuple[str, ...]:
     return (suffix,)
 
 
-def own_folder(folder: Path) -> Path:
+def default_output_dir(folder: Path) -> Path:
     """Returns where files about a model are put by default: beside it, but nothing into the package."""
     import vaezoo
 

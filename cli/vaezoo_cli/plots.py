@@ -1,4 +1,4 @@
-"""The kinds of pictures that show what a model has learnt, as files in memory."""
+"""The kinds of images that show what a model has learnt, as files in memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vaezoo.errors import InputError, VaezooError, one_line
-from vaezoo_cli.data_options import DataChoice
-from vaezoo_cli.examples import both_sides, known_label, label_column, pick, require_labels
-from vaezoo_cli.grids import as_bytes, caption, draw_grid, gif, grid_columns, interleave_rows, png
+from vaezoo_cli.data_options import DataOptions
 from vaezoo_cli.options import find_run, open_run
-from vaezoo_cli.sources import of_run, open_source, require_pictures
+from vaezoo_cli.render.image_grids import as_bytes, caption, gif, grid_columns, image_grid, interleave_rows, png
+from vaezoo_cli.selection import both_sides, known_label, label_column, pick, require_labels
+from vaezoo_cli.sources import of_run, open_source, require_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ LABELLED = 1_000  # examples that have a label, and as many that have not, whose
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PlotRequest:
     """What a user wants drawn; each kind reads what it takes.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
         checkpoint: Which of the run's.
         count: How many; of what, the kind knows.
         data: Which data.
-        seed: Determines latents, or which held-out pictures are taken.
+        seed: Determines latents, or which held-out images are taken.
         dims: Latent dimensions.
         label: The label that makes a concept.
         factor: Which of several labels.
@@ -47,28 +47,28 @@ class Asked:
     source: str | None
     checkpoint: str
     count: int
-    data: DataChoice = field(default_factory=DataChoice)
+    data: DataOptions = field(default_factory=DataOptions)
     seed: int = 0
     dims: str | None = None
     label: int | None = None
     factor: int | None = None
     suffixes: tuple[str, ...] = (".png",)
 
-    def open_run(self, *, pictures: bool = True) -> Run:
+    def open_run(self, *, images: bool = True) -> Run:
         """Opens the run, which an export is not.
 
         Raises:
-            VaezooError: If it is an export, or was trained on something else than pictures where they are needed.
+            VaezooError: If it is an export, or was trained on something else than images where they are needed.
         """
         self.refuse_export()
         run = open_run(self.source, self.checkpoint)
-        if pictures:
-            require_pictures(run.path, run.data.shape)
+        if images:
+            require_images(run.path, run.data.shape)
         return run
 
     def refuse_export(self) -> None:
         """Raises VaezooError if the source is an export."""
-        from vaezoo.manifest import is_export
+        from vaezoo.runtime.manifest import is_export
 
         if self.source is not None and is_export(self.source):
             raise VaezooError(
@@ -76,11 +76,11 @@ class Asked:
             )
 
     def load_data(self, run: Run) -> Dataset:
-        """Loads the data; see `DataChoice.load`."""
+        """Loads the data; see `DataOptions.load`."""
         return self.data.load(of_run(run))
 
 
-class Drawn(NamedTuple):
+class PlotResult(NamedTuple):
     """What was drawn.
 
     Attributes:
@@ -92,29 +92,29 @@ class Drawn(NamedTuple):
     files: dict[str, bytes]
 
 
-def samples(asked: Asked) -> Drawn:
-    """Pictures drawn from the prior."""
+def samples(asked: PlotRequest) -> PlotResult:
+    """Images drawn from the prior."""
     opened = open_source(asked.source, asked.checkpoint)
-    grid = draw_grid(opened.sample(asked.count, asked.seed), grid_columns(asked.count))
-    return Drawn(opened.folder, {".png": png(grid)})
+    grid = image_grid(opened.sample(asked.count, asked.seed), grid_columns(asked.count))
+    return PlotResult(opened.folder, {".png": png(grid)})
 
 
-def reconstructions(asked: Asked) -> Drawn:
-    """Held-out pictures above their reconstructions."""
+def reconstructions(asked: PlotRequest) -> PlotResult:
+    """Held-out images above their reconstructions."""
     opened = open_source(asked.source, asked.checkpoint)
-    originals = asked.data.load(opened).held_out[1].spread(asked.count).batch(slice(None)).x.numpy()
+    originals = asked.data.load(opened).held_out[1].subsample(asked.count).batch(slice(None)).x.numpy()
     columns = grid_columns(2 * len(originals))
-    grid = draw_grid(interleave_rows(as_bytes(originals), opened.reconstruct(originals), columns), columns)
-    return Drawn(opened.folder, {".png": png(grid)})
+    grid = image_grid(interleave_rows(as_bytes(originals), opened.reconstruct(originals), columns), columns)
+    return PlotResult(opened.folder, {".png": png(grid)})
 
 
-def traversals(asked: Asked) -> Drawn:
-    """One held-out picture with each latent dimension changed in turn: a row each, or in an animation a cell each."""
+def traversals(asked: PlotRequest) -> PlotResult:
+    """One held-out image with each latent dimension changed in turn: a row each, or in an animation a cell each."""
     run = asked.open_run()
     dims = parse_dims(asked.dims, run)
     x = pick(asked.load_data(run).held_out[1], 1, asked.seed)[0]
     draw = {".png": traversal_rows, ".gif": traversal_frames}
-    return Drawn(run.path, {suffix: draw[suffix](run, x, dims, asked.count) for suffix in asked.suffixes})
+    return PlotResult(run.path, {suffix: draw[suffix](run, x, dims, asked.count) for suffix in asked.suffixes})
 
 
 def traversal_rows(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
@@ -123,10 +123,10 @@ def traversal_rows(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
     from vaezoo.evaluation.latents import traversal
 
     values = torch.linspace(-REACH, REACH, count)
-    pictures = traversal(run.vae, x, dims, values)
+    images = traversal(run.vae, x, dims, values)
     heads, sides = marks(values), [f"z{d}" for d in dims]
     title = "one latent dimension a row, its value above"
-    return png(draw_grid(as_bytes(pictures.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides))
+    return png(image_grid(as_bytes(images.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides))
 
 
 def traversal_frames(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
@@ -135,18 +135,18 @@ def traversal_frames(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
     from vaezoo.evaluation.latents import traversal
 
     values = torch.linspace(-REACH, REACH, FRAMES)
-    pictures = traversal(run.vae, x, dims, values)
+    images = traversal(run.vae, x, dims, values)
     names, columns = [f"z{d}" for d in dims], grid_columns(len(dims))
     return gif(
         [
-            draw_grid(caption(as_bytes(pictures[:, i].numpy()), names), columns, title=f"value {value:+.2f}")
+            image_grid(caption(as_bytes(images[:, i].numpy()), names), columns, title=f"value {value:+.2f}")
             for i, value in enumerate(values.tolist())
         ]
     )
 
 
-def interpolation(asked: Asked) -> Drawn:
-    """Pairs of held-out pictures and what lies between them, on a straight line from code to code."""
+def interpolation(asked: PlotRequest) -> PlotResult:
+    """Pairs of held-out images and what lies between them, on a straight line from code to code."""
     import torch
 
     from vaezoo.evaluation.latents import interpolation
@@ -154,38 +154,40 @@ def interpolation(asked: Asked) -> Drawn:
     run = asked.open_run()
     name, part = asked.load_data(run).held_out
     if len(part) < 2:
-        raise VaezooError(f"the {name} part has {len(part)} picture; two are needed", "give --data with more")
+        raise VaezooError(f"the {name} part has {len(part)} image; two are needed", "give --data with more")
     x = pick(part, 2 * min(asked.count, len(part) // 2), asked.seed)
     first, second = x[0::2], x[1::2]
     between = interpolation(run.vae, first, second, STEPS)
     rows = torch.cat([first.unsqueeze(1), between, second.unsqueeze(1)], dim=1)
-    heads = ["picture", *marks(torch.linspace(0, 1, STEPS)), "picture"]
-    grid = draw_grid(as_bytes(rows.flatten(0, 1).numpy()), STEPS + 2, title="straight lines between codes", heads=heads)
-    return Drawn(run.path, {".png": png(grid)})
+    heads = ["image", *marks(torch.linspace(0, 1, STEPS)), "image"]
+    grid = image_grid(
+        as_bytes(rows.flatten(0, 1).numpy()), STEPS + 2, title="straight lines between codes", heads=heads
+    )
+    return PlotResult(run.path, {".png": png(grid)})
 
 
-def manifold(asked: Asked) -> Drawn:
+def manifold(asked: PlotRequest) -> PlotResult:
     """The plane of a model's two latent dimensions."""
     from vaezoo.evaluation.latents import manifold
 
     run = asked.open_run()
-    pictures, values = manifold(run.vae, asked.count)
+    images, values = manifold(run.vae, asked.count)
     title = "z0 to the right, z1 upwards, at the normal's quantiles 0.05 to 0.95"
-    cells = as_bytes(pictures.flatten(0, 1).numpy())
-    grid = draw_grid(cells, asked.count, title=title, heads=marks(values), sides=marks(values.flip(0)))
-    return Drawn(run.path, {".png": png(grid)})
+    cells = as_bytes(images.flatten(0, 1).numpy())
+    grid = image_grid(cells, asked.count, title=title, heads=marks(values), sides=marks(values.flip(0)))
+    return PlotResult(run.path, {".png": png(grid)})
 
 
-def scatter(asked: Asked) -> Drawn:
+def latents(asked: PlotRequest) -> PlotResult:
     """The codes of held-out examples, coloured by label."""
     from vaezoo.evaluation.latents import encode, principal_plane
-    from vaezoo_cli import charts  # before the work: it may lack matplotlib
+    from vaezoo_cli.render import charts  # before the work: it may lack matplotlib
 
-    run = asked.open_run(pictures=False)
+    run = asked.open_run(images=False)
     data = asked.load_data(run)
     name, part = data.held_out
     require_labels(part, data.spec.name, asked.factor)
-    some = part.spread(asked.count)
+    some = part.subsample(asked.count)
     codes = encode(run.vae, some.batch(slice(None)).x).flatten(1)
     if codes.shape[1] < 2:
         raise VaezooError("a scatter takes 2 latent dimensions; this model has 1", "train with -o latent_dim=2")
@@ -196,27 +198,29 @@ def scatter(asked: Asked) -> Drawn:
         what = f"2 principal components of {codes.shape[1]} latent dimensions"
     title = f"{one_line(run.path.name)}\n{what}, {len(some):,} {name} examples"
     kind = "label" if asked.factor is None else f"factor {asked.factor}"
-    return Drawn(run.path, {".png": charts.scatter(points, label_column(some, asked.factor), kind, title, axes)})
+    return PlotResult(
+        run.path, {".png": charts.latent_scatter(points, label_column(some, asked.factor), kind, title, axes)}
+    )
 
 
-def curves(asked: Asked) -> Drawn:
+def learning_curves(asked: PlotRequest) -> PlotResult:
     """The bound and its parts while the run was trained."""
-    from vaezoo.training.recording import LOG, read_log
-    from vaezoo_cli import charts
+    from vaezoo.training.run_writer import LOG, read_log
+    from vaezoo_cli.render import charts
 
     asked.refuse_export()
     path = find_run(asked.source, asked.checkpoint).path
     reports = read_log(path)
     if not reports:
         raise InputError(f"{path / LOG} has no reports yet", "wait for the first one")
-    return Drawn(path, {".png": charts.curves(reports, one_line(path.name))})
+    return PlotResult(path, {".png": charts.learning_curves(reports, one_line(path.name))})
 
 
-def concept(asked: Asked) -> Drawn:
-    """Held-out pictures without a label, then with it, and what makes it subtracted from their codes and added."""
+def attribute_vector(asked: PlotRequest) -> PlotResult:
+    """Held-out images without a label, then with it, and what makes it subtracted from their codes and added."""
     import torch
 
-    from vaezoo.evaluation.latents import concept_direction, edit, encode
+    from vaezoo.evaluation.latents import attribute_direction, edit, encode
 
     run = asked.open_run()
     data = asked.load_data(run)
@@ -224,17 +228,17 @@ def concept(asked: Asked) -> Drawn:
     label = known_label(data.train, asked.factor, asked.label)
     x, labels = both_sides(data.train, asked.factor, label, (LABELLED, LABELLED), 0)
     amounts = torch.tensor(AMOUNTS)
-    direction = concept_direction(encode(run.vae, x), labels, label)
+    direction = attribute_direction(encode(run.vae, x), labels, label)
     x, labels = both_sides(data.held_out[1], asked.factor, label, (-(-asked.count // 2), asked.count // 2), asked.seed)
     rows = torch.cat([x.unsqueeze(1), edit(run.vae, x, direction, amounts)], dim=1)
-    grid = draw_grid(
+    grid = image_grid(
         as_bytes(rows.flatten(0, 1).numpy()),
         rows.shape[1],
         title=f"code + a (mean of label {label} - mean of others)",
-        heads=["picture", *marks(amounts)],
+        heads=["image", *marks(amounts)],
         sides=[f"label {n}" for n in labels.tolist()],
     )
-    return Drawn(run.path, {".png": png(grid)})
+    return PlotResult(run.path, {".png": png(grid)})
 
 
 def marks(values: Tensor) -> list[str]:
@@ -253,13 +257,13 @@ def parse_dims(text: str | None, run: Run) -> list[int]:
     except ValueError:
         raise VaezooError(f"--dims takes numbers, not '{text}'", "for example --dims 0,3") from None
     if len(dims) > MOST_ROWS:
-        raise VaezooError(f"{len(dims):,} latent dimensions are too many for a picture", "choose some: --dims 0,1,2")
+        raise VaezooError(f"{len(dims):,} latent dimensions are too many for an image", "choose some: --dims 0,1,2")
     return dims
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of picture.
+    """A kind of image.
 
     Attributes:
         draw: Draws it.
@@ -269,7 +273,7 @@ class Kind:
         suffixes: Of the files that are written unless one is named.
     """
 
-    draw: Callable[[Asked], Drawn]
+    draw: Callable[[PlotRequest], PlotResult]
     takes: frozenset[str]
     count: int = 0
     most: int = 10_000
@@ -277,14 +281,14 @@ class Kind:
 
 
 MODEL = frozenset({"checkpoint"})
-DATA = frozenset({"data", "data_dir", "size", "stream", "on_bad_image"}) | MODEL
+DATA = frozenset({"data", "data_dir", "image_size", "stream", "on_bad_image"}) | MODEL
 KINDS: Mapping[str, Kind] = {
     "samples": Kind(samples, MODEL | {"count", "seed"}, count=64),
     "reconstructions": Kind(reconstructions, DATA | {"count"}, count=32),
     "traversals": Kind(traversals, DATA | {"count", "seed", "dims"}, count=9, most=100, suffixes=(".png", ".gif")),
     "interpolation": Kind(interpolation, DATA | {"count", "seed"}, count=8, most=100),
     "manifold": Kind(manifold, MODEL | {"count"}, count=15, most=100),
-    "scatter": Kind(scatter, DATA | {"count", "factor"}, count=2_000),
-    "curves": Kind(curves, frozenset()),
-    "concept": Kind(concept, DATA | {"count", "seed", "label", "factor"}, count=8, most=100),
+    "scatter": Kind(latents, DATA | {"count", "factor"}, count=2_000),
+    "curves": Kind(learning_curves, frozenset()),
+    "concept": Kind(attribute_vector, DATA | {"count", "seed", "label", "factor"}, count=8, most=100),
 }

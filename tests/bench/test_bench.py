@@ -9,24 +9,24 @@ import pytest
 import torch
 
 from vaezoo import export_onnx
-from vaezoo.bench import clock, contestants, sweep
-from vaezoo.bench.clock import measure, summarize
+from vaezoo.bench import backends, runner, timer
+from vaezoo.bench.backends import BenchConfig
 from vaezoo.bench.compare import compare_results, differences, read_result
-from vaezoo.bench.contestants import Setting
-from vaezoo.bench.subject import from_export, from_model, from_run
-from vaezoo.bench.sweep import add_bounds, bench
+from vaezoo.bench.runner import add_bounds, bench
+from vaezoo.bench.timer import measure, summarize
+from vaezoo.bench.workload import from_export, from_model, from_run
 from vaezoo.errors import InputError, ParityError, VaezooError
 
-SETTING = Setting("cpu", 1)
+SETTING = BenchConfig("cpu", 1)
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Little time for each figure."""
-    monkeypatch.setattr(clock, "MIN_RUNS", 5)
-    monkeypatch.setattr(sweep, "MIN_RUNS", 6)
-    monkeypatch.setattr(clock, "BLOCK", 0.002)
-    monkeypatch.setattr(clock, "SETTLE", 0)
+    monkeypatch.setattr(timer, "MIN_RUNS", 5)
+    monkeypatch.setattr(runner, "MIN_RUNS", 6)
+    monkeypatch.setattr(timer, "BLOCK", 0.002)
+    monkeypatch.setattr(timer, "SETTLE", 0)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def no_compiler(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(contestants.torch, "compile", fail)
+    monkeypatch.setattr(backends.torch, "compile", fail)
 
 
 @pytest.fixture
@@ -90,22 +90,22 @@ def test_a_contestant_that_fails_is_left_out_with_the_reason(result):
 
 
 def test_a_model_is_compiled_for_each_batch_size(quick, monkeypatch):
-    monkeypatch.setattr(sweep, "TASKS", ("decoder",))
+    monkeypatch.setattr(runner, "TASKS", ("decoder",))
     result = bench(from_model("mlp-vae"), SETTING, [1, 4], seconds=0.005)
     assert {r["contestant"] for r in result["rows"]} == {"eager", "compile", "ort-cpu"}, result["left_out"]
 
 
 def test_threads_and_precision_are_the_same_on_both_sides_and_restored(quick, no_compiler, monkeypatch):
     seen = []
-    real = contestants.open_session
+    real = backends.open_session
 
     def spy(data, provider, **options):
         seen.append((torch.get_num_threads(), options["threads"], torch.is_inference_mode_enabled()))
         return real(data, provider, **options)
 
-    monkeypatch.setattr(contestants, "open_session", spy)
+    monkeypatch.setattr(backends, "open_session", spy)
     before = torch.get_num_threads()
-    bench(from_model("mlp-vae"), Setting("cpu", 1), [1], seconds=0.001)
+    bench(from_model("mlp-vae"), BenchConfig("cpu", 1), [1], seconds=0.001)
     assert set(seen) == {(1, 1, True)} and torch.get_num_threads() == before
 
 
@@ -130,14 +130,14 @@ def test_too_little_memory_is_told(quick, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(sweep, "native_contestants", fail)
+    monkeypatch.setattr(runner, "native_contestants", fail)
     with pytest.raises(VaezooError, match="batch 7 does not fit into the memory of cpu"):
         bench(from_model("mlp-vae"), SETTING, [7])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_cuda_all_contestants_run_and_every_node_is_on_cuda(quick):
-    result = bench(from_model("conv-vae"), Setting("cuda", 2), [1, 64], seconds=0.01)
+    result = bench(from_model("conv-vae"), BenchConfig("cuda", 2), [1, 64], seconds=0.01)
     assert {"eager", "compile", "cuda-graph", "ort-cuda", "ort-cuda-graph"} <= {
         r["contestant"] for r in result["rows"]
     }, result["left_out"]
@@ -146,7 +146,7 @@ def test_on_cuda_all_contestants_run_and_every_node_is_on_cuda(quick):
 
 def test_contestants_take_turns_until_each_has_run_enough(monkeypatch):
     order = []
-    monkeypatch.setattr(clock, "BLOCK", 0.01)
+    monkeypatch.setattr(timer, "BLOCK", 0.01)
     runs = {
         "slow": lambda: order.append("slow") or time.sleep(0.004),
         "fast": lambda: order.append("fast") or time.sleep(0.0005),

@@ -18,7 +18,7 @@ MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory):
-    """A folder of 60 small colour pictures in two classes."""
+    """A folder of 60 small colour images in two classes."""
     root = tmp_path_factory.mktemp("colour")
     noise = np.random.default_rng(0)
     for i in range(60):
@@ -37,8 +37,8 @@ def test_every_model_goes_the_whole_way(name, data, fine, colour, inside):
     assert fine("sample", "r").strip() == "r/samples.png"
     assert fine("reconstruct", "r", "-n", 10).strip() == "r/reconstructions.png"
     mode = "RGB" if data == "colour" else None
-    for picture in ("samples", "reconstructions"):
-        with Image.open(f"r/{picture}.png") as image:
+    for image in ("samples", "reconstructions"):
+        with Image.open(f"r/{image}.png") as image:
             assert image.width > 200 and (mode is None or image.mode == mode)
     exported = json.loads(fine("export", "r", "--onnx", "--json"))
     assert exported["folder"] == "exports/r" and Path("exports/r/decoder.onnx").exists()
@@ -76,7 +76,7 @@ def test_names_of_models_and_nothing_mean_the_newest_run(fine, inside):
     assert Path("exports/conv-vae-digits-1/manifest.json").exists()
 
 
-def test_the_same_seed_samples_the_same_picture(fine, trained, inside):
+def test_the_same_seed_samples_the_same_image(fine, trained, inside):
     for out, seed in (("a.png", 1), ("b.png", 1), ("c.png", 2)):
         fine("sample", trained.path, "--seed", seed, "--out", out)
     a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
@@ -120,50 +120,50 @@ def test_the_command_alone_shows_the_help(run):
 
 def test_reconstruct_spreads_over_the_classes_of_a_sorted_folder(fine, inside):
     for level in (0, 250):
-        Path(f"pictures/{level}").mkdir(parents=True)
+        Path(f"images/{level}").mkdir(parents=True)
         for i in range(40):
-            Image.new("L", (16, 16), level + i % 5).save(f"pictures/{level}/{i}.png")
-    fine("train", "mlp-vae", "--data", "pictures", "--steps", 1, "--batch-size", 8, "--out", "r")
-    fine("reconstruct", "r", "-n", 2, "--data", "pictures", "--out", "two.png")
+            Image.new("L", (16, 16), level + i % 5).save(f"images/{level}/{i}.png")
+    fine("train", "mlp-vae", "--data", "images", "--steps", 1, "--batch-size", 8, "--out", "r")
+    fine("reconstruct", "r", "-n", 2, "--data", "images", "--out", "two.png")
     with Image.open("two.png") as image:
         levels = {image.getpixel((10, 10)), image.getpixel((80, 10))}
     assert min(levels) < 10 and max(levels) > 240
 
 
 def test_image_folders_can_be_streamed(fine, run, inside):
-    Path("pictures").mkdir()
+    Path("images").mkdir()
     for i in range(20):
-        Image.new("L", (16, 16), 10 * i).save(f"pictures/{i:02}.png")
-    words = ("train", "mlp-vae", "--data", "pictures", "--steps", 2, "--batch-size", 4, "--json")
+        Image.new("L", (16, 16), 10 * i).save(f"images/{i:02}.png")
+    words = ("train", "mlp-vae", "--data", "images", "--steps", 2, "--batch-size", 4, "--json")
     results = [json.loads(fine(*words, "--out", flag, flag))["result"] for flag in ("--stream", "--no-stream")]
     assert results[0] == results[1]
-    pictures = []
+    images = []
     for flag in ("--stream", "--no-stream"):
-        fine("reconstruct", "./--stream", "--data", "pictures", "--out", "r.png", flag)
-        pictures.append(Path("r.png").read_bytes())
-    assert pictures[0] == pictures[1]
+        fine("reconstruct", "./--stream", "--data", "images", "--out", "r.png", flag)
+        images.append(Path("r.png").read_bytes())
+    assert images[0] == images[1]
     for command in (("train", "mlp-vae", "--data", "digits"), ("reconstruct", "./--stream", "--data", "digits")):
         code, _, err = run(*command, "--stream")
         assert code == 2 and "'digits' cannot be streamed" in err and "leave out --stream" in err
 
 
-def test_bad_pictures_end_a_command_or_are_skipped(run, inside, capsys):
-    (inside / "pictures").mkdir()
+def test_bad_images_end_a_command_or_are_skipped(run, inside, capsys):
+    (inside / "images").mkdir()
     for i in range(20):
-        Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(inside / "pictures" / f"{i:02}.png")
+        Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(inside / "images" / f"{i:02}.png")
     for i in (3, 5, 7, 9):
-        (inside / "pictures" / f"{i:02}.png").write_bytes(b"")
-    command = ("train", "mlp-vae", "--data", "pictures", "--epochs", "1", "--batch-size", "4", "--out", "out")
+        (inside / "images" / f"{i:02}.png").write_bytes(b"")
+    command = ("train", "mlp-vae", "--data", "images", "--epochs", "1", "--batch-size", "4", "--out", "out")
     code, _, err = run(*command)
-    assert code == 3 and len(err.splitlines()) == 2 and "4 of 20 pictures" in err and "09.png" not in err
+    assert code == 3 and len(err.splitlines()) == 2 and "4 of 20 images" in err and "09.png" not in err
     with pytest.raises(SystemExit):
         main(["--debug", *command])
-    assert "09.png': not a picture" in capsys.readouterr().err  # the traceback lists all of them
+    assert "09.png': not an image" in capsys.readouterr().err  # the traceback lists all of them
     code, _, err = run(*command, "--on-bad-image", "skip")
     assert code == 0
     assert [line for line in err.splitlines() if "warning" in line and "4 of 20" in line and "left out" in line] != []
     code, _, err = run("reconstruct", "out")  # remembers it
-    assert code == 0 and "4 of 20 pictures" in err
+    assert code == 0 and "4 of 20 images" in err
 
 
 def test_a_closed_pipe_is_no_error(inside):

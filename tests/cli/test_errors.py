@@ -57,7 +57,12 @@ def fails(capsys, inside):
         (2, ["train", "mlp-vae", "--milestones", "a"], "--milestones takes integers", "--milestones 32,64"),
         (2, ["train", "mlp-vae", "--milestones", "5"], "--milestones does nothing", "give --schedule multistep"),
         (2, ["train", "mlp-vae", "--schedule", "multistep"], "has no --milestones", "--milestones 5000,8000"),
-        (2, ["train", "mlp-vae", "--grad-accum", "0"], "--grad-accum is 0", "give --grad-accum at least 1"),
+        (
+            2,
+            ["train", "mlp-vae", "--grad-accum-steps", "0"],
+            "--grad-accum-steps is 0",
+            "give --grad-accum-steps at least 1",
+        ),
         (2, ["train", "mlp-vae", "--lr", "nan"], "--lr takes a number, not 'nan'", "--lr 0.001"),
         (2, ["train", "mlp-vae", "--steps", "9" * 30], "--steps takes an integer", ""),
         (2, ["train"], "there is no MODEL to train", "vaezoo list"),
@@ -98,22 +103,22 @@ def test_arrays_that_cannot_be_used_are_refused(fails, array):
     fails(3, "train", "mlp-vae", "--data", "a.npy", leaves=["a.npy"])
 
 
-def test_an_empty_folder_and_damaged_pictures_are_refused(fails, inside):
-    (inside / "pictures").mkdir()
-    fails(3, "train", "mlp-vae", "--data", "pictures", leaves=["pictures"])
-    Image.new("L", (16, 16)).save("pictures/good.png")
-    data = Path("pictures/good.png").read_bytes()
-    Path("pictures/bad.png").write_bytes(data[: len(data) // 2])
-    error, _ = fails(3, "train", "mlp-vae", "--data", "pictures", leaves=["pictures"])
+def test_an_empty_folder_and_damaged_images_are_refused(fails, inside):
+    (inside / "images").mkdir()
+    fails(3, "train", "mlp-vae", "--data", "images", leaves=["images"])
+    Image.new("L", (16, 16)).save("images/good.png")
+    data = Path("images/good.png").read_bytes()
+    Path("images/bad.png").write_bytes(data[: len(data) // 2])
+    error, _ = fails(3, "train", "mlp-vae", "--data", "images", leaves=["images"])
     assert "bad.png" in error
 
 
-def test_pictures_of_other_sizes_than_the_run_are_refused(fails, trained, inside):
-    (inside / "pictures").mkdir()
+def test_images_of_other_sizes_than_the_run_are_refused(fails, trained, inside):
+    (inside / "images").mkdir()
     for i in range(4):
-        Image.new("L", (16, 16), i).save(f"pictures/{i}.png")
-    error, hint = fails(2, "reconstruct", trained.path, "--data", "pictures", leaves=["pictures"])
-    assert "(1, 28, 28)" in error and "--size" in hint
+        Image.new("L", (16, 16), i).save(f"images/{i}.png")
+    error, hint = fails(2, "reconstruct", trained.path, "--data", "images", leaves=["images"])
+    assert "(1, 28, 28)" in error and "--image-size" in hint
 
 
 def test_a_folder_in_the_way_is_an_input_output_error(fails, inside):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-SMALL = ("--examples", 50, "--draws", 2)
+SMALL = ("--limit", 50, "--elbo-samples", 2)
 
 
 @pytest.fixture
@@ -23,19 +23,19 @@ def test_the_table_says_what_the_json_does(trained, run, evaluated):
     told = evaluated()
     code, out, _ = run("eval", trained.path, *SMALL)
     assert code == 0 and "50 of 2,000 examples" in out
-    for figure in told["figures"][:3]:
+    for figure in told["metrics"][:3]:
         assert f"{figure['value']:.2f} ± {figure['error']:.2f}" in out and figure["protocol"] in out
-    assert told["setting"] == {"binarize": "none", "nll_samples": 5000, "draws": 2, "seed": 0}
+    assert told["config"] == {"binarize": "none", "nll_samples": 5000, "elbo_samples": 2, "seed": 0}
 
 
 def test_samples_ask_for_the_likelihood(evaluated):
-    names = [figure["name"] for figure in evaluated("--nll-samples", 7)["figures"]]
+    names = [figure["name"] for figure in evaluated("--nll-samples", 7)["metrics"]]
     assert "NLL-7" in names and "-ELBO" in names
-    assert evaluated("--metrics", "nll", "--nll-samples", 7)["figures"][0]["name"] == "NLL-7"
+    assert evaluated("--metrics", "nll", "--nll-samples", 7)["metrics"][0]["name"] == "NLL-7"
 
 
 def test_the_frechet_distance_comes_with_its_floor_and_the_features_name(evaluated):
-    distance, floor = evaluated("--metrics", "frechet", "--examples", 100)["figures"]
+    distance, floor = evaluated("--metrics", "fid", "--limit", 100)["metrics"]
     assert distance["value"] > floor["value"] > 0
     assert "(mnist-lenet64 " in distance["name"] and "of training examples" in floor["name"]
 
@@ -51,7 +51,7 @@ def test_a_file_of_inceptions_weights_asks_for_the_frechet_distance_and_must_be_
     [
         (("--metrics", "fid"), 2, "no metric named 'fid'"),
         (("--metrics", ""), 2, "no metrics are asked for"),
-        (("--metrics", "frechet", "--examples", 64), 2, "have no Frechet distance"),
+        (("--metrics", "fid", "--limit", 64), 2, "have no Frechet distance"),
         (("--inception", "nowhere.pth"), 3, "nowhere.pth"),
         (("--nll-samples", 0), 2, "0 latents for each example are none"),
         (("--data", "shapes"), 2, "shape"),
@@ -73,5 +73,5 @@ def test_an_export_is_evaluated_on_the_data_it_was_trained_on(run, inside):
     run("export", "r", "--onnx", "--out", "e")
     told = [json.loads(run("eval", source, *SMALL, "--json")[1]) for source in ("r", "e")]
     assert [t["data"] for t in told] == ["digits", "digits"]
-    first, second = (t["figures"][0]["value"] for t in told)
+    first, second = (t["metrics"][0]["value"] for t in told)
     assert first == pytest.approx(second, rel=1e-5)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vaezoo import export_onnx
-from vaezoo.bench import clock, sweep
+from vaezoo.bench import runner, timer
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_an_export_of_unknown_data_wants_data(run, trained, inside):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(sweep, "MIN_RUNS", 4)
-    monkeypatch.setattr(clock, "BLOCK", 0.001)
+    monkeypatch.setattr(runner, "MIN_RUNS", 4)
+    monkeypatch.setattr(timer, "BLOCK", 0.001)
 
 
 def test_bench_of_an_export_draws_and_writes_and_compares(run, exported, quick, inside):

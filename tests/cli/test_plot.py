@@ -13,7 +13,7 @@ from PIL import Image
 import vaezoo_cli
 from vaezoo import TrainConfig, from_arrays, load_data, train
 from vaezoo.evaluation import latents
-from vaezoo_cli import grids
+from vaezoo_cli.render import image_grids
 
 CELL, GAP = 56, 2  # a digit, enlarged, and the line between two
 
@@ -79,8 +79,8 @@ def cells(image, rows, columns):
     )
 
 
-def levels(pictures):
-    return grids.as_bytes(pictures.flatten(0, -4).numpy())[..., 0].reshape(*pictures.shape[:-3], 28, 28)
+def levels(images):
+    return image_grids.as_bytes(images.flatten(0, -4).numpy())[..., 0].reshape(*images.shape[:-3], 28, 28)
 
 
 def test_samples_and_reconstructions_are_those_of_the_commands(plot, run, trained):
@@ -90,7 +90,7 @@ def test_samples_and_reconstructions_are_those_of_the_commands(plot, run, traine
         assert Path("p.png").read_bytes() == Path("c.png").read_bytes()
 
 
-def test_the_manifold_holds_the_decoders_pictures(plot, plane):
+def test_the_manifold_holds_the_decoders_images(plot, plane):
     image = plot(plane, "manifold", "-n", 8)
     assert image.mode == "L"
     expected, _ = latents.manifold(plane.vae, 8)
@@ -98,7 +98,7 @@ def test_the_manifold_holds_the_decoders_pictures(plot, plane):
     assert plot(plane, "manifold").width > 15 * CELL
 
 
-def test_a_row_of_traversals_changes_one_dimension_of_one_held_out_picture(plot, trained, plane):
+def test_a_row_of_traversals_changes_one_dimension_of_one_held_out_image(plot, trained, plane):
     found = cells(plot(plane, "traversals", "-n", 5, "--seed", 3), 2, 5)
     test = load_data("digits").test
     drawn = torch.randperm(len(test), generator=torch.Generator().manual_seed(3))[:1]
@@ -124,14 +124,14 @@ def test_traversals_are_animated_forth_and_back(run, plane, inside):
 
 
 def last_traversed(plane):
-    """The held-out picture that seed 0 draws, with its last latent dimension at 3."""
+    """The held-out image that seed 0 draws, with its last latent dimension at 3."""
     test = load_data("digits").test
     index = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:1]
     x = test.select(index).batch(slice(None)).x[0]
     return levels(latents.traversal(plane.vae, x, [1], torch.tensor([3.0])))[0, 0]
 
 
-def test_an_interpolation_lies_between_two_pictures_and_their_reconstructions(plot, trained):
+def test_an_interpolation_lies_between_two_images_and_their_reconstructions(plot, trained):
     found = cells(plot(trained, "interpolation", "-n", 3), 3, 11)
     ends = torch.from_numpy(found[:, [0, -1]]).unsqueeze(2).float() / 255
     for side, column in ((0, 1), (1, -2)):
@@ -141,17 +141,17 @@ def test_an_interpolation_lies_between_two_pictures_and_their_reconstructions(pl
     assert not np.array_equal(found, other)
 
 
-def test_a_concept_is_shown_on_pictures_without_and_with_the_label(plot, trained):
+def test_a_concept_is_shown_on_images_without_and_with_the_label(plot, trained):
     found = cells(plot(trained, "concept", "--label", 1, "-n", 5), 5, 6)
     x = torch.from_numpy(found[:, 0]).unsqueeze(1).float() / 255
     test = load_data("digits").test
-    labels = [int(test.y[(test.x[:, 0] == torch.from_numpy(picture)).flatten(1).all(1)][0]) for picture in found[:, 0]]
+    labels = [int(test.y[(test.x[:, 0] == torch.from_numpy(image)).flatten(1).all(1)][0]) for image in found[:, 0]]
     assert [label == 1 for label in labels] == [False] * 3 + [True] * 2
     with torch.no_grad():
         assert np.abs(levels(trained.vae.reconstruct(x)) - found[:, 3].astype(int)).max() <= 1
     codes = latents.encode(trained.vae, torch.from_numpy(found[:3, 1:].reshape(-1, 1, 28, 28)).float() / 255)
-    train = load_data("digits").train.spread(2000)
-    direction = latents.concept_direction(latents.encode(trained.vae, train.batch(slice(None)).x), train.y, 1)
+    train = load_data("digits").train.subsample(2000)
+    direction = latents.attribute_direction(latents.encode(trained.vae, train.batch(slice(None)).x), train.y, 1)
     along = (codes @ direction).view(3, 5).mean(0)
     assert torch.all(along[1:] > along[:-1])  # from subtracted to added, more and more like the label
 
@@ -173,7 +173,7 @@ def test_factors_are_chosen(plot, refused, tmp_path_factory):
 
 def spied(monkeypatch, name):
     """Lets charts draw nothing, and notes what it was given."""
-    from vaezoo_cli import charts
+    from vaezoo_cli.render import charts
 
     given = []
     real = getattr(charts, name)
@@ -185,7 +185,7 @@ def test_a_scatter_of_two_dimensions_shows_the_codes_themselves(plot, plane, mon
     given = spied(monkeypatch, "scatter")
     image = plot(plane, "scatter", "-n", 300)
     assert image.size == (840, 720)
-    test = load_data("digits").test.spread(300)
+    test = load_data("digits").test.subsample(300)
     points, labels, kind, title, axes = given[0]
     assert kind == "label"
     assert torch.equal(points, latents.encode(plane.vae, test.batch(slice(None)).x)) and torch.equal(labels, test.y)
@@ -280,7 +280,7 @@ class Without:
 
 
 def test_charts_without_matplotlib_name_the_extra(refused, trained, monkeypatch):
-    monkeypatch.delitem(sys.modules, "vaezoo_cli.charts", raising=False)
+    monkeypatch.delitem(sys.modules, "vaezoo_cli.render.charts", raising=False)
     monkeypatch.delattr(vaezoo_cli, "charts", raising=False)
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
@@ -304,7 +304,7 @@ def test_charts_without_matplotlib_name_the_extra(refused, trained, monkeypatch)
         ("concept", [], "a concept needs a label", "[0, 1, 2"),
         ("concept", ["--label", "10"], "no example has label 10", "[0, 1, 2"),
         ("concept", ["--label", "1", "--factor", "0"], "one label an example", "leave out --factor"),
-        ("picture", [], "is not one of", "vaezoo plot --help"),
+        ("image", [], "is not one of", "vaezoo plot --help"),
     ],
 )
 def test_what_a_kind_cannot_draw_is_refused(refused, trained, kind, arguments, error, hint):
@@ -313,16 +313,16 @@ def test_what_a_kind_cannot_draw_is_refused(refused, trained, kind, arguments, e
 
 
 def test_data_without_labels_have_no_scatter_and_no_concept(refused, trained, inside):
-    Path("pictures").mkdir()
+    Path("images").mkdir()
     for i in range(30):
-        Image.new("L", (28, 28), 8 * i).save(f"pictures/{i}.png")
+        Image.new("L", (28, 28), 8 * i).save(f"images/{i}.png")
     for arguments in (["scatter"], ["concept", "--label", "1"]):
-        error, hint = refused(2, trained, *arguments, "--data", "pictures")
+        error, hint = refused(2, trained, *arguments, "--data", "images")
         assert "no labels" in error and "digits" in hint
 
 
 @pytest.mark.parametrize("kind", ["samples", "traversals", "interpolation", "manifold", "concept"])
-def test_vectors_are_no_pictures(refused, vectors, kind):
+def test_vectors_are_no_images(refused, vectors, kind):
     assert "(9,)" in refused(2, vectors, kind)[0]
 
 
@@ -332,12 +332,12 @@ def test_one_latent_dimension_has_no_scatter(refused, digits, tmp_path_factory):
     assert "has 1" in refused(2, run, "scatter")[0]
 
 
-def test_one_picture_has_no_interpolation(refused, digits, tmp_path_factory):
+def test_one_image_has_no_interpolation(refused, digits, tmp_path_factory):
     x = digits.train.batch(slice(0, 12)).x.numpy()
     np.savez(folder := tmp_path_factory.mktemp("one") / "x.npz", x=x)
     data = from_arrays(x)
     run = train("mlp-vae", data, config=TrainConfig(steps=1, batch_size=4), out=folder.parent / "r")
-    assert "the valid part has 1 picture" in refused(2, run, "interpolation", "--data", folder)[0]
+    assert "the valid part has 1 image" in refused(2, run, "interpolation", "--data", folder)[0]
 
 
 def test_most_kinds_need_a_run(refused, inside):
@@ -358,9 +358,11 @@ def test_the_name_of_the_file_says_the_format(run, trained, inside):
 
 
 def test_colour_and_texts_are_drawn_in_colour():
-    pictures = np.zeros((6, 16, 16, 3), np.uint8)
-    pictures[..., 0] = 200
-    image = grids.draw_grid(grids.caption(pictures, list("abcdef")), 3, title="t" * 100, heads="xyz", sides="pq")
+    images = np.zeros((6, 16, 16, 3), np.uint8)
+    images[..., 0] = 200
+    image = image_grids.image_grid(
+        image_grids.caption(images, list("abcdef")), 3, title="t" * 100, heads="xyz", sides="pq"
+    )
     assert image.mode == "RGB" and image.width > 3 * 66 + 100  # as wide as the title
-    bare = grids.draw_grid(pictures, 3)
+    bare = image_grids.image_grid(images, 3)
     assert bare.size == (3 * 66 + 2, 2 * 66 + 2) and bare.getpixel((10, 10)) == (200, 0, 0)

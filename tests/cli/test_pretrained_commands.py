@@ -32,7 +32,7 @@ def test_commands_take_a_pretrained_name_and_write_nothing_into_the_package(fine
     fine("encode", "mlp-vae-mnist", "--data", "digits")
     fine("export", "mlp-vae-mnist", "--onnx")
     fine("bench", "mlp-vae-mnist", "--batch", "1", "--seconds", "0.001")
-    figures = json.loads(fine("eval", "mlp-vae-mnist", "--data", "digits", "--examples", 20, "--json"))
+    figures = json.loads(fine("eval", "mlp-vae-mnist", "--data", "digits", "--limit", 20, "--json"))
     assert figures["model"] == "vaezoo/mlp-vae"
     assert Path("exports/mlp-vae-mnist/decoder.onnx").exists()
     assert there() == before

@@ -8,7 +8,7 @@ import torch
 import vaezoo
 from vaezoo import TrainConfig
 from vaezoo.errors import UnsupportedDataError, VaezooError
-from vaezoo.evaluation.likelihood import bound
+from vaezoo.evaluation.likelihood import elbo
 from vaezoo.training.validation import evaluate as validate
 
 
@@ -28,20 +28,20 @@ def exported(run, tmp_path_factory):
 
 
 def figures(evaluation):
-    return {figure.name: figure for figure in evaluation.figures}
+    return {figure.name: figure for figure in evaluation.metrics}
 
 
 def test_a_run_is_evaluated_on_the_test_part_as_it_was_trained(run):
-    found = vaezoo.evaluate(run, metrics=["bound", "nll"], nll_samples=20, draws=2)
+    found = vaezoo.evaluate(run, metrics=["elbo", "nll"], nll_samples=20, elbo_samples=2)
     assert (found.part, found.examples, found.of, found.data) == ("test", 2000, 2000, "digits")
-    assert found.setting.binarize == "fixed" and found.checkpoint["sha256"] == run.checkpoint.model_sha256
+    assert found.config.binarize == "fixed" and found.checkpoint["sha256"] == run.checkpoint.model_sha256
     told = figures(found)
     assert told["-ELBO"].value == pytest.approx(told["reconstruction"].value + told["KL"].value)
     assert sum(told["KL by dimension"].value) == pytest.approx(told["KL"].value)
     assert told["NLL-20"].value < told["-ELBO"].value
     assert told["NLL-20"].value == pytest.approx(told["NLL-20 per dimension"].value * 784 * 0.6931471805599453)
     assert "20 z for each example; one draw of bits" in told["NLL-20"].protocol
-    assert all(figure.protocol for figure in found.figures)
+    assert all(figure.protocol for figure in found.metrics)
     json.dumps(found.as_dict(), allow_nan=False)
 
 
@@ -55,12 +55,12 @@ def test_the_bound_on_grey_levels_is_that_of_the_training(run):
 
 def test_an_export_has_the_figures_of_its_run(run, exported, digits):
     of_run, of_export = (
-        figures(vaezoo.evaluate(source, digits, metrics=["bound", "nll"], nll_samples=10, examples=200))
+        figures(vaezoo.evaluate(source, digits, metrics=["elbo", "nll"], nll_samples=10, limit=200))
         for source in (run, exported)
     )
     assert of_export.keys() == of_run.keys()
     # The run was trained on bits, which an export does not tell: the same has to be asked for.
-    same = vaezoo.evaluate(exported, digits, metrics=["bound", "nll"], nll_samples=10, examples=200, binarize="fixed")
+    same = vaezoo.evaluate(exported, digits, metrics=["elbo", "nll"], nll_samples=10, limit=200, binarize="fixed")
     for name, figure in figures(same).items():
         assert figure.value == pytest.approx(of_run[name].value, rel=1e-4, abs=1e-4), name
 
@@ -70,25 +70,25 @@ def test_an_export_has_the_figures_of_a_run_that_is_sure_of_its_pixels(tmp_path)
     run = vaezoo.load("mlp-vae", pretrained="mnist")
     vaezoo.export_onnx(run, tmp_path / "export")
     exported, data = vaezoo.runtime.load(tmp_path / "export"), vaezoo.load_data("digits")
-    first, second = (figures(vaezoo.evaluate(s, data, draws=2, examples=50))["-ELBO"] for s in (run, exported))
+    first, second = (figures(vaezoo.evaluate(s, data, elbo_samples=2, limit=50))["-ELBO"] for s in (run, exported))
     assert first.value == pytest.approx(second.value, abs=0.1)
 
 
 def test_one_example_has_no_standard_error(run):
-    found = vaezoo.evaluate(run, metrics=["bound", "nll"], nll_samples=5, examples=1)
+    found = vaezoo.evaluate(run, metrics=["elbo", "nll"], nll_samples=5, limit=1)
     assert figures(found)["-ELBO"].error is None and figures(found)["NLL-5"].error is None
     json.dumps(found.as_dict(), allow_nan=False)
 
 
 def test_the_likelihood_of_bits_drawn_anew_is_that_of_one_draw_and_says_so(run):
     found = [
-        vaezoo.evaluate(run, metrics=["nll", "bound"], nll_samples=5, examples=20, binarize=how)
+        vaezoo.evaluate(run, metrics=["nll", "elbo"], nll_samples=5, limit=20, binarize=how)
         for how in ("fixed", "dynamic")
     ]
     fixed, dynamic = map(figures, found)
     assert fixed["NLL-5"] == dynamic["NLL-5"]
     assert "drawn anew for each z" in dynamic["-ELBO"].protocol and "one draw" in fixed["-ELBO"].protocol
-    assert found[0].figures[0].name == "NLL-5"  # in the order that was asked for
+    assert found[0].metrics[0].name == "NLL-5"  # in the order that was asked for
 
 
 @pytest.mark.parametrize("settings", [{"uint8": True}, {"likelihood": "gaussian:learned"}])
@@ -106,9 +106,9 @@ def test_an_export_that_lacks_something_is_refused(settings, tmp_path):
     [
         ({"metrics": ["elbow"]}, "no metric named 'elbow'"),
         ({"metrics": []}, "no metrics are asked for"),
-        ({"examples": 0}, "0 examples are none"),
+        ({"limit": 0}, "0 examples are none"),
         ({"metrics": ["nll"], "nll_samples": 0}, "0 latents for each example are none"),
-        ({"draws": 0}, "0 latents for each example are none"),
+        ({"elbo_samples": 0}, "0 latents for each example are none"),
         ({"binarize": "static"}, "no way to binarize named 'static'"),
     ],
 )
@@ -124,18 +124,18 @@ def test_other_data_are_refused_by_their_shape(run):
 
 def test_a_model_stays_where_it_was_in_the_mode_it_was(run):
     before = {name: value.clone() for name, value in run.vae.state_dict().items()}
-    vaezoo.evaluate(run, examples=3)
+    vaezoo.evaluate(run, limit=3)
     assert not run.vae.training and all(torch.equal(v, before[n]) for n, v in run.vae.state_dict().items())
 
 
 def test_a_part_gives_the_same_however_it_is_asked_for(run, digits):
-    once, again = (bound(run.vae, digits.test, draws=1, seed=5) for _ in range(2))
-    assert once == again != bound(run.vae, digits.test, draws=1, seed=6)
+    once, again = (elbo(run.vae, digits.test, num_samples=1, seed=5) for _ in range(2))
+    assert once == again != elbo(run.vae, digits.test, num_samples=1, seed=6)
 
 
-def test_groups_that_need_labels_and_pictures(run):
-    told = figures(vaezoo.evaluate(run, metrics=["reconstructions", "codes", "samples"], examples=300))
+def test_groups_that_need_labels_and_images(run):
+    told = figures(vaezoo.evaluate(run, metrics=["reconstructions", "probe", "samples"], limit=300))
     assert {"PSNR", "SSIM", "k-NN accuracy", "nearest-training-example ratio"} <= told.keys()
     assert told["k-NN accuracy"].value > 0.3 and "9,000 training" in told["k-NN accuracy"].protocol
-    with pytest.raises(VaezooError, match="factors"):
-        vaezoo.evaluate(run, metrics=["factors"])
+    with pytest.raises(VaezooError, match="disentanglement"):
+        vaezoo.evaluate(run, metrics=["disentanglement"])

@@ -1,4 +1,4 @@
-"""Codes, and pictures along lines and planes of codes, on a model whose decoder can be worked out by hand."""
+"""Codes, and images along lines and planes of codes, on a model whose decoder can be worked out by hand."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from vaezoo.evaluation import latents
 
 
 class Echo(GaussianVAE):
-    """Pictures of one row whose pixels' logits are the latents themselves, in three dimensions or so many."""
+    """Images of one row whose pixels' logits are the latents themselves, in three dimensions or so many."""
 
     def __init__(self, dims=3):
         super().__init__(DataSpec(name="echo", shape=(1, 1, dims)), dims, nn.Identity(), nn.Unflatten(1, (1, 1, dims)))
@@ -22,17 +22,17 @@ class Echo(GaussianVAE):
         return DiagonalGaussian(x.flatten(1), torch.zeros_like(x.flatten(1)))
 
 
-def logits(pictures):
-    return torch.logit(pictures)[..., 0, 0, :]
+def logits(images):
+    return torch.logit(images)[..., 0, 0, :]
 
 
-def test_codes_and_pictures_do_not_depend_on_how_many_there_are():
+def test_codes_and_images_do_not_depend_on_how_many_there_are():
     x = torch.rand(2 * latents.BATCH + 3, 1, 1, 3)
     codes = latents.encode(Echo(), x)
     assert torch.equal(codes, x.flatten(1))
-    pictures = latents.decode(Echo(), codes.view(5, -1, 3))
-    assert pictures.shape == (5, len(x) // 5, 1, 1, 3)
-    assert torch.allclose(logits(pictures).flatten(0, 1), codes, atol=1e-5)
+    images = latents.decode(Echo(), codes.view(5, -1, 3))
+    assert images.shape == (5, len(x) // 5, 1, 1, 3)
+    assert torch.allclose(logits(images).flatten(0, 1), codes, atol=1e-5)
 
 
 def test_a_traversal_changes_one_dimension_a_row():
@@ -51,10 +51,10 @@ def test_a_traversal_of_no_such_dimension_is_refused(dim):
 
 
 def test_the_cells_of_a_manifold_lie_at_the_quantiles_z0_to_the_right_and_z1_upwards():
-    pictures, values = latents.manifold(Echo(2), 7)
+    images, values = latents.manifold(Echo(2), 7)
     shares = torch.distributions.Normal(0, 1).cdf(values)
     assert torch.allclose(shares, torch.linspace(0.05, 0.95, 7), atol=1e-6)
-    cells = logits(pictures)
+    cells = logits(images)
     for row in range(7):
         for column in range(7):
             assert torch.allclose(cells[row, column], torch.stack([values[column], values[6 - row]]), atol=1e-5)
@@ -76,13 +76,13 @@ def test_an_interpolation_is_a_straight_line_with_both_ends():
 def test_a_direction_leads_from_the_others_to_the_label():
     codes = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0], [7.0, 3.0]])
     labels = torch.tensor([4, 9, 7, 7])
-    assert torch.equal(latents.concept_direction(codes, labels, 7), torch.tensor([5.0, 2.0]))
+    assert torch.equal(latents.attribute_direction(codes, labels, 7), torch.tensor([5.0, 2.0]))
 
 
 @pytest.mark.parametrize(("label", "labels"), [(3, [7, 7]), (7, [7, 7])])
 def test_a_label_that_all_or_none_have_gives_no_direction(label, labels):
     with pytest.raises(VaezooError, match=f"label {label} cannot be told"):
-        latents.concept_direction(torch.rand(2, 2), torch.tensor(labels), label)
+        latents.attribute_direction(torch.rand(2, 2), torch.tensor(labels), label)
 
 
 def test_editing_adds_multiples_of_the_direction():

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE, Likelihood, Split, create
+from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE, Likelihood, TensorSplit, create_model
 from vaezoo.errors import DivergedError, VaezooError
 from vaezoo.evaluation import likelihood
-from vaezoo.evaluation.figure import Setting
-from vaezoo.evaluation.likelihood import bernoulli_log_prob, bound, negative_log_likelihood
-from vaezoo.likelihoods import Bernoulli
+from vaezoo.evaluation.likelihood import bernoulli_log_prob, elbo, negative_log_likelihood
+from vaezoo.evaluation.metrics import EvalConfig
+from vaezoo.likelihoods.bernoulli import Bernoulli
 
 D, K, SIGMA = 6, 2, 0.3
 
@@ -60,7 +60,7 @@ def model():
 @pytest.fixture(scope="module")
 def part(model):
     torch.manual_seed(1)
-    return Split(model.exact.sample((700,)), None)
+    return TensorSplit(model.exact.sample((700,)), None)
 
 
 def exact_bound(model, x):
@@ -72,7 +72,7 @@ def exact_bound(model, x):
 
 
 def test_the_bound_is_that_of_the_closed_form(model, part):
-    found = bound(model, part, draws=200)
+    found = elbo(model, part, num_samples=200)
     assert found.elbo.value == pytest.approx(exact_bound(model, part.x), abs=0.01)
     assert found.elbo.value == pytest.approx(-found.reconstruction.value - found.kl.value)
     assert sum(found.kl_by_part) == pytest.approx(found.kl.value)
@@ -105,7 +105,7 @@ def test_neither_memory_nor_compiling_changes_the_estimate(model, part, monkeypa
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_examples(digits, monkeypatch):
     monkeypatch.setattr(likelihood, "MANY", 1)  # compiled, as where there are many
-    vae, sizes = create("mlp-vae", digits, {"hidden": (300, 300), "activation": "gated", "latent_dim": 40}), []
+    vae, sizes = create_model("mlp-vae", digits, {"hidden": (300, 300), "activation": "gated", "latent_dim": 40}), []
 
     def note(done, total):
         sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
@@ -116,60 +116,60 @@ def test_memory_does_not_grow_with_the_examples(digits, monkeypatch):
 
 def test_bits_follow_the_seed_and_are_those_of_every_model(digits):
     part = digits.valid
-    fixed, again = (torch.cat([*likelihood.blocks(part, "fixed", 0, torch.device("cpu"))]) for _ in range(2))
+    fixed, again = (torch.cat([*likelihood.iter_batches(part, "fixed", 0, torch.device("cpu"))]) for _ in range(2))
     assert torch.equal(fixed, again) and set(fixed.unique().tolist()) == {0.0, 1.0}
-    assert not torch.equal(fixed, torch.cat([*likelihood.blocks(part, "fixed", 1, torch.device("cpu"))]))
+    assert not torch.equal(fixed, torch.cat([*likelihood.iter_batches(part, "fixed", 1, torch.device("cpu"))]))
     grey = part.batch(slice(None)).x
     assert (fixed - grey).mean().abs() < 1e-3 and torch.equal(fixed[grey == 1], grey[grey == 1])
 
 
 def test_dynamic_bits_are_drawn_anew_for_each_z(digits):
-    vae = create("mlp-vae", digits)
+    vae = create_model("mlp-vae", digits)
     part = digits.valid.select(torch.arange(20))
-    once = [bound(vae, part, draws=1, binarize=how).elbo for how in ("fixed", "dynamic")]
-    twice = [bound(vae, part, draws=2, binarize=how).elbo for how in ("fixed", "dynamic")]
+    once = [elbo(vae, part, num_samples=1, binarize=how).elbo for how in ("fixed", "dynamic")]
+    twice = [elbo(vae, part, num_samples=2, binarize=how).elbo for how in ("fixed", "dynamic")]
     assert once[0] == once[1] and twice[0] != twice[1]
 
 
 def test_the_callers_chance_and_mode_are_left_alone(digits):
-    vae = create("mlp-vae", digits).train()
+    vae = create_model("mlp-vae", digits).train()
     part = digits.valid.select(torch.arange(5))
     state = torch.get_rng_state()
     told = []
-    bound(vae, part)
+    elbo(vae, part)
     negative_log_likelihood(vae, part, samples=3, on_progress=lambda *numbers: told.append(numbers))
     assert torch.equal(torch.get_rng_state(), state) and vae.training and told[-1] == (5, 5)
 
 
 def test_what_is_no_protocol_is_refused(digits):
-    vae = create("mlp-vae", digits)
+    vae = create_model("mlp-vae", digits)
     for call in (
-        lambda: bound(vae, digits.valid, draws=0),
+        lambda: elbo(vae, digits.valid, num_samples=0),
         lambda: negative_log_likelihood(vae, digits.valid, samples=0),
-        lambda: bound(vae, digits.valid, binarize="static"),
+        lambda: elbo(vae, digits.valid, binarize="static"),
     ):
         with pytest.raises(VaezooError):
             call()
 
 
 def test_an_autoencoder_has_no_likelihood(digits):
-    vae = create("autoencoder", digits)
+    vae = create_model("autoencoder", digits)
     with pytest.raises(VaezooError, match="a point, which has no density") as e:
         negative_log_likelihood(vae, digits.valid)
     assert e.value.hint
     part = digits.valid.select(torch.arange(5))
-    found = bound(vae, part, draws=2)
+    found = elbo(vae, part, num_samples=2)
     assert found.kl.value == 0 and found.elbo.value == -found.reconstruction.value
-    told = {figure.name: figure for figure in likelihood.bound_figures(vae, part, Setting("none", 1, 1, 0))}
+    told = {figure.name: figure for figure in likelihood.elbo_metrics(vae, part, EvalConfig("none", 1, 1, 0))}
     assert told["active units"].protocol.startswith("of 20:")  # codes, though the KL has one part
 
 
 def test_weights_that_are_not_finite_give_an_error_instead_of_a_number(digits):
-    vae = create("mlp-vae", digits)
+    vae = create_model("mlp-vae", digits)
     part = digits.valid.select(torch.arange(5))
     with torch.no_grad():
         next(vae.decoder.parameters()).fill_(math.nan)
-    for estimate in (bound, negative_log_likelihood):
+    for estimate in (elbo, negative_log_likelihood):
         with pytest.raises(DivergedError, match="for 5 of 5 examples"):
             estimate(vae, part)
 

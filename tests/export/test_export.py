@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 import vaezoo
-from vaezoo import DataSpec, DiagonalGaussian, TrainConfig, create, export_onnx, list_models, train, verify_onnx
+from vaezoo import DataSpec, DiagonalGaussian, TrainConfig, create_model, export_onnx, list_models, train, verify_onnx
 from vaezoo.errors import ParityError, PluginError, StorageError, UnsupportedDataError, VaezooError
-from vaezoo.export.compare import BATCHES, Rule, check_graphs, compare
-from vaezoo.export.format import Format
+from vaezoo.export.config import ExportConfig
 from vaezoo.export.graphs import Graph, encoder_outputs, export_graphs
 from vaezoo.export.parity import check_parity
-from vaezoo.manifest import MANIFEST
+from vaezoo.export.tolerance import BATCHES, Rule, check_graphs, compare_output
+from vaezoo.runtime.manifest import MANIFEST
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 FILES = ["README.md", "decoder.onnx", "encoder.onnx", "golden", MANIFEST]
-HALF_BYTES = Format(dtype="fp16", uint8=True)
+HALF_BYTES = ExportConfig(dtype="fp16", uint8=True)
 
 
 def session(path):
@@ -37,12 +37,12 @@ def test_the_files_compute_what_the_model_computes(exported, trained, digits):
     x = digits.test.batch(slice(0, 5)).x
     with torch.no_grad():
         posterior = trained.vae.encode(x)
-        pictures = trained.vae.reconstruct(x)
+        images = trained.vae.reconstruct(x)
     mu, logvar = session(exported.path / "encoder.onnx").run(None, {"x": x.numpy()})
     (x_mean,) = session(exported.path / "decoder.onnx").run(None, {"z": mu})
     np.testing.assert_allclose(mu, posterior.mu, atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(logvar, posterior.logvar, atol=1e-5, rtol=1e-4)
-    np.testing.assert_allclose(x_mean, pictures, atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose(x_mean, images, atol=1e-5, rtol=1e-4)
     assert x_mean.min() >= 0 and x_mean.max() <= 1
 
 
@@ -90,7 +90,7 @@ def test_each_graph_says_what_it_is(exported, trained):
         assert meta["vaezoo.part"] == part
         assert meta["vaezoo.sibling_sha256"] == told[sibling]["vaezoo.graph_sha256"]
         assert meta["vaezoo.checkpoint_sha256"] == trained.checkpoint.model_sha256
-        defaults = {"channels": [], "strides": [], "kernel": 4, "dense": [], "activation": "relu"}
+        defaults = {"channels": [], "strides": [], "kernel_size": 4, "dense": [], "activation": "relu"}
         assert json.loads(meta["vaezoo.options"]) == {"latent_dim": 16, **defaults}
         assert json.loads(meta["vaezoo.shape"]) == [1, 28, 28]
         assert (meta["vaezoo.likelihood"], meta["vaezoo.range"], meta["vaezoo.dtype"]) == ("bernoulli", "0..1", "fp32")
@@ -134,7 +134,7 @@ def test_the_golden_data_are_the_model_s_own(exported, trained):
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 45)])
 @pytest.mark.parametrize("likelihood", ["continuous-bernoulli", "gaussian:optimal"])
 def test_every_model_exports_for_every_likelihood(name, shape, likelihood):
-    vae = create(name, DataSpec(name="x", shape=shape, likelihood=likelihood))
+    vae = create_model(name, DataSpec(name="x", shape=shape, likelihood=likelihood))
     rows, _ = check_parity(vae, export_graphs(vae))
     fields = ["z"] if name == "autoencoder" else ["mu", "logvar"]
     assert [row.output for row in rows] == [*fields, *fields, "x_mean", "x_mean", "x_mean"]
@@ -143,29 +143,29 @@ def test_every_model_exports_for_every_likelihood(name, shape, likelihood):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous-bernoulli"])
 def test_every_model_exports_in_half_precision_on_bytes(name, likelihood):
-    vae = create(name, DataSpec(name="x", shape=(3, 32, 32), likelihood=likelihood))
+    vae = create_model(name, DataSpec(name="x", shape=(3, 32, 32), likelihood=likelihood))
     graphs = export_graphs(vae, HALF_BYTES)
     check_parity(vae, graphs, HALF_BYTES)
     initializers = onnx.load_from_string(graphs["decoder"].data).graph.initializer
     assert not [t.name for t in initializers if t.data_type == onnx.TensorProto.FLOAT]
 
 
-def test_bytes_in_and_out_are_the_picture_s_own_levels(trained, tmp_path):
+def test_bytes_in_and_out_are_the_image_s_own_levels(trained, tmp_path):
     exported = export_onnx(trained, tmp_path / "out", uint8=True)
-    pictures = (trained.examples * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    images = (trained.examples * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     model = vaezoo.runtime.load(exported.path)
     with torch.no_grad():
         expected = trained.vae.reconstruct(trained.examples)
-    got = model.reconstruct(pictures)
+    got = model.reconstruct(images)
     assert got.dtype == np.uint8 and got.shape == (64, 28, 28, 1)
     levels = (255 * expected).permute(0, 2, 3, 1).numpy()
     assert np.abs(got - levels).max() <= 0.501  # rounded to the nearest level
     assert verify_onnx(exported.path).parity
 
 
-def test_bytes_are_for_pictures():
-    with pytest.raises(UnsupportedDataError, match="uint8 is for pictures"):
-        export_graphs(create("mlp-vae", DataSpec(name="x", shape=(9,))), Format(uint8=True))
+def test_bytes_are_for_images():
+    with pytest.raises(UnsupportedDataError, match="uint8 is for images"):
+        export_graphs(create_model("mlp-vae", DataSpec(name="x", shape=(9,))), ExportConfig(uint8=True))
 
 
 @pytest.mark.parametrize("opset", [19, 20, 23])
@@ -184,7 +184,7 @@ def test_an_opset_out_of_range_is_refused(trained, opset, tmp_path):
 def test_an_opset_that_the_exporter_did_not_produce_is_refused(trained):
     graphs = export_graphs(trained.vae)
     with pytest.raises(VaezooError, match="asked for opset 20, the graph has 18"):
-        check_parity(trained.vae, graphs, Format(opset=20))
+        check_parity(trained.vae, graphs, ExportConfig(opset=20))
 
 
 def test_a_folder_in_the_way_is_left_alone(trained, tmp_path):
@@ -203,8 +203,8 @@ def test_an_export_that_holds_somebody_s_own_files_is_not_replaced(trained, copy
 
 def test_graphs_of_another_model_fail_the_gate_and_leave_nothing(trained, tmp_path, monkeypatch):
     torch.manual_seed(9)
-    other = export_graphs(create("conv-vae", trained.data))
-    monkeypatch.setattr("vaezoo.export.folder.export_graphs", lambda vae, form: other)
+    other = export_graphs(create_model("conv-vae", trained.data))
+    monkeypatch.setattr("vaezoo.export.export.export_graphs", lambda vae, form: other)
     with pytest.raises(ParityError) as e:
         export_onnx(trained, tmp_path / "out")
     assert "encoder: 'mu' at batch 1 on real examples, element [0, " in e.value.message
@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_the_earlier_export_and_nothing_half_written(trained,
 
 def with_methods(vae, **methods):
     """Returns the model with some methods replaced."""
-    vae = create("conv-vae", vae.data)
+    vae = create_model("conv-vae", vae.data)
     vae.__class__ = type("Other", (type(vae),), methods)
     return vae
 
@@ -311,28 +311,28 @@ def test_the_element_rule_lets_nothing_through(value):
     theirs[1, 2] = value
     rule = Rule("fp32", "cpu")
     with pytest.raises(ParityError, match=r"element \[1, 2\]"):
-        compare("decoder", "noise", "x_mean", ours, theirs, rule)
+        compare_output("decoder", "noise", "x_mean", ours, theirs, rule)
     theirs[1, 2] = 1.0001
-    assert compare("decoder", "noise", "x_mean", ours, theirs, rule).max_abs == pytest.approx(1e-4, rel=1e-2)
+    assert compare_output("decoder", "noise", "x_mean", ours, theirs, rule).max_abs == pytest.approx(1e-4, rel=1e-2)
 
 
 @pytest.mark.parametrize(("dtype", "levels"), [("fp32", 1), ("fp16", 3)])
 def test_bytes_may_differ_by_few_levels_and_not_wrap(dtype, levels):
     ours, rule = np.full((1, 2), 255, np.uint8), Rule(dtype, "cpu")
-    assert compare("decoder", "noise", "x_mean", ours, ours - levels, rule).max_abs == levels
+    assert compare_output("decoder", "noise", "x_mean", ours, ours - levels, rule).max_abs == levels
     for wrong in (ours - levels - 1, ours * 0):
         with pytest.raises(ParityError):
-            compare("decoder", "noise", "x_mean", ours, wrong, rule)
+            compare_output("decoder", "noise", "x_mean", ours, wrong, rule)
 
 
 def test_whole_numbers_must_be_equal():
     ours = np.array([[3]])
     with pytest.raises(ParityError):
-        compare("encoder", "noise", "indices", ours, ours + 1, Rule("fp16", "cpu"))
+        compare_output("encoder", "noise", "indices", ours, ours + 1, Rule("fp16", "cpu"))
 
 
 def test_without_onnxruntime_the_reference_evaluator_checks(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("vaezoo.export.compare.has_runtime", lambda: False)
+    monkeypatch.setattr("vaezoo.export.tolerance.has_runtime", lambda: False)
     run = train("mlp-vae", digits, config=TrainConfig(steps=1, batch_size=20), out=tmp_path / "run")
     exported = export_onnx(run, tmp_path / "out")
     assert exported.manifest["parity"]["runtime"] == "onnx.reference"
@@ -373,17 +373,18 @@ def test_the_gate_runs_each_batch_size(trained):
     _, cases = check_parity(trained.vae, graphs)
     files = {part: graph.data for part, graph in graphs.items()}
     signatures = {part: graph.signature for part, graph in graphs.items()}
-    import vaezoo.export.compare as module
 
-    make = module.make_runner
+    from vaezoo.export import tolerance
+
+    make = tolerance.make_runner
 
     def spy(data, provider):
         run = make(data, provider)
         return lambda x: seen.append(len(x)) or run(x)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "make_runner", spy)
-        check_graphs(files, signatures, cases, "mu", Format())
+        patch.setattr(tolerance, "make_runner", spy)
+        check_graphs(files, signatures, cases, "mu", ExportConfig())
     assert set(seen) == set(BATCHES) == {1, 2, 3, 7, 64}
 
 

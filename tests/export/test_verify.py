@@ -16,10 +16,10 @@ import onnx
 import pytest
 import torch
 
-from vaezoo import create, export_onnx, list_models, train, verify_onnx
+from vaezoo import create_model, export_onnx, list_models, train, verify_onnx
 from vaezoo.errors import InputError, ParityError, VaezooError
 from vaezoo.export import verify as module
-from vaezoo.export.metadata import stamp
+from vaezoo.export.metadata import add_metadata
 from vaezoo.training.config import TrainConfig
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
@@ -53,7 +53,7 @@ def rewrite(folder, **changes):
         change(models[part])
     for model in models.values():
         del model.metadata_props[:]
-    for part, data in stamp({part: m.SerializeToString() for part, m in models.items()}, common).items():
+    for part, data in add_metadata({part: m.SerializeToString() for part, m in models.items()}, common).items():
         put(folder, f"{part}.onnx", data)
 
 
@@ -151,7 +151,7 @@ def test_a_manifest_that_is_no_json(copy):
 
 
 def test_graphs_of_two_checkpoints_are_refused_even_where_the_hashes_fit(copy, trained, tmp_path):
-    other = create("conv-vae", trained.data)
+    other = create_model("conv-vae", trained.data)
     export_onnx(dataclasses.replace(trained, vae=other), tmp_path / "other")
     put(copy, "decoder.onnx", (tmp_path / "other" / "decoder.onnx").read_bytes())
     assert "do not belong together" in refused(copy)

@@ -5,16 +5,16 @@ import json
 import torch
 
 import vaezoo
-from vaezoo import Batch, Step, TrainConfig, create, get_model
+from vaezoo import Batch, StepContext, TrainConfig, create_model, get_model
 
 
 def test_a_code_is_a_point_and_costs_nothing(digits):
     spec = get_model("autoencoder")
-    vae, objective = create("autoencoder", digits), spec.objective(spec.config, digits.spec)
+    vae, objective = create_model("autoencoder", digits), spec.objective(spec.config, digits.spec)
     x = digits.train.batch(slice(0, 8)).x
     code = vae.encode(x)
     assert code._fields == ("z",) and torch.equal(code.rsample(), code.mode())
-    first, second = (objective(vae, Batch(x, None), Step.plain()) for _ in range(2))
+    first, second = (objective(vae, Batch(x, None), StepContext.initial()) for _ in range(2))
     assert first.losses["vae"] == second.losses["vae"] == first.metrics["reconstruction"]
     assert first.metrics["kl"] == 0
 

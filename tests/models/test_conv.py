@@ -4,17 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create
+from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create_model
 from vaezoo.errors import PluginError
-from vaezoo.nn import Doubling, picture_channels
+from vaezoo.nn.conv import Upsample2x, conv_channels
 
 
 @pytest.mark.parametrize(
     "shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 33, 45), (2, 9, 31), (3, 64, 48), (3, 256, 256)]
 )
 @pytest.mark.parametrize("name", ["conv-vae", "beta-vae", "vae-gan"])
-def test_pictures_keep_their_shape(name, shape):
-    vae = create(name, DataSpec(name="x", shape=shape), {"latent_dim": 3}).eval()
+def test_images_keep_their_shape(name, shape):
+    vae = create_model(name, DataSpec(name="x", shape=shape), {"latent_dim": 3}).eval()
     x = torch.rand(2, *shape)
     with torch.no_grad():
         assert vae.encode(x).mu.shape == (2, 3)
@@ -26,12 +26,12 @@ def test_pictures_keep_their_shape(name, shape):
     [(8, (32,)), (28, (32, 64)), (32, (32, 64, 128)), (64, (32, 64, 128, 256)), (256, (32, 64, 128, 256, 256, 256))],
 )
 def test_the_depth_follows_from_the_size(side, channels):
-    assert picture_channels(DataSpec(name="x", shape=(1, side, side)), ()) == channels
+    assert conv_channels(DataSpec(name="x", shape=(1, side, side)), ()) == channels
 
 
 # Taken before convolutions had strides, kernels and dense layers: a seed still means the same network.
 @pytest.mark.parametrize(
-    ("name", "shape", "options", "weights", "pictures"),
+    ("name", "shape", "options", "weights", "images"),
     [
         ("conv-vae", (1, 28, 28), {}, 9128.790812, 1167.090184),
         ("vae-gan", (1, 28, 28), {}, 9128.790812, 1167.090184),
@@ -39,9 +39,9 @@ def test_the_depth_follows_from_the_size(side, channels):
         ("conv-vae", (1, 64, 64), {"channels": "8,16,24"}, 4481.727710, 6800.468871),
     ],
 )
-def test_the_defaults_build_the_network_they_always_built(name, shape, options, weights, pictures):
+def test_the_defaults_build_the_network_they_always_built(name, shape, options, weights, images):
     torch.manual_seed(3)
-    vae = create(name, DataSpec(name="x", shape=shape), options).eval()
+    vae = create_model(name, DataSpec(name="x", shape=shape), options).eval()
     state = vae.state_dict()
     depth = len(options.get("channels", "32,64,128" if shape[0] == 3 else "32,64").split(","))
     encoder = [2 * i for i in range(depth)] + [2 * depth + 1]
@@ -51,31 +51,31 @@ def test_the_defaults_build_the_network_they_always_built(name, shape, options, 
     with torch.no_grad():
         y = vae.reconstruct(torch.rand(3, *shape, generator=torch.Generator().manual_seed(1)))
     assert sum(float(v.double().abs().sum()) for v in state.values()) == pytest.approx(weights, rel=1e-8)
-    assert float(y.double().sum()) == pytest.approx(pictures, rel=1e-5)
+    assert float(y.double().sum()) == pytest.approx(images, rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 45), (2, 9, 31)])
 @pytest.mark.parametrize(
     "options",
     [
-        {"kernel": 3},
-        {"kernel": 3, "channels": "4,6,8,8", "strides": "1,2,1,1", "dense": "10"},
+        {"kernel_size": 3},
+        {"kernel_size": 3, "channels": "4,6,8,8", "strides": "1,2,1,1", "dense": "10"},
         {"channels": "4,6", "dense": "12,10"},
-        {"kernel": 3, "channels": "4,6", "strides": "2,1"},
-        {"kernel": 3, "channels": "4,6,8", "strides": "1,2,2", "dense": "10", "activation": "gated"},
+        {"kernel_size": 3, "channels": "4,6", "strides": "2,1"},
+        {"kernel_size": 3, "channels": "4,6,8", "strides": "1,2,2", "dense": "10", "activation": "gated"},
         {"activation": "tanh"},
     ],
 )
-def test_other_convolutions_give_pictures_their_size_back(options, shape):
-    vae = create("conv-vae", DataSpec(name="x", shape=shape), options)
+def test_other_convolutions_give_images_their_size_back(options, shape):
+    vae = create_model("conv-vae", DataSpec(name="x", shape=shape), options)
     x = torch.rand(2, *shape)
     for training in (True, False):
         assert vae.train(training).reconstruct(x).shape == x.shape
 
 
 def test_the_decoder_mirrors_strides_and_dense_layers():
-    options = {"channels": "32,64,64,64", "strides": "1,2,1,1", "kernel": 3, "dense": "32,8", "latent_dim": 2}
-    vae = create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
+    options = {"channels": "32,64,64,64", "strides": "1,2,1,1", "kernel_size": 3, "dense": "32,8", "latent_dim": 2}
+    vae = create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
     layers = [m for m in vae.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear)]
     assert [m.weight.shape[1 - m.transposed] if hasattr(m, "transposed") else m.in_features for m in layers] == [
         *(1, 32, 64, 64, 64 * 14 * 14, 32, 8),
@@ -85,27 +85,27 @@ def test_the_decoder_mirrors_strides_and_dense_layers():
 
 
 def test_a_gated_convolution_is_one_times_the_sigmoid_of_another():
-    vae = create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "4,6", "activation": "gated"})
+    vae = create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "4,6", "activation": "gated"})
     x = torch.randn(2, 1, 28, 28)
     first, gate = vae.encoder[0], vae.encoder[1]
     (w, v), (b, c) = first.weight.chunk(2), first.bias.chunk(2)
     expected = F.conv2d(x, w, b, 2, 1) * torch.sigmoid(F.conv2d(x, v, c, 2, 1))
     torch.testing.assert_close(gate(first(x)), expected)
-    assert [m.out_channels for m in vae.decoder if isinstance(m, Doubling)] == [8, 1]
-    assert sum(isinstance(m, torch.nn.GLU) for m in vae.modules()) == 4  # two convolutions; the coarse picture, and one
+    assert [m.out_channels for m in vae.decoder if isinstance(m, Upsample2x)] == [8, 1]
+    assert sum(isinstance(m, torch.nn.GLU) for m in vae.modules()) == 4  # two convolutions; the coarse image, and one
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 @pytest.mark.parametrize(("activation", "layer"), [("silu", torch.nn.SiLU), ("softplus", torch.nn.Softplus)])
 def test_the_activation_stands_between_all_layers(part, activation, layer):
     options = {"channels": "4,6", "dense": "5", "activation": activation}
-    network = getattr(create("beta-vae", DataSpec(name="x", shape=(1, 28, 28)), options), part)
+    network = getattr(create_model("beta-vae", DataSpec(name="x", shape=(1, 28, 28)), options), part)
     assert sum(isinstance(m, layer) for m in network) == 3
     assert not any(isinstance(m, torch.nn.ReLU) for m in network)
 
 
 def test_channels_can_be_given():
-    vae = create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "8,16,24"})
+    vae = create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "8,16,24"})
     convolutions = [m.out_channels for m in vae.encoder.modules() if isinstance(m, torch.nn.Conv2d)]
     assert convolutions == [8, 16, 24]
 
@@ -113,7 +113,7 @@ def test_channels_can_be_given():
 @pytest.mark.parametrize("shape", [(1, 7, 7), (1, 28, 7), (1, 257, 257), (784,)])
 def test_other_data_are_refused_with_a_way_out(shape):
     with pytest.raises(UnsupportedDataError) as e:
-        create("conv-vae", DataSpec(name="x", shape=shape))
+        create_model("conv-vae", DataSpec(name="x", shape=shape))
     assert "8x8 to 256x256" in e.value.message and "mlp-vae" in e.value.hint
 
 
@@ -127,13 +127,13 @@ def test_other_data_are_refused_with_a_way_out(shape):
         {"strides": "2"},
         {"channels": "8,8", "strides": "2,3"},
         {"channels": "8,8", "strides": "2,1"},
-        {"kernel": 5},
+        {"kernel_size": 5},
         {"dense": 0},
     ],
 )
 def test_options_that_cannot_work_are_refused(options):
     with pytest.raises(VaezooError) as e:
-        create("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
+        create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
     assert not isinstance(e.value, PluginError)  # what an error that nobody foresaw becomes
 
 
@@ -142,7 +142,7 @@ def test_options_that_cannot_work_are_refused(options):
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_doubling_is_a_transposed_convolution_in_training_as_in_evaluation(outputs, extra, kernel):
     torch.manual_seed(0)
-    layer = Doubling(5, outputs, extra, kernel)
+    layer = Upsample2x(5, outputs, extra, kernel)
     x = torch.randn(3, 5, 4, 6, requires_grad=True)
     results = []
     for training in (True, False):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from vaezoo import DataSpec, create
-from vaezoo.nn import mlp
+from vaezoo import DataSpec, create_model
+from vaezoo.nn.mlp import mlp_layers
 
 
 def test_a_gated_layer_is_a_layer_times_the_sigmoid_of_another():
-    first, gate, last = mlp((5, 3, 2), "gated")
+    first, gate, last = mlp_layers((5, 3, 2), "gated")
     x = torch.randn(4, 5)
     w, v = first.weight.chunk(2)
     b, c = first.bias.chunk(2)
@@ -18,6 +18,6 @@ def test_a_gated_layer_is_a_layer_times_the_sigmoid_of_another():
 
 @pytest.mark.parametrize("activation", ["relu", "gated"])
 def test_the_decoder_mirrors_the_encoder(activation):
-    vae = create("mlp-vae", DataSpec(name="x", shape=(1, 4, 5)), {"hidden": "7,6", "activation": activation})
+    vae = create_model("mlp-vae", DataSpec(name="x", shape=(1, 4, 5)), {"hidden": "7,6", "activation": activation})
     sizes = [m.in_features for m in vae.modules() if isinstance(m, torch.nn.Linear)]
     assert sizes == [20, 7, 6, 20, 6, 7]

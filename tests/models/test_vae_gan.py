@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vaezoo import Batch, DataSpec, Step, get_model
+from vaezoo import Batch, DataSpec, StepContext, get_model
 from vaezoo.errors import VaezooError
 from vaezoo.spec import configure
 
@@ -19,7 +19,7 @@ def build(**options):
 
 def step(vae, objective):
     torch.manual_seed(1)
-    return objective(vae, Batch(torch.rand(4, 1, 16, 16), None), Step.plain())
+    return objective(vae, Batch(torch.rand(4, 1, 16, 16), None), StepContext.initial())
 
 
 def test_the_three_groups_are_encoder_decoder_and_discriminator():

@@ -24,7 +24,7 @@ class LinearVAE(VAE):
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         mu = self.encoder(x.flatten(1))
-        return DiagonalGaussian.bounded(mu, self.raw.expand_as(mu))
+        return DiagonalGaussian.from_raw(mu, self.raw.expand_as(mu))
 
     def decode(self, z: Tensor) -> Tensor:
         return torch.unflatten(self.decoder(z), 1, self.data.shape)

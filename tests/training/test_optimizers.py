@@ -5,7 +5,7 @@ import torch
 
 from vaezoo import TrainConfig
 from vaezoo.training import optimizers
-from vaezoo.training.optimizers import RULES, SWEEP, Optimizer, Rates
+from vaezoo.training.optimizers import FLUSH_EVERY, RULES, Optimizer, StepScalars
 
 THEIRS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adamax": "Adamax"}
 BAD, GOOD = torch.tensor(1.0), torch.tensor(0.0)
@@ -22,7 +22,7 @@ def gradients(step):
 
 
 def rates(lr, number):
-    return Rates(*torch.tensor(Rates.row(lr, number), dtype=torch.float64).unbind())
+    return StepScalars(*torch.tensor(StepScalars.row(lr, number), dtype=torch.float64).unbind())
 
 
 @pytest.fixture(params=["fused", "rule"])
@@ -76,10 +76,10 @@ def test_what_no_longer_learns_comes_to_rest_at_zero_and_not_at_a_tiny_number(na
     params = [torch.nn.Parameter(torch.ones(4))]
     optimizer = Optimizer(params, TrainConfig(optimizer=name))
     for step in range(2_000):
-        if step % SWEEP == 0:
+        if step % FLUSH_EVERY == 0:
             optimizer.sweep()
         gradient = torch.full((4,), 1.0 if step < 5 else 0.0)
-        optimizer.update([gradient], Rates(*torch.tensor(Rates.row(1e-3, step)).unbind()), GOOD)
+        optimizer.update([gradient], StepScalars(*torch.tensor(StepScalars.row(1e-3, step)).unbind()), GOOD)
     for values in optimizer.state[0].values():
         assert (values[values != 0].abs() > 1.2e-38).all()
     assert params[0].isfinite().all()

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 import vaezoo
-from vaezoo import TrainConfig, list_models, stopping
+from vaezoo import TrainConfig, list_models
+from vaezoo.core import signals
+from vaezoo.core.json_io import json_bytes
 from vaezoo.errors import InputError, StorageError, VaezooError, VaezooWarning
-from vaezoo.files import json_bytes
 from vaezoo.training import checkpoint, trainer
 from vaezoo.training.checkpoint import list_checkpoints, not_finite
 
@@ -26,8 +27,8 @@ STEPS = 3 * EPOCH
 ANYWHERE = (0, 1, 3, 4, EPOCH - 1, EPOCH, EPOCH + 1, STEPS - 1, STEPS)
 SETTINGS = {
     "plain": {},
-    "accumulated": {"grad_accum": 2, "optimizer": "adamw"},
-    "averaged": {"ema": 0.9, "optimizer": "rmsprop"},
+    "accumulated": {"grad_accum_steps": 2, "optimizer": "adamw"},
+    "averaged": {"ema_decay": 0.9, "optimizer": "rmsprop"},
     "warming up": {"kl_warmup": 10, "free_bits": 0.1, "clip_grad": 1.0, "binarize": "dynamic"},
     "scheduled": {"schedule": "cosine", "lr_warmup": 5, "optimizer": "adamax"},
     "bf16": {"precision": "bf16", "eval_every": 5},
@@ -74,7 +75,7 @@ def asked_at(step):
 def stop_and_go(path, train, data, stops=ANYWHERE):
     """Trains with a stop after each of the steps, and returns the finished run."""
     for number, step in enumerate(stops):
-        with stopping.listening(), pytest.raises(stopping.Stopped) as e:
+        with signals.handle_signals(), pytest.raises(signals.Stopped) as e:
             if number:
                 vaezoo.resume(path, data, on_start=asked_at(step))
             else:
@@ -102,23 +103,23 @@ def test_a_compiled_training_resumes_to_the_same_bytes(data, tmp_path):
     def train(path, **callbacks):
         return vaezoo.train("mlp-vae", data, config=config, out=path, **callbacks)
 
-    config = TrainConfig(epochs=3, batch_size=20, compile="on", ema=0.9)
+    config = TrainConfig(epochs=3, batch_size=20, compile="on", ema_decay=0.9)
     train(tmp_path / "whole")
     stop_and_go(tmp_path / "parts", train, data, (0, 4, STEPS - 1))
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_pictures_resume_to_the_same_bytes(workers, data, tmp_path):
+def test_streamed_images_resume_to_the_same_bytes(workers, data, tmp_path):
     for i, x in enumerate(data.train.x[:60, 0].numpy()):
-        folder = tmp_path / "pictures" / str(i % 2)
+        folder = tmp_path / "images" / str(i % 2)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(x).save(folder / f"{i}.png")
-    pictures = vaezoo.load_data(tmp_path / "pictures", stream=True)
+    images = vaezoo.load_data(tmp_path / "images", stream=True)
     config = TrainConfig(steps=STEPS, batch_size=10, workers=workers)
 
     def train(path, **callbacks):
-        return vaezoo.train("conv-vae", pictures, config=config, out=path, **callbacks)
+        return vaezoo.train("conv-vae", images, config=config, out=path, **callbacks)
 
     train(tmp_path / "whole")
     stop_and_go(tmp_path / "parts", train, None, (1, 7, 13))
@@ -144,7 +145,7 @@ def stopped(data, tmp_path):
     """A run that was stopped after eight steps, and what it would have become."""
     config = TrainConfig(epochs=3, batch_size=20)
     vaezoo.train("mlp-vae", data, config=config, out=tmp_path / "whole")
-    with stopping.listening(), pytest.raises(stopping.Stopped):
+    with signals.handle_signals(), pytest.raises(signals.Stopped):
         vaezoo.train("mlp-vae", data, config=config, out=tmp_path / "run", on_start=asked_at(8))
     return tmp_path / "run", contents(tmp_path / "whole")
 
@@ -270,7 +271,7 @@ def test_a_stop_while_evaluating_is_saved_and_the_evaluation_made_up_for(data, t
         return spread(*args)
 
     trained = []
-    with monkeypatch.context() as patch, stopping.listening(), pytest.raises(stopping.Stopped) as e:
+    with monkeypatch.context() as patch, signals.handle_signals(), pytest.raises(signals.Stopped) as e:
         patch.setattr(trainer, "evaluate", evaluate)
         vaezoo.train("mlp-vae", data, config=config, out=path, on_start=lambda t, _: trained.append(t))
     assert e.value.exit_code == 130
@@ -288,7 +289,7 @@ def test_a_run_that_is_not_finished_loads_with_the_best_of_its_evaluations(stopp
 
 
 def test_weights_that_are_not_finite_are_never_saved(data, tmp_path):
-    vae = vaezoo.create("mlp-vae", data)
+    vae = vaezoo.create_model("mlp-vae", data)
     with torch.no_grad():
         next(vae.parameters())[0] = float("nan")
     with pytest.raises(VaezooError, match="not finite"):
@@ -306,10 +307,10 @@ def test_values_that_are_not_finite_are_found_and_large_ones_are_not(dtype):
 
 
 def test_an_average_forgets_where_it_began_and_follows_the_weights():
-    from vaezoo.training.averaging import Average
+    from vaezoo.training.ema import ModelEMA
 
     p = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
-    average, expected = Average([p], 0.95), np.zeros(3)
+    average, expected = ModelEMA([p], 0.95), np.zeros(3)
     for n in range(50):
         with torch.no_grad():
             p.copy_(torch.full((3,), float(n + 1)))

@@ -131,7 +131,7 @@ NESTED = [
     "data.shape",
     "data.likelihood",
     "source.data",
-    "source.size",
+    "source.image_size",
     "training.lr",
 ]
 

@@ -6,14 +6,15 @@ import warnings
 import pytest
 import torch
 
-from vaezoo import ELBO, StepOutput, TrainConfig, Trainer, create, get_model, list_models
+from vaezoo import ELBO, LossOutput, TrainConfig, Trainer, create_model, get_model, list_models
+from vaezoo.core.seed import derive_seed, epoch_permutation
 from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError, VaezooWarning
-from vaezoo.objectives import Objective, Step
+from vaezoo.objectives.base import Objective, StepContext
 from vaezoo.spec import configure
 from vaezoo.training import trainer
-from vaezoo.training.chance import derive_seed, order_of_epoch
-from vaezoo.training.stepping import binarized
-from vaezoo.training.trainer import evaluate, pick_device
+from vaezoo.training.train_step import binarize
+from vaezoo.core.device import resolve_device
+from vaezoo.training.trainer import evaluate
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
 
@@ -97,14 +98,14 @@ def test_a_step_is_what_pytorch_does_by_hand(optimizer, name, digits):
     before = [p.detach().clone() for p in vae.parameters()]
     kinds = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adamax": "Adamax"}
     by_hand = getattr(torch.optim, kinds[optimizer])(vae.parameters(), lr=2e-3, weight_decay=0.01, foreach=False)
-    order = order_of_epoch(0, 0, len(digits.train))
+    order = epoch_permutation(0, 0, len(digits.train))
     for step in range(3):
         for group in by_hand.param_groups:
             group["lr"] = 2e-3 * config.lr_factor(step, 3)
         torch.manual_seed(derive_seed(0, "noise", step))
         batch = digits.train.batch(order[50 * step : 50 * (step + 1)])
         by_hand.zero_grad()
-        objective(vae, batch, Step.plain()).losses["vae"].backward()
+        objective(vae, batch, StepContext.initial()).losses["vae"].backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
         by_hand.step()
     # Where a gradient is a sum that cancels, a rounding turns the sign of an update: so each layer, not each weight.
@@ -129,7 +130,7 @@ class Poisoned(Objective):
         loss = out.losses["vae"]
         zero = 0 * next(vae.parameters()).sum()
         poison = {"nan": loss * float("nan"), "inf": loss * float("inf"), "gradient": loss + zero.abs().sqrt()}
-        return StepOutput({"vae": poison[self.kind]}, out.metrics)
+        return LossOutput({"vae": poison[self.kind]}, out.metrics)
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
@@ -155,7 +156,7 @@ def test_a_group_without_a_loss_is_not_stepped(digits):
 
 def test_each_epoch_shows_each_example_once_in_another_order(digits):
     n = len(digits.train)
-    first, second = order_of_epoch(0, 0, n), order_of_epoch(0, 1, n)
+    first, second = epoch_permutation(0, 0, n), epoch_permutation(0, 1, n)
     assert sorted(first.tolist()) == list(range(n)) == sorted(second.tolist())
     assert first.tolist() != second.tolist()
 
@@ -165,7 +166,7 @@ def test_dynamic_binarization_draws_bits_with_the_grey_levels_as_probabilities(d
     index = torch.arange(100)
     torch.manual_seed(0)
     grey = digits.train.batch(index).x
-    draws = torch.stack([binarized(grey, config) for _ in range(200)])
+    draws = torch.stack([binarize(grey, config) for _ in range(200)])
     assert set(draws.unique().tolist()) == {0.0, 1.0}
     assert float((draws.mean(0) - grey).abs().max()) < 0.25
 
@@ -206,7 +207,7 @@ def test_what_does_not_fit_is_refused_before_training(digits):
     vae, objective = build("mlp-vae", digits)
     with pytest.raises(VaezooError, match="batch size 601 is larger"):
         Trainer(vae, objective, digits, TrainConfig(batch_size=601))
-    other = create("mlp-vae", dataclasses.replace(digits.spec, shape=(9,)))
+    other = create_model("mlp-vae", dataclasses.replace(digits.spec, shape=(9,)))
     with pytest.raises(UnsupportedDataError):
         Trainer(other, objective, digits, TrainConfig())
 
@@ -214,15 +215,15 @@ def test_what_does_not_fit_is_refused_before_training(digits):
 def test_a_batch_that_cannot_be_divided_is_refused(digits):
     vae, objective = build("mlp-vae", digits)
     with pytest.raises(VaezooError, match="batch size 50 cannot be divided into 4 equal parts"):
-        Trainer(vae, objective, digits, TrainConfig(batch_size=50, grad_accum=4))
+        Trainer(vae, objective, digits, TrainConfig(batch_size=50, grad_accum_steps=4))
 
 
 def test_parts_of_a_batch_train_like_the_whole(digits):
     whole, parts = (build("mlp-vae", digits)[0] for _ in range(2))
     fit(digits, whole, lr=1e-4)
-    reports = fit(digits, parts, grad_accum=5, lr=1e-4)
+    reports = fit(digits, parts, grad_accum_steps=5, lr=1e-4)
     difference = float((weights(whole) - weights(parts)).norm() / weights(whole).norm())
-    assert 0 < difference < 1e-2  # other noise, the same pictures
+    assert 0 < difference < 1e-2  # other noise, the same images
     assert reports[-1].metrics["elbo"] < 0
 
 
@@ -293,18 +294,18 @@ def test_too_little_memory_is_an_error_that_names_the_batch_and_what_to_change(d
     vae, _ = build("mlp-vae", digits)
     with pytest.raises(VaezooError, match="a batch of 50 in 1 part") as e:
         fit(digits, vae, Greedy())
-    assert "--grad-accum 2" in e.value.hint and "--batch-size" in e.value.hint
+    assert "--grad-accum-steps 2" in e.value.hint and "--batch-size" in e.value.hint
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps:3", "xpu", ""])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(VaezooError) as e:
-        pick_device(name)
+        resolve_device(name)
     assert "auto" in e.value.hint
 
 
 def test_auto_takes_a_device_that_is_there():
-    assert torch.zeros(1, device=pick_device("auto")).sum() == 0
+    assert torch.zeros(1, device=resolve_device("auto")).sum() == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

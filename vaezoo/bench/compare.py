@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaezoo.core.json_io import read_json
 from vaezoo.errors import InputError
-from vaezoo.files import read_json
 
 SCHEMA = 1
 KEYS = ("task", "batch", "regime", "contestant")

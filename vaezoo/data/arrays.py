@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Dataset, DataSource, DataSpec, Part, Split, carve_validation
+from vaezoo.data.base import Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
 from vaezoo.data.npy import Array, read_arrays
 from vaezoo.errors import InputError
 
 CHANNELS = (1, 3)
 
 
-def load(path: Path) -> tuple[Split, Split | None]:
+def load(path: Path) -> tuple[TensorSplit, TensorSplit | None]:
     """Reads an array file into memory.
 
     Args:
@@ -50,18 +50,18 @@ def from_arrays(
     """Makes a data set of arrays or tensors; one example in ten is kept for validation.
 
     Args:
-        x: The examples: vectors `(N, dimensions)`, grey pictures `(N, height, width)`, or pictures with 1 or
+        x: The examples: vectors `(N, dimensions)`, grey images `(N, height, width)`, or images with 1 or
             3 channels `(N, channels, height, width)` or `(N, height, width, channels)`. Floats in [0, 1],
             whole numbers in 0..255, or bits: bool, or whole numbers of which none is above 1.
         y: Labels `(N,)` or factors of variation `(N, factors)`, whole numbers.
         x_test: Examples to test with, as x.
         y_test: Their labels.
         name: What the data set is called.
-        likelihood: As in `vaezoo.likelihoods.make_likelihood`; by default "bernoulli" for vectors and one
+        likelihood: As in `vaezoo.likelihoods.make.make_likelihood`; by default "bernoulli" for vectors and one
             channel, "gaussian:optimal" for colour.
 
     Returns:
-        The data set. Floats become float32, all else uint8 with bits as 0 and 255; pictures become
+        The data set. Floats become float32, all else uint8 with bits as 0 and 255; images become
         `(N, channels, height, width)`.
 
     Raises:
@@ -73,14 +73,14 @@ def from_arrays(
 
 
 def make_dataset(
-    train: Part, test: Part | None, name: str, likelihood: str | None, source: DataSource | None
+    train: Split, test: Split | None, name: str, likelihood: str | None, source: DataSource | None
 ) -> Dataset:
     """Puts a data set together: carves the validation part and fills in the default likelihood."""
     colour = len(train.shape) == 3 and train.shape[0] > 1
     spec = DataSpec(
         name=name, shape=train.shape, likelihood=likelihood or ("gaussian:optimal" if colour else "bernoulli")
     )
-    train, valid = carve_validation(train)
+    train, valid = train_valid_split(train)
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
 
 
@@ -90,7 +90,7 @@ def to_splits(
     x_test: Array | Tensor | None,
     y_test: Array | Tensor | None,
     where: str,
-) -> tuple[Split, Split | None]:
+) -> tuple[TensorSplit, TensorSplit | None]:
     """Converts arrays as `from_arrays` describes; `where` follows their names in errors."""
     arrays = {f"x{where}": _to_array(x)}
     if x_test is not None:
@@ -105,8 +105,8 @@ def to_splits(
         raise InputError(
             f"x{where} has examples of shape {shapes[0]} and x_test of {shapes[1]}", "bring them to one shape"
         )
-    train = Split(parts[0], _labels(y, f"y{where}", len(parts[0])))
-    return train, Split(parts[1], _labels(y_test, f"y_test{where}", len(parts[1]))) if len(parts) > 1 else None
+    train = TensorSplit(parts[0], _labels(y, f"y{where}", len(parts[0])))
+    return train, TensorSplit(parts[1], _labels(y_test, f"y_test{where}", len(parts[1]))) if len(parts) > 1 else None
 
 
 def _to_array(values: Array | Tensor) -> Array:
@@ -137,7 +137,7 @@ def _examples(array: Array, name: str, bits: bool) -> Tensor:
 
 
 def _channels_first(array: Array, name: str) -> Array:
-    """Returns vectors as they are and pictures as `(N, channels, height, width)`."""
+    """Returns vectors as they are and images as `(N, channels, height, width)`."""
     shape = array.shape
     if array.size > 0:
         if array.ndim == 2:

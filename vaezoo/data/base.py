@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from vaezoo.errors import InputError, VaezooError
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.likelihoods.make import make_likelihood
 
-VALID_SHARE = 10  # one example in ten ...
-VALID_MOST = 3_000  # ... but never more than this many
-STREAMED_MEAN = 1_000  # examples that a mean is taken of where all would have to be decoded
-ROOM = 1 << 22  # numbers that are widened at once
+VALID_DIVISOR = 10  # one example in ten ...
+MAX_VALID = 3_000  # ... but never more than this many
+STREAMED_MEAN_EXAMPLES = 1_000  # examples that a mean is taken of where all would have to be decoded
+CHUNK_ELEMENTS = 1 << 22  # numbers that are widened at once
 
 
 class Batch(NamedTuple):
@@ -36,8 +36,8 @@ class DataSpec:
 
     Attributes:
         name: What the data set is called, for people.
-        shape: `(channels, height, width)` of a picture or `(dimensions,)` of a vector.
-        likelihood: The family of p(x|z), in the notation of `vaezoo.likelihoods.make_likelihood`.
+        shape: `(channels, height, width)` of an image or `(dimensions,)` of a vector.
+        likelihood: The family of p(x|z), in the notation of `vaezoo.likelihoods.make.make_likelihood`.
 
     Raises:
         VaezooError: If the shape is neither, or there is no such likelihood.
@@ -50,7 +50,7 @@ class DataSpec:
     def __post_init__(self) -> None:
         if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
             raise VaezooError(
-                f"shape {self.shape} of data set '{self.name}' is neither a picture's nor a vector's",
+                f"shape {self.shape} of data set '{self.name}' is neither an image's nor a vector's",
                 "use (channels, height, width) or (dimensions,)",
             )
         make_likelihood(self.likelihood)
@@ -61,7 +61,7 @@ class DataSpec:
         return math.prod(self.shape)
 
 
-AnyPart = TypeVar("AnyPart", bound="Part")
+AnySplit = TypeVar("AnySplit", bound="Split")
 
 
 def to_floats(x: Tensor) -> Tensor:
@@ -69,19 +69,19 @@ def to_floats(x: Tensor) -> Tensor:
     return x.float() / 255.0 if x.dtype == torch.uint8 else x
 
 
-def mean_example(part: Part) -> Tensor:
-    """Returns the mean of a part's examples, `shape`, float64 in [0, 1]; of streamed pictures that of 1,000 of them.
+def mean_example(part: Split) -> Tensor:
+    """Returns the mean of a part's examples, `shape`, float64 in [0, 1]; of streamed images that of 1,000 of them.
 
     Bytes are summed exactly, so that neither the number of threads nor of processes changes the result.
     """
-    x = part.x if isinstance(part, Split) else part.spread(STREAMED_MEAN).x
-    rows = max(1, ROOM // max(1, x[0].numel()))
+    x = part.x if isinstance(part, TensorSplit) else part.subsample(STREAMED_MEAN_EXAMPLES).x
+    rows = max(1, CHUNK_ELEMENTS // max(1, x[0].numel()))
     total = torch.stack([chunk.double().sum(0) for chunk in torch.split(x, rows)]).sum(0).cpu() / len(x)
     return total / 255 if x.dtype == torch.uint8 else total
 
 
-class Part(Protocol):
-    """One part of a data set, wherever its examples lie: a `Split` in memory, or pictures that are streamed."""
+class Split(Protocol):
+    """One part of a data set, wherever its examples lie: a `TensorSplit` in memory, or images that are streamed."""
 
     @property
     def y(self) -> Tensor | None:
@@ -98,7 +98,7 @@ class Part(Protocol):
     def __len__(self) -> int:
         """The number of examples."""
 
-    def raw(self, index: Tensor | slice) -> Batch:
+    def gather(self, index: Tensor | slice) -> Batch:
         """Gathers the examples at `index` as they are stored, in bytes or floats: a Split's on its device, else on
         the CPU.
 
@@ -112,18 +112,18 @@ class Part(Protocol):
     def select(self, index: Tensor) -> Self:
         """Returns the part that has the examples at `index`, numbers or a mask."""
 
-    def spread(self, count: int) -> Split:
+    def subsample(self, count: int) -> TensorSplit:
         """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
 
 
-def spaced(count: int, n: int) -> Tensor:
+def even_indices(count: int, n: int) -> Tensor:
     """Returns the numbers of `count` of n examples, evenly spaced, or of all if there are fewer."""
     count = min(count, n)
     return torch.arange(count) * n // max(count, 1)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Split:
+class TensorSplit:
     """One part of a data set, in memory.
 
     Attributes:
@@ -150,26 +150,26 @@ class Split:
         """How many bytes x has."""
         return self.x.nbytes
 
-    def raw(self, index: Tensor | slice) -> Batch:
+    def gather(self, index: Tensor | slice) -> Batch:
         """Gathers the examples at `index` as they are stored: x in bytes or floats."""
         return Batch(_rows(self.x, index), None if self.y is None else _rows(self.y, index))
 
     def batch(self, index: Tensor | slice) -> Batch:
         """Gathers the examples at `index` and brings them to float in [0, 1]."""
-        x, y = self.raw(index)
+        x, y = self.gather(index)
         return Batch(to_floats(x), y)
 
-    def select(self, index: Tensor) -> Split:
+    def select(self, index: Tensor) -> TensorSplit:
         """Returns the part that has the examples at `index`, numbers or a mask."""
-        return Split(*self.raw(index))
+        return TensorSplit(*self.gather(index))
 
-    def spread(self, count: int) -> Split:
+    def subsample(self, count: int) -> TensorSplit:
         """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
-        return self.select(spaced(count, len(self)))
+        return self.select(even_indices(count, len(self)))
 
-    def to(self, device: torch.device) -> Split:
+    def to(self, device: torch.device) -> TensorSplit:
         """Returns the part on `device`."""
-        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+        return TensorSplit(self.x.to(device), None if self.y is None else self.y.to(device))
 
 
 def _rows(values: Tensor, index: Tensor | slice) -> Tensor:
@@ -185,14 +185,14 @@ class DataSource:
     Attributes:
         data: A name known to `vaezoo.load_data`, or the path of an image folder or array file.
         data_dir: Where the classical sets lie.
-        size: Height and width that pictures are brought to, in pixels.
+        image_size: Height and width that images are resized to, in pixels.
         likelihood: Overrides the data set's own default.
-        on_bad_image: What happens to pictures that cannot be read: error or skip.
+        on_bad_image: What happens to images that cannot be read: error or skip.
     """
 
     data: str
     data_dir: str | None = None
-    size: int | None = None
+    image_size: int | None = None
     likelihood: str | None = None
     on_bad_image: str = "error"
 
@@ -210,18 +210,18 @@ class Dataset:
     """
 
     spec: DataSpec
-    train: Part
-    valid: Part
-    test: Part | None
+    train: Split
+    valid: Split
+    test: Split | None
     source: DataSource | None = None
 
     @property
-    def held_out(self) -> tuple[str, Part]:
-        """The part that reports and pictures are made of, with its name: test, else validation."""
+    def held_out(self) -> tuple[str, Split]:
+        """The part that reports and images are made of, with its name: test, else validation."""
         return ("test", self.test) if self.test is not None else ("valid", self.valid)
 
 
-def carve_validation(train: AnyPart) -> tuple[AnyPart, AnyPart]:
+def train_valid_split(train: AnySplit) -> tuple[AnySplit, AnySplit]:
     """Splits a training part into training and validation examples, evenly spaced, without chance.
 
     Evenly spaced picks keep the classes balanced in sets that are sorted by class, and give
@@ -234,6 +234,6 @@ def carve_validation(train: AnyPart) -> tuple[AnyPart, AnyPart]:
     if n < 2:
         raise InputError(f"{n} training examples are too few to split", "give at least two examples")
     held = torch.zeros(n, dtype=torch.bool)
-    count = max(1, min(n // VALID_SHARE, VALID_MOST))
-    held[spaced(count, n)] = True
+    count = max(1, min(n // VALID_DIVISOR, MAX_VALID))
+    held[even_indices(count, n)] = True
     return train.select(~held), train.select(held)

@@ -21,8 +21,8 @@ from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO
 
+from vaezoo.core.atomic import atomic_replace, sha256
 from vaezoo.errors import InputError, StorageError, first_line
-from vaezoo.files import put_in_place, sha256
 
 SAFE: tuple[str, ...] = ("https://",)  # how addresses begin that are asked; the tests name their own server here
 TIMEOUT = 15.0  # seconds without an answer, or with less than LEAST bytes, after which an attempt has failed
@@ -67,7 +67,7 @@ def fetch(remote: Remote, root: Path, name: str) -> None:
                 return
             failure = _download(remote, part)
             if failure is None:
-                put_in_place(Path(part.name), target)
+                atomic_replace(Path(part.name), target)
                 return
     except OSError as error:
         raise StorageError(

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
-from vaezoo.data import arrays, classical, digits, folder, npy, shapes
+from vaezoo.data import arrays, npy
 from vaezoo.data.arrays import make_dataset
-from vaezoo.data.base import Dataset, DataSource, Part, Split
-from vaezoo.data.celeba import FACE_SIZE
+from vaezoo.data.base import Dataset, DataSource, Split, TensorSplit
+from vaezoo.data.catalog import DATASETS
+from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.errors import InputError, VaezooError, suggest
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.likelihoods.make import make_likelihood
 
-DATASETS: Mapping[str, str] = MappingProxyType(
-    {
-        "digits": "12,000 handwritten digits of MNIST, 28 x 28 grey; packaged, needs no network",
-        "shapes": "22,000 sprites with five known factors, 64 x 64 grey; generated, needs no network",
-        "mnist": "70,000 handwritten digits, 28 x 28 grey",
-        "fashion-mnist": "70,000 pictures of clothing, 28 x 28 grey",
-        "kmnist": "70,000 Japanese cursive characters, 28 x 28 grey",
-        "cifar10": "60,000 photographs in ten classes, 32 x 32 colour",
-        "svhn": "99,289 house numbers, 32 x 32 colour",
-        "celeba": f"182,732 faces with 40 attributes, {FACE_SIZE} x {FACE_SIZE} colour",
-    }
-)
 SIZES = (4, 1024)  # pixels, the smallest and the largest
 ON_BAD_IMAGE = ("error", "skip")
 
@@ -35,7 +22,7 @@ def load_data(
     data: str | os.PathLike[str] = "digits",
     *,
     data_dir: str | os.PathLike[str] | None = None,
-    size: int | None = None,
+    image_size: int | None = None,
     likelihood: str | None = None,
     stream: bool | None = None,
     on_bad_image: str = "error",
@@ -47,12 +34,12 @@ def load_data(
             called like a data set is meant by a path with a slash, `./digits`.
         data_dir: Where the classical sets lie or are downloaded to; `vaezoo/data` in the user's cache folder
             by default.
-        size: Height and width to bring pictures to, 4 to 1024 pixels. Arrays keep theirs.
-        likelihood: As in `vaezoo.likelihoods.make_likelihood`; by default "bernoulli" for vectors and one
+        image_size: Height and width to bring images to, 4 to 1024 pixels. Arrays keep theirs.
+        likelihood: As in `vaezoo.likelihoods.make.make_likelihood`; by default "bernoulli" for vectors and one
             channel, "gaussian:optimal" for colour.
-        stream: Whether the pictures of an image folder stay in their files until a batch asks for them. By default
+        stream: Whether the images of an image folder stay in their files until a batch asks for them. By default
             they do where they would fill more than half of the memory that is available now.
-        on_bad_image: What to do about pictures of an image folder that cannot be read: "error" names them; "skip"
+        on_bad_image: What to do about images of an image folder that cannot be read: "error" names them; "skip"
             leaves them out with a VaezooWarning, which takes a decoding of all beforehand if they are streamed.
 
     Returns:
@@ -61,11 +48,11 @@ def load_data(
     Raises:
         InputError: If a file or folder is missing or cannot be used, or a set cannot be downloaded.
         StorageError: If a download cannot be written.
-        VaezooError: If there is no such data set or likelihood, the size is not possible, or something else than an
+        VaezooError: If there is no such data set or likelihood, the image_size is not possible, or something else than an
             image folder is to be streamed or to be read with gaps.
     """
-    if size is not None and not SIZES[0] <= size <= SIZES[1]:
-        raise VaezooError(f"size {size} is out of range", f"use {SIZES[0]} to {SIZES[1]} pixels")
+    if image_size is not None and not SIZES[0] <= image_size <= SIZES[1]:
+        raise VaezooError(f"image_size {image_size} is out of range", f"use {SIZES[0]} to {SIZES[1]} pixels")
     if likelihood is not None:
         make_likelihood(likelihood)  # a typing error is told before the data are read, which may take minutes
     if on_bad_image not in ON_BAD_IMAGE:
@@ -77,34 +64,34 @@ def load_data(
     if isinstance(data, str) and data in DATASETS:
         _refuse_for_folders(data, stream, skip)
         name = words = data
-        parts: tuple[Part, Part | None] = _load_named(data, where or _default_data_dir(), size)
+        parts: tuple[Split, Split | None] = _load_named(data, where or _default_data_dir(), image_size)
     else:
         path = _find(data)
         name, words = _slug(path), str(path)
-        parts = _load_path(path, size, stream, skip)
+        parts = _load_path(path, image_size, stream, skip)
     source = DataSource(
         data=words,
         data_dir=None if where is None else str(where),
-        size=size,
+        image_size=image_size,
         likelihood=likelihood,
         on_bad_image=on_bad_image,
     )
     return make_dataset(*parts, name, likelihood, source)
 
 
-def _load_named(name: str, data_dir: Path, size: int | None) -> tuple[Split, Split | None]:
+def _load_named(name: str, data_dir: Path, size: int | None) -> tuple[TensorSplit, TensorSplit | None]:
     """Loads the data set `name`."""
     if name == "digits":
         return digits.load(size)
     if name == "shapes":
-        return shapes.load() if size is None else shapes.load(size)
-    return classical.load(name, data_dir, size)
+        return sprites.load() if size is None else sprites.load(size)
+    return standard_sets.load(name, data_dir, size)
 
 
-def _load_path(path: Path, size: int | None, stream: bool | None, skip: bool) -> tuple[Part, Part | None]:
+def _load_path(path: Path, size: int | None, stream: bool | None, skip: bool) -> tuple[Split, Split | None]:
     """Loads the folder or file at `path`."""
     if path.is_dir():
-        return folder.load(path, size, stream, skip)
+        return image_folder.load(path, size, stream, skip)
     if path.suffix.lower() not in npy.SUFFIXES:
         raise InputError(
             f"'{path}' is neither a folder nor an array file", "name an image folder, a .npy or a .npz file"
@@ -120,7 +107,7 @@ def _refuse_for_folders(data: str, stream: bool | None, skip: bool) -> None:
     if stream:
         raise VaezooError(f"'{data}' cannot be streamed: it is no image folder", "leave out --stream")
     if skip:
-        raise VaezooError(f"'{data}' has no pictures to skip: it is no image folder", "leave out --on-bad-image")
+        raise VaezooError(f"'{data}' has no images to skip: it is no image folder", "leave out --on-bad-image")
 
 
 def _find(data: str | os.PathLike[str]) -> Path:

@@ -21,16 +21,16 @@ from typing import IO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from vaezoo.data.memory import machine_memory
+from vaezoo.core.memory import machine_memory
 from vaezoo.errors import InputError
 
 SUFFIXES = (".npy", ".npz")
-MOST_BYTES = 16 * 2**30  # of numbers in one file
+MAX_BYTES = 16 * 2**30  # of numbers in one file
 NAMED = 6  # how many arrays an error names
 HEAD_BYTES = 2**14  # enough for each header that NumPy accepts, 10,000 characters
 
 # What NumPy, zipfile and the decompressors raise on damaged files, by our fuzz tests.
-DAMAGE = (
+READ_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
@@ -71,7 +71,7 @@ def read_arrays(path: Path, wanted: Collection[str]) -> Mapping[str, Array]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy warns of headers that Python 2 wrote
             return _read_npy(path) if path.suffix.lower() == ".npy" else _read_npz(path, wanted)
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"array file '{path}' cannot be read: {reason}", "write it anew with numpy.save or numpy.savez"
@@ -113,7 +113,7 @@ def _choose(path: Path, members: Collection[str], wanted: Collection[str]) -> di
 
 def _bounded(size: int) -> int:
     """Returns `size`, in bytes, unless it is too large to be read."""
-    if size > min(MOST_BYTES, machine_memory()):
+    if size > min(MAX_BYTES, machine_memory()):
         raise ValueError(f"{size / 2**30:.1f} GiB are too much to hold in memory")
     return size
 

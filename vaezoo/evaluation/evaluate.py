@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
-from vaezoo.data.base import Dataset, Part, spaced
+from vaezoo.core.device import resolve_device
+from vaezoo.data.base import Dataset, Split, even_indices
+from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import UnsupportedDataError, VaezooError, suggest
-from vaezoo.evaluation.codes import code_figures
-from vaezoo.evaluation.exported import ExportedVAE
-from vaezoo.evaluation.factors import factor_figures
-from vaezoo.evaluation.features import find_features
-from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
-from vaezoo.evaluation.likelihood import bound_figures, check, nll_figures
-from vaezoo.evaluation.pictures import frechet, nearest_ratio, psnr, ssim
+from vaezoo.evaluation.disentanglement import disentanglement_metrics
+from vaezoo.evaluation.feature_extractors import find_feature_extractor
+from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
+from vaezoo.evaluation.likelihood import check, elbo_metrics, nll_metrics
+from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
+from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
+from vaezoo.evaluation.probes import probe_metrics
 from vaezoo.runtime import OnnxVAE
-from vaezoo.training.conditions import pick_device
-from vaezoo.training.loading import settle
 from vaezoo.training.run import Run, load
 from vaezoo.vae import VAE, device_of
 
-SCHEMA = 1
+SCHEMA = 2
 NLL_SAMPLES = 5000  # what the literature takes
 NEAREST = 1000  # samples that are looked for among the training examples
 
@@ -37,23 +37,23 @@ class Evaluation:
         data: Name of the data set.
         part: "test" or "valid".
         examples: How many of its examples, of `of` that it has.
-        setting: How it was done.
+        config: How it was done.
         figures: The numbers.
     """
 
     model: str
     checkpoint: Mapping[str, object]
     data: str
-    part: str
+    split: str
     examples: int
-    of: int
-    setting: Setting
-    figures: Sequence[Figure]
+    total: int
+    config: EvalConfig
+    metrics: Sequence[Metric]
 
     def as_dict(self) -> dict[str, object]:
         """Returns it as JSON has it."""
         plain = asdict(self)
-        plain |= {"setting": self.setting._asdict(), "figures": [figure._asdict() for figure in self.figures]}
+        plain |= {"config": self.config._asdict(), "metrics": [figure._asdict() for figure in self.metrics]}
         return {"schema": SCHEMA, **plain}
 
 
@@ -61,11 +61,11 @@ def evaluate(
     source: Run | OnnxVAE | str | os.PathLike[str],
     data: Dataset | None = None,
     *,
-    metrics: Sequence[str] = ("bound",),
+    metrics: Sequence[str] = ("elbo",),
     nll_samples: int = NLL_SAMPLES,
     binarize: Binarize | Literal["auto"] = "auto",
-    draws: int = 10,
-    examples: int | None = None,
+    elbo_samples: int = 10,
+    limit: int | None = None,
     inception: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -77,11 +77,11 @@ def evaluate(
         source: A run, with the weights of its checkpoint, or its folder; or an export, which runs in ONNX Runtime.
         data: The data set; by default the one that the run was trained on.
         metrics: Groups of figures, out of `METRICS`.
-        nll_samples: Latents for each example that the NLL draws.
+        nll_samples: Samples of z for each example in the NLL.
         binarize: What is done to grey levels: "none", "fixed" or "dynamic" (see `likelihood.bound`); "auto": fixed bits
             where the training drew bits, else none.
-        draws: Latents for each example that the bound draws.
-        examples: Takes so many, evenly spaced, instead of all.
+        elbo_samples: Samples of z for each example in the ELBO.
+        limit: Evaluate this many evenly spaced examples instead of all.
         inception: File of Inception's weights, in whose features Frechet distances are then measured.
         seed: Determines bits and latents.
         device: As in TrainConfig.
@@ -100,57 +100,57 @@ def evaluate(
         if isinstance(source, OnnxVAE):
             raise VaezooError("an export does not hold its data", "name a data set with --data")
         data = source.load_data()
-    vae = ExportedVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(pick_device(device))
+    vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(resolve_device(device))
     check_data(vae, data)
     name, whole = data.held_out
-    part = whole if examples is None else whole.select(spaced(examples, len(whole)))
+    part = whole if limit is None else whole.select(even_indices(limit, len(whole)))
     if not len(part):
-        raise VaezooError(f"{examples} examples are none", "give at least 1")
-    setting = Setting(choose(binarize, source), nll_samples, draws, seed)
-    for latents in (draws, nll_samples):
-        check(setting.binarize, latents)
-    part = settle(part, device_of(vae))
+        raise VaezooError(f"a limit of {limit} leaves no examples", "give at least 1")
+    config = EvalConfig(choose(binarize, source), nll_samples, elbo_samples, seed)
+    for latents in (elbo_samples, nll_samples):
+        check(config.binarize, latents)
+    part = to_device_if_fits(part, device_of(vae))
     try:
-        subject = Subject(vae, data, part, setting, inception, on_progress)
+        subject = EvalContext(vae, data, part, config, inception, on_progress)
         # A likelihood may take hours: what is refused to other groups is to be told before.
-        found = {metric: METRICS[metric](subject) for metric in sorted(metrics, key=("bound", "nll").__contains__)}
+        found = {metric: METRICS[metric](subject) for metric in sorted(metrics, key=("elbo", "nll").__contains__)}
     finally:
         vae.cpu()
     return Evaluation(
         model=source.manifest["model"] if isinstance(source, OnnxVAE) else source.full_name,
         checkpoint=checkpoint_of(source),
         data=data.spec.name,
-        part=name,
+        split=name,
         examples=len(part),
-        of=len(whole),
-        setting=setting,
-        figures=[figure for metric in metrics for figure in found[metric]],
+        total=len(whole),
+        config=config,
+        metrics=[figure for metric in metrics for figure in found[metric]],
     )
 
 
-class Subject(NamedTuple):
+class EvalContext(NamedTuple):
     """What is evaluated, and on what; `part` is the held-out part of the data, or some of it."""
 
     vae: VAE
     data: Dataset
-    part: Part
-    setting: Setting
+    part: Split
+    config: EvalConfig
     inception: str | os.PathLike[str] | None
     on_progress: OnProgress
 
 
-METRICS: Mapping[str, Callable[[Subject], list[Figure]]] = {
-    "bound": lambda s: bound_figures(s.vae, s.part, s.setting),
-    "nll": lambda s: nll_figures(s.vae, s.part, s.setting, s.on_progress),
+METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
+    "elbo": lambda s: elbo_metrics(s.vae, s.part, s.config),
+    "nll": lambda s: nll_metrics(s.vae, s.part, s.config, s.on_progress),
     "reconstructions": lambda s: [psnr(s.vae, s.part), *([ssim(s.vae, s.part)] if len(s.part.shape) == 3 else [])],
-    "codes": lambda s: code_figures(s.vae, s.data.train, s.part),
+    "probe": lambda s: probe_metrics(s.vae, s.data.train, s.part),
     # The published protocols take 15,000 examples, and no classifier is asked for those it was fitted on.
-    "factors": lambda s: factor_figures(s.vae, s.data.train, s.setting.seed),
-    "samples": lambda s: [
-        nearest_ratio(s.vae, s.data.train, s.part, count=min(1000, len(s.part)), seed=s.setting.seed)
+    "disentanglement": lambda s: disentanglement_metrics(s.vae, s.data.train, s.config.seed),
+    "nearest-neighbour": lambda s: [
+        nearest_neighbour_ratio(s.vae, s.data.train, s.part, count=min(1000, len(s.part)), seed=s.config.seed)
     ],
-    "frechet": lambda s: frechet(
-        s.vae, s.data.train, s.part, find_features(s.part.shape, s.inception), s.setting.seed, s.on_progress
+    "fid": lambda s: frechet_metrics(
+        s.vae, s.data.train, s.part, find_feature_extractor(s.part.shape, s.inception), s.config.seed, s.on_progress
     ),
 }
 
@@ -177,7 +177,7 @@ def check_data(vae: VAE, data: Dataset) -> None:
     if data.spec.shape != vae.data.shape:
         raise UnsupportedDataError(
             f"data set '{data.spec.name}' has shape {data.spec.shape}, the model was made for {vae.data.shape}",
-            "bring pictures to its size with --size, or name other data",
+            "bring images to its size with --image-size, or name other data",
         )
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import Inception3
 
-from vaezoo.errors import InputError, reason
-from vaezoo.files import read_file
+from vaezoo.core.atomic import read_file
+from vaezoo.errors import InputError, format_error
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names it in its release 0.2.0
 SHA256 = "6726825d"  # what its hash begins with, which by the convention of torch.hub stands in its name
@@ -26,13 +26,13 @@ MOST_BYTES = 1 << 28
 CLASSES = 1008
 DIMS = 2048
 SIDE = 299  # pixels
-TOGETHER = 50  # pictures at once: the third layer alone puts out 5.5 MB for each
+TOGETHER = 50  # images at once: the third layer alone puts out 5.5 MB for each
 
 
 class Inception(nn.Module):
-    """Maps grey or colour pictures in [0, 1], `(B, channels, height, width)`, to `(B, 2048)`.
+    """Maps grey or colour images in [0, 1], `(B, channels, height, width)`, to `(B, 2048)`.
 
-    They are rounded to bytes first, as pictures in files are, and resized as torchmetrics does it.
+    They are rounded to bytes first, as images in files are, and resized as torchmetrics does it.
     """
 
     def __init__(self) -> None:
@@ -89,6 +89,8 @@ def load(file: Path) -> tuple[Inception, str]:
     try:
         inception.network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except Exception as e:  # whatever a forged file makes torch raise
-        raise InputError(f"{file} holds no weights of Inception: {reason(e)}", "give the file of torch-fidelity") from e
+        raise InputError(
+            f"{file} holds no weights of Inception: {format_error(e)}", "give the file of torch-fidelity"
+        ) from e
     inception.network.fc = nn.Identity()
     return inception, digits

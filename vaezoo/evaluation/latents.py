@@ -1,6 +1,6 @@
-"""What a latent space looks like: codes of data, and pictures along lines and planes of codes.
+"""What a latent space looks like: codes of data, and images along lines and planes of codes.
 
-A code is the mode of q(z|x), and a picture the mean of p(x|z): nothing is drawn at random.
+A code is the mode of q(z|x), and an image the mean of p(x|z): nothing is drawn at random.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.errors import VaezooError
-from vaezoo.vae import VAE, device_of, evaluating
+from vaezoo.vae import VAE, device_of, eval_mode
 
 BATCH = 256  # that go through a network together
 QUANTILES = (0.05, 0.95)
@@ -20,18 +20,18 @@ QUANTILES = (0.05, 0.95)
 def encode(vae: VAE, x: Tensor) -> Tensor:
     """Returns the codes of `x`, `(N, *shape)` in [0, 1]: `(N, *latent_shape)`, on the CPU."""
     device = device_of(vae)
-    with evaluating(vae):
+    with eval_mode(vae):
         return torch.cat([vae.encode(part.to(device)).mode().cpu() for part in torch.split(x, BATCH)])
 
 
 def decode(vae: VAE, z: Tensor) -> Tensor:
-    """Returns the mean pictures of latents `(..., *latent_shape)`: `(..., *shape)` in [0, 1], on the CPU."""
+    """Returns the mean images of latents `(..., *latent_shape)`: `(..., *shape)` in [0, 1], on the CPU."""
     device = device_of(vae)
     lead = z.shape[: z.ndim - len(vae.latent_shape)]
     parts = torch.split(z.reshape(-1, *vae.latent_shape), BATCH)
-    with evaluating(vae):
-        pictures = torch.cat([vae.likelihood.mean(vae.decode(part.to(device))).cpu() for part in parts])
-    return pictures.view(*lead, *vae.data.shape)
+    with eval_mode(vae):
+        images = torch.cat([vae.likelihood.mean(vae.decode(part.to(device))).cpu() for part in parts])
+    return images.view(*lead, *vae.data.shape)
 
 
 def traversal(vae: VAE, x: Tensor, dims: Sequence[int], values: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def traversal(vae: VAE, x: Tensor, dims: Sequence[int], values: Tensor) -> Tenso
         values: What they become, `(V,)`.
 
     Returns:
-        Pictures `(len(dims), V, *shape)` in [0, 1].
+        Images `(len(dims), V, *shape)` in [0, 1].
 
     Raises:
         VaezooError: If there is no such dimension.
@@ -63,10 +63,10 @@ def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
 
     Args:
         vae: A model with two latent dimensions.
-        n: Pictures a side.
+        n: Images a side.
 
     Returns:
-        Pictures `(n, n, *shape)` in [0, 1]: z0 grows to the right and z1 upwards, as in a chart; and the
+        Images `(n, n, *shape)` in [0, 1]: z0 grows to the right and z1 upwards, as in a chart; and the
         coordinates, `(n,)`, rising.
 
     Raises:
@@ -92,16 +92,16 @@ def interpolation(vae: VAE, first: Tensor, second: Tensor, steps: int) -> Tensor
         vae: The model.
         first: Examples to begin at, `(B, *shape)` in [0, 1].
         second: Examples to end at, likewise.
-        steps: Pictures a line, both ends among them.
+        steps: Images a line, both ends among them.
 
     Returns:
-        Pictures `(B, steps, *shape)` in [0, 1].
+        Images `(B, steps, *shape)` in [0, 1].
     """
     start, end = encode(vae, first), encode(vae, second)
     return decode(vae, torch.stack([start.lerp(end, float(t)) for t in torch.linspace(0, 1, steps)], dim=1))
 
 
-def concept_direction(codes: Tensor, labels: Tensor, label: int) -> Tensor:
+def attribute_direction(codes: Tensor, labels: Tensor, label: int) -> Tensor:
     """Returns the mean code of one label minus the mean code of all others, `(*latent_shape)`.
 
     Args:
@@ -129,7 +129,7 @@ def edit(vae: VAE, x: Tensor, direction: Tensor, amounts: Tensor) -> Tensor:
         amounts: Multiples, `(A,)`; negative ones subtract it.
 
     Returns:
-        Pictures `(B, A, *shape)` in [0, 1].
+        Images `(B, A, *shape)` in [0, 1].
     """
     codes = encode(vae, x)
     return decode(vae, torch.stack([codes + float(amount) * direction for amount in amounts], dim=1))

@@ -15,21 +15,21 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Part, to_floats
-from vaezoo.distributions import Posterior, active_units
+from vaezoo.core.compile import Compiled
+from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
+from vaezoo.data.base import Split, to_floats
 from vaezoo.errors import DivergedError, VaezooError
-from vaezoo.evaluation.exported import ExportedVAE
-from vaezoo.evaluation.figure import Binarize, Figure, OnProgress, Setting
-from vaezoo.likelihoods import Bernoulli
-from vaezoo.objectives import run_pass
-from vaezoo.training.chance import derive_seed, own_chance, set_seed
-from vaezoo.training.compiling import Compiled
-from vaezoo.vae import VAE, device_of, evaluating
+from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
+from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
+from vaezoo.likelihoods.bernoulli import Bernoulli
+from vaezoo.objectives.elbo import elbo_terms
+from vaezoo.posteriors.base import Posterior, active_units
+from vaezoo.vae import VAE, device_of, eval_mode
 
 BLOCK = 500  # examples that are seeded together: results do not depend on how much memory there is
-ROOM = 1 << 20  # numbers that the decoder puts out at once: more would leave the processor's cache
+CHUNK_ELEMENTS = 1 << 20  # numbers that the decoder puts out at once: more would leave the processor's cache
 GROUP = 16  # pixels that share a logarithm
-MANY = 1 << 21  # passes through the decoder that pay for compiling it
+COMPILE_FROM = 1 << 21  # passes through the decoder that pay for compiling it
 
 
 class Mean(NamedTuple):
@@ -45,7 +45,7 @@ class Mean(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
+class ELBOEstimate:
     """The evidence lower bound and its parts, in nats an example.
 
     Attributes:
@@ -65,44 +65,46 @@ class Bound:
     bits_per_dim: float
 
 
-def bound(vae: VAE, part: Part, *, draws: int = 10, binarize: Binarize = "none", seed: int = 0) -> Bound:
+def elbo(vae: VAE, part: Split, *, num_samples: int = 10, binarize: Binarize = "none", seed: int = 0) -> ELBOEstimate:
     """Estimates the evidence lower bound.
 
     Args:
         vae: The model, on any device.
         part: The examples.
-        draws: How often z is drawn for each example.
+        num_samples: How often z is drawn for each example.
         binarize: "none": the pixels as they are, which with a Bernoulli likelihood is the grey-level cross-entropy, no
             likelihood. "fixed": one draw of bits with the grey levels as probabilities. "dynamic": another for each
             draw of z.
         seed: Determines bits and latents.
 
     Raises:
-        VaezooError: If `draws` is below 1 or `binarize` is none of these.
+        VaezooError: If `num_samples` is below 1 or `binarize` is none of these.
         DivergedError: If the model gives values that are not finite.
     """
-    check(binarize, draws)
+    check(binarize, num_samples)
     device = device_of(vae)
     reconstruction, kl = torch.zeros((2, len(part)), dtype=torch.float64)
     by_part: list[Tensor] = []
     codes: list[Tensor] = []
-    with evaluating(vae), own_chance(device):
-        for draw in range(draws):
-            for number, x in enumerate(blocks(part, binarize, seed, device, draw if binarize == "dynamic" else 0)):
+    with eval_mode(vae), isolate_rng(device):
+        for draw in range(num_samples):
+            for number, x in enumerate(
+                iter_batches(part, binarize, seed, device, draw if binarize == "dynamic" else 0)
+            ):
                 set_seed(derive_seed(seed, "latents", draw * len(part) + number), device)
-                result = run_pass(vae, x)
+                result = elbo_terms(vae, x)
                 place, terms = slice(number * BLOCK, number * BLOCK + len(x)), result.kl_terms.double().cpu()
-                reconstruction[place] += result.reconstruction.double().cpu() / draws
-                kl[place] += terms.sum(1) / draws
+                reconstruction[place] += result.reconstruction.double().cpu() / num_samples
+                kl[place] += terms.sum(1) / num_samples
                 by_part.append(terms.sum(0))
                 if draw == 0:
                     codes.append(vae.encode(x).mode().cpu())
     elbo = mean(-reconstruction - kl)
-    return Bound(
+    return ELBOEstimate(
         elbo=elbo,
         reconstruction=mean(reconstruction),
         kl=mean(kl),
-        kl_by_part=tuple((torch.stack(by_part).sum(0) / len(part) / draws).tolist()),
+        kl_by_part=tuple((torch.stack(by_part).sum(0) / len(part) / num_samples).tolist()),
         active_units=active_units(torch.cat(codes)),
         bits_per_dim=-elbo.value / (vae.data.dims * math.log(2)),
     )
@@ -110,7 +112,7 @@ def bound(vae: VAE, part: Part, *, draws: int = 10, binarize: Binarize = "none",
 
 def negative_log_likelihood(
     vae: VAE,
-    part: Part,
+    part: Split,
     *,
     samples: int = 5000,
     binarize: Binarize = "none",
@@ -125,7 +127,7 @@ def negative_log_likelihood(
         vae: The model, on any device.
         part: The examples.
         samples: Latents drawn for each example; the literature takes 5,000.
-        binarize: As in `bound`; each example is binarized once.
+        binarize: As in `elbo`; each example is binarized once.
         seed: Determines bits and latents.
         on_progress: Called with the examples done, and all.
 
@@ -136,15 +138,15 @@ def negative_log_likelihood(
     check(binarize, samples)
     device = device_of(vae)
     check_density(vae, part, device)
-    rows = max(1, ROOM // vae.data.dims)
+    rows = max(1, CHUNK_ELEMENTS // vae.data.dims)
     together, parts = max(1, rows // samples), -(-samples // rows)
     weigh: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
-    if len(part) * samples >= MANY and not isinstance(vae, ExportedVAE):
+    if len(part) * samples >= COMPILE_FROM and not isinstance(vae, OnnxModuleVAE):
         weigh = Compiled(log_weights, any_shape=True)
     # One tensor for all: small ones that stay, among large ones that go, would keep the heap from using these again.
     found, done = torch.empty(len(part), dtype=torch.float64), 0
-    with evaluating(vae), own_chance(device):
-        for number, block in enumerate(blocks(part, binarize, seed, device)):
+    with eval_mode(vae), isolate_rng(device):
+        for number, block in enumerate(iter_batches(part, binarize, seed, device)):
             set_seed(derive_seed(seed, "latents", number), device)
             for x in torch.split(block, together):
                 posterior = vae.encode(x)
@@ -159,10 +161,10 @@ def negative_log_likelihood(
     return mean(found)
 
 
-def check_density(vae: VAE, part: Part, device: torch.device) -> None:
+def check_density(vae: VAE, part: Split, device: torch.device) -> None:
     """Raises VaezooError if q(z|x) has no density: a point, which an autoencoder's codes are."""
-    with evaluating(vae):
-        posterior = vae.encode(to_floats(part.raw(slice(0, 1)).x).to(device))
+    with eval_mode(vae):
+        posterior = vae.encode(to_floats(part.gather(slice(0, 1)).x).to(device))
         posterior.log_prob(posterior.mode())
 
 
@@ -186,10 +188,10 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     return (x * logits - logits.clamp(min=0)).sum(1) - reduce(mul, over.unbind(1)).log().sum(1)
 
 
-def blocks(part: Part, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Tensor]:
+def iter_batches(part: Split, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Tensor]:
     """Yields the examples, a block at a time, as the protocol wants them: `(B, *shape)`, floats on the device."""
     for number, start in enumerate(range(0, len(part), BLOCK)):
-        x = to_floats(part.raw(slice(start, start + BLOCK)).x)
+        x = to_floats(part.gather(slice(start, start + BLOCK)).x)
         if binarize != "none":
             generator = torch.Generator().manual_seed(derive_seed(seed, "bits", draw * len(part) + number))
             x = (torch.rand(x.shape, generator=generator) < x.cpu()).float()  # the same on each device
@@ -223,48 +225,48 @@ def check(binarize: str, latents: int) -> None:
         raise VaezooError(f"no way to binarize named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
 
 
-def bound_figures(vae: VAE, part: Part, setting: Setting) -> list[Figure]:
+def elbo_metrics(vae: VAE, part: Split, config: EvalConfig) -> list[Metric]:
     """The bound and what it consists of."""
-    found = bound(vae, part, draws=setting.draws, binarize=setting.binarize, seed=setting.seed)
-    times = "once" if setting.draws == 1 else f"{setting.draws} times"
-    protocol = f"z drawn {times} for each example; {pixels(vae, setting)}"
+    found = elbo(vae, part, num_samples=config.elbo_samples, binarize=config.binarize, seed=config.seed)
+    times = "once" if config.elbo_samples == 1 else f"{config.elbo_samples} times"
+    protocol = f"z drawn {times} for each example; {pixels(vae, config)}"
     reconstruction, kl, latents = found.reconstruction, found.kl, math.prod(vae.latent_shape)
     return [
-        Figure("-ELBO", -found.elbo.value, "nats", protocol, found.elbo.error),
-        Figure("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
-        Figure("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
-        Figure("bits per dimension", found.bits_per_dim, "bits", "-ELBO / log 2 / numbers in an example"),
-        Figure("active units", found.active_units, "", f"of {latents}: code varies by more than 0.01"),
-        Figure("KL by dimension", found.kl_by_part, "nats", "parts of KL"),
+        Metric("-ELBO", -found.elbo.value, "nats", protocol, found.elbo.error),
+        Metric("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
+        Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
+        Metric("bits per dimension", found.bits_per_dim, "bits", "-ELBO / log 2 / numbers in an example"),
+        Metric("active units", found.active_units, "", f"of {latents}: code varies by more than 0.01"),
+        Metric("KL by dimension", found.kl_by_part, "nats", "parts of KL"),
     ]
 
 
-def nll_figures(vae: VAE, part: Part, setting: Setting, on_progress: OnProgress) -> list[Figure]:
+def nll_metrics(vae: VAE, part: Split, config: EvalConfig, on_progress: OnProgress) -> list[Metric]:
     """The negative log-likelihood."""
     found = negative_log_likelihood(
         vae,
         part,
-        samples=setting.nll_samples,
-        binarize=setting.binarize,
-        seed=setting.seed,
+        samples=config.nll_samples,
+        binarize=config.binarize,
+        seed=config.seed,
         on_progress=on_progress,
     )
-    name = f"NLL-{setting.nll_samples}"
+    name = f"NLL-{config.nll_samples}"
     # Each example is binarized once, anew or not: it is the probability of those bits that is found.
-    bits_drawn = setting._replace(binarize="none" if setting.binarize == "none" else "fixed")
-    protocol = f"importance sampling, {setting.nll_samples:,} z for each example; {pixels(vae, bits_drawn)}"
+    bits_drawn = config._replace(binarize="none" if config.binarize == "none" else "fixed")
+    protocol = f"importance sampling, {config.nll_samples:,} z for each example; {pixels(vae, bits_drawn)}"
     bits = found.value / (vae.data.dims * math.log(2))
     return [
-        Figure(name, found.value, "nats", protocol, found.error),
-        Figure(f"{name} per dimension", bits, "bits", f"{name} / log 2 / numbers in an example"),
+        Metric(name, found.value, "nats", protocol, found.error),
+        Metric(f"{name} per dimension", bits, "bits", f"{name} / log 2 / numbers in an example"),
     ]
 
 
-def pixels(vae: VAE, setting: Setting) -> str:
+def pixels(vae: VAE, config: EvalConfig) -> str:
     """Says what the pixels are that a likelihood is computed of."""
-    if setting.binarize == "fixed":
-        return f"one draw of bits with the grey levels as probabilities, seed {setting.seed}"
-    if setting.binarize == "dynamic":
-        return f"bits drawn anew for each z, seed {setting.seed}"
+    if config.binarize == "fixed":
+        return f"one draw of bits with the grey levels as probabilities, seed {config.seed}"
+    if config.binarize == "dynamic":
+        return f"bits drawn anew for each z, seed {config.seed}"
     grey = vae.data.likelihood == "bernoulli"
     return "grey levels: a cross-entropy, no likelihood" if grey else "pixels as they are"

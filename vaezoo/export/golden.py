@@ -17,14 +17,14 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from vaezoo.errors import InputError
-from vaezoo.export.compare import Case
-from vaezoo.manifest import Part, read_file
+from vaezoo.export.tolerance import Case
+from vaezoo.runtime.manifest import GraphName, read_file
 
 SETS = 2  # a graph
 EXAMPLES = 8  # a set; `verify` repeats them for larger batches
 
 
-def golden_files(cases: Mapping[Part, list[Case]]) -> dict[str, bytes]:
+def golden_files(cases: Mapping[GraphName, list[Case]]) -> dict[str, bytes]:
     """Returns the files by path, from the first examples of each case."""
     files = {}
     for part, number, case in ((part, i, case) for part, listed in cases.items() for i, case in enumerate(listed)):
@@ -34,13 +34,13 @@ def golden_files(cases: Mapping[Part, list[Case]]) -> dict[str, bytes]:
     return files
 
 
-def golden_names(part: Part, number: int, outputs: int) -> list[str]:
+def golden_names(part: GraphName, number: int, outputs: int) -> list[str]:
     """Returns the paths of one case's files: the input, then the outputs."""
     folder = f"golden/{part}/test_data_set_{number}"
     return [f"{folder}/input_0.pb", *(f"{folder}/output_{i}.pb" for i in range(outputs))]
 
 
-def read_cases(folder: Path, manifest: Mapping[str, Any], part: Part) -> list[Case]:
+def read_cases(folder: Path, manifest: Mapping[str, Any], part: GraphName) -> list[Case]:
     """Reads the golden data of one graph.
 
     Raises:
@@ -55,7 +55,7 @@ def read_cases(folder: Path, manifest: Mapping[str, Any], part: Part) -> list[Ca
     return cases
 
 
-def read_case(part: Part, name: str, files: list[bytes], signature: Mapping[str, Any]) -> Case:
+def read_case(part: GraphName, name: str, files: list[bytes], signature: Mapping[str, Any]) -> Case:
     """Reads one case from its files' bytes; see `read_cases`."""
     arrays = []
     described = [signature["input"], *signature["outputs"]]

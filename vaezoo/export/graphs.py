@@ -20,10 +20,10 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, TopologicalSort
 from torch import Tensor, nn
 
 from vaezoo.errors import PluginError, VaezooError
-from vaezoo.export.format import Format
-from vaezoo.manifest import LARGEST, Part
-from vaezoo.providers import require_runtime
-from vaezoo.vae import VAE, evaluating
+from vaezoo.export.config import ExportConfig
+from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, GraphName
+from vaezoo.runtime.ort_session import require_runtime
+from vaezoo.vae import VAE, eval_mode
 
 LEVELS = 255  # the largest value of a byte
 
@@ -31,7 +31,7 @@ LEVELS = 255  # the largest value of a byte
 class Encoder(nn.Module):
     """x -> the tensors of q(z|x), in the order of its fields; x is what the format says, else `(B, *shape)`."""
 
-    def __init__(self, vae: VAE, form: Format | None = None) -> None:
+    def __init__(self, vae: VAE, form: ExportConfig | None = None) -> None:
         super().__init__()
         self.vae = vae
         self.uint8 = form is not None and form.uint8
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z `(B, *latent_shape)` -> the mean of p(x|z), `(B, *shape)` in [0, 1], or bytes if the format says so."""
 
-    def __init__(self, vae: VAE, form: Format | None = None) -> None:
+    def __init__(self, vae: VAE, form: ExportConfig | None = None) -> None:
         super().__init__()
         self.vae = vae
         self.uint8 = form is not None and form.uint8
@@ -65,7 +65,7 @@ class Graph:
         signature: `input` and `outputs`: name, dtype and shape of each, the first dimension being "batch".
     """
 
-    part: Part
+    part: GraphName
     data: bytes = field(repr=False)
     signature: Mapping[str, Any]
 
@@ -94,7 +94,7 @@ def encoder_outputs(vae: VAE, x: Tensor) -> tuple[dict[str, Tensor], str]:
     return {name: mode} | fields if name not in fields else fields, name
 
 
-def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
+def export_graphs(vae: VAE, form: ExportConfig | None = None) -> dict[GraphName, Graph]:
     """Exports both graphs of a model that is on the CPU. The batch is dynamic; the weights are in the graph.
 
     Raises:
@@ -102,16 +102,16 @@ def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
         PluginError: If the exporter cannot follow the model.
         VaezooError: If the format needs ONNX Runtime (fp16), which is not installed, or the model is too large.
     """
-    form = form or Format()
+    form = form or ExportConfig()
     form.require(vae.data.shape)
     if form.dtype == "fp16":
         require_runtime()
     weights = sum(t.nbytes for t in (*vae.parameters(), *vae.buffers()))
-    if weights > LARGEST:
+    if weights > MAX_GRAPH_BYTES:
         raise VaezooError(
-            f"the weights have {weights:,} bytes, one ONNX file holds {LARGEST:,}", "export a smaller model"
+            f"the weights have {weights:,} bytes, one ONNX file holds {MAX_GRAPH_BYTES:,}", "export a smaller model"
         )
-    with evaluating(vae):
+    with eval_mode(vae):
         # Two examples: with one, some exporter versions take the batch for a constant.
         x = torch.rand(2, *vae.data.shape)
         fields, mode = encoder_outputs(vae, x)
@@ -125,7 +125,7 @@ def export_graphs(vae: VAE, form: Format | None = None) -> dict[Part, Graph]:
 
 
 def to_bytes(x: Tensor) -> Tensor:
-    """Returns pictures `(B, C, H, W)` in [0, 1] as bytes `(B, H, W, C)`."""
+    """Returns images `(B, C, H, W)` in [0, 1] as bytes `(B, H, W, C)`."""
     return (x * LEVELS).round().clamp(0, LEVELS).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
@@ -142,7 +142,9 @@ def silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _export(part: Part, module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...], form: Format) -> Graph:
+def _export(
+    part: GraphName, module: nn.Module, example: Tensor, name: str, outputs: tuple[str, ...], form: ExportConfig
+) -> Graph:
     try:
         with silence():
             results = module.eval()(example)  # what is wrong with the model itself is told in plain words

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from onnx import ModelProto, StringStringEntryProto
 
 from vaezoo.errors import InputError
-from vaezoo.manifest import PARTS, Part
+from vaezoo.runtime.manifest import GRAPH_NAMES, GraphName
 
-SIBLING: Mapping[Part, Part] = {"encoder": "decoder", "decoder": "encoder"}
+SIBLING: Mapping[GraphName, GraphName] = {"encoder": "decoder", "decoder": "encoder"}
 
 
-def stamp(graphs: Mapping[Part, bytes], common: Mapping[str, str]) -> dict[Part, bytes]:
+def add_metadata(graphs: Mapping[GraphName, bytes], common: Mapping[str, str]) -> dict[GraphName, bytes]:
     """Returns the graphs' files: the graphs with their metadata behind.
 
     Args:
@@ -25,7 +25,7 @@ def stamp(graphs: Mapping[Part, bytes], common: Mapping[str, str]) -> dict[Part,
         common: What both say, by name without the prefix `vaezoo.`.
     """
     hashes = {part: hashlib.sha256(data).hexdigest() for part, data in graphs.items()}
-    files: dict[Part, bytes] = {}
+    files: dict[GraphName, bytes] = {}
     for part, data in graphs.items():
         own = {
             "part": part,
@@ -46,9 +46,9 @@ def read_metadata(model: ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def check_hashes(files: Mapping[Part, bytes], metadata: Mapping[Part, Mapping[str, str]]) -> None:
+def check_hashes(files: Mapping[GraphName, bytes], metadata: Mapping[GraphName, Mapping[str, str]]) -> None:
     """Raises InputError unless each graph has the hash that it gives itself."""
-    for part in PARTS:
+    for part in GRAPH_NAMES:
         told = metadata[part].get("vaezoo.graph_bytes", "")
         size = int(told) if told.isascii() and told.isdigit() and len(told) < 12 else 0
         if hashlib.sha256(files[part][:size]).hexdigest() != metadata[part].get("vaezoo.graph_sha256"):

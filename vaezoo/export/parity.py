@@ -7,19 +7,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from vaezoo.export.compare import BATCHES, Case, Parity, check_graphs
-from vaezoo.export.format import Format
+from vaezoo.export.config import ExportConfig
 from vaezoo.export.graphs import Decoder, Encoder, Graph, encoder_outputs, to_bytes
-from vaezoo.manifest import Part
-from vaezoo.vae import VAE, evaluating
+from vaezoo.export.tolerance import BATCHES, Case, Parity, check_graphs
+from vaezoo.runtime.manifest import GraphName
+from vaezoo.vae import VAE, eval_mode
 
 COUNT = max(BATCHES)
 SPREAD = 3.0  # latents are drawn from a normal of this standard deviation: further out than the prior's
 
 
 def check_parity(
-    vae: VAE, graphs: Mapping[Part, Graph], form: Format | None = None, examples: Tensor | None = None
-) -> tuple[list[Parity], dict[Part, list[Case]]]:
+    vae: VAE, graphs: Mapping[GraphName, Graph], form: ExportConfig | None = None, examples: Tensor | None = None
+) -> tuple[list[Parity], dict[GraphName, list[Case]]]:
     """Checks both graphs against the model they came from; see `check_graphs` for the errors.
 
     Args:
@@ -31,8 +31,8 @@ def check_parity(
     Returns:
         One Parity for each output and kind of inputs, and the inputs with what the model made of them.
     """
-    form = form or Format()
-    with evaluating(vae):
+    form = form or ExportConfig()
+    with eval_mode(vae):
         cases, mode = make_cases(vae, graphs, form, examples)
     files = {part: graph.data for part, graph in graphs.items()}
     signatures = {part: graph.signature for part, graph in graphs.items()}
@@ -40,8 +40,8 @@ def check_parity(
 
 
 def make_cases(
-    vae: VAE, graphs: Mapping[Part, Graph], form: Format, examples: Tensor | None
-) -> tuple[dict[Part, list[Case]], str]:
+    vae: VAE, graphs: Mapping[GraphName, Graph], form: ExportConfig, examples: Tensor | None
+) -> tuple[dict[GraphName, list[Case]], str]:
     """Runs the model on examples and noise, on their codes and on wide latents; returns this and the mode's name."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand((2, COUNT, *vae.data.shape), generator=generator)
@@ -59,7 +59,7 @@ def make_cases(
         if codes.is_floating_point()
         else (others, "codes of noise")
     )
-    cases: dict[Part, list[Case]] = {
+    cases: dict[GraphName, list[Case]] = {
         "encoder": [
             make_case(told, encoder, x, graphs["encoder"].outputs),
             make_case("uniform noise", encoder, y, graphs["encoder"].outputs),

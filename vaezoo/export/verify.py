@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from vaezoo.errors import InputError, ParityError, VaezooError
-from vaezoo.export.compare import Parity, check_graphs, runtime_name
-from vaezoo.export.format import Format
+from vaezoo.export.config import ExportConfig
 from vaezoo.export.golden import read_cases
+from vaezoo.export.graph_checks import parse
 from vaezoo.export.metadata import check_hashes, read_metadata
-from vaezoo.export.structure import parse
-from vaezoo.manifest import PARTS, check_metadata, read_graph, read_manifest
-from vaezoo.providers import Provider
+from vaezoo.export.tolerance import Parity, check_graphs, runtime_name
+from vaezoo.runtime.manifest import GRAPH_NAMES, check_metadata, read_graph, read_manifest
+from vaezoo.runtime.ort_session import Provider
 
 SECONDS = 300
 MEMORY = 16 << 30  # bytes of address space, on top of what the files need; a session of a small model takes 3 GB of it
@@ -34,7 +34,7 @@ CHILD = "import sys; from vaezoo.export.verify import child; child(*sys.argv[1:]
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifyResult:
     """An export that passed.
 
     Attributes:
@@ -50,7 +50,7 @@ class Verified:
     parity: list[Parity]
 
 
-def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, seconds: int = SECONDS) -> Verified:
+def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, seconds: int = SECONDS) -> VerifyResult:
     """Checks an export folder: hashes, pair, structure, and the golden data at several batch sizes.
 
     Args:
@@ -86,7 +86,7 @@ def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, s
         ) from None
     if "error" in told:
         raise ERRORS[told["error"]](told["message"], told["hint"])
-    return Verified(folder, told["runtime"], provider, [Parity(**row) for row in told["rows"]])
+    return VerifyResult(folder, told["runtime"], provider, [Parity(**row) for row in told["rows"]])
 
 
 def child(folder: str, provider: Provider, seconds: str) -> None:
@@ -110,13 +110,13 @@ def child(folder: str, provider: Provider, seconds: str) -> None:
 def check_folder(folder: Path, provider: Provider, seconds: int) -> list[Parity]:
     """Runs all checks in this process, after it limited itself; see `verify_onnx` for the errors."""
     manifest = read_manifest(folder)
-    files = {part: read_graph(folder, manifest, part) for part in PARTS}
+    files = {part: read_graph(folder, manifest, part) for part in GRAPH_NAMES}
     limit_process(provider, seconds, sum(len(data) for data in files.values()))
-    metadata = {part: read_metadata(parse(part, files[part])) for part in PARTS}
+    metadata = {part: read_metadata(parse(part, files[part])) for part in GRAPH_NAMES}
     check_metadata(folder, manifest, metadata)
     check_hashes(files, metadata)
     form = read_format(folder, manifest)
-    cases = {part: read_cases(folder, manifest, part) for part in PARTS}
+    cases = {part: read_cases(folder, manifest, part) for part in GRAPH_NAMES}
     return check_graphs(files, manifest["graphs"], cases, manifest["mode"], form, provider)
 
 
@@ -136,9 +136,9 @@ def limit_process(provider: Provider, seconds: int, size: int) -> None:
             resource.setrlimit(kind, (allowed, hard))
 
 
-def read_format(folder: Path, manifest: Mapping[str, Any]) -> Format:
+def read_format(folder: Path, manifest: Mapping[str, Any]) -> ExportConfig:
     """Reads the format that the manifest states."""
     try:
-        return Format(**manifest["format"])
+        return ExportConfig(**manifest["format"])
     except (TypeError, VaezooError) as e:
         raise InputError(f"{folder / 'manifest.json'} is damaged: {e}", "export again") from e

@@ -1,18 +1,20 @@
-"""The plain autoencoder, a baseline: one code for each picture, nothing random, no KL."""
+"""The plain autoencoder, a baseline: one code for each image, nothing random, no KL."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from vaezoo.data.base import DataSpec, Part
-from vaezoo.distributions import Point, Posterior, StandardNormal
-from vaezoo.nn import DenseConfig, dense_decoder, dense_encoder
-from vaezoo.objectives import ELBO
+from vaezoo.data.base import DataSpec, Split
+from vaezoo.nn.mlp import MLPConfig, mlp_decoder, mlp_encoder
+from vaezoo.objectives.elbo import ELBO
+from vaezoo.posteriors.base import Posterior
+from vaezoo.posteriors.delta import Delta
+from vaezoo.priors.standard_normal import StandardNormal
 from vaezoo.spec import ModelSpec
-from vaezoo.vae import VAE, begin_at_mean
+from vaezoo.vae import VAE, init_output_bias
 
 
-class Unpriced(StandardNormal):
+class ZeroKLPrior(StandardNormal):
     """No code costs anything. Samples are standard normal all the same: the decoder was trained for none of them."""
 
     def kl_terms(self, posterior: Posterior, z: Tensor) -> Tensor:
@@ -28,30 +30,30 @@ class Autoencoder(VAE):
         data: What the model is made for.
     """
 
-    def __init__(self, config: DenseConfig, data: DataSpec) -> None:
-        super().__init__(data, (config.latent_dim,), Unpriced((config.latent_dim,)))
-        self.encoder = dense_encoder(config, data, config.latent_dim)
-        self.decoder = dense_decoder(config, data)
+    def __init__(self, config: MLPConfig, data: DataSpec) -> None:
+        super().__init__(data, (config.latent_dim,), ZeroKLPrior((config.latent_dim,)))
+        self.encoder = mlp_encoder(config, data, config.latent_dim)
+        self.decoder = mlp_decoder(config, data)
 
-    def encode(self, x: Tensor) -> Point:
-        return Point(self.encoder(x))
+    def encode(self, x: Tensor) -> Delta:
+        return Delta(self.encoder(x))
 
     def decode(self, z: Tensor) -> Tensor:
         params: Tensor = self.decoder(z)
         return params
 
-    def begin(self, train: Part) -> None:
+    def init_from_data(self, train: Split) -> None:
         """Overridden: as in GaussianVAE."""
-        begin_at_mean(self.decoder, self.likelihood, train)
+        init_output_bias(self.decoder, self.likelihood, train)
 
 
-def objective(config: DenseConfig, data: DataSpec) -> ELBO:
+def objective(config: MLPConfig, data: DataSpec) -> ELBO:
     """Builds the objective: the reconstruction alone."""
     return ELBO(beta=0.0)
 
 
 SPEC = ModelSpec(
-    config=DenseConfig(),
+    config=MLPConfig(),
     build=Autoencoder,
     objective=objective,
     summary="Dense encoder and decoder without chance and without KL, a baseline that is no VAE",

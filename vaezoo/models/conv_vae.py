@@ -1,11 +1,11 @@
-"""A convolutional VAE, its depth derived from the size of the pictures."""
+"""A convolutional VAE, its depth derived from the size of the images."""
 
-from vaezoo.nn import ConvConfig, conv_vae
+from vaezoo.nn.conv import ConvConfig, conv_vae
 from vaezoo.spec import ModelSpec
 
 SPEC = ModelSpec(
     config=ConvConfig(),
     build=conv_vae,
-    summary="Strided convolutions derived from the picture size, 8x8 to 256x256",
+    summary="Strided convolutions derived from the image size, 8x8 to 256x256",
     reference="Kingma and Welling 2014, arXiv 1312.6114",
 )

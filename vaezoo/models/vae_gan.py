@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from vaezoo import ranks
-from vaezoo.data.base import Batch, DataSpec, Part
-from vaezoo.distributions import full_precision
+from vaezoo.core import distributed
+from vaezoo.core.precision import to_float32
+from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import VaezooError
-from vaezoo.nn import ConvConfig, Convolution, conv_layers, conv_vae, convolutions
-from vaezoo.objectives import Objective, Step, StepOutput, free_kl, run_pass
+from vaezoo.nn.conv import ConvConfig, ConvSpec, conv_layers, conv_specs, conv_vae
+from vaezoo.objectives.base import LossOutput, Objective, StepContext
+from vaezoo.objectives.elbo import elbo_terms, kl_with_free_bits
 from vaezoo.spec import ModelSpec
 from vaezoo.vae import VAE, GaussianVAE
 
@@ -42,18 +43,18 @@ class Config(ConvConfig):
             raise VaezooError(f"gamma {self.gamma}, margin {self.margin}: negative", "give both at least 0")
 
 
-class Grey(GaussianVAE):
-    """The convolutional VAE, its decoder beginning with grey pictures."""
+class VAEGANNetwork(GaussianVAE):
+    """The convolutional VAE, its decoder beginning with grey images."""
 
-    def begin(self, train: Part) -> None:
+    def init_from_data(self, train: Split) -> None:
         """Overridden: does nothing. No loss of the decoder is of pixels, and beginning at their mean does not help.
 
         In 140 steps on 9,000 digits, once, the feature reconstruction came to 918 nats with it and to 695 without.
         """
 
 
-class Judgement(NamedTuple):
-    """What the discriminator says of pictures: features `(B, ...)` of a hidden layer, and logits `(B,)`."""
+class DiscriminatorOutput(NamedTuple):
+    """What the discriminator says of images: features `(B, ...)` of a hidden layer, and logits `(B,)`."""
 
     features: Tensor
     logits: Tensor
@@ -69,25 +70,25 @@ class Discriminator(nn.Module):
         layers: The convolutions.
     """
 
-    def __init__(self, layers: list[Convolution]) -> None:
+    def __init__(self, layers: list[ConvSpec]) -> None:
         super().__init__()
         self.features = nn.Sequential(*conv_layers(layers, "leaky-relu"))
-        features = layers[-1].outputs * math.prod(layers[-1].after)
+        features = layers[-1].out_channels * math.prod(layers[-1].out_size)
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, 1), nn.Flatten(0))
         for layer in [*self.features, *self.head]:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 spectral_norm(layer)
 
-    def forward(self, x: Tensor) -> Judgement:
-        """Judges pictures `(B, C, H, W)` in [0, 1]."""
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """Judges images `(B, C, H, W)` in [0, 1]."""
         features = self.features(x)
-        return Judgement(full_precision(features), full_precision(self.head(features)))
+        return DiscriminatorOutput(to_float32(features), to_float32(self.head(features)))
 
 
 class VAEGAN(Objective):
     """Larsen et al. 2016, arXiv 1512.09300, algorithm 1: three groups, one forward pass.
 
-    The discriminator sees data, reconstructions and pictures of prior samples. The encoder minimises KL +
+    The discriminator sees data, reconstructions and images of prior samples. The encoder minimises KL +
     feature reconstruction; the decoder gamma * feature reconstruction + the adversarial loss; the
     discriminator its own classification loss. The feature reconstruction is -log N(D_l(x); D_l(x'), 1) without its
     constant: half the squared distance, summed over the features, each channel in units of its standard deviation
@@ -95,7 +96,7 @@ class VAEGAN(Objective):
     non-saturating -log D (Goodfellow et al. 2014).
 
     Args:
-        discriminator: Judges pictures.
+        discriminator: Judges images.
         gamma: Weight of the feature reconstruction for the decoder.
         equilibrium: See Config.
         margin: See Config.
@@ -119,15 +120,15 @@ class VAEGAN(Objective):
             "discriminator": list(self.discriminator.parameters()),
         }
 
-    def forward(self, vae: VAE, batch: Batch, step: Step) -> StepOutput:
-        result = run_pass(vae, batch.x)
-        params = torch.cat([result.params, full_precision(vae.decode(vae.prior.sample(len(batch.x))))])
+    def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
+        result = elbo_terms(vae, batch.x)
+        params = torch.cat([result.params, to_float32(vae.decode(vae.prior.sample(len(batch.x))))])
         judgement = self.discriminator(torch.cat([batch.x, vae.likelihood.mean(params)]))
         real, reconstructed, _ = judgement.features.chunk(3)
-        reconstruction = 0.5 * ((real - reconstructed) / spread(real)).square().flatten(1).sum(1).mean()
-        kl = step.kl_weight * free_kl(result.kl_terms, step.free_bits)
+        reconstruction = 0.5 * ((real - reconstructed) / channel_std(real)).square().flatten(1).sum(1).mean()
+        kl = step.kl_weight * kl_with_free_bits(result.kl_terms, step.free_bits)
 
-        # -log D and -log(1 - D), for data and for the two kinds of generated pictures.
+        # -log D and -log(1 - D), for data and for the two kinds of generated images.
         is_real, fakes = judgement.logits.chunk(3)[0], judgement.logits.chunk(3)[1:]
         real_loss = F.softplus(-is_real).mean()
         fake_losses = [F.softplus(fake).mean() for fake in fakes]
@@ -142,35 +143,35 @@ class VAEGAN(Objective):
         for group in self.resting(real_loss, (fake_losses[0] + fake_losses[1]) / 2):
             del losses[group]
         extra = {"feature_reconstruction": reconstruction, "adversarial": fooling, "discriminator": discriminator}
-        return StepOutput(losses, result.metrics | {name: value.detach() for name, value in extra.items()})
+        return LossOutput(losses, result.metrics | {name: value.detach() for name, value in extra.items()})
 
     def resting(self, real_loss: Tensor, fake_loss: Tensor) -> list[str]:
         """Names the group that is ahead of its opponent and sits this step out; reads the losses from the device."""
         if self.equilibrium is None:
             return []
         low, high = self.equilibrium - self.margin, self.equilibrium + self.margin
-        losses = ranks.average(torch.stack([real_loss, fake_loss])).tolist()
+        losses = distributed.dist_mean(torch.stack([real_loss, fake_loss])).tolist()
         discriminator_ahead, decoder_ahead = min(losses) < low, max(losses) > high
         if discriminator_ahead == decoder_ahead:
             return []
         return ["discriminator"] if discriminator_ahead else ["decoder"]
 
 
-def spread(features: Tensor) -> Tensor:
+def channel_std(features: Tensor) -> Tensor:
     """Returns the standard deviation of each channel of `(B, C, H, W)` over the batch, `(C, 1, 1)`, as a constant."""
     values = features.detach()
-    mean = ranks.batch_mean(values.mean((2, 3)))[:, None, None]
-    return ranks.batch_mean((values - mean).square().mean((2, 3)))[:, None, None].sqrt().clamp(min=1e-3)
+    mean = distributed.global_batch_mean(values.mean((2, 3)))[:, None, None]
+    return distributed.global_batch_mean((values - mean).square().mean((2, 3)))[:, None, None].sqrt().clamp(min=1e-3)
 
 
 def build(config: Config, data: DataSpec) -> GaussianVAE:
-    """Builds the model for pictures."""
-    return conv_vae(config, data, Grey)
+    """Builds the model for images."""
+    return conv_vae(config, data, VAEGANNetwork)
 
 
 def objective(config: Config, data: DataSpec) -> VAEGAN:
     """Builds the objective with a discriminator for such data."""
-    discriminator = Discriminator(convolutions(config, data))
+    discriminator = Discriminator(conv_specs(config, data))
     return VAEGAN(discriminator, config.gamma, config.equilibrium, config.margin)
 
 

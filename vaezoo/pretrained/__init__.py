@@ -2,10 +2,10 @@
 
 conv-vae-mnist/           MODEL-DATA
     run.json ...            as a training leaves them, with one checkpoint, its weights in float16
-    card.json               recipe, figures with their protocols, licence, SHA-256 of the weights
+    card.json               recipe, figures with their protocols, license, SHA-256 of the weights
     README.md               the same for people
 
-`python -m vaezoo.pretrained.make` makes them of runs.
+`python -m scripts.make_pretrained` makes them of runs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaezoo.errors import InputError, VaezooError, mended_by, reason, suggest
-from vaezoo.files import read_json
+from vaezoo.core.json_io import read_json
+from vaezoo.errors import InputError, VaezooError, format_error, suggest, with_hint
 from vaezoo.training.checkpoint import check_schema
 from vaezoo.training.run import Run
 from vaezoo.training.run import load as load_run
 
 FOLDER = Path(__file__).parent
 CARD = "card.json"
-SCHEMA = 1
+SCHEMA = 2
 REPAIR = "install vaezoo again"
 
 
@@ -36,7 +36,7 @@ class Pretrained:
         model: Name of the model.
         data: Name of the data set that it was trained on.
         recipe: Name of the recipe that trained it.
-        licence: Of the weights, with the reason for it.
+        license: Of the weights, with the reason for it.
         sha256: Of the weights' file.
         parameters: How many numbers the model has.
         rounding: Nats that float16 changes -ELBO by, on the first of the evaluations.
@@ -48,7 +48,7 @@ class Pretrained:
     model: str
     data: str
     recipe: str
-    licence: str
+    license: str
     sha256: str
     parameters: int
     rounding: float
@@ -88,13 +88,13 @@ def read_card(folder: Path) -> Pretrained:
     Raises:
         InputError: If it is damaged.
     """
-    with mended_by(REPAIR):
+    with with_hint(REPAIR):
         told = read_json(folder / CARD)
         check_schema(folder / CARD, told, SCHEMA)
     try:
         return Pretrained(name=folder.name, path=folder, **{k: v for k, v in told.items() if k != "schema"})  # type: ignore[arg-type]
     except TypeError as e:
-        raise InputError(f"{folder / CARD} is damaged: {reason(e)}", REPAIR) from e
+        raise InputError(f"{folder / CARD} is damaged: {format_error(e)}", REPAIR) from e
 
 
 def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained: str | None = None) -> Run:
@@ -131,7 +131,7 @@ def load_pretrained(name: str, checkpoint: str = "best") -> Run:
     card = find_pretrained(name)
     if checkpoint not in ("best", "last"):
         raise VaezooError(f"'{name}' is pretrained and has one checkpoint", "leave out the checkpoint")
-    with mended_by(REPAIR):
+    with with_hint(REPAIR):
         run = load_run(card.path, halved=True)
     if run.checkpoint.model_sha256 != card.sha256:
         raise InputError(f"{card.path} holds other weights than its card says", REPAIR)

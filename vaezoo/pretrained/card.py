@@ -23,7 +23,7 @@ run = vaezoo.load("{model}", pretrained="{data}")
 
 {evaluations}
 
-Licence: {licence}.
+Licence: {license}.
 
 SHA-256 of the weights: `{sha256}`
 """
@@ -37,13 +37,13 @@ def card_text(card: Pretrained) -> str:
 
 def table(told: Mapping[str, Any]) -> str:
     """Returns the figures of one evaluation, all but those by dimension, as a table."""
-    of = f"{told['examples']:,} of {told['of']:,}" if told["examples"] < told["of"] else f"{told['of']:,}"
+    of = f"{told['examples']:,} of {told['total']:,}" if told["examples"] < told["total"] else f"{told['total']:,}"
     rows = [
         f"| {figure['name']} | {number(figure)} | {figure['unit']} | {figure['protocol'].replace('|', chr(92) + '|')} |"
-        for figure in told["figures"]
+        for figure in told["metrics"]
         if not isinstance(figure["value"], list | tuple)
     ]
-    head = f"On the {told['part']} part of {told['data']}, {of} examples:"
+    head = f"On the {told['split']} part of {told['data']}, {of} examples:"
     return "\n".join([head, "", "| figure | value | | how |", "|---|---|---|---|", *rows])
 
 

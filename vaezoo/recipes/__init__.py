@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from vaezoo.data.load import DATASETS
-from vaezoo.errors import InputError, VaezooError, reason, shown, suggest
-from vaezoo.evaluation.figure import Binarize
-from vaezoo.files import read_file
-from vaezoo.likelihoods import make_likelihood
+from vaezoo.core.atomic import read_file
+from vaezoo.data.catalog import DATASETS
+from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, suggest
+from vaezoo.evaluation.metrics import Binarize
+from vaezoo.likelihoods.make import make_likelihood
 from vaezoo.registry import find_model
 from vaezoo.spec import configure, construct, json_value
 from vaezoo.training.config import TrainConfig
@@ -33,20 +33,20 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class RecipeEvaluation:
     """How a recipe's figure is found on the test part; see `vaezoo.evaluation`.
 
     Attributes:
-        figure: "bound": -ELBO; "likelihood": -log p(x) by importance sampling.
+        metric: "elbo" for the negative ELBO, or "nll" for -log p(x) by importance sampling.
         binarize: As the evaluation takes it.
-        draws: Latents for each example.
-        examples: How many of the test part, evenly spaced; None for all.
+        samples: Samples of z for each example.
+        limit: Number of evenly spaced test examples; None for all.
     """
 
-    figure: Literal["bound", "likelihood"] = "bound"
+    metric: Literal["elbo", "nll"] = "elbo"
     binarize: Binarize = "none"
-    draws: int = 10
-    examples: int | None = None
+    samples: int = 10
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class RecipeHeader:
     """What a recipe says outside of its tables.
 
     Attributes:
@@ -101,7 +101,7 @@ class Words:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Words):
+class Recipe(RecipeHeader):
     """A training with all that its figure depends on.
 
     `train(recipe.model, load_data(recipe.data, likelihood=recipe.likelihood), options=recipe.options,
@@ -119,7 +119,7 @@ class Recipe(Words):
     name: str
     options: Mapping[str, object]
     training: TrainConfig
-    evaluation: Evaluation
+    evaluation: RecipeEvaluation
     reference: Reference
     measured: Measured | None
 
@@ -151,24 +151,24 @@ def read_recipe(file: Path) -> Recipe:
     """Reads a recipe.
 
     Raises:
-        InputError: If it cannot be read, is no TOML, names a model, an option, a setting or a key that is not there, or
+        InputError: If it cannot be read, is no TOML, names a model, an option, a config or a key that is not there, or
             gives one a value of another type or out of its range.
     """
     data = read_file(file, MOST)
     try:
         return parse(file.stem, tomllib.loads(data.decode()))
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{file} is no TOML: {reason(e)}", "mend it there") from e
+        raise InputError(f"{file} is no TOML: {format_error(e)}", "mend it there") from e
     except VaezooError as e:
         raise InputError(f"{file}: {e.message}", e.hint) from e
 
 
 def parse(name: str, told: Mapping[str, object]) -> Recipe:
     """Makes a recipe of what its file holds; raises VaezooError, see `read_recipe`."""
-    words = made("", {key: value for key, value in told.items() if key not in TABLES}, partial(construct, Words))
+    words = made("", {key: value for key, value in told.items() if key not in TABLES}, partial(construct, RecipeHeader))
     if words.data not in DATASETS:
         raise VaezooError(
-            f"no data set named '{shown(words.data)}'", suggest(words.data, DATASETS, "see 'vaezoo list'")
+            f"no data set named '{safe_repr(words.data)}'", suggest(words.data, DATASETS, "see 'vaezoo list'")
         )
     make_likelihood(words.likelihood or "bernoulli")
     tables = {key: told.get(key, {}) for key in TABLES}
@@ -181,7 +181,7 @@ def parse(name: str, told: Mapping[str, object]) -> Recipe:
         **vars(words),
         options=dict(tables["options"]),  # type: ignore[call-overload]  # made() has looked
         training=training,
-        evaluation=made("evaluation", tables["evaluation"], partial(construct, Evaluation)),
+        evaluation=made("evaluation", tables["evaluation"], partial(construct, RecipeEvaluation)),
         reference=made("reference", tables["reference"], partial(construct, Reference)),
         measured=made("measured", tables["measured"], partial(construct, Measured)) if "measured" in told else None,
     )
@@ -195,11 +195,13 @@ def made(table: str, values: object, make: Callable[[Mapping[str, object]], T]) 
     """
     try:
         if not isinstance(values, dict):
-            raise VaezooError(f"{shown(values)} is no table", f"write [{table}] and a line for each value")
+            raise VaezooError(f"{safe_repr(values)} is no table", f"write [{table}] and a line for each value")
         result = make(values)
         for name, value in values.items():
             if json_value(getattr(result, name)) != value:
-                raise VaezooError(f"'{name}' is {shown(repr(value))}, of another type", f"give '{name}' without quotes")
+                raise VaezooError(
+                    f"'{name}' is {safe_repr(repr(value))}, of another type", f"give '{name}' without quotes"
+                )
         return result
     except VaezooError as e:
         raise VaezooError(f"[{table}] {e.message}" if table else e.message, e.hint) from e

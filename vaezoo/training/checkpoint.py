@@ -25,15 +25,16 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vaezoo.errors import DivergedError, InputError, VaezooWarning, shown
-from vaezoo.files import MOST_JSON, json_bytes, new_folder, read_file, read_json, remove_folder, sha256
+from vaezoo.core.atomic import atomic_dir, read_file, remove_dir, sha256
+from vaezoo.core.json_io import MAX_JSON_BYTES, json_bytes, read_json
+from vaezoo.errors import DivergedError, InputError, VaezooWarning, safe_repr
 
-SCHEMA = 1
+SCHEMA = 2
 KEEP_NEWEST = 2
-ANOTHER = "use another checkpoint"  # the hint where one is damaged
-MOST_HEADER = 1 << 20  # bytes of a tensor file besides its tensors; safetensors itself would take 100 MB
-MOST_PARTS = 8  # files in a manifest; we write four
-MOST_BYTES = 1 << 34  # of a file, where nobody knows the model
+USE_ANOTHER = "use another checkpoint"  # the hint where one is damaged
+MAX_HEADER_BYTES = 1 << 20  # bytes of a tensor file besides its tensors; safetensors itself would take 100 MB
+MAX_FILES = 8  # files in a manifest; we write four
+MAX_FILE_BYTES = 1 << 34  # of a file, where nobody knows the model
 PART = re.compile(r"[a-z]{1,20}\.(safetensors|json)")  # names of files in a manifest
 
 Tensors = Mapping[str, Tensor]
@@ -80,7 +81,7 @@ class Checkpoint:
             return {}
         file = self.path / f"{part}.safetensors"
         room = sum(t.numel() * t.element_size() for t in expected.values())
-        data = read_file(file, room + MOST_HEADER)
+        data = read_file(file, room + MAX_HEADER_BYTES)
         verify(file, data, _manifest(self.path).get(file.name))
         tensors = unpack(data, file)  # the bytes that were hashed, not the file again
         if halved:
@@ -89,7 +90,7 @@ class Checkpoint:
         if described != {name: (tuple(t.shape), t.dtype) for name, t in expected.items()}:
             raise InputError(f"{file} holds other tensors than the model has", "use the model's version that wrote it")
         if bad := not_finite(tensors):
-            raise InputError(f"{file} holds values that are not finite, in {bad}", ANOTHER)
+            raise InputError(f"{file} holds values that are not finite, in {bad}", USE_ANOTHER)
         return tensors
 
 
@@ -117,13 +118,13 @@ def save_checkpoint(
     state = {"schema": SCHEMA, "step": step, "metrics": dict(metrics), "counters": dict(counters)}
     files["state.json"] = json_bytes(state)
     files["manifest.json"] = _manifest_bytes({name: _entry(d) for name, d in files.items()})
-    with new_folder(folder / f"step-{step:08d}", replace=True) as work:
+    with atomic_dir(folder / f"step-{step:08d}", replace=True) as work:
         for name, data in files.items():
             (work / name).write_bytes(data)
 
 
 def list_checkpoints(
-    folder: Path, most: int = MOST_BYTES, *, hashed: bool = True
+    folder: Path, most: int = MAX_FILE_BYTES, *, hashed: bool = True
 ) -> tuple[list[Checkpoint], list[InputError]]:
     """Returns the whole checkpoints in a folder, oldest first, and what is wrong with each other one.
 
@@ -138,7 +139,7 @@ def list_checkpoints(
     return sorted(whole, key=lambda c: c.step), damaged
 
 
-def open_checkpoint(path: Path, most: int = MOST_BYTES, *, hashed: bool = True) -> Checkpoint:
+def open_checkpoint(path: Path, most: int = MAX_FILE_BYTES, *, hashed: bool = True) -> Checkpoint:
     """Opens a checkpoint after comparing its files with its manifest.
 
     Args:
@@ -152,11 +153,11 @@ def open_checkpoint(path: Path, most: int = MOST_BYTES, *, hashed: bool = True) 
     for name, entry in _manifest(path).items():
         size = entry.get("bytes")
         if type(size) is not int or size > most:
-            raise InputError(f"{path / name} is damaged: {shown(size)} bytes by the manifest", ANOTHER)
+            raise InputError(f"{path / name} is damaged: {safe_repr(size)} bytes by the manifest", USE_ANOTHER)
         if hashed or name == "state.json":
             verify(path / name, read_file(path / name, size), entry)
         elif not (path / name).is_file() or (path / name).stat().st_size != size:
-            raise InputError(f"{path / name} is missing or has another size than it had", ANOTHER)
+            raise InputError(f"{path / name} is missing or has another size than it had", USE_ANOTHER)
     state = read_json(path / "state.json")
     check_schema(path / "state.json", state, SCHEMA)
     try:
@@ -167,10 +168,10 @@ def open_checkpoint(path: Path, most: int = MOST_BYTES, *, hashed: bool = True) 
             raise ValueError("counters")
         return Checkpoint(path, step, numbers(metrics), counters)
     except (KeyError, ValueError, OverflowError, TypeError) as e:
-        raise InputError(f"{path / 'state.json'} is damaged: {e}", ANOTHER) from e
+        raise InputError(f"{path / 'state.json'} is damaged: {e}", USE_ANOTHER) from e
 
 
-def find_checkpoint(folder: Path, which: str, monitor: str | None, most: int = MOST_BYTES) -> Checkpoint:
+def find_checkpoint(folder: Path, which: str, monitor: str | None, most: int = MAX_FILE_BYTES) -> Checkpoint:
     """Returns one checkpoint. If others are damaged, and one of them might have been meant, a warning says so.
 
     Args:
@@ -196,7 +197,7 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, most: int = M
         return matches[0]
     if damaged:
         newest = damaged[-1]
-        lost = not there and newest.hint == ANOTHER  # not so if another version of vaezoo wrote it
+        lost = not there and newest.hint == USE_ANOTHER  # not so if another version of vaezoo wrote it
         raise InputError(newest.message, "train again: no other checkpoint is whole") if lost else newest
     if not there:
         raise InputError(f"{folder} holds no checkpoint", "train again")
@@ -217,7 +218,7 @@ def prune(folder: Path, monitor: str | None) -> None:
     kept = {c.path for c in [*evaluated[-KEEP_NEWEST:], best]}
     for checkpoint in there:
         if checkpoint.path not in kept and checkpoint.step < evaluated[-1].step:
-            remove_folder(checkpoint.path)
+            remove_dir(checkpoint.path)
 
 
 def unpack(data: bytes, file: Path) -> dict[str, Tensor]:
@@ -228,7 +229,7 @@ def unpack(data: bytes, file: Path) -> dict[str, Tensor]:
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        if length > MOST_HEADER:  # ten million names would take gigabytes
+        if length > MAX_HEADER_BYTES:  # ten million names would take gigabytes
             raise ValueError("its header is too large")
         tensors = load_tensors(data)
         names = [name for name, _ in json.loads(data[8 : 8 + length], object_pairs_hook=list)]
@@ -236,7 +237,7 @@ def unpack(data: bytes, file: Path) -> dict[str, Tensor]:
             raise ValueError("a name stands twice")
         return tensors
     except (SafetensorError, ValueError, KeyError) as e:
-        raise InputError(f"{file} is damaged: {e}", ANOTHER) from e
+        raise InputError(f"{file} is damaged: {e}", USE_ANOTHER) from e
 
 
 def verify(file: Path, data: bytes, entry: object) -> None:
@@ -244,7 +245,7 @@ def verify(file: Path, data: bytes, entry: object) -> None:
     if entry != _entry(data):
         raise InputError(
             f"{file}: its SHA-256 differs from the manifest's; damaged or changed after saving",
-            ANOTHER,
+            USE_ANOTHER,
         )
 
 
@@ -261,13 +262,13 @@ def _manifest(folder: Path) -> dict[str, dict[str, object]]:
     told = read_json(file)
     check_schema(file, told, SCHEMA)
     files = told.get("files")
-    if not isinstance(files, dict) or "state.json" not in files or len(files) > MOST_PARTS:
-        raise InputError(f"{file} is damaged: files", ANOTHER)
+    if not isinstance(files, dict) or "state.json" not in files or len(files) > MAX_FILES:
+        raise InputError(f"{file} is damaged: files", USE_ANOTHER)
     for name, entry in files.items():
         if not PART.fullmatch(name) or not isinstance(entry, dict):
-            raise InputError(f"{file} is damaged: file {shown(name)}", ANOTHER)
-    if read_file(file, MOST_JSON) != _manifest_bytes(files):
-        raise InputError(f"{file} is damaged: not as it was written", ANOTHER)
+            raise InputError(f"{file} is damaged: file {safe_repr(name)}", USE_ANOTHER)
+    if read_file(file, MAX_JSON_BYTES) != _manifest_bytes(files):
+        raise InputError(f"{file} is damaged: not as it was written", USE_ANOTHER)
     return files
 
 
@@ -284,7 +285,7 @@ def check_schema(file: Path, told: Mapping[str, object], ours: int) -> None:
     """Raises InputError if a file says that another version of vaezoo wrote it."""
     schema = told.get("schema")
     if type(schema) is not int or schema != ours:
-        raise InputError(f"{file} has schema {shown(schema)}; this version reads {ours}", "update vaezoo")
+        raise InputError(f"{file} has schema {safe_repr(schema)}; this version reads {ours}", "update vaezoo")
 
 
 def numbers(value: object) -> dict[str, float]:

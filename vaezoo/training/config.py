@@ -35,14 +35,14 @@ class TrainConfig:
         free_bits: Nats of each latent dimension's KL that cost nothing.
         clip_grad: Largest L2 norm of a group's gradient; none: no clipping.
         binarize: "dynamic" draws each pixel as a coin anew in each step; "none" takes grey levels as they are.
-        ema: Decay of a moving average of the weights, which is evaluated and kept instead of them; none: no average.
+        ema_decay: Decay of a moving average of the weights, which is evaluated and kept instead of them; none: no average.
         eval_every: Steps between evaluations and checkpoints; none: one an epoch.
         early_stopping: Evaluations in a row without a better bound that end the training; none: none do.
         precision: "fp32"; "tf32", where CUDA rounds the factors of products to 10 bits; "bf16", where the networks
             compute in 8 bits. Weights, likelihood, KL and optimizer are float32 always, and so is evaluation.
         compile: "on" compiles the whole step and, on CUDA, replays it from a CUDA graph; "auto" does so in trainings of
             20,000 steps and more; "off".
-        grad_accum: Parts that a batch is divided into, one after the other in memory. Statistics of the batch, such as
+        grad_accum_steps: Parts that a batch is divided into, one after the other in memory. Statistics of the batch, such as
             free bits or the optimal sigma, are then those of each part.
         workers: Threads that prepare batches of data that do not lie on the device; 0: none but the training's own.
         seed: Determines initial weights, order, noise and binarization.
@@ -66,12 +66,12 @@ class TrainConfig:
     free_bits: float = 0.0
     clip_grad: float | None = None
     binarize: Literal["none", "dynamic"] = "none"
-    ema: float | None = None
+    ema_decay: float | None = None
     eval_every: int | None = None
     early_stopping: int | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: Literal["auto", "on", "off"] = "auto"
-    grad_accum: int = 1
+    grad_accum_steps: int = 1
     workers: int = 2
     seed: int = 0
     device: str = "auto"
@@ -84,7 +84,7 @@ class TrainConfig:
             "batch_size": (self.batch_size, 1),
             "eval_every": (self.eval_every, 1),
             "early_stopping": (self.early_stopping, 1),
-            "grad_accum": (self.grad_accum, 1),
+            "grad_accum_steps": (self.grad_accum_steps, 1),
             "workers": (self.workers, 0),
             "milestones": (min(self.milestones, default=1), 1),
             "lr_warmup": (self.lr_warmup, 0),
@@ -100,8 +100,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise VaezooError(f"'{name}' is {value}", f"give '{name}' above 0")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise VaezooError(f"'ema' is {self.ema}", "give 'ema' between 0 and 1, such as 0.999")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise VaezooError(f"'ema_decay' is {self.ema_decay}", "give 'ema_decay' between 0 and 1, such as 0.999")
         if self.schedule == "multistep" and not self.milestones:
             raise VaezooError("'schedule' multistep has no 'milestones'", "for example milestones=5000,8000")
         if self.milestones and self.schedule != "multistep":

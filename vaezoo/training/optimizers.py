@@ -20,14 +20,14 @@ from vaezoo.training.config import TrainConfig
 BETA1, BETA2 = 0.9, 0.999  # of Adam, AdamW and Adamax
 ALPHA = 0.99  # of RMSprop
 EPS = 1e-8
-TINY = 1e-30  # next to EPS it is nothing
-SWEEP = 100  # steps, in which 0.9 ** 100 of TINY stays above float32's smallest normal number, 1e-38
+DENORMAL_LIMIT = 1e-30  # next to EPS it is nothing
+FLUSH_EVERY = 100  # steps, in which 0.9 ** 100 of TINY stays above float32's smallest normal number, 1e-38
 FUSED = {"adam": torch_adam, "adamw": torch_adamw}  # one kernel for all parameters, where nothing is compiled
 
 State = dict[str, Tensor]
 
 
-class Rates(NamedTuple):
+class StepScalars(NamedTuple):
     """What a step's update depends on besides gradients; all `()` on the device.
 
     Attributes:
@@ -48,24 +48,24 @@ class Rates(NamedTuple):
         return lr, number, lr / (1 - BETA1 ** (number + 1)), (1 - BETA2 ** (number + 1)) ** -0.5
 
 
-def adam(p: Tensor, g: Tensor, state: State, rates: Rates, decay: float) -> State:
+def adam(p: Tensor, g: Tensor, state: State, rates: StepScalars, decay: float) -> State:
     """Kingma and Ba 2015, arXiv 1412.6980, algorithm 1; decay is added to the gradient."""
     return _adam(p, g + decay * p if decay else g, state, rates)
 
 
-def adamw(p: Tensor, g: Tensor, state: State, rates: Rates, decay: float) -> State:
+def adamw(p: Tensor, g: Tensor, state: State, rates: StepScalars, decay: float) -> State:
     """Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2."""
     return _adam(p - rates.lr * decay * p if decay else p, g, state, rates)
 
 
-def rmsprop(p: Tensor, g: Tensor, state: State, rates: Rates, decay: float) -> State:
+def rmsprop(p: Tensor, g: Tensor, state: State, rates: StepScalars, decay: float) -> State:
     """Tieleman and Hinton 2012, as `torch.optim.RMSprop` has it."""
     g = g + decay * p if decay else g
     square = state["square_avg"] + (1 - ALPHA) * (g * g - state["square_avg"])
     return {"param": p - rates.lr * g / (square.sqrt() + EPS), "square_avg": square}
 
 
-def adamax(p: Tensor, g: Tensor, state: State, rates: Rates, decay: float) -> State:
+def adamax(p: Tensor, g: Tensor, state: State, rates: StepScalars, decay: float) -> State:
     """Kingma and Ba 2015, algorithm 2."""
     g = g + decay * p if decay else g
     mean = state["exp_avg"] + (1 - BETA1) * (g - state["exp_avg"])
@@ -73,14 +73,14 @@ def adamax(p: Tensor, g: Tensor, state: State, rates: Rates, decay: float) -> St
     return {"param": p - rates.first * mean / largest, "exp_avg": mean, "exp_inf": largest}
 
 
-def _adam(p: Tensor, g: Tensor, state: State, rates: Rates) -> State:
+def _adam(p: Tensor, g: Tensor, state: State, rates: StepScalars) -> State:
     mean = state["exp_avg"] + (1 - BETA1) * (g - state["exp_avg"])
     square = state["exp_avg_sq"] + (1 - BETA2) * (g * g - state["exp_avg_sq"])
     update = rates.first * mean / (square.sqrt() * rates.second + EPS)
     return {"param": p - update, "exp_avg": mean, "exp_avg_sq": square}
 
 
-Rule = Callable[[Tensor, Tensor, State, Rates, float], State]
+Rule = Callable[[Tensor, Tensor, State, StepScalars, float], State]
 RULES: Mapping[str, tuple[Rule, tuple[str, ...]]] = {
     "adam": (adam, ("exp_avg", "exp_avg_sq")),
     "adamw": (adamw, ("exp_avg", "exp_avg_sq")),
@@ -108,7 +108,7 @@ class Optimizer:
         self.state: list[State] = [{name: torch.zeros_like(p) for name in names} for p in params]
 
     @torch.no_grad()
-    def update(self, gradients: Sequence[Tensor | None], rates: Rates, bad: Tensor) -> None:
+    def update(self, gradients: Sequence[Tensor | None], rates: StepScalars, bad: Tensor) -> None:
         """Takes a step, in place, unless `bad` is 1. A parameter whose gradient is None is left alone."""
         there = [(p, g, s) for p, g, s in zip(self.params, gradients, self.state, strict=True) if g is not None]
         if self.fused and not torch.compiler.is_compiling():
@@ -121,16 +121,16 @@ class Optimizer:
 
     @torch.no_grad()
     def sweep(self) -> None:
-        """Makes what is nearly 0 in the state 0. To be called every `SWEEP` steps.
+        """Makes what is nearly 0 in the state 0. To be called every `FLUSH_EVERY` steps.
 
         The first moments of weights that no longer learn decay for ever, into the numbers below 1e-38, with which a CPU
         computes many times slower: on MNIST, after 1,000 steps, a hundred thousand of them took a tenth of the speed.
         """
         for state in self.state:
             for values in state.values():
-                values.copy_(F.hardshrink(values, TINY))
+                values.copy_(F.hardshrink(values, DENORMAL_LIMIT))
 
-    def _update_fused(self, there: list[tuple[nn.Parameter, Tensor, State]], rates: Rates, bad: Tensor) -> None:
+    def _update_fused(self, there: list[tuple[nn.Parameter, Tensor, State]], rates: StepScalars, bad: Tensor) -> None:
         assert self.fused is not None
         self.fused(
             [p for p, _, _ in there],

@@ -19,7 +19,7 @@ class Report:
         split: "train": metrics averaged over the steps since the last report. "valid": over the validation part.
         step: Optimizer steps done, of `steps`.
         epoch: Epochs done, with fraction, of `epochs`.
-        metrics: Name -> value, a mean over examples; see `vaezoo.objectives` for the units.
+        metrics: Name -> value, a mean over examples; see `vaezoo.objectives.base` for the units.
         lr: Learning rate of the last step.
         images_per_second: Training examples a second since the last report, evaluation left out.
         seconds_left: Estimated from the time since the start.
@@ -36,7 +36,7 @@ class Report:
     seconds_left: float
 
 
-class Clock:
+class Throughput:
     """Times a trainer's work and makes its reports."""
 
     def __init__(self, trainer: Trainer) -> None:

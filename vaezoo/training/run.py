@@ -22,25 +22,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Dataset, DataSource, DataSpec, Split
+from vaezoo.core.atomic import read_file
+from vaezoo.core.json_io import read_json
+from vaezoo.data.base import Dataset, DataSource, DataSpec, TensorSplit
 from vaezoo.data.load import load_data
-from vaezoo.errors import InputError, VaezooError, mended_by, reason, shown
-from vaezoo.files import read_file, read_json
-from vaezoo.objectives import Objective
+from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
+from vaezoo.objectives.base import Objective
 from vaezoo.registry import find_model
 from vaezoo.spec import configure, construct
 from vaezoo.training.checkpoint import Checkpoint, check_schema, find_checkpoint, not_finite, numbers, unpack
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.recording import CHECKPOINTS
-from vaezoo.training.size import check_size, largest_file, misfits
+from vaezoo.training.preflight import as_input_error, check_size, largest_file
+from vaezoo.training.run_writer import CHECKPOINTS
 from vaezoo.vae import VAE
 
-SCHEMA = 1
+SCHEMA = 2
 RUNS = Path("runs")
 EXAMPLES = "examples.safetensors"
 RESULT = "result.json"
 EXAMPLE_COUNT = 64
-MOST_EXAMPLES = 1 << 30  # bytes; 64 of the largest pictures we take, in float32, are 0.8 GB
+MAX_EXAMPLES_BYTES = 1 << 30  # bytes; 64 of the largest images we take, in float32, are 0.8 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,18 +95,18 @@ def load_source(source: DataSource, data_dir: str | None = None, stream: bool | 
     return load_data(
         source.data,
         data_dir=data_dir or source.data_dir,
-        size=source.size,
+        image_size=source.image_size,
         likelihood=source.likelihood,
         stream=stream,
         on_bad_image=source.on_bad_image,
     )
 
 
-class Description(NamedTuple):
+class RunRecord(NamedTuple):
     """What run.json says; see Run for what is not told here.
 
     Attributes:
-        ranks: How many processes trained together.
+        world_size: How many processes trained together.
         device: Kind of the device that was trained on.
         torch: The version of PyTorch.
         fingerprint: Of the data, from `fingerprint`.
@@ -116,13 +117,13 @@ class Description(NamedTuple):
     data: DataSpec
     source: DataSource | None
     training: TrainConfig
-    ranks: int
+    world_size: int
     device: str
     torch: str
     fingerprint: str
 
 
-def read_description(path: Path) -> Description:
+def read_run_record(path: Path) -> RunRecord:
     """Reads a run folder's run.json.
 
     Raises:
@@ -133,19 +134,21 @@ def read_description(path: Path) -> Description:
     described = read_json(path / "run.json")
     check_schema(path / "run.json", described, SCHEMA)
     try:
-        return Description(
+        return RunRecord(
             model=_text(described["model"]),
             options=_mapping(described["options"]),
             data=construct(DataSpec, _mapping(described["data"])),
             source=construct(DataSource, _mapping(described["source"])) if described["source"] is not None else None,
             training=configure(TrainConfig(), _mapping(described["training"])),
-            ranks=_number(described["ranks"]),
+            world_size=_number(described["world_size"]),
             device=_text(described["device"]),
             torch=_text(_mapping(described["versions"])["torch"]),
             fingerprint=_text(described["fingerprint"]),
         )
     except (KeyError, TypeError) as e:
-        raise InputError(f"{path / 'run.json'} is damaged: {reason(e)}", "restore the file, or train again") from e
+        raise InputError(
+            f"{path / 'run.json'} is damaged: {format_error(e)}", "restore the file, or train again"
+        ) from e
     except VaezooError as e:
         raise InputError(f"{path / 'run.json'} is damaged: {e}", e.hint) from e
 
@@ -163,9 +166,9 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best", *, halved: bool
         VaezooError: If its model is not installed.
     """
     path = Path(path)
-    told = read_description(path)
+    told = read_run_record(path)
     registration = find_model(told.model)
-    with misfits(path):
+    with as_input_error(path):
         check_size(path, registration, told.options, told.data, halved=halved)
         _, vae, objective = registration.build(told.options, told.data)
     found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
@@ -190,7 +193,7 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best", *, halved: bool
 def fingerprint(data: Dataset) -> str:
     """Returns what tells other data from these: a hash of how many examples there are and of some of them."""
     parts = [data.train, data.valid]
-    some = [part.spread(EXAMPLE_COUNT).x.contiguous().numpy().tobytes() for part in parts]
+    some = [part.subsample(EXAMPLE_COUNT).x.contiguous().numpy().tobytes() for part in parts]
     counts = [len(part) for part in parts]
     return hashlib.sha256(json.dumps([counts, data.spec.shape]).encode() + b"".join(some)).hexdigest()
 
@@ -203,13 +206,13 @@ def read_examples(file: Path, data: DataSpec) -> Tensor | None:
     """
     if not file.exists():
         return None
-    with mended_by("delete it"):
-        examples = unpack(read_file(file, MOST_EXAMPLES), file).get("x", torch.empty(0))
+    with with_hint("delete it"):
+        examples = unpack(read_file(file, MAX_EXAMPLES_BYTES), file).get("x", torch.empty(0))
     if tuple(examples.shape[1:]) != data.shape or not len(examples):
         raise InputError(f"{file} is damaged: shape {tuple(examples.shape)}", "delete it")
     if examples.dtype not in (torch.uint8, torch.float32) or not_finite({"x": examples}):
         raise InputError(f"{file} is damaged: no pixels", "delete it")
-    return Split(examples, None).batch(slice(None)).x
+    return TensorSplit(examples, None).batch(slice(None)).x
 
 
 def read_result(file: Path) -> dict[str, object]:
@@ -221,14 +224,14 @@ def read_result(file: Path) -> dict[str, object]:
     if not file.exists():
         return {}
     mend = "delete it, and resume the run"
-    with mended_by(mend):
+    with with_hint(mend):
         told = read_json(file)
     try:
         split, step, metrics = _text(told["split"]), _number(told["step"]), numbers(told["metrics"])
         if not {"elbo", "reconstruction", "kl"} <= metrics.keys():
             raise ValueError("metrics")
     except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise InputError(f"{file} is damaged: {reason(e)}", mend) from e
+        raise InputError(f"{file} is damaged: {format_error(e)}", mend) from e
     return {"split": split, "step": step, "metrics": metrics}
 
 
@@ -249,17 +252,17 @@ def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise TypeError(f"{shown(value)} is no object")
+        raise TypeError(f"{safe_repr(value)} is no object")
     return value
 
 
 def _number(value: object) -> int:
     if type(value) is not int:
-        raise TypeError(f"{shown(value)} is no number")
+        raise TypeError(f"{safe_repr(value)} is no number")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{shown(value)} is no text")
+        raise TypeError(f"{safe_repr(value)} is no text")
     return value

@@ -15,38 +15,40 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save as save_tensors
 
-from vaezoo import ranks, stopping
+from vaezoo.core import distributed, signals
+from vaezoo.core.atomic import write_file
+from vaezoo.core.device import resolve_device
+from vaezoo.core.json_io import write_json
+from vaezoo.core.memory import available_memory
+from vaezoo.core.seed import derive_seed
 from vaezoo.data.base import Dataset
 from vaezoo.data.load import load_data
-from vaezoo.data.memory import available_memory
-from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning, shown
-from vaezoo.files import write_file, write_json
-from vaezoo.objectives import Objective
+from vaezoo.data.prefetch import to_device_if_fits
+from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning, safe_repr
+from vaezoo.objectives.base import Objective
 from vaezoo.registry import Registration, find_model
 from vaezoo.spec import config_json
-from vaezoo.training.chance import derive_seed
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints
-from vaezoo.training.claiming import claim, occupied
-from vaezoo.training.conditions import check_device, check_fit, pick_device
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.loading import settle
-from vaezoo.training.recording import CHECKPOINTS, Recorder
+from vaezoo.training.preflight import as_input_error, check_size, largest_file
 from vaezoo.training.reports import Report
 from vaezoo.training.run import (
     EXAMPLE_COUNT,
     EXAMPLES,
     RESULT,
     SCHEMA,
-    Description,
     Run,
+    RunRecord,
     fingerprint,
     load,
     load_source,
-    read_description,
     read_examples,
+    read_run_record,
 )
-from vaezoo.training.size import check_size, largest_file, misfits
+from vaezoo.training.run_dir import create_run_dir, lock_run_dir
+from vaezoo.training.run_writer import CHECKPOINTS, RunWriter
 from vaezoo.training.trainer import Trainer
+from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
 from vaezoo.vae import VAE
 
@@ -82,27 +84,27 @@ def train(
         VaezooError: If a name, an option or a setting is wrong; nothing has been written then.
         StorageError: If the run folder is in the way or cannot be written.
         DivergedError: If a loss or gradient becomes infinite or NaN; earlier checkpoints are whole.
-        Stopped: If the process was asked to end (see `vaezoo.stopping`); `resume` goes on.
+        Stopped: If the process was asked to end (see `vaezoo.core.signals`); `resume` goes on.
     """
     config = config or TrainConfig()
-    device = pick_device(config.device)
+    device = resolve_device(config.device)
     check_device(device, config)
     registration = find_model(model)
     registration.load()  # a broken model is told before the data are loaded
     data = data if isinstance(data, Dataset) else load_data(data)
     setup = set_up(registration, options or {}, data, config.decided(len(data.train)))
-    with ranks.together(device), stopping.held():
-        check_fit(setup.vae, setup.objective, data, config)
-        path = Path(ranks.agree(lambda: str(claim(out, f"{registration.name}-{data.spec.name}"))))
-        with occupied(path):
-            if ranks.number() == 0:
+    with distributed.init_distributed(device), signals.defer_signals():
+        validate_setup(setup.vae, setup.objective, data, config)
+        path = Path(distributed.broadcast(lambda: str(create_run_dir(out, f"{registration.name}-{data.spec.name}"))))
+        with lock_run_dir(path):
+            if distributed.rank() == 0:
                 write_json(path / "run.json", describe(setup, device))  # the first: from it all others can be made
-            ranks.wait()
+            distributed.barrier()
             if not (path / "run.json").exists():
                 raise StorageError(
-                    f"rank {ranks.number()} does not see {path}", "give an --out on a disk that all share"
+                    f"rank {distributed.rank()} does not see {path}", "give an --out on a disk that all share"
                 )
-            return work(path, setup, None, on_report, on_start)
+            return run_training(path, setup, None, on_report, on_start)
 
 
 def resume(
@@ -137,14 +139,14 @@ def resume(
         VaezooError, DivergedError, Stopped: As in `train`.
     """
     path = Path(path)
-    told = read_description(path)
+    told = read_run_record(path)
     if (path / RESULT).exists():
         run = load(path)
         if run.result["step"] == run.checkpoint.step:
             return run  # else the checkpoint that the result is of has been damaged since: it is trained again
     changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = replace(told.training, **changes)  # type: ignore[arg-type]
-    where = pick_device(config.device)
+    where = resolve_device(config.device)
     check_device(where, config)
     registration = find_model(told.model)
     registration.load()
@@ -155,15 +157,15 @@ def resume(
     if (data.spec.shape, data.spec.likelihood, fingerprint(data)) != begun:
         raise InputError(f"the data are not those that {path} was trained on", "bring them back, or train a new run")
     read_examples(path / EXAMPLES, told.data)  # the end would refuse damaged ones, hours later
-    with misfits(path):
+    with as_input_error(path):
         check_size(path, registration, told.options, data.spec, available_memory())
         setup = set_up(registration, told.options, data, config)
-    with ranks.together(where), stopping.held():
-        check_fit(setup.vae, setup.objective, data, config)
+    with distributed.init_distributed(where), signals.defer_signals():
+        validate_setup(setup.vae, setup.objective, data, config)
         warn_of_changes(told, where)
-        with occupied(path):
+        with lock_run_dir(path):
             found = newest_for_all(path / CHECKPOINTS, setup)
-            return work(path, setup, found, on_report, on_start)
+            return run_training(path, setup, found, on_report, on_start)
 
 
 class Setup(NamedTuple):
@@ -196,7 +198,7 @@ def describe(setup: Setup, device: torch.device) -> dict[str, object]:
         "source": data.source and asdict(data.source),
         "fingerprint": fingerprint(data),
         "training": asdict(setup.config),
-        "ranks": ranks.size(),
+        "world_size": distributed.world_size(),
         "device": device.type,
         "versions": {
             "vaezoo": version("vaezoo"),
@@ -207,35 +209,35 @@ def describe(setup: Setup, device: torch.device) -> dict[str, object]:
     }
 
 
-def work(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport, on_start: OnStart) -> Run:
+def run_training(path: Path, setup: Setup, found: Checkpoint | None, on_report: OnReport, on_start: OnStart) -> Run:
     """Trains in a run folder, from a checkpoint or from the start, and returns the finished run."""
     registration, _, vae, objective, data, config = setup
     if found is None:
         begin(setup)
-    recorder = Recorder(path, vae, objective, on_report)
+    recorder = RunWriter(path, vae, objective, on_report)
     trainer = Trainer(vae, objective, data, config, on_report=recorder.report, on_checkpoint=recorder.checkpoint)
     if found:
-        go_to(trainer, found)
-    if ranks.number() == 0:
+        restore_trainer(trainer, found)
+    if distributed.rank() == 0:
         if not (path / EXAMPLES).exists():
-            write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].spread(EXAMPLE_COUNT).x}))
+            write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].subsample(EXAMPLE_COUNT).x}))
         recorder.rewind(found)
     on_start(trainer, path)
     try:
         trainer.fit()
-        ranks.wait()  # rank 0 has written its last checkpoint
+        distributed.barrier()  # rank 0 has written its last checkpoint
         return finish(load(path), data, trainer.device)
     except DivergedError as e:
         whole, _ = list_checkpoints(path / CHECKPOINTS)  # none, if the untrained model gives NaN
         last = f"; the last checkpoint in {path} is that of step {whole[-1].step}" if whole else ""
         raise DivergedError(e.message, e.hint + last) from e
-    except stopping.Stopped as e:
+    except signals.Stopped as e:
         e.hint = f"step {trainer.done} of {trainer.steps} is saved: vaezoo train --resume {path}"
         raise
     except StorageError as e:
         raise StorageError(e.message, f"{e.hint}; then vaezoo train --resume {path}") from e
     except Exception as e:  # a third party's model may raise anything; what ours raise beside these is a defect
-        if registration.built_in or ranks.size() > 1 or isinstance(e, VaezooError | OSError):
+        if registration.built_in or distributed.world_size() > 1 or isinstance(e, VaezooError | OSError):
             raise
         raise registration.failure("trained", e) from e
 
@@ -247,14 +249,14 @@ def begin(setup: Setup) -> None:
         PluginError: If a third party's model fails at it.
     """
     try:
-        setup.vae.begin(setup.data.train)
+        setup.vae.init_from_data(setup.data.train)
     except Exception as e:
-        if setup.registration.built_in or ranks.size() > 1 or isinstance(e, VaezooError | OSError):
+        if setup.registration.built_in or distributed.world_size() > 1 or isinstance(e, VaezooError | OSError):
             raise
         raise setup.registration.failure("begun", e) from e
 
 
-def go_to(trainer: Trainer, found: Checkpoint) -> None:
+def restore_trainer(trainer: Trainer, found: Checkpoint) -> None:
     """Puts a trainer where a checkpoint was saved.
 
     Raises:
@@ -264,7 +266,7 @@ def go_to(trainer: Trainer, found: Checkpoint) -> None:
     found.restore(trainer.objective, "objective")
     try:
         if found.counters["done"] != found.step:
-            raise ValueError(f"it counts {shown(found.counters['done'])} steps")
+            raise ValueError(f"it counts {safe_repr(found.counters['done'])} steps")
         trainer.restore(found.counters, partial(found.read, "training"))
     except (KeyError, ValueError, TypeError, OverflowError) as e:
         raise InputError(f"{found.path} holds no state of a training: {e}", "train again") from e
@@ -273,11 +275,11 @@ def go_to(trainer: Trainer, found: Checkpoint) -> None:
 def finish(run: Run, data: Dataset, device: torch.device) -> Run:
     """Evaluates a run on the held-out part, writes result.json, and returns the run with it."""
     split, part = data.held_out
-    metrics = evaluate(run.vae.to(device), run.objective.to(device), settle(part, device), run.training)
+    metrics = evaluate(run.vae.to(device), run.objective.to(device), to_device_if_fits(part, device), run.training)
     run.vae.cpu()
     run.objective.cpu()
     result = {"split": split, "step": run.checkpoint.step, "metrics": metrics}
-    if ranks.number() == 0:
+    if distributed.rank() == 0:
         write_json(run.path / RESULT, result)
     return replace(run, result=result)
 
@@ -290,18 +292,18 @@ def newest_for_all(folder: Path, setup: Setup) -> Checkpoint | None:
         there, damaged = list_checkpoints(folder, most)
         return str(find_checkpoint(folder, "last", None, most).step) if there or damaged else ""
 
-    step = ranks.agree(choose)
+    step = distributed.broadcast(choose)
     return find_checkpoint(folder, step, None, most) if step else None
 
 
-def warn_of_changes(told: Description, device: torch.device) -> None:
+def warn_of_changes(told: RunRecord, device: torch.device) -> None:
     """Warns where a resumed run cannot be expected to end in the same bytes."""
     pairs = {
         "device": (told.device, device.type),
-        "processes": (str(told.ranks), str(ranks.size())),
+        "processes": (str(told.world_size), str(distributed.world_size())),
         "PyTorch": (told.torch, torch.__version__),
     }
     changed = [f"{name} {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
-    if changed and ranks.number() == 0:
+    if changed and distributed.rank() == 0:
         what = f"the run began otherwise ({'; '.join(changed)}): it goes on, but not to the same bytes"
         warnings.warn(what, VaezooWarning, stacklevel=2)

@@ -12,28 +12,29 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vaezoo import ranks, stopping
-from vaezoo.data.base import Dataset, Split, to_floats
-from vaezoo.distributions import active_units
-from vaezoo.errors import DivergedError, VaezooWarning, shown
-from vaezoo.objectives import Objective
-from vaezoo.training.arithmetic import tf32
-from vaezoo.training.chance import derive_seed, order_of_epoch, own_chance, set_seed
-from vaezoo.training.conditions import check_device, check_fit, pick_device
+from vaezoo.core import distributed, signals
+from vaezoo.core.device import resolve_device
+from vaezoo.core.memory import is_out_of_memory, out_of_memory
+from vaezoo.core.precision import tf32
+from vaezoo.core.seed import derive_seed, epoch_permutation, isolate_rng, set_seed
+from vaezoo.data.base import Dataset, TensorSplit, to_floats
+from vaezoo.data.prefetch import prefetch, to_device_if_fits
+from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
+from vaezoo.objectives.base import Objective
+from vaezoo.posteriors.base import active_units
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.loading import ahead, settle
-from vaezoo.training.memory import is_out_of_memory, out_of_memory
-from vaezoo.training.reports import Clock, Report
-from vaezoo.training.stepping import GuardedStep
+from vaezoo.training.reports import Report, Throughput
+from vaezoo.training.train_step import TrainStep
+from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
-from vaezoo.vae import VAE, evaluating
+from vaezoo.vae import VAE, eval_mode
 
 REPORT_EVERY = 50  # steps between two reads of the device
 SEEN = 256  # examples that a collapsed posterior is looked for in ...
 LEARNED = 500  # ... after so many steps: before, most models encode nothing yet
 
 
-class Snapshot(NamedTuple):
+class TrainerState(NamedTuple):
     """A moment of a training, at which the model holds the weights that were evaluated.
 
     Attributes:
@@ -59,7 +60,7 @@ class Trainer:
         config: How.
         on_report: Called with each Report.
         on_checkpoint: Called with a Snapshot before the first step, after each evaluation and its report, and
-            where `vaezoo.stopping` ends the training.
+            where `vaezoo.core.signals` ends the training.
 
     Attributes:
         steps: Optimizer steps of the whole training.
@@ -81,10 +82,10 @@ class Trainer:
         config: TrainConfig,
         *,
         on_report: Callable[[Report], None] = lambda report: None,
-        on_checkpoint: Callable[[Snapshot], None] = lambda snapshot: None,
+        on_checkpoint: Callable[[TrainerState], None] = lambda snapshot: None,
     ) -> None:
-        check_fit(vae, objective, data, config)
-        self.device = pick_device(config.device)
+        validate_setup(vae, objective, data, config)
+        self.device = resolve_device(config.device)
         check_device(self.device, config)
         self.config = config = config.decided(len(data.train))
         self.vae = vae.to(self.device)
@@ -93,14 +94,14 @@ class Trainer:
             # Compiled convolutions are a sixteenth faster so on a CPU, eager ones slower; see benchmarks/README.md.
             self.vae.to(memory_format=torch.channels_last)
             self.objective.to(memory_format=torch.channels_last)
-        self.train_part = settle(data.train, self.device)
-        self.valid_part = settle(data.valid, self.device)
+        self.train_part = to_device_if_fits(data.train, self.device)
+        self.valid_part = to_device_if_fits(data.valid, self.device)
         self.on_report = on_report
         self.on_checkpoint = on_checkpoint
         self.steps_per_epoch = config.steps_an_epoch(len(data.train))
         self.steps = config.total_steps(len(data.train))
         self.eval_every = config.eval_every or self.steps_per_epoch
-        self.step = GuardedStep(self.vae, self.objective, config, self.steps)
+        self.step = TrainStep(self.vae, self.objective, config, self.steps)
         self.done = 0
         self.evaluated = self.saved = -1  # the steps of the newest evaluation and the newest snapshot
         self.best, self.waited = -math.inf, 0  # the best evaluation so far, and those since
@@ -109,31 +110,31 @@ class Trainer:
     def fit(self) -> None:
         """Trains to the end, from the start or from what was restored. The caller's global random state is left alone.
 
-        With several ranks (see `vaezoo.ranks`) all of them call this and take the same steps.
+        With several ranks (see `vaezoo.core.distributed`) all of them call this and take the same steps.
 
         Raises:
             DivergedError: If a loss or gradient becomes infinite or NaN; the weights are those before that step.
             VaezooError: If there is too little memory for the batch.
-            Stopped: If the process was asked to end (see `vaezoo.stopping`), after a last snapshot.
+            Stopped: If the process was asked to end (see `vaezoo.core.signals`), after a last snapshot.
         """
         self.vae.train()
         self.objective.train()
         try:
-            with stopping.held(), own_chance(self.device), tf32(self.config.precision == "tf32"):
-                self.clock = Clock(self)
+            with signals.defer_signals(), isolate_rng(self.device), tf32(self.config.precision == "tf32"):
+                self.clock = Throughput(self)
                 try:
                     if self._is_due(self.done) and self.evaluated != self.done:
                         self._evaluate()
                     if not self._is_over():
                         self._train()
-                except stopping.Stopped:
+                except signals.Stopped:
                     if self.saved != self.done:
                         self.step.check()
                         self._save({})
                     raise
         except (RuntimeError, MemoryError) as e:
             if is_out_of_memory(e):
-                raise out_of_memory(self.config.batch_size, self.config.grad_accum, self.device) from e
+                raise out_of_memory(self.config.batch_size, self.config.grad_accum_steps, self.device) from e
             raise
 
     def restore(
@@ -151,7 +152,7 @@ class Trainer:
         numbers: list[Any] = [counters[name] for name in ("done", "evaluated", "waited", "first")]
         names, best = counters["names"], counters["best"]
         if not all(type(n) is int for n in numbers) or not isinstance(names, list):
-            raise ValueError(f"counters {shown(dict(counters))}")
+            raise ValueError(f"counters {safe_repr(dict(counters))}")
         self.done, self.evaluated, self.waited, first = numbers
         if not (
             0 <= first <= self.done <= self.steps
@@ -160,7 +161,7 @@ class Trainer:
             and type(best) in (int, float, type(None))
             and all(type(name) is str for name in names)
         ):
-            raise ValueError(f"counters {shown(dict(counters))}")
+            raise ValueError(f"counters {safe_repr(dict(counters))}")
         self.best = -math.inf if best is None else float(best)  # type: ignore[arg-type]
         self.saved = self.done
         self.step.resize(names)
@@ -175,9 +176,9 @@ class Trainer:
 
     def _train(self) -> None:
         clock = self.clock
-        with closing(ahead(self.train_part, self._indices(), self.device, self.config.workers)) as batches:
+        with closing(prefetch(self.train_part, self._indices(), self.device, self.config.workers)) as batches:
             for index, batch in enumerate(batches, self.done):
-                set_seed(derive_seed(self.config.seed, "noise", index, ranks.number()), self.device)
+                set_seed(derive_seed(self.config.seed, "noise", index, distributed.rank()), self.device)
                 self.step(index, batch)
                 self.done = index + 1
                 if self.config.compile == "on" and self.done == clock.begun + 1 < self.steps:
@@ -194,10 +195,10 @@ class Trainer:
 
     def _leave_if_asked(self) -> None:
         """Ends a training that was asked to end; of several ranks all, after the same step."""
-        if ranks.size() == 1:
-            stopping.check()
+        if distributed.world_size() == 1:
+            signals.raise_if_stopped()
         elif (self.device.type == "cpu" or self.done % REPORT_EVERY == 0) and self.step.asked > 0:
-            raise stopping.Stopped(stopping.asked() or signal.SIGTERM)
+            raise signals.Stopped(signals.pending_signal() or signal.SIGTERM)
 
     def _evaluate(self) -> None:
         """Evaluates, reports, and saves."""
@@ -225,15 +226,15 @@ class Trainer:
             "names": self.step.names,
         }
         with self.step.average.applied():
-            self.on_checkpoint(Snapshot(self.done, metrics, counters, self.step.state()))
+            self.on_checkpoint(TrainerState(self.done, metrics, counters, self.step.state()))
         self.saved = self.done
 
     def _look_for_collapse(self) -> None:
-        """Warns once, in the second half of a training, if the codes say nothing of the pictures."""
-        if self.collapsed or self.done < max(LEARNED, self.steps / 2) or ranks.number():
+        """Warns once, in the second half of a training, if the codes say nothing of the images."""
+        if self.collapsed or self.done < max(LEARNED, self.steps / 2) or distributed.rank():
             return
-        with evaluating(self.vae), ranks.alone():
-            x = self.valid_part.spread(SEEN).x.to(self.device)
+        with eval_mode(self.vae), distributed.single_process():
+            x = self.valid_part.subsample(SEEN).x.to(self.device)
             codes = self.vae.encode(to_floats(x)).mode()
         if active_units(codes) == 0:
             self.collapsed = True
@@ -243,13 +244,13 @@ class Trainer:
     def _indices(self) -> Iterator[Tensor]:
         """Yields the examples of this rank's share of each batch to come. How many ranks there are changes no batch."""
         size = self.config.batch_size
-        share = size // ranks.size()
-        offset = ranks.number() * share
+        share = size // distributed.world_size()
+        offset = distributed.rank() * share
         for step in range(self.done, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
             if position == 0 or step == self.done:
-                order = order_of_epoch(self.config.seed, epoch, len(self.train_part))
-                if isinstance(self.train_part, Split):
+                order = epoch_permutation(self.config.seed, epoch, len(self.train_part))
+                if isinstance(self.train_part, TensorSplit):
                     order = order.to(self.train_part.x.device)
             start = position * size + offset
             yield order[start : start + share]

@@ -11,8 +11,8 @@ from vaezoo.errors import InputError, VaezooError
 from vaezoo_cli.options import open_run, source_argument
 
 if TYPE_CHECKING:
-    from vaezoo.bench.subject import Subject
-    from vaezoo.providers import Provider
+    from vaezoo.bench.workload import Workload
+    from vaezoo.runtime.ort_session import Provider
 
 
 @click.command()
@@ -61,7 +61,7 @@ def bench(
             raise VaezooError(f"--compare takes two files and measures nothing; '{source}' is a third", "leave it out")
         show_changes(compare)
         return
-    from vaezoo.providers import require_cuda, require_runtime
+    from vaezoo.runtime.ort_session import require_cuda, require_runtime
 
     sizes = parse_batches(batches)
     require_runtime()
@@ -71,28 +71,28 @@ def bench(
         raise VaezooError("tf32 is of CUDA; the CPU has no such products", "add --device cuda, or leave out --tf32")
     import torch
 
-    from vaezoo.bench.contestants import Setting
-    from vaezoo.bench.sweep import bench as measure
-    from vaezoo_cli.draw_bench import BenchView, draw_bench
+    from vaezoo.bench.backends import BenchConfig
+    from vaezoo.bench.runner import bench as measure
+    from vaezoo_cli.render.bench import BenchView, render_bench
 
     if device == "cuda" and not torch.cuda.is_available():
         raise VaezooError("PyTorch finds no CUDA device", "see 'vaezoo doctor'")
 
     subject = find_subject(source)
-    setting = Setting(cast("Provider", device), threads or torch.get_num_threads(), tf32)
+    setting = BenchConfig(cast("Provider", device), threads or torch.get_num_threads(), tf32)
     with BenchView() as view:
         result = measure(subject, setting, sizes, seconds=seconds, on_row=view.show)
     if file != "-":
-        draw_bench(result)
+        render_bench(result)
     if file is not None:
         write_result(file, result)
 
 
-def find_subject(source: str | None) -> Subject:
+def find_subject(source: str | None) -> Workload:
     """Finds what is to be timed: an export, a run, or a model that has no run yet."""
     from vaezoo import list_models
-    from vaezoo.bench.subject import from_export, from_model, from_run
-    from vaezoo.manifest import is_export
+    from vaezoo.bench.workload import from_export, from_model, from_run
+    from vaezoo.runtime.manifest import is_export
     from vaezoo.training.run import newest_run
 
     if source is not None and is_export(source):
@@ -120,7 +120,8 @@ def parse_batches(text: str) -> list[int]:
 
 def write_result(file: str, result: dict[str, Any]) -> None:
     """Writes a result as JSON, on stdout if the file's name is -."""
-    from vaezoo.files import json_bytes, write_file
+    from vaezoo.core.atomic import write_file
+    from vaezoo.core.json_io import json_bytes
 
     if file == "-":
         click.echo(json_bytes(result), nl=False)
@@ -132,7 +133,7 @@ def write_result(file: str, result: dict[str, Any]) -> None:
 def show_changes(files: tuple[str, str]) -> None:
     """Compares two results."""
     from vaezoo.bench.compare import compare_results, differences, read_result
-    from vaezoo_cli.draw_bench import draw_changes
+    from vaezoo_cli.render.bench import render_changes
 
     before, after = (read_result(Path(file)) for file in files)
-    draw_changes(compare_results(before, after), differences(before, after))
+    render_changes(compare_results(before, after), differences(before, after))

@@ -23,9 +23,9 @@ def check(model: str, as_json: bool) -> None:
     for result in run_checks(get_model(model)):
         results.append(result)
         if not as_json:
-            from vaezoo_cli.draw import draw_check
+            from vaezoo_cli.render.tables import render_check
 
-            draw_check(result)
+            render_check(result)
     if as_json:
         print_json([{"check": r.name, "passed": r.failure is None, "failure": r.failure} for r in results])
     failed = [r.name for r in results if r.failure is not None]

@@ -20,6 +20,6 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json([finding.as_dict() for finding in findings])
         return
-    from vaezoo_cli.draw import draw_findings
+    from vaezoo_cli.render.tables import render_findings
 
-    draw_findings(findings)
+    render_findings(findings)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaezoo_cli.data_options import DataChoice, data_choice
-from vaezoo_cli.options import checkpoint_option, own_folder, source_argument, suffixes_of
-from vaezoo_cli.sources import Source, open_source
+from vaezoo_cli.data_options import DataOptions, data_options
+from vaezoo_cli.options import checkpoint_option, default_output_dir, source_argument, suffixes_of
+from vaezoo_cli.sources import LoadedModel, open_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vaezoo.data.base import Part
+    from vaezoo.data.base import Split
 
 TOGETHER = 256  # examples that go through the encoder at once
 
@@ -23,14 +23,14 @@ TOGETHER = 256  # examples that go through the encoder at once
 @click.command()
 @source_argument
 @checkpoint_option
-@data_choice()
+@data_options()
 @click.option(
     "--out", type=click.Path(dir_okay=False), metavar="FILE", help="The file  [default: codes.npz beside the model]"
 )
 def encode(
     source: str | None,
     checkpoint: str,
-    choice: DataChoice,
+    choice: DataOptions,
     out: str | None,
 ) -> None:
     """Write what the encoder makes of a data set, as arrays in a .npz file.
@@ -44,10 +44,10 @@ def encode(
     """
     import numpy as np
 
-    from vaezoo.files import write_file
+    from vaezoo.core.atomic import write_file
 
     suffixes_of(out, (".npz",))
-    opened = open_source(source, checkpoint, pictures=False)
+    opened = open_source(source, checkpoint, images=False)
     dataset = choice.load(opened)
     arrays: dict[str, NDArray[Any]] = {}
     for name, part in (("train", dataset.train), ("valid", dataset.valid), ("test", dataset.test)):
@@ -55,12 +55,12 @@ def encode(
             arrays |= {f"{field}_{name}": values for field, values in fields_of(opened, part).items()}
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)
-    path = Path(out) if out else own_folder(opened.folder) / "codes.npz"
+    path = Path(out) if out else default_output_dir(opened.folder) / "codes.npz"
     write_file(path, file.getvalue())
     click.echo(path)
 
 
-def fields_of(source: Source, part: Part) -> dict[str, NDArray[Any]]:
+def fields_of(source: LoadedModel, part: Split) -> dict[str, NDArray[Any]]:
     """Returns the fields of q(z|x) of all examples of a part, and their labels as `y`."""
     import numpy as np
 

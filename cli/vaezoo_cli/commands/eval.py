@@ -7,47 +7,40 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaezoo_cli.data_options import DataChoice, data_choice
-from vaezoo_cli.options import (
-    checkpoint_option,
-    json_option,
-    open_export,
-    open_run,
-    print_json,
-    source_argument,
-)
+from vaezoo_cli.data_options import DataOptions, data_options
+from vaezoo_cli.options import checkpoint_option, json_option, open_export, open_run, print_json, source_argument
 
 if TYPE_CHECKING:
-    from vaezoo.evaluation.figure import Binarize
+    from vaezoo.evaluation.metrics import Binarize
 
 
 @click.command(name="eval", context_settings={"show_default": True})
 @source_argument
-@click.option("--metrics", default="bound", metavar="A,B", help="Groups of figures: see above.")
+@click.option("--metrics", default="elbo", metavar="A,B", help="Groups of figures: see above.")
 @click.option(
     "--nll-samples", type=int, metavar="S", help="Latents an example of nll; adds nll to --metrics  [default: 5000]"
 )
-@click.option("--draws", default=10, help="Latents an example of bound.")
+@click.option("--elbo-samples", default=10, help="Latents an example of bound.")
 @click.option("--binarize", default="auto", metavar="HOW", help="none, fixed, dynamic; auto: fixed if trained on bits.")
-@click.option("--examples", type=int, metavar="N", help="Take N of the held-out examples  [default: all]")
+@click.option("--limit", type=int, metavar="N", help="Take N of the held-out examples  [default: all]")
 @click.option("--inception", type=click.Path(), metavar="FILE", help="Weights for frechet; adds it to --metrics.")
 @click.option("--seed", default=0, help="Determines bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @checkpoint_option
-@data_choice()
+@data_options()
 @json_option
 def eval_command(
     source: str | None,
     metrics: str,
     nll_samples: int | None,
-    draws: int,
+    elbo_samples: int,
     binarize: Binarize,
-    examples: int | None,
+    limit: int | None,
     inception: str | None,
     seed: int,
     device: str,
     checkpoint: str,
-    choice: DataChoice,
+    choice: DataOptions,
     as_json: bool,
 ) -> None:
     """Evaluate a model on data that training never saw: the test part, or the validation part.
@@ -60,7 +53,7 @@ def eval_command(
     factors          MIG, FactorVAE score, DCI, SAP, where the data have factors of variation
     samples          how near samples come to training examples
     frechet          Frechet distance of samples, and of training examples, from held-out ones, in the features of a
-                     packaged classifier for 28x28 grey pictures, or of Inception
+                     packaged classifier for 28x28 grey images, or of Inception
 
     reconstructions, codes and factors need scikit-learn and torchmetrics: pip install "vaezoo[eval]".
 
@@ -69,14 +62,14 @@ def eval_command(
     """
     import vaezoo
     from vaezoo.evaluation.evaluate import NLL_SAMPLES, check_metrics
-    from vaezoo_cli.draw_evaluation import Counter, draw_evaluation
+    from vaezoo_cli.render.evaluation import Counter, render_evaluation
     from vaezoo_cli.sources import data_of_export
 
     chosen = [name.strip() for name in metrics.split(",") if name.strip()]
     if nll_samples is not None and "nll" not in chosen:
         chosen.append("nll")
-    if inception is not None and "frechet" not in chosen:
-        chosen.append("frechet")
+    if inception is not None and "fid" not in chosen:
+        chosen.append("fid")
     check_metrics(chosen)  # before data are read, or downloaded
     opened = open_export(source, checkpoint) or open_run(source, checkpoint)
     dataset = choice.named()
@@ -91,8 +84,8 @@ def eval_command(
             metrics=chosen,
             nll_samples=NLL_SAMPLES if nll_samples is None else nll_samples,
             binarize=binarize,
-            draws=draws,
-            examples=examples,
+            elbo_samples=elbo_samples,
+            limit=limit,
             inception=inception,
             seed=seed,
             device=device,
@@ -101,4 +94,4 @@ def eval_command(
     if as_json:
         print_json(evaluation.as_dict())
     else:
-        draw_evaluation(evaluation)
+        render_evaluation(evaluation)

@@ -10,8 +10,8 @@ from vaezoo.errors import VaezooError
 from vaezoo_cli.options import checkpoint_option, json_option, open_run, print_json
 
 if TYPE_CHECKING:
-    from vaezoo.export.format import DType
-    from vaezoo.providers import Provider
+    from vaezoo.export.config import DType
+    from vaezoo.runtime.ort_session import Provider
 
 
 @click.command()
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Weights and arithmetic; inputs and outputs are float32 in either.",
 )
-@click.option("--uint8", is_flag=True, help="Pictures go in and come out as bytes (N, H, W, C).")
+@click.option("--uint8", is_flag=True, help="Images go in and come out as bytes (N, H, W, C).")
 @checkpoint_option
 @json_option
 def export(
@@ -47,9 +47,9 @@ def export(
     """
     if not onnx:
         raise VaezooError("no format was asked for", "add --onnx")
-    from vaezoo.export.format import Format
+    from vaezoo.export.config import ExportConfig
 
-    Format(opset=opset, dtype=cast("DType", dtype))  # wrong words are told before anything is loaded
+    ExportConfig(opset=opset, dtype=cast("DType", dtype))  # wrong words are told before anything is loaded
     from vaezoo import export_onnx
 
     opened = open_run(run, checkpoint)
@@ -57,9 +57,9 @@ def export(
     if as_json:
         print_json({"folder": str(exported.path), **exported.manifest})
         return
-    from vaezoo_cli.draw import draw_export
+    from vaezoo_cli.render.tables import render_export
 
-    draw_export(exported)
+    render_export(exported)
 
 
 @click.command()
@@ -87,6 +87,6 @@ def verify(folder: str, provider: str, seconds: int, as_json: bool) -> None:
         rows = [row.as_dict() for row in verified.parity]
         print_json({"folder": folder, "runtime": verified.runtime, "provider": provider, "rows": rows})
         return
-    from vaezoo_cli.draw import draw_verified
+    from vaezoo_cli.render.tables import render_verified
 
-    draw_verified(verified)
+    render_verified(verified)

@@ -12,7 +12,7 @@ from vaezoo_cli.options import json_option, print_json
 def list_command(as_json: bool) -> None:
     """List the models, built in and from plugins, and the data."""
     from vaezoo import list_models
-    from vaezoo.data.load import DATASETS
+    from vaezoo.data.catalog import DATASETS
 
     models = []
     registrations = list_models()
@@ -30,7 +30,7 @@ def list_command(as_json: bool) -> None:
     if as_json:
         print_json({"models": models, "data": dict(DATASETS)})
         return
-    from vaezoo_cli.draw import draw_datasets, draw_models
+    from vaezoo_cli.render.tables import render_datasets, render_models
 
-    draw_models(models)
-    draw_datasets(DATASETS)
+    render_models(models)
+    render_datasets(DATASETS)

@@ -23,7 +23,7 @@ def new_plugin(name: str, out: str | None) -> None:
     It holds a pyproject.toml, a module with a small VAE to start from, and a conformance test of three lines.
     """
     from vaezoo import list_models
-    from vaezoo.files import new_folder
+    from vaezoo.core.atomic import atomic_dir
 
     if not NAME.fullmatch(name):
         raise VaezooError(f"'{name}' is no model name", "use lower-case words joined by '-', such as my-vae")
@@ -33,7 +33,7 @@ def new_plugin(name: str, out: str | None) -> None:
     if path.exists():
         raise StorageError(f"{path} is in the way: it exists", "give another --out")
     words = {"NAME": name, "MODULE": f"vaezoo_{name.replace('-', '_')}"}
-    with new_folder(path) as work:
+    with atomic_dir(path) as work:
         write_template(files("vaezoo_cli") / "template", work, words)
     click.echo(f"written  {path}/")
     click.echo(f"next     pip install -e {path}\n         vaezoo check {name}\n         vaezoo train {name}")

@@ -24,9 +24,9 @@ def pretrained(name: str | None, as_json: bool) -> None:
         described = [{**asdict(card), "path": str(card.path)} for card in found]
         print_json(described[0] if name else {"pretrained": described})
         return
-    from vaezoo_cli.draw_pretrained import draw_card, draw_pretrained
+    from vaezoo_cli.render.pretrained import render_card, render_pretrained
 
     if name:
-        draw_card(found[0])
+        render_card(found[0])
     else:
-        draw_pretrained(found)
+        render_pretrained(found)

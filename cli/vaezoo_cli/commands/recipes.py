@@ -21,9 +21,9 @@ def recipes(name: str | None, as_json: bool) -> None:
         described = [asdict(recipe) for recipe in found]
         print_json(described[0] if name else {"recipes": described})
         return
-    from vaezoo_cli.draw_recipes import draw_recipe, draw_recipes
+    from vaezoo_cli.render.recipes import render_recipe, render_recipes
 
     if name:
-        draw_recipe(found[0])
+        render_recipe(found[0])
     else:
-        draw_recipes(found)
+        render_recipes(found)

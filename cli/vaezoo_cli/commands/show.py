@@ -41,9 +41,9 @@ def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(described)
         return
-    from vaezoo_cli.draw import draw_model
+    from vaezoo_cli.render.tables import render_model
 
-    draw_model(described)
+    render_model(described)
 
 
 def input_row(registration: Registration, options: dict[str, str], shape: tuple[int, ...]) -> dict[str, object]:

@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import InputError, VaezooError
-from vaezoo_cli.data_options import DataChoice, data_choice
-from vaezoo_cli.options import json_option, named_as_typed, parse_options, print_json
+from vaezoo_cli.data_options import DataOptions, data_options
+from vaezoo_cli.options import json_option, option_names_as_typed, parse_options, print_json
 
 if TYPE_CHECKING:
     from vaezoo import Recipe, Run
@@ -27,7 +27,7 @@ FREE = {"data_dir", "stream", "device", "workers"}  # what a resumed run may cha
 @click.option(
     "--recipe", "recipe_name", metavar="NAME", help="Take all that is not given from a recipe; a .toml file, too."
 )
-@data_choice("digits")
+@data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="A model's option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="The run folder  [default: runs/MODEL-DATA-N]")
 @click.option(
@@ -57,7 +57,7 @@ FREE = {"data_dir", "stream", "device", "workers"}  # what a resumed run may cha
 @click.option("--clip-grad", type=float, metavar="NORM", help="Largest gradient norm.")
 @click.option("--binarize", default="none", metavar="HOW", help="none, or dynamic: draw each pixel anew in each step.")
 @click.option(
-    "--ema",
+    "--ema-decay",
     type=float,
     metavar="DECAY",
     help="Evaluate and keep an average of the weights, e.g. 0.999; less at first.",
@@ -71,7 +71,9 @@ FREE = {"data_dir", "stream", "device", "workers"}  # what a resumed run may cha
     metavar="HOW",
     help="on, off, or auto: by the length of the training.",
 )
-@click.option("--grad-accum", default=1, metavar="PARTS", help="Bring each batch through memory in so many parts.")
+@click.option(
+    "--grad-accum-steps", default=1, metavar="PARTS", help="Bring each batch through memory in so many parts."
+)
 @click.option("--workers", default=2, help="Threads that prepare data which do not lie on the device.")
 @click.option("--seed", default=0, help="Determines weights, order, noise and binarization.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
@@ -82,7 +84,7 @@ def train(
     /,
     model: str | None,
     recipe_name: str | None,
-    choice: DataChoice,
+    choice: DataOptions,
     options: tuple[str, ...],
     out: str | None,
     resume: str | None,
@@ -95,11 +97,11 @@ def train(
     Losses are in nats: summed over the pixels and latent dimensions of an image, averaged over images.
     """
     import vaezoo
-    from vaezoo import ranks
+    from vaezoo.core import distributed
     from vaezoo.recipes import find_recipe
     from vaezoo.registry import find_model
     from vaezoo.spec import configure
-    from vaezoo_cli.draw import TrainingView
+    from vaezoo_cli.render.tables import TrainingView
 
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     recipe = find_recipe(recipe_name) if recipe_name else None
@@ -108,7 +110,7 @@ def train(
     changes = {name: settings[name] for name in given & settings.keys()}
     if "epochs" in given:
         changes["steps"] = None  # those of the recipe
-    with named_as_typed(settings):
+    with option_names_as_typed(settings):
         config = configure(recipe.training if recipe else vaezoo.TrainConfig(), changes)
     parsed: dict[str, object] = {**parse_options(options)}
     fixed = given  # what a run that is there must have been begun with
@@ -122,7 +124,7 @@ def train(
         raise VaezooError("--resume and --out name two run folders", "leave out --out")
     path = run_folder(resume, model)
     # Several processes train as one (torchrun), and the first one speaks for all.
-    with TrainingView(silent=not ranks.first()) as view:
+    with TrainingView(silent=not distributed.is_primary()) as view:
         if path is not None and (path / "run.json").exists():
             words = {**asdict(choice), "likelihood": likelihood}
             asked = {name: words[name] for name in fixed & words.keys() - FREE}
@@ -152,7 +154,7 @@ def train(
                 on_start=view.start,
                 on_report=view.report,
             )
-    if not ranks.first():
+    if not distributed.is_primary():
         return
     if as_json:
         print_json(summary(run) | view.speed())
@@ -162,8 +164,8 @@ def train(
 
 def run_folder(resume: str | None, model: str | None) -> Path | None:
     """Returns the folder that --resume means; raises InputError if no run is there, and no MODEL to begin one."""
-    from vaezoo.training.recording import CHECKPOINTS
     from vaezoo.training.run import newest_run
+    from vaezoo.training.run_writer import CHECKPOINTS
 
     if not resume:
         return None
@@ -188,9 +190,9 @@ def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], o
     """Raises VaezooError if a run was begun with something else than is asked for now."""
     from vaezoo.registry import find_model
     from vaezoo.spec import configure
-    from vaezoo.training.run import read_description
+    from vaezoo.training.run import read_run_record
 
-    told = read_description(path)
+    told = read_run_record(path)
     if model:
         refuse_change(path, "MODEL", told.model, find_model(model).full_name)
     begun: dict[str, object] = asdict(told.training)

@@ -1,0 +1,136 @@
+"""What train_throughput.py trains: two networks, as a tutorial would write them, and the digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vaezoo import Dataset, VaezooError, load_data
+
+LR = 1e-3
+PIXELS = 28 * 28
+HIDDEN, CHANNELS = 512, (32, 64)
+LATENT = {"mlp": 20, "conv": 16}
+MODELS = {"mlp": ("mlp-vae", {"latent_dim": 20, "hidden": (HIDDEN,)}), "conv": ("conv-vae", {"latent_dim": 16})}
+LOGVAR_BOUND = 10.0  # as in vaezoo: part of the network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one worker does.
+
+    Attributes:
+        contestant: Its name.
+        network: "mlp" or "conv".
+        batch: Images a step.
+        device: "cpu" or "cuda".
+        threads: Of PyTorch.
+        data: "mnist" or "digits".
+        data_dir: Where MNIST lies, as torchvision keeps it.
+        warm_up: Steps before the first turn; the loss of the last 50 of them is compared.
+        seconds: Of a turn.
+    """
+
+    contestant: str
+    network: str
+    batch: int
+    device: str
+    threads: int
+    data: str
+    data_dir: str | None
+    warm_up: int
+    seconds: float
+
+
+class PlainVAE(nn.Module):
+    """The network in PyTorch's own words; a call returns logits, means and log-variances."""
+
+    def __init__(self, network: str) -> None:
+        super().__init__()
+        latent = LATENT[network]
+        first, second = CHANNELS
+        if network == "mlp":
+            self.encoder = nn.Sequential(
+                nn.Flatten(), nn.Linear(PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * latent)
+            )
+            self.decoder = nn.Sequential(
+                nn.Linear(latent, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, PIXELS), nn.Unflatten(1, (1, 28, 28))
+            )
+        else:
+            self.encoder = nn.Sequential(
+                nn.Conv2d(1, first, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(first, second, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(second * 7 * 7, 2 * latent),
+            )
+            self.decoder = nn.Sequential(
+                nn.Linear(latent, second * 7 * 7),
+                nn.ReLU(),
+                nn.Unflatten(1, (second, 7, 7)),
+                nn.ConvTranspose2d(second, first, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.ConvTranspose2d(first, 1, 4, stride=2, padding=1),
+            )
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the posterior's means and log-variances."""
+        mu, raw = self.encoder(x).chunk(2, dim=1)
+        return mu, LOGVAR_BOUND * torch.tanh(raw / LOGVAR_BOUND)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.encode(x)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        return self.decoder(z), mu, logvar
+
+
+def loss_of(vae: PlainVAE, x: Tensor) -> Tensor:
+    """Returns the negative ELBO, nats an image."""
+    logits, mu, logvar = vae(x)
+    reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    return (reconstruction + kl(mu, logvar)) / len(x)
+
+
+def tutorial_loss_of(vae: PlainVAE, x: Tensor) -> Tensor:
+    """The same as most tutorials write it: a sigmoid, then the cross-entropy."""
+    logits, mu, logvar = vae(x)
+    reconstruction = F.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
+    return (reconstruction + kl(mu, logvar)) / len(x)
+
+
+def kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Returns the sum of all KLs to the standard normal."""
+    return -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+
+
+def parameters(model: nn.Module) -> int:
+    """Returns the number of weights."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def flops_per_image(network: str) -> int:
+    """Returns the operations of products and convolutions, forward and backward; the image needs no gradient."""
+    images = 2
+    vae, x = PlainVAE(network), torch.rand(images, 1, 28, 28)
+    with FlopCounterMode(display=False) as counter:
+        loss_of(vae, x).backward()
+    return int(counter.get_total_flops()) // images
+
+
+def find_data(data_dir: Path | None) -> str:
+    """Returns "mnist" if it lies in that folder, else "digits". Nothing is downloaded."""
+    return "mnist" if data_dir is not None and (data_dir / "MNIST" / "raw").is_dir() else "digits"
+
+
+def load(job: Job) -> Dataset:
+    """Loads the job's data set."""
+    data = load_data(job.data, data_dir=job.data_dir)
+    if data.spec.shape != (1, 28, 28):
+        raise VaezooError(f"data set '{job.data}' has shape {data.spec.shape}", "take images of 28x28")
+    return data

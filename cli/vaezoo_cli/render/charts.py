@@ -1,0 +1,71 @@
+"""Charts, with matplotlib, which the extra 'plot' brings. No texts of users are read as formulas."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+DPI = 120
+MOST_NAMED = 10  # labels with a colour and a name each; more get a scale of colours
+TERMS = {"elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL"}
+
+Report = Mapping[str, object]
+
+
+def latent_scatter(points: Tensor, labels: Tensor, kind: str, title: str, axes: tuple[str, str]) -> bytes:
+    """Draws points `(N, 2)` coloured by their labels `(N,)` of a kind; returns a PNG file."""
+    figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
+    ax = figure.add_subplot(aspect="equal", adjustable="datalim")
+    kinds = torch.unique(labels).tolist()
+    if len(kinds) <= MOST_NAMED:
+        for number, label in enumerate(kinds):
+            x, y = points[labels == label].T.numpy()
+            ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, color=f"C{number}", label=str(label))
+        ax.legend(title=kind, markerscale=2.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    else:
+        x, y = points.T.numpy()
+        drawn = ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, c=labels.numpy())
+        figure.colorbar(drawn, label=kind)
+    ax.set_title(title, fontsize=11, parse_math=False)
+    ax.set_xlabel(axes[0])
+    ax.set_ylabel(axes[1])
+    return _png(figure)
+
+
+def learning_curves(reports: Sequence[Report], title: str) -> bytes:
+    """Draws the bound and its parts over the steps; returns a PNG file."""
+    terms = [term for term in TERMS if any(term in report for report in reports)]
+    figure = Figure(figsize=(4 * len(terms), 3.4), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    for number, term in enumerate(terms, 1):
+        ax = figure.add_subplot(1, len(terms), number)
+        for split, style in (("train", "C0."), ("valid", "C1o")):
+            _curve(ax, reports, term, split, style)
+        ax.set_title(TERMS[term], fontsize=10)
+        ax.set_xlabel("step")
+        ax.grid(alpha=0.3)
+        if number == 1:
+            ax.set_ylabel("nats an example")
+            ax.legend(frameon=False)
+    return _png(figure)
+
+
+def _curve(ax: Axes, reports: Sequence[Report], term: str, split: str, style: str) -> None:
+    chosen = [report for report in reports if report.get("split") == split and term in report]
+    if not chosen:  # of a pretrained model only what was evaluated is kept
+        return
+    sign = -1 if term == "elbo" else 1
+    values = [sign * float(str(report[term])) for report in chosen]
+    steps, marks = [int(str(report["step"])) for report in chosen], 3 if "o" in style or len(chosen) == 1 else 0
+    ax.plot(steps, values, f"{style}-", markersize=marks, linewidth=1.5, label=split)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,60 @@
+"""vaezoo.data.images.digits: the packaged digits are what they say they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scripts import make_digits
+from vaezoo.data.images import digits
+
+MNIST = Path(__file__).parents[2] / "../shared/data/mnist"
+needs_mnist = pytest.mark.skipif(
+    not MNIST.is_dir(), reason="the folder shared/data/mnist beside the repository is absent"
+)
+
+
+def test_shapes_and_balance() -> None:
+    for split, count in zip(digits.load(), (1000, 200), strict=True):
+        assert split.x.shape == (10 * count, 1, 28, 28) and split.x.dtype == torch.uint8
+        assert split.y is not None and split.y.dtype == torch.int64
+        assert split.y.bincount().tolist() == [count] * 10
+
+
+def test_classes_are_mixed() -> None:
+    train, _ = digits.load()
+    assert train.y is not None and len(set(train.y[:100].tolist())) == 10
+
+
+def test_size() -> None:
+    train, test = digits.load(size=16)
+    assert train.x.shape == (10_000, 1, 16, 16) and test.x.shape == (2_000, 1, 16, 16)
+
+
+@needs_mnist
+def test_each_digit_is_one_of_the_official_part() -> None:
+    from vaezoo.data.images import standard_sets
+
+    for split, official in zip(digits.load(), standard_sets.load("mnist", MNIST, None), strict=True):
+        assert split.y is not None and official.y is not None
+        known = {(x.tobytes(), int(y)) for x, y in zip(official.x.numpy(), official.y, strict=True)}
+        mine = {(x.tobytes(), int(y)) for x, y in zip(split.x.numpy(), split.y, strict=True)}
+        assert len(mine) == len(split) and mine <= known
+
+
+@needs_mnist
+def test_the_script_makes_the_packaged_file_again(tmp_path: Path) -> None:
+    make_digits.make(MNIST, tmp_path / "a.npz")
+    make_digits.make(MNIST, tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    packaged = Path(digits.__file__).parent / "files" / digits.FILE
+    with np.load(packaged, allow_pickle=False) as old, np.load(tmp_path / "a.npz", allow_pickle=False) as new:
+        assert old.files == new.files
+        # Compared by content: another version of zlib may pack the same numbers differently.
+        assert all(np.array_equal(old[name], new[name]) for name in old.files)
+
+
+def test_the_licence_is_packaged_with_the_file() -> None:
+    licence = (Path(digits.__file__).parent / "files" / "DIGITS-LICENSE.md").read_text()
+    assert "CC BY-SA 3.0" in licence and "LeCun" in licence

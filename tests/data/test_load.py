@@ -1,0 +1,142 @@
+"""vaezoo.load_data: names, paths, options, and the words to load a set again."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaezoo.data import load
+from vaezoo.data.base import DataSource
+from vaezoo.data.catalog import DATASETS
+from vaezoo.data.images import standard_sets
+from vaezoo.data.load import load_data
+from vaezoo.errors import InputError, VaezooError
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an image folder and array files."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("My photos.v2", "digits"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    np.save(tmp_path / "vectors.npy", rng.random((10, 3)))
+    np.savez(tmp_path / "Images_2.npz", x=rng.random((10, 4, 4)))
+    (tmp_path / "table.csv").write_text("1,2")
+    return tmp_path
+
+
+def test_the_default_is_the_packaged_digits() -> None:
+    data = load_data()
+    assert (data.spec.name, data.spec.shape, data.spec.likelihood) == ("digits", (1, 28, 28), "bernoulli")
+    assert data.test is not None and [len(part) for part in (data.train, data.valid, data.test)] == [9000, 1000, 2000]
+    assert data.source == DataSource(data="digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "shape", "likelihood"),
+    [
+        ("My photos.v2", "my-photos-v2", (3, 6, 6), "gaussian:optimal"),
+        ("./digits", "digits", (3, 6, 6), "gaussian:optimal"),
+        ("vectors.npy", "vectors", (3,), "bernoulli"),
+        ("Images_2.npz", "images-2", (1, 4, 4), "bernoulli"),
+    ],
+)
+@pytest.mark.parametrize("kind", [str, Path])
+def test_paths(here: Path, words: str, name: str, shape: tuple[int, ...], likelihood: str, kind: type) -> None:
+    data = load_data(kind(words))
+    assert (data.spec.name, data.spec.shape, data.spec.likelihood) == (name, shape, likelihood)
+    assert data.source == DataSource(data=str(here / words))
+    assert data.test is None and data.held_out[0] == "valid"
+
+
+def test_the_source_loads_the_same_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_data("My photos.v2", data_dir="sets", image_size=4, likelihood="gaussian:0.1")
+    assert first.source == DataSource(
+        data=str(here / "My photos.v2"), data_dir=str(here / "sets"), size=4, likelihood="gaussian:0.1"
+    )
+    monkeypatch.chdir("/")
+    source = first.source
+    again = load_data(source.data, data_dir=source.data_dir, image_size=source.image_size, likelihood=source.likelihood)
+    assert again.spec == first.spec and again.source == source and again.train.x.equal(first.train.x)
+
+
+@pytest.mark.parametrize(("name", "size"), [("digits", 20), ("shapes", 8)])
+def test_size(name: str, size: int) -> None:
+    assert load_data(name, image_size=size).spec.shape == (1, size, size)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "message", "hint"),
+    [
+        ("digit", VaezooError, "no data set named 'digit'", "did you mean 'digits'?"),
+        ("imagenet", VaezooError, "no data set named 'imagenet'", "path of an image folder"),
+        ("", VaezooError, "no data set named ''", "digits, shapes, mnist"),
+        ("x" * 5000, VaezooError, "no data set named", "digits, shapes, mnist"),
+        ("nul\0byte", VaezooError, "no data set named", "digits, shapes, mnist"),
+        ("photos/cats", InputError, "no file or folder 'photos/cats'", "check the path"),
+        ("data.npz", InputError, "no file or folder 'data.npz'", "check the path"),
+        (Path("photos"), InputError, "no file or folder 'photos'", "check the path"),
+        ("table.csv", InputError, "neither a folder nor an array file", ".npy"),
+    ],
+)
+def test_wrong_words(here: Path, words: str | Path, kind: type[VaezooError], message: str, hint: str) -> None:
+    with pytest.raises(kind, match=message) as error:
+        load_data(words)
+    assert type(error.value) is kind and hint in error.value.hint
+
+
+@pytest.mark.parametrize("size", [3, 0, -8, 1025])
+def test_sizes_out_of_range(size: int) -> None:
+    with pytest.raises(VaezooError, match=f"size {size} is out of range"):
+        load_data(image_size=size)
+
+
+@pytest.mark.parametrize("words", ["vectors.npy", "Images_2.npz"])
+def test_arrays_keep_their_size(here: Path, words: str) -> None:
+    with pytest.raises(VaezooError, match="size 8 cannot be had"):
+        load_data(words, image_size=8)
+
+
+def test_a_wrong_likelihood_is_told_before_reading(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_load_path", None)
+    with pytest.raises(VaezooError, match="no likelihood named 'bernouli'"):
+        load_data("vectors.npy", likelihood="bernouli")
+
+
+@pytest.mark.parametrize(
+    ("given", "cache", "expected"),
+    [("sets", "cache", "sets"), (None, "cache", "cache/vaezoo/data"), (None, "", "home/.cache/vaezoo/data")],
+)
+def test_where_downloaded_sets_lie(
+    here: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, cache: str, expected: str
+) -> None:
+    asked = []
+
+    def remember(name: str, root: Path, size: int | None) -> None:
+        asked.append(root)
+        raise InputError("enough", "")
+
+    monkeypatch.setattr(standard_sets, "load", remember)
+    monkeypatch.setenv("XDG_CACHE_HOME", cache and str(here / cache))
+    monkeypatch.setenv("HOME", str(here / "home"))
+    with pytest.raises(InputError, match="enough"):
+        load_data("mnist", data_dir=given)
+    assert asked == [here / expected]
+
+
+def test_the_listing_names_what_can_be_loaded() -> None:
+    assert list(DATASETS) == ["digits", "shapes", *standard_sets.NAMES]
+    assert all(line and "\n" not in line for line in DATASETS.values())
+
+
+def test_scipy_is_imported_only_for_its_set() -> None:
+    for file in Path(load.__file__).parent.glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] in ("torchvision", "scipy") for name in names), file

@@ -1,0 +1,240 @@
+"""Fuzz harnesses: each takes bytes to one of our readers, out of which nothing but a VaezooError may come.
+
+`test_fuzz.py` runs all of them for a few seconds, `fuzz.py --seconds 60` for longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import factories
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+from vaezoo.core.json_io import json_bytes
+from vaezoo.data import arrays
+from vaezoo.data.images import decode, image_headers
+from vaezoo.errors import InputError, VaezooError
+from vaezoo.export.golden import read_cases
+from vaezoo.export.graph_checks import check_structure, parse
+from vaezoo.export.metadata import check_hashes, read_metadata
+from vaezoo.export.verify import read_format
+from vaezoo.registry import find_model
+from vaezoo.runtime.manifest import GRAPH_NAMES, check_metadata, read_graph, read_manifest
+from vaezoo.spec import configure
+from vaezoo.training.checkpoint import find_checkpoint
+from vaezoo.training.config import TrainConfig
+from vaezoo.training.run import load
+from vaezoo_cli.options import parse_options
+
+# What takes the place of bits of the seeds.
+WORDS = (
+    *(b"null", b"true", b"-1", b"0", b"1.5", b"1e999", b"NaN", b"-Infinity", b"inf", b"9" * 19, b"9" * 400),
+    *(b'""', b'"x"', b"[]", b"{}", b",", b"[[[[", b'{"a":' * 60, b'"\\u0000"', b'"\\ud800"', b'"../../x"'),
+    *(b"\xff\xfe", b"\x00" * 8, b"\xff" * 8),
+)
+ROOM = 4 << 30  # bytes
+TOKEN = re.compile(rb'"[^"]*"|-?\d[\d.eE+-]*|true|false|null|\[[^\[\]]*\]')
+
+
+@dataclass(frozen=True)
+class Harness:
+    """What is fuzzed.
+
+    Attributes:
+        seeds: Good inputs, from which others are made.
+        read: Reads one input.
+    """
+
+    seeds: list[bytes]
+    read: Callable[[bytes], object]
+
+    def target(self, data: bytes) -> None:
+        """Reads one input; what is no VaezooError is a finding."""
+        try:
+            self.read(data)
+        except VaezooError as e:
+            assert e.message and e.hint and len(e.message) < 2_000
+
+
+def limit_memory() -> None:
+    """Limits what this process may still reserve, so that a number in a file cannot fill the machine."""
+    with open("/proc/self/statm") as f:
+        now = int(f.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+@st.composite
+def mutants(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    """Draws a seed with a few tokens, bytes or stretches changed."""
+    data = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(1, 4))):
+        tokens = [m.span() for m in TOKEN.finditer(data)]
+        at = draw(st.integers(0, len(data)))
+        start, end = draw(st.sampled_from([*tokens, (at, at), (at, at + 1), (at, at + 8), (at, len(data))]))
+        data = data[:start] + draw(st.sampled_from(WORDS) | st.binary(max_size=8)) + data[end:]
+    return data
+
+
+def run_json(work: Path) -> Harness:
+    """run.json, then the model and checkpoint that it names."""
+    folder = factories.write_run(work)
+
+    def read(data: bytes) -> object:
+        (folder / "run.json").write_bytes(data)
+        return load(folder)
+
+    return Harness([(folder / "run.json").read_bytes()], read)
+
+
+def options(work: Path) -> Harness:
+    """-o name=value of a model, and the settings of a training."""
+    configs: list[object] = [TrainConfig()]
+    configs += [
+        find_model(name).load().config for name in ("mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder")
+    ]
+
+    def read(data: bytes) -> None:
+        which, *texts = data.decode(errors="replace").split("\n")
+        configure(configs[len(which) % len(configs)], parse_options(tuple(texts)))
+
+    seeds = [
+        b"\nlr=1e-3\nsteps=none\nschedule=multistep\nmilestones=5,6",
+        b"-\nhidden=3,4\nactivation=relu",
+        b"----\ngamma=0.1",
+    ]
+    return Harness([*seeds, b"--\nchannels=8,16", b"---\nbeta=4\ncapacity=none"], read)
+
+
+def manifest(work: Path) -> Harness:
+    """manifest.json of an export, and all files as it describes them."""
+    folder = factories.write_export(work)
+
+    def read(data: bytes) -> None:
+        (folder / "manifest.json").write_bytes(data)
+        described = read_manifest(folder)
+        metadata = {part: read_metadata(parse(part, read_graph(folder, described, part))) for part in GRAPH_NAMES}
+        check_metadata(folder, described, metadata)
+        read_format(folder, described)
+        for part in GRAPH_NAMES:
+            read_cases(folder, described, part)
+
+    return Harness([(folder / "manifest.json").read_bytes()], read)
+
+
+def graph(work: Path) -> Harness:
+    """A graph's structure and metadata, as `vaezoo verify` reads them before it runs the graph."""
+    folder = factories.write_export(work)
+    files = {part: (folder / f"{part}.onnx").read_bytes() for part in GRAPH_NAMES}
+    signature = json.loads((folder / "manifest.json").read_text())["graphs"]["encoder"]
+
+    def read(data: bytes) -> None:
+        model = parse("encoder", data)
+        decoder = read_metadata(parse("decoder", files["decoder"]))
+        check_hashes(
+            {"encoder": data, "decoder": files["decoder"]}, {"encoder": read_metadata(model), "decoder": decoder}
+        )
+        check_structure("encoder", model, signature, 18)
+
+    return Harness([files["encoder"]], read)
+
+
+def structure(work: Path) -> Harness:
+    """A graph's structure alone: hashes that do not fit hide it in `graph`."""
+    signature = factories.description()["graphs"]["encoder"]  # type: ignore[index]
+    return Harness(
+        [factories.graphs()["encoder"].SerializeToString()],
+        lambda data: check_structure("encoder", parse("encoder", data), signature, 18),
+    )
+
+
+def checkpoint(work: Path) -> Harness:
+    """A file of a checkpoint; by the first byte, its hash in the manifest fits, and which file it is."""
+    from vaezoo.data.base import DataSpec
+
+    folder = factories.write_run(work) / "checkpoints" / "step-00000007"
+    names = ("model.safetensors", "state.json", "manifest.json")
+    good = {name: (folder / name).read_bytes() for name in names}
+    _, vae, _ = find_model("mlp-vae").build({"hidden": [3], "latent_dim": 2}, DataSpec(name="tiny", shape=(4,)))
+
+    def read(data: bytes) -> None:
+        name, data = names[data[0] % 3 if data else 0], data[1:]
+        for other, content in good.items():
+            (folder / other).write_bytes(content)
+        (folder / name).write_bytes(data)
+        if name != "manifest.json":
+            listed = json.loads(good["manifest.json"])
+            listed["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            (folder / "manifest.json").write_bytes(json_bytes(listed))
+        for which in ("last", "best", "7"):
+            find_checkpoint(folder.parent, which, "elbo").restore(vae, "model")
+
+    return Harness([bytes([i]) + good[name] for i, name in enumerate(names)], read)
+
+
+def array_files(work: Path) -> Harness:
+    """.npy and .npz files: which one, the first bytes tell."""
+    values = {"x": RNG.random((6, 4), np.float32), "y": np.arange(6)}
+    npy, npz, packed = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(npy, values["x"])
+    np.savez(npz, **values)
+    np.savez_compressed(packed, **values)
+
+    def read(data: bytes) -> None:
+        path = work / ("a.npz" if data.startswith(b"PK") else "a.npy")
+        path.write_bytes(data)
+        arrays.load(path)
+
+    return Harness([file.getvalue() for file in (npy, npz, packed)], read)
+
+
+def image_files(work: Path) -> Harness:
+    """Images of an image folder: their headers, then their pixels."""
+    seeds = []
+    for mode, form in (
+        ("RGB", "PNG"),
+        ("P", "PNG"),
+        ("L", "JPEG"),
+        ("RGB", "GIF"),
+        ("1", "BMP"),
+        ("L", "PPM"),
+        ("RGBA", "WEBP"),
+    ):
+        image = Image.fromarray(RNG.integers(0, 256, (9, 7, 3), np.uint8)).convert(mode)
+        file = io.BytesIO()
+        image.save(file, form)
+        seeds.append(file.getvalue())
+    path = work / "a.png"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        for size in (None, 5):
+            shape = image_headers.scan([path], work, size)
+            try:
+                pixels = decode.read_images([path], work, size)
+            except InputError:  # damage behind the header
+                continue
+            assert tuple(pixels.shape[1:]) == shape
+
+    return Harness(seeds, read)
+
+
+RNG = np.random.default_rng(0)
+HARNESSES: dict[str, Callable[[Path], Harness]] = {
+    "run-json": run_json,
+    "options": options,
+    "manifest": manifest,
+    "graph": graph,
+    "structure": structure,
+    "checkpoint": checkpoint,
+    "arrays": array_files,
+    "images": image_files,
+}

@@ -1,0 +1,1 @@
+"""Parts that do not know what a model is: seeds, devices, processes, signals and files."""

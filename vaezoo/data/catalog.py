@@ -1,0 +1,19 @@
+"""The data sets that `load_data` knows by name. No torch here: `vaezoo list` reads this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+DATASETS: Mapping[str, str] = MappingProxyType(
+    {
+        "digits": "12,000 handwritten digits of MNIST, 28 x 28 grey; packaged, needs no network",
+        "shapes": "22,000 sprites with five known factors, 64 x 64 grey; generated, needs no network",
+        "mnist": "70,000 handwritten digits, 28 x 28 grey",
+        "fashion-mnist": "70,000 images of clothing, 28 x 28 grey",
+        "kmnist": "70,000 Japanese cursive characters, 28 x 28 grey",
+        "cifar10": "60,000 photographs in ten classes, 32 x 32 colour",
+        "svhn": "99,289 house numbers, 32 x 32 colour",
+        "celeba": "182,732 faces with 40 attributes, 64 x 64 colour",
+    }
+)

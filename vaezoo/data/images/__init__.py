@@ -1,0 +1,1 @@
+"""Image data sets: packaged, generated, downloaded, or read from a folder."""

@@ -1,0 +1,1 @@
+"""p(x|z), one file for each family. `make.py` builds them from their names."""

@@ -1,0 +1,26 @@
+"""The Bernoulli likelihood."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaezoo.likelihoods.base import Likelihood, sum_dims
+
+
+class Bernoulli(Likelihood):
+    """Each dimension is a coin; `params` are its logits.
+
+    With grey levels in x instead of bits this is the usual binary cross-entropy: a fine loss and
+    a fine number to compare, but not a normalised likelihood.
+    """
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        return -sum_dims(F.binary_cross_entropy_with_logits(params, x, reduction="none"))
+
+    def mean(self, params: Tensor) -> Tensor:
+        return torch.sigmoid(params)
+
+    def sample(self, params: Tensor) -> Tensor:
+        return torch.bernoulli(self.mean(params))

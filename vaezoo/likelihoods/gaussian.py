@@ -1,0 +1,57 @@
+"""The Gaussian likelihood with a fixed, learned or optimal standard deviation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vaezoo.core import distributed
+from vaezoo.errors import VaezooError
+from vaezoo.likelihoods.base import Likelihood, sum_dims
+
+
+class Gaussian(Likelihood):
+    """Normal noise of one sigma around a mean in [0, 1]; `params` are the logits of the mean.
+
+    Args:
+        sigma: The standard deviation, a number; or "learned", one parameter trained with the rest;
+            or "optimal", the value that maximises the likelihood of each training batch in closed
+            form (Rybkin et al. 2021, arXiv 2006.13202) and, in evaluation, its running average.
+
+    Raises:
+        VaezooError: If `sigma` is neither of these, or not positive.
+    """
+
+    MOMENTUM = 0.01
+    SMALLEST = 1e-3  # a quarter of one of 256 grey levels: finer would fit the rounding of the data
+
+    def __init__(self, sigma: float | str = 1.0) -> None:
+        super().__init__()
+        self.optimal = sigma == "optimal"
+        if sigma == "learned":
+            self.log_sigma: Tensor = nn.Parameter(torch.zeros(()))
+        elif self.optimal:
+            self.register_buffer("log_sigma", torch.zeros(()))
+        elif isinstance(sigma, str) or not (sigma > 0 and math.isfinite(sigma)):
+            raise VaezooError(f"gaussian sigma '{sigma}' is no positive number", "use a number, learned or optimal")
+        else:
+            self.register_buffer("log_sigma", torch.tensor(math.log(sigma)), persistent=False)
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        square = (x - self.mean(params)).square()
+        log_sigma = self.log_sigma.clamp(min=math.log(self.SMALLEST))
+        if self.optimal and self.training:
+            mean = distributed.global_batch_mean(square.detach().flatten(1).mean(1))
+            log_sigma = 0.5 * torch.log(mean.clamp(min=self.SMALLEST**2))
+            with torch.no_grad():
+                self.log_sigma.lerp_(log_sigma, self.MOMENTUM)
+        return sum_dims(-0.5 * square * torch.exp(-2 * log_sigma) - log_sigma - 0.5 * math.log(2 * math.pi))
+
+    def mean(self, params: Tensor) -> Tensor:
+        return torch.sigmoid(params)
+
+    def sample(self, params: Tensor) -> Tensor:
+        mean = self.mean(params)
+        return mean + torch.exp(self.log_sigma) * torch.randn_like(mean)

@@ -1,0 +1,1 @@
+"""q(z|x), one file for each family."""

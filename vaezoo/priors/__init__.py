@@ -1,0 +1,1 @@
+"""p(z), one file for each family."""

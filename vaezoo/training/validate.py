@@ -1,0 +1,44 @@
+"""Checks before a training that model, data, settings and device fit together."""
+
+from __future__ import annotations
+
+import torch
+
+from vaezoo.core import distributed
+from vaezoo.data.base import Dataset
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.objectives.base import Objective
+from vaezoo.training.config import TrainConfig
+from vaezoo.vae import VAE
+
+
+def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainConfig) -> None:
+    """Raises unless model, data and batch size fit together; see Trainer."""
+    if config.early_stopping is not None and objective.monitor is None:
+        raise VaezooError(
+            "no metric of this model tells when it is at its best", "leave out --early-stopping, and set --epochs"
+        )
+    if vae.data.shape != data.spec.shape:
+        raise UnsupportedDataError(
+            f"the model is made for shape {vae.data.shape}, data set '{data.spec.name}' has {data.spec.shape}",
+            "build the model from the data set's spec",
+        )
+    if config.batch_size > len(data.train):
+        raise VaezooError(
+            f"batch size {config.batch_size} is larger than the {len(data.train)} training examples of "
+            f"'{data.spec.name}'",
+            f"give --batch-size at most {len(data.train)}",
+        )
+    parts = distributed.world_size() * config.grad_accum_steps
+    if config.batch_size % parts:
+        raise VaezooError(
+            f"batch size {config.batch_size} cannot be divided into {parts} equal parts "
+            f"(processes: {distributed.world_size()}, parts for each: {config.grad_accum_steps})",
+            f"give --batch-size a multiple of {parts}",
+        )
+
+
+def check_device(device: torch.device, config: TrainConfig) -> None:
+    """Raises VaezooError if the device does not support the settings."""
+    if config.precision == "tf32" and device.type != "cuda":
+        raise VaezooError(f"precision tf32 needs CUDA, and the device is {device}", "use fp32 or bf16")
