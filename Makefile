@@ -14,7 +14,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export UNSAFE := \b(c?pickle|cloudpickle|joblib|dill)\b|\btorch\.(load|save)\b(?!\(.*weights_only=True)|np\.load\((?!.*allow_pickle=False)|allow_pickle=True
 UNSAFE := $(UNSAFE)|yaml\.load|(?<!\.)\beval\(|\bexec\(|builtins\.(eval|exec)|extractall|shell=True|os\.system|["']http://
 
-.PHONY: install demo test faults check wheel-test bench bench-train clean
+.PHONY: install demo docs test test-all faults check wheel-test bench bench-train clean
 
 install: $(STAMP)
 
@@ -32,15 +32,26 @@ demo: $(STAMP)
 	$(BIN)/vaezoo reconstruct runs/demo
 	$(BIN)/vaezoo export runs/demo --onnx
 
-# Several tests at once, with one thread each; but tests/fault_injection, which sees to its processes itself, and to their time.
+# The fast tests. Each process uses one thread. The fault injection tests start processes of their own, so they run alone.
+FAST := -m "not slow and not gpu"
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/fault_injection -n auto --maxprocesses 4
-	$(BIN)/python -m pytest tests/fault_injection
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --ignore tests/fault_injection -n auto --maxprocesses 4
+	$(BIN)/python -m pytest $(FAST) tests/fault_injection
 
-# All faults that the tests try some of, then a minute's search for more in each thing that reads files.
+# All tests, with coverage of the lines that ran in the test processes.
+test-all: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/fault_injection -n auto --maxprocesses 4 \
+		--cov=vaezoo --cov=vaezoo_cli --cov-report=
+	$(BIN)/python -m pytest tests/fault_injection --cov=vaezoo --cov=vaezoo_cli --cov-append --cov-report=term:skip-covered
+
+# The whole matrix of faults, then a minute of fuzzing for each reader of files.
 faults: $(STAMP)
 	VAEZOO_FAULTS=all $(BIN)/python -m pytest tests/fault_injection tests/training/test_resume.py
 	$(BIN)/python tests/fault_injection/fuzz.py --seconds 60
+
+# Runs the code blocks of README.md and docs/ and the scripts in examples/.
+docs: $(STAMP)
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -57,7 +68,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/onnx_latency.py
 
-# DATA_DIR: where torchvision's MNIST lies; without it all train on the packaged digits.
+# DATA_DIR is the folder of torchvision's MNIST. Without it, all backends train on the packaged digits.
 bench-train: $(STAMP)
 	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group bench
 	$(BIN)/python benchmarks/train_throughput.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))

@@ -1,4 +1,7 @@
-"""The contestants of train_throughput.py: each trains for ever and hands what it did to `WorkerChannel.window`."""
+"""The backends of train_throughput.py: vaezoo and its baselines.
+
+Each backend trains until its process is ended, and reports its steps to `WorkerChannel.record_window`.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +19,45 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 import vaezoo
-from reference_model import LATENT, LR, MODELS, Job, PlainVAE, load, loss_of, parameters, tutorial_loss_of
+from reference_model import (
+    LATENT_DIM,
+    LR,
+    MODELS,
+    Job,
+    PlainVAE,
+    count_parameters,
+    load_dataset,
+    negative_elbo,
+    tutorial_loss,
+)
 from train_workers import WorkerChannel
 from vaezoo.training.trainer import REPORT_EVERY
 
-WINDOW = REPORT_EVERY  # steps between two looks at the clock
-SEED = 0  # of the weights, so that PyTorch's contestants begin with the same
-FOR_EVER = 10_000_000  # steps or epochs
+WINDOW = REPORT_EVERY  # steps between two reads of the clock
+SEED = 0  # all PyTorch backends start with the same weights
+UNLIMITED = 10_000_000  # steps or epochs, more than any measurement needs
 Precision = Literal["fp32", "bf16"]
 Compile = Literal["on", "off"]
-PEAK_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square products
+MATRIX_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of the square products that measure the peak
 
 
-def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, turns: WorkerChannel) -> None:
-    """One long `Trainer.fit`; the trainer stops its clock while `on_report` waits for a turn."""
+def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, channel: WorkerChannel) -> None:
+    """Runs one long `Trainer.fit`. The trainer's clock excludes the time that `on_report` waits for a turn."""
     torch.set_num_threads(job.threads)
-    data = load(job)
+    data = load_dataset(job)
     name, options = MODELS[job.network]
     torch.manual_seed(SEED)
     model = vaezoo.create_model(name, data, options)
-    turns.facts["parameters"] = parameters(model)
+    channel.info["parameters"] = count_parameters(model)
 
     def on_report(report: vaezoo.Report) -> None:
         if report.split == "train":
             images = WINDOW * job.batch
-            turns.window(WINDOW, images, images / report.images_per_second, -report.metrics["elbo"])
+            channel.record_window(WINDOW, images, images / report.images_per_second, -report.metrics["elbo"])
 
     config = vaezoo.TrainConfig(
-        steps=FOR_EVER,
-        eval_every=FOR_EVER,
+        steps=UNLIMITED,
+        eval_every=UNLIMITED,
         batch_size=job.batch,
         lr=LR,
         device=job.device,
@@ -54,20 +67,20 @@ def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, turns: WorkerC
     vaezoo.Trainer(model, vaezoo.ELBO(), data, config, on_report=on_report).fit()
 
 
-def plain(job: Job, turns: WorkerChannel) -> None:
-    """Eager PyTorch over bytes in the device's memory; the loss is read once a window."""
-    x = load(job).train.x.to(job.device)
+def plain(job: Job, channel: WorkerChannel) -> None:
+    """Trains in eager PyTorch from bytes in the device's memory. The losses are read once per window."""
+    x = load_dataset(job).train.x.to(job.device)
 
     def batches() -> Iterator[Tensor]:
         while True:
             for index in torch.randperm(len(x), device=x.device).split(job.batch):
                 yield x[index].float() / 255
 
-    eager(job, turns, batches(), loss_of, each=False)
+    train_eagerly(job, channel, batches(), negative_elbo, read_every_loss=False)
 
 
-def tutorial(job: Job, turns: WorkerChannel) -> None:
-    """A DataLoader over torchvision's images, and the loss read in each step."""
+def tutorial(job: Job, channel: WorkerChannel) -> None:
+    """Trains from a DataLoader over torchvision's images. The loss is read in each step."""
     loader = DataLoader(tutorial_images(job), batch_size=job.batch, shuffle=True)
 
     def batches() -> Iterator[Tensor]:
@@ -75,17 +88,17 @@ def tutorial(job: Job, turns: WorkerChannel) -> None:
             for x, _ in loader:
                 yield x.to(job.device)
 
-    eager(job, turns, batches(), tutorial_loss_of, each=True)
+    train_eagerly(job, channel, batches(), tutorial_loss, read_every_loss=True)
 
 
 def tutorial_images(job: Job) -> TorchDataset[Any]:
-    """Returns torchvision's MNIST; for the packaged digits a set that makes its images in the same way."""
+    """Returns torchvision's MNIST, or the packaged digits as a data set that creates its images in the same way."""
     from PIL import Image
     from torchvision import datasets, transforms
 
     if job.data == "mnist":
         return datasets.MNIST(job.data_dir, train=True, transform=transforms.ToTensor())  # type: ignore[no-any-return]
-    x, to_tensor = load(job).train.x.squeeze(1), transforms.ToTensor()
+    x, to_tensor = load_dataset(job).train.x.squeeze(1), transforms.ToTensor()
 
     class Digits(TorchDataset[Any]):
         def __len__(self) -> int:
@@ -97,15 +110,20 @@ def tutorial_images(job: Job) -> TorchDataset[Any]:
     return Digits()
 
 
-def eager(
-    job: Job, turns: WorkerChannel, batches: Iterable[Tensor], loss_fn: Callable[[PlainVAE, Tensor], Tensor], each: bool
+def train_eagerly(
+    job: Job,
+    channel: WorkerChannel,
+    batches: Iterable[Tensor],
+    loss_fn: Callable[[PlainVAE, Tensor], Tensor],
+    *,
+    read_every_loss: bool,
 ) -> None:
-    """The loop of most tutorials; `each` reads the loss in each step."""
+    """Runs the training loop of most tutorials. `read_every_loss` reads the loss in each step."""
     torch.set_num_threads(job.threads)
     torch.manual_seed(SEED)
     model = PlainVAE(job.network).to(job.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    turns.facts["parameters"] = parameters(model)
+    channel.info["parameters"] = count_parameters(model)
     losses: list[Any] = []
     images, start = 0, time.perf_counter()
     for x in batches:
@@ -113,17 +131,18 @@ def eager(
         loss = loss_fn(model, x)
         loss.backward()
         optimizer.step()
-        losses.append(loss.item() if each else loss.detach())
+        losses.append(loss.item() if read_every_loss else loss.detach())
         images += len(x)
         if len(losses) == WINDOW:
-            mean = float(torch.as_tensor(losses).mean() if each else torch.stack(losses).mean())  # waits for a GPU
-            turns.window(WINDOW, images, time.perf_counter() - start, mean)
+            # float() waits for a GPU, so the clock is read after all steps are done.
+            mean = float(torch.as_tensor(losses).mean() if read_every_loss else torch.stack(losses).mean())
+            channel.record_window(WINDOW, images, time.perf_counter() - start, mean)
             losses.clear()
             images, start = 0, time.perf_counter()
 
 
-def pythae(job: Job, turns: WorkerChannel) -> None:
-    """pythae's VAE in its BaseTrainer, over its data set of floats; the network is ours."""
+def pythae(job: Job, channel: WorkerChannel) -> None:
+    """Trains pythae's VAE in its BaseTrainer, over its data set of floats, with the reference network."""
     logging.disable(logging.WARNING)
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
@@ -135,7 +154,7 @@ def pythae(job: Job, turns: WorkerChannel) -> None:
     class Encoder(BaseEncoder):  # type: ignore[misc]
         def __init__(self, net: PlainVAE) -> None:
             super().__init__()
-            self.latent_dim = LATENT[job.network]
+            self.latent_dim = LATENT_DIM[job.network]
             self.net = net.encoder
             self.encode = net.encode
 
@@ -151,93 +170,94 @@ def pythae(job: Job, turns: WorkerChannel) -> None:
         def forward(self, z: Tensor) -> Any:
             return ModelOutput(reconstruction=torch.sigmoid(self.net(z)))
 
-    class Waiting(TrainingCallback):  # type: ignore[misc]
+    class WindowCallback(TrainingCallback):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = self.steps = self.images = 0
+            self.remaining = self.steps = self.images = 0
             self.start = 0.0
 
         def on_epoch_begin(self, *_: object, **__: object) -> None:
-            self.left = len(x)
+            self.remaining = len(x)
             self.start = self.start or time.perf_counter()
 
         def on_train_step_end(self, *_: object, **__: object) -> None:
             self.steps += 1
-            self.images += min(job.batch, self.left)
-            self.left -= job.batch
+            self.images += min(job.batch, self.remaining)
+            self.remaining -= job.batch
             if self.steps == WINDOW:
                 loss = sum(losses) / len(losses) if losses else None
-                turns.window(WINDOW, self.images, time.perf_counter() - self.start, loss)
+                channel.record_window(WINDOW, self.images, time.perf_counter() - self.start, loss)
                 losses.clear()
-                if turns.warm:
+                if channel.warm:
                     hook.remove()
                 self.steps, self.images, self.start = 0, 0, time.perf_counter()
 
     torch.set_num_threads(job.threads)
-    x = load(job).train.x.float() / 255
+    x = load_dataset(job).train.x.float() / 255
     torch.manual_seed(SEED)
     net = PlainVAE(job.network)
-    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENT[job.network], reconstruction_loss="bce")
+    latent_dim = LATENT_DIM[job.network]
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=latent_dim, reconstruction_loss="bce")
     model = VAE(config, encoder=Encoder(net), decoder=Decoder(net.decoder))
-    turns.facts["parameters"] = parameters(model)
-    losses: list[float] = []  # pythae tells the loss only once an epoch; the hook is gone after the warm-up
+    channel.info["parameters"] = count_parameters(model)
+    losses: list[float] = []  # pythae reports the loss only once per epoch; a hook reads it until the warm-up ends
     with tempfile.TemporaryDirectory() as folder:
         training = BaseTrainerConfig(
             output_dir=folder,
-            num_epochs=FOR_EVER,
+            num_epochs=UNLIMITED,
             learning_rate=LR,
             per_device_train_batch_size=job.batch,
             no_cuda=job.device == "cpu",
         )
         data = BaseDataset(x, torch.ones(len(x)))
-        trainer = BaseTrainer(model, data, training_config=training, callbacks=[Waiting()])
+        trainer = BaseTrainer(model, data, training_config=training, callbacks=[WindowCallback()])
         hook = model.register_forward_hook(lambda _, __, out: losses.append(float(out.loss.detach())))
         trainer.train()
 
 
-def jax(job: Job, turns: WorkerChannel) -> None:
-    """See train_jax.py, which only this imports."""
+def jax(job: Job, channel: WorkerChannel) -> None:
+    """Trains in JAX. The code is in train_jax.py, so that the other backends do not import JAX."""
     from train_jax import train
 
-    train(job, turns)
+    train(job, channel)
 
 
-def peak(job: Job, turns: WorkerChannel) -> None:
-    """No training: the machine's largest rate of matrix products, in each precision and size."""
+def peak(job: Job, channel: WorkerChannel) -> None:
+    """Measures the machine's rate of matrix products for each precision and size, without any training."""
     torch.set_num_threads(job.threads)
-    rate = partial(multiply, job.device == "cuda")
+    rate = partial(matmul_rate, job.device == "cuda")
 
-    def pair(dtype: torch.dtype, side: int) -> tuple[Tensor, int]:
-        return torch.rand(2, side, side, device=job.device).to(dtype), 2 * side**3
+    def random_pair(dtype: torch.dtype, size: int) -> tuple[Tensor, int]:
+        return torch.rand(2, size, size, device=job.device).to(dtype), 2 * size**3
 
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    # A CPU without instructions for bfloat16 computes its products hundreds of times slower than float32's.
-    small = {name: rate(*pair(dtype, 256), 0.01) for name, dtype in kinds.items()}
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    # A CPU without bfloat16 instructions computes such products hundreds of times slower than float32's. Skip them.
+    small = {name: rate(*random_pair(dtype, 256), 0.01) for name, dtype in dtypes.items()}
     pairs = {
-        f"{name} {side}": pair(kinds[name], side)
-        for name, side in itertools.product(kinds, PEAK_SIDES[job.device])
+        f"{name} {size}": random_pair(dtypes[name], size)
+        for name, size in itertools.product(dtypes, MATRIX_SIZES[job.device])
         if small[name] > small["fp32"] / 10
     }
     rates = {name: rate(*pair, 0.1) for name, pair in pairs.items()}
-    turns.answer({"ready": True, "rates": rates})
+    channel.send({"ready": True, "rates": rates})
     while True:
-        turns.wait()
-        rates = {name: rate(*pair, turns.asked / len(pairs)) for name, pair in pairs.items()}
-        turns.answer({"rates": rates})
+        channel.wait_for_turn()
+        rates = {name: rate(*pair, channel.turn_seconds / len(pairs)) for name, pair in pairs.items()}
+        channel.send({"rates": rates})
 
 
-def multiply(cuda: bool, pair: Tensor, flops: int, seconds: float) -> float:
-    """Multiplies two matrices for some seconds and returns operations a second."""
-    out, done, start = torch.empty_like(pair[0]), 0, time.perf_counter()
-    while not done or time.perf_counter() - start < seconds:
+def matmul_rate(cuda: bool, pair: Tensor, flops: int, seconds: float) -> float:
+    """Multiplies two matrices for some seconds and returns the operations per second."""
+    out, count, start = torch.empty_like(pair[0]), 0, time.perf_counter()
+    while not count or time.perf_counter() - start < seconds:
         for _ in range(10 if cuda else 1):
             torch.mm(pair[0], pair[1], out=out)
-            done += 1
+            count += 1
         if cuda:
             torch.cuda.synchronize()
-    return done * flops / (time.perf_counter() - start)
+    return count * flops / (time.perf_counter() - start)
 
 
-CONTESTANTS: dict[str, Callable[[Job, WorkerChannel], None]] = {
+BACKENDS: dict[str, Callable[[Job, WorkerChannel], None]] = {
     "tutorial": tutorial,
     "pythae": pythae,
     "plain": plain,

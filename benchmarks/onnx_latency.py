@@ -1,11 +1,11 @@
-"""Times the four models' graphs in ONNX Runtime against PyTorch, and writes the tables of benchmarks/README.md.
+"""Time four models' graphs in ONNX Runtime against PyTorch, and write the tables of benchmarks/README.md.
 
-    python benchmarks/onnx_latency.py                    the CPU
-    python benchmarks/onnx_latency.py --device cuda      a CUDA machine: the same sweep, CUDA graphs included
-    python benchmarks/onnx_latency.py --tables           only the tables, from the results at hand
+    python benchmarks/onnx_latency.py                    on the CPU
+    python benchmarks/onnx_latency.py --device cuda      on a CUDA machine, CUDA graphs included
+    python benchmarks/onnx_latency.py --tables           only the tables, from existing results
 
-Each model's figures go to results/onnx-latency-MACHINE/MODEL.json, which `vaezoo bench --compare` reads. The models are
-untrained, at their defaults, on 28x28 grey images: weights do not matter for speed.
+The results of each model are written to results/onnx-latency-MACHINE/MODEL.json, which `vaezoo bench --compare` reads.
+The models are untrained, at their defaults, on 28x28 grey images: speed does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tables import HERE, hardware, machine, put_tables, slug, table, versions
 from vaezoo.bench.backends import IO_MODES, BenchConfig
+from vaezoo.bench.result import BenchResult, IOMode, Task
 from vaezoo.bench.runner import BATCHES, bench
-from vaezoo.bench.workload import from_model
+from vaezoo.bench.workload import TASKS, from_model
 from vaezoo.core.atomic import write_file
 from vaezoo.core.json_io import json_bytes
 from vaezoo.runtime.ort_session import require_cuda
 
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
+MAX_SPREAD = 0.1  # rows with a larger spread are marked
 
 
-def sweep(results: Path, setting: BenchConfig, models: list[str], batches: list[int], seconds: float) -> None:
-    """Measures the models, one file each."""
+def measure_models(results: Path, config: BenchConfig, models: list[str], batches: list[int], seconds: float) -> None:
+    """Measures the models and writes one file for each."""
     for model in models:
         result = bench(
             from_model(model),
-            setting,
+            config,
             batches,
             seconds=seconds,
-            on_row=lambda what, model=model: print(f"{model}: {what}", file=sys.stderr, flush=True),
+            on_progress=lambda step, model=model: print(f"{model}: {step}", file=sys.stderr, flush=True),
         )
         file = results / f"onnx-latency-{slug(machine(result))}" / f"{model}.json"
         write_file(file, json_bytes(result))
@@ -49,19 +49,20 @@ def tables(results: Path) -> list[str]:
     """Returns the tables of all machines."""
     lines: list[str] = []
     for folder in sorted(results.glob("onnx-latency-*")):
-        found = [json.loads((folder / f"{m}.json").read_text()) for m in MODELS if (folder / f"{m}.json").exists()]
-        if found:
-            lines += machine_tables(folder, found)
+        files = [folder / f"{model}.json" for model in MODELS]
+        models: list[BenchResult] = [json.loads(file.read_text()) for file in files if file.exists()]
+        if models:
+            lines += machine_tables(folder, models)
     return lines
 
 
-def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
+def machine_tables(folder: Path, results: list[BenchResult]) -> list[str]:
     """Returns the tables of one machine: ratios for all models, milliseconds for conv-vae."""
-    environment, setting = found[0]["environment"], found[0]["setting"]
+    environment, setting = results[0]["environment"], results[0]["setting"]
     driver = environment.get("gpu", {}).get("driver_version")
-    seconds = " or ".join(sorted({f"{result['setting']['seconds']:g}" for result in found}))
+    seconds = " or ".join(sorted({f"{result['setting']['seconds']:g}" for result in results}))
     lines = [
-        f"### {machine(found[0])}",
+        f"### {machine(results[0])}",
         "",
         f"`results/{folder.name}/`. {hardware(environment)}, "
         f"{setting['threads']} threads on both sides, {seconds} s a figure"
@@ -69,47 +70,49 @@ def machine_tables(folder: Path, found: list[Mapping[str, Any]]) -> list[str]:
         + f"; {versions(environment)}.",
         "",
     ]
-    for regime, title in IO_MODES.items():
-        batches = sorted({r["batch"] for result in found for r in result["rows"]})
+    batches = sorted({row["batch"] for result in results for row in result["rows"]})
+    for io_mode, title in IO_MODES.items():
         rows = [
-            [result["model"]["model"].split("/")[1], task, *(ratio(result, task, batch, regime) for batch in batches)]
-            for result in found
-            for task in ("encoder", "decoder", "round trip")
+            [result["model"]["model"].split("/")[1], task, *(ratio(result, task, batch, io_mode) for batch in batches)]
+            for result in results
+            for task in TASKS
         ]
         lines += [f"ONNX Runtime's best over eager PyTorch / over the best of PyTorch, {title}:", ""]
-        lines += [*table(["model", "task", *(f"batch {b}" for b in batches)], rows), ""]
-    for result in found:
+        lines += [*table(["model", "task", *(f"batch {batch}" for batch in batches)], rows), ""]
+    for result in results:
         if result["model"]["model"] == "vaezoo/conv-vae":
             lines += milliseconds(result)
     return lines
 
 
-def ratio(result: Mapping[str, Any], task: str, batch: int, regime: str) -> str:
-    """Writes the speed-ups of ONNX Runtime's faster contestant, with ! where quartiles are over 10 % apart."""
-    where = (task, batch, regime)
-    rows = [r for r in result["rows"] if (r["task"], r["batch"], r["regime"]) == where and "over_eager" in r]
+def ratio(result: BenchResult, task: Task, batch: int, io_mode: IOMode) -> str:
+    """Returns the speed-ups of ONNX Runtime's fastest backend, marked with ! if the spread is over 10 %."""
+    where = (task, batch, io_mode)
+    rows = [r for r in result["rows"] if (r["task"], r["batch"], r["io_mode"]) == where and "over_eager" in r]
     if not rows:
         return ""
     row = min(rows, key=lambda r: r["p50"])
-    return f"{row['over_eager']:.2f} / {row['over_best']:.2f}{' !' if row['spread'] > 0.1 else ''}"
+    return f"{row['over_eager']:.2f} / {row['over_best']:.2f}{' !' if row['spread'] > MAX_SPREAD else ''}"
 
 
-def milliseconds(result: Mapping[str, Any]) -> list[str]:
+def milliseconds(result: BenchResult) -> list[str]:
     """Returns a table of conv-vae's medians on the device."""
-    rows = [r for r in result["rows"] if r["regime"] == "device"]
-    names = list(dict.fromkeys(r["contestant"] for r in rows))
+    rows = [row for row in result["rows"] if row["io_mode"] == "device"]
+    names = list(dict.fromkeys(row["backend"] for row in rows))
     cells = []
-    for task, batch in dict.fromkeys((r["task"], r["batch"]) for r in rows):
-        here = {r["contestant"]: r for r in rows if (r["task"], r["batch"]) == (task, batch)}
-        times = [f"{here[n]['p50']:.3g} ({here[n]['p99']:.3g})" if n in here else "" for n in names]
-        largest = max(r["max_abs"] for n, r in here.items() if n.startswith("ort"))
-        cells.append([task, str(batch), *times, f"{largest:.1e}"])
+    for task, batch in dict.fromkeys((row["task"], row["batch"]) for row in rows):
+        backends = {row["backend"]: row for row in rows if (row["task"], row["batch"]) == (task, batch)}
+        times = [
+            f"{backends[name]['p50']:.3g} ({backends[name]['p99']:.3g})" if name in backends else "" for name in names
+        ]
+        max_abs = max(row["max_abs"] for name, row in backends.items() if name.startswith("ort"))
+        cells.append([task, str(batch), *times, f"{max_abs:.1e}"])
     title = "conv-vae, milliseconds on the device, median (99th percentile):"
     return [title, "", *table(["task", "batch", *names, "largest difference"], cells), ""]
 
 
 def main() -> None:
-    """Reads the arguments, measures and writes."""
+    """Reads the arguments, measures, and writes results and tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -117,16 +120,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.15)
     parser.add_argument("--batch", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--model", nargs="+", default=list(MODELS))
-    parser.add_argument("--out", type=Path, help="write results there and leave README.md as it is")
-    parser.add_argument("--tables", action="store_true", help="measure nothing")
-    chosen = parser.parse_args()
-    results = chosen.out or HERE / "results"
-    if chosen.device == "cuda":
+    parser.add_argument("--out", type=Path, help="write the results there and do not change README.md")
+    parser.add_argument("--tables", action="store_true", help="write the tables without measuring")
+    args = parser.parse_args()
+    results = args.out or HERE / "results"
+    if args.device == "cuda":
         require_cuda()
-    if not chosen.tables:
-        setting = BenchConfig(chosen.device, chosen.threads, chosen.tf32)
-        sweep(results, setting, chosen.model, chosen.batch, chosen.seconds)
-    if not chosen.out:
+    if not args.tables:
+        config = BenchConfig(args.device, args.threads, args.tf32)
+        measure_models(results, config, args.model, args.batch, args.seconds)
+    if not args.out:
         put_tables("onnx-latency", "onnx_latency.py", tables(results))
 
 

@@ -1,10 +1,10 @@
-"""Trains recipes, evaluates them as they say, and writes the figures into the recipes and into README.md.
+"""Train recipes, evaluate them, and write the results into the recipe files and README.md.
 
-    python benchmarks/recipes.py NAME ... --data-dir FOLDER    FOLDER holds torchvision's MNIST; no NAME means all
-    python benchmarks/recipes.py --tables                      only the table, from the results at hand
+    python benchmarks/recipes.py NAME ... --data-dir FOLDER    FOLDER contains torchvision's MNIST; no NAME means all
+    python benchmarks/recipes.py --tables                      only the table, from existing results
 
-Runs stay in --runs; one that is there is gone on with, or evaluated if it is finished. Minutes are from the start of a
-run to its end, pauses and all.
+Runs are kept in --runs. An unfinished run is resumed, and a finished one is only evaluated. Minutes are from the start
+of a run to its end, including pauses.
 """
 
 from __future__ import annotations
@@ -32,56 +32,59 @@ PACKAGES = ("vaezoo", "torch")
 
 
 def train(recipe: Recipe, data: vaezoo.Dataset, path: Path) -> vaezoo.Run:
-    """Trains, or goes on with what is there."""
+    """Trains a recipe, or resumes the run in `path`."""
     if (path / "run.json").exists():
         return vaezoo.resume(path, data)
     return vaezoo.train(recipe.model, data, options=recipe.options, config=recipe.training, out=path)
 
 
 def evaluate(recipe: Recipe, run: vaezoo.Run, data: vaezoo.Dataset) -> vaezoo.Evaluation:
-    """Finds the figure as the recipe says."""
-    how = recipe.evaluation
-    bound = how.metric == "elbo"
+    """Evaluates a run as its recipe says. The recipe's metric is the first result."""
+    config = recipe.evaluation
+    samples = {"elbo_samples" if config.metric == "elbo" else "nll_samples": config.samples}
     return vaezoo.evaluate(
         run,
         data,
-        metrics=["elbo"] if bound else ["nll", "elbo"],
-        **{"elbo_samples" if bound else "nll_samples": how.samples},  # type: ignore[arg-type]
-        binarize=how.binarize,
-        limit=how.limit,
+        metrics=["elbo"] if config.metric == "elbo" else ["nll", "elbo"],
+        **samples,  # type: ignore[arg-type]
+        binarize=config.binarize,
+        limit=config.limit,
         on_progress=lambda done, total: print(f"\r{recipe.name}: {done:,} of {total:,}", end="", file=sys.stderr),
     )
 
 
 def measure(recipe: Recipe, data: vaezoo.Dataset, runs: Path) -> dict[str, Any]:
-    """Returns a row: the figures and what they are of."""
+    """Trains and evaluates a recipe and returns a row of results."""
     path = runs / recipe.name
     run = train(recipe, data, path)
-    found = evaluate(recipe, run, data)
+    evaluation = evaluate(recipe, run, data)
     seconds = (path / RESULT).stat().st_mtime - (path / "run.json").stat().st_mtime
     return {
         "recipe": recipe.name,
         "minutes": float(f"{seconds / 60:.3g}"),
         "environment": environment(PACKAGES),
         "threads": torch.get_num_threads(),
-        "evaluation": found.as_dict(),
+        "evaluation": evaluation.as_dict(),
     }
 
 
 def protocol(row: dict[str, Any]) -> str:
-    """Returns how the figure of a row was found."""
-    told = row["evaluation"]
-    of = f"{told['examples']:,} of {told['total']:,}" if told["examples"] < told["total"] else f"{told['total']:,}"
-    first = told["metrics"][0]
-    return f"{first['name']}, {told['split']} part, {of} examples; {first['protocol']}; standard error {first['error']:.2f}"
+    """Returns the protocol of a row's first metric."""
+    evaluation = row["evaluation"]
+    examples, total, metric = evaluation["examples"], evaluation["total"], evaluation["metrics"][0]
+    count = f"{examples:,} of {total:,}" if examples < total else f"{total:,}"
+    return (
+        f"{metric['name']}, {evaluation['split']} split, {count} examples; {metric['protocol']}; "
+        f"standard error {metric['error']:.2f}"
+    )
 
 
 def write_measured(row: dict[str, Any]) -> None:
-    """Puts a figure into the recipe's file, in the place of an older one."""
+    """Writes the table [measured] of a recipe file. It replaces an older one."""
     file = FOLDER / f"{row['recipe']}.toml"
     text = re.sub(r"\n\[measured\]\n.*", "", file.read_text(), flags=re.DOTALL).rstrip("\n")
     lines = [
-        f"value = {row['evaluation']['figures'][0]['value']:.2f}",
+        f"value = {row['evaluation']['metrics'][0]['value']:.2f}",
         f"protocol = {json.dumps(protocol(row))}",
         f"minutes = {row['minutes']}",
         f"machine = {json.dumps(machine(row))}",
@@ -90,44 +93,47 @@ def write_measured(row: dict[str, Any]) -> None:
 
 
 def machine(row: dict[str, Any]) -> str:
-    """Says what trained and evaluated."""
+    """Returns the machine of a row and its number of threads."""
     threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
     return f"{hardware(row['environment'])}, {threads}"
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the lines of README.md."""
+    """Returns the lines for README.md."""
     cells = []
     for row in sorted(rows, key=lambda r: r["recipe"]):
-        recipe, figures = vaezoo.find_recipe(row["recipe"]), row["evaluation"]["metrics"]
-        found = {figure["name"]: figure for figure in figures}
-        elbo, first = found["-ELBO"], figures[0]
-        reported = "-" if recipe.reference.value is None else f"{recipe.reference.value:g}"
-        nll = f"{first['value']:.2f} ± {first['error']:.2f}" if first is not elbo else "-"
-        pixels = {"none": "grey", "fixed": "bits"}[row["evaluation"]["config"]["binarize"]]
-        active = found["active units"]
-        units = f"{active['value']} {active['protocol'].partition(':')[0]}"
-        bound = f"{elbo['value']:.2f}"
-        parts = [f"{found[name]['value']:.2f}" for name in ("reconstruction", "KL")]
-        cells.append([f"`{recipe.name}`", pixels, reported, nll, bound, *parts, units, f"{row['minutes']:g}"])
+        recipe, evaluation = vaezoo.find_recipe(row["recipe"]), row["evaluation"]
+        metrics = {metric["name"]: metric for metric in evaluation["metrics"]}
+        first, active = evaluation["metrics"][0], metrics["active units"]
+        cells.append(
+            [
+                f"`{recipe.name}`",
+                {"none": "grey", "fixed": "bits"}[evaluation["config"]["binarize"]],
+                "-" if recipe.reference.value is None else f"{recipe.reference.value:g}",
+                f"{first['value']:.2f} ± {first['error']:.2f}" if first["name"].startswith("NLL") else "-",
+                *(f"{metrics[name]['value']:.2f}" for name in ("-ELBO", "reconstruction", "KL")),
+                f"{active['value']} {active['protocol'].partition(':')[0]}",
+                f"{row['minutes']:g}",
+            ]
+        )
     head = ["recipe", "pixels", "reported", "NLL", "-ELBO", "reconstruction", "KL", "active units", "minutes"]
-    told = sorted({f"{machine(row)}; {versions(row['environment'])}." for row in rows})
-    return [" ".join(told), "", *table(head, cells)]
+    machines = sorted({f"{machine(row)}; {versions(row['environment'])}." for row in rows})
+    return [" ".join(machines), "", *table(head, cells)]
 
 
 def main() -> None:
-    """Reads the arguments, measures and writes."""
+    """Parses the arguments, measures, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--tables", action="store_true")
-    chosen = parser.parse_args()
-    recipes = [] if chosen.tables else [*map(vaezoo.find_recipe, chosen.names)] or vaezoo.list_recipes()
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes to train; default: all")
+    parser.add_argument("--data-dir", type=Path, help="folder of torchvision's data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--tables", action="store_true", help="only write the table")
+    args = parser.parse_args()
+    recipes = [] if args.tables else [*map(vaezoo.find_recipe, args.names)] or vaezoo.list_recipes()
     rows = {row["recipe"]: row for row in json.loads(FILE.read_text())["rows"]} if FILE.exists() else {}
     for recipe in recipes:
-        data = vaezoo.load_data(recipe.data, data_dir=chosen.data_dir, likelihood=recipe.likelihood)
-        rows[recipe.name] = measure(recipe, data, chosen.runs)
+        data = vaezoo.load_data(recipe.data, data_dir=args.data_dir, likelihood=recipe.likelihood)
+        rows[recipe.name] = measure(recipe, data, args.runs)
         write_measured(rows[recipe.name])
         write_file(FILE, json_bytes({"schema": 1, "rows": [*rows.values()]}))
     put_tables("recipes", "recipes.py", tables([*rows.values()]))

@@ -1,4 +1,4 @@
-"""What train_throughput.py trains: two networks, as a tutorial would write them, and the digits."""
+"""The reference model of train_throughput.py: two networks as a tutorial would write them, and their data."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from vaezoo import Dataset, VaezooError, load_data
 LR = 1e-3
 PIXELS = 28 * 28
 HIDDEN, CHANNELS = 512, (32, 64)
-LATENT = {"mlp": 20, "conv": 16}
+LATENT_DIM = {"mlp": 20, "conv": 16}
 MODELS = {"mlp": ("mlp-vae", {"latent_dim": 20, "hidden": (HIDDEN,)}), "conv": ("conv-vae", {"latent_dim": 16})}
-LOGVAR_BOUND = 10.0  # as in vaezoo: part of the network
+LOGVAR_BOUND = 10.0  # vaezoo bounds log-variances in the same way, so the bound is part of the network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one worker does.
+    """The task of one worker process.
 
     Attributes:
-        contestant: Its name.
+        backend: Name of the backend, a key of `baselines.BACKENDS`.
         network: "mlp" or "conv".
-        batch: Images a step.
+        batch: Images per step.
         device: "cpu" or "cuda".
-        threads: Of PyTorch.
+        threads: Number of PyTorch's threads.
         data: "mnist" or "digits".
-        data_dir: Where MNIST lies, as torchvision keeps it.
-        warm_up: Steps before the first turn; the loss of the last 50 of them is compared.
-        seconds: Of a turn.
+        data_dir: Folder of torchvision's MNIST.
+        warm_up: Steps before the first turn. The mean loss of the last 50 is compared between backends.
+        seconds: Length of a turn.
     """
 
-    contestant: str
+    backend: str
     network: str
     batch: int
     device: str
@@ -48,11 +48,11 @@ class Job:
 
 
 class PlainVAE(nn.Module):
-    """The network in PyTorch's own words; a call returns logits, means and log-variances."""
+    """The network in plain PyTorch. A call returns logits, means and log-variances."""
 
     def __init__(self, network: str) -> None:
         super().__init__()
-        latent = LATENT[network]
+        latent = LATENT_DIM[network]
         first, second = CHANNELS
         if network == "mlp":
             self.encoder = nn.Sequential(
@@ -80,7 +80,7 @@ class PlainVAE(nn.Module):
             )
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the posterior's means and log-variances."""
+        """Returns the posterior's means and log-variances, each `(B, latent)`."""
         mu, raw = self.encoder(x).chunk(2, dim=1)
         return mu, LOGVAR_BOUND * torch.tanh(raw / LOGVAR_BOUND)
 
@@ -90,47 +90,54 @@ class PlainVAE(nn.Module):
         return self.decoder(z), mu, logvar
 
 
-def loss_of(vae: PlainVAE, x: Tensor) -> Tensor:
-    """Returns the negative ELBO, nats an image."""
+def negative_elbo(vae: PlainVAE, x: Tensor) -> Tensor:
+    """Returns the negative ELBO in nats per image."""
     logits, mu, logvar = vae(x)
     reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
     return (reconstruction + kl(mu, logvar)) / len(x)
 
 
-def tutorial_loss_of(vae: PlainVAE, x: Tensor) -> Tensor:
-    """The same as most tutorials write it: a sigmoid, then the cross-entropy."""
+def tutorial_loss(vae: PlainVAE, x: Tensor) -> Tensor:
+    """Returns the negative ELBO as most tutorials compute it: a sigmoid, then the cross-entropy."""
     logits, mu, logvar = vae(x)
     reconstruction = F.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
     return (reconstruction + kl(mu, logvar)) / len(x)
 
 
 def kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Returns the sum of all KLs to the standard normal."""
+    """Returns the KL divergence to the standard normal, summed over the batch, in nats."""
     return -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
 
 
-def parameters(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """Returns the number of weights."""
     return sum(p.numel() for p in model.parameters())
 
 
 def flops_per_image(network: str) -> int:
-    """Returns the operations of products and convolutions, forward and backward; the image needs no gradient."""
+    """Returns the operations of the products and convolutions of the forward and backward passes.
+
+    The gradient of the image is not computed, so it is not counted.
+    """
     images = 2
     vae, x = PlainVAE(network), torch.rand(images, 1, 28, 28)
     with FlopCounterMode(display=False) as counter:
-        loss_of(vae, x).backward()
+        negative_elbo(vae, x).backward()
     return int(counter.get_total_flops()) // images
 
 
-def find_data(data_dir: Path | None) -> str:
-    """Returns "mnist" if it lies in that folder, else "digits". Nothing is downloaded."""
+def choose_data(data_dir: Path | None) -> str:
+    """Returns "mnist" if the folder contains it, else "digits". Nothing is downloaded."""
     return "mnist" if data_dir is not None and (data_dir / "MNIST" / "raw").is_dir() else "digits"
 
 
-def load(job: Job) -> Dataset:
-    """Loads the job's data set."""
+def load_dataset(job: Job) -> Dataset:
+    """Loads the data set of a job.
+
+    Raises:
+        VaezooError: If its images are not grey images of 28x28 pixels.
+    """
     data = load_data(job.data, data_dir=job.data_dir)
     if data.spec.shape != (1, 28, 28):
-        raise VaezooError(f"data set '{job.data}' has shape {data.spec.shape}", "take images of 28x28")
+        raise VaezooError(f"data set '{job.data}' has shape {data.spec.shape}", "use a data set of shape (1, 28, 28)")
     return data

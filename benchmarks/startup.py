@@ -1,10 +1,10 @@
-"""Measures how long the command line takes to answer, as whole processes against the bare interpreter.
+"""Measure the start-up time of the command line: whole processes, interleaved.
 
-    python benchmarks/startup.py [--runs N]      measures and writes results/startup-cpu.json and the table of README.md
-    python benchmarks/startup.py --tables        only the table, from the results at hand
+    python benchmarks/startup.py [--runs N]      measures; writes results/startup-cpu.json and the table in README.md
+    python benchmarks/startup.py --tables        only writes the table, from the existing results
 
-Contestants are interleaved. A training of one step is how long it takes from the command to the first step, and more:
-it evaluates before and after that step, saves checkpoints and evaluates the better one on the test part.
+The training of one step includes more than its start-up. It evaluates before and after the step, saves checkpoints, and
+evaluates the better one on the test split.
 """
 
 from __future__ import annotations
@@ -26,22 +26,21 @@ from vaezoo.core.json_io import json_bytes
 
 PACKAGES = ("vaezoo", "torch", "click", "rich")
 FILE = HERE / "results" / "startup-cpu.json"
+BASELINE = "python -c pass"
 TRAIN = ["train", "mlp-vae", "--steps", "1", "--eval-every", "1", "--device", "cpu"]
-CONTESTANTS = {
-    "python -c pass": ["-c", "pass"],
+COMMANDS = {
+    BASELINE: ["-c", "pass"],
     "import vaezoo": ["-c", "import vaezoo"],
     "vaezoo --help": ["-m", "vaezoo_cli", "--help"],
     "vaezoo list": ["-m", "vaezoo_cli", "list"],
+    "vaezoo train --help": ["-m", "vaezoo_cli", "train", "--help"],
     "vaezoo train mlp-vae --steps 1": ["-m", "vaezoo_cli", *TRAIN],
 }
-NOTES = {
-    "vaezoo list": "imports every model, and so torch",
-    "vaezoo train mlp-vae --steps 1": "the whole process: digits, one step, evaluations, checkpoints",
-}
+NOTES = {"vaezoo train mlp-vae --steps 1": "imports torch, trains one step, evaluates, saves checkpoints"}
 
 
-def seconds(arguments: list[str]) -> float:
-    """Runs a process to its end and returns the time it took."""
+def measure_once(arguments: list[str]) -> float:
+    """Runs a process and returns its time in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         subprocess.run(
@@ -55,28 +54,28 @@ def seconds(arguments: list[str]) -> float:
 
 
 def measure(runs: int) -> list[dict[str, Any]]:
-    """Returns a row for each contestant."""
-    times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    """Returns a row for each command."""
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for round_number in range(runs + 1):  # the first round fills the disk cache and is not counted
-        for name, arguments in CONTESTANTS.items():
-            taken = seconds(arguments)
+        for name, arguments in COMMANDS.items():
+            seconds = measure_once(arguments)
             if round_number:
-                times[name].append(taken)
-    base = statistics.median(times["python -c pass"])
+                times[name].append(seconds)
+    baseline = statistics.median(times[BASELINE])
     return [
         {
             "command": name,
             "median_s": round(statistics.median(values), 4),
             "min_s": round(min(values), 4),
             "max_s": round(max(values), 4),
-            "ratio": round(statistics.median(values) / base, 2),
+            "ratio": round(statistics.median(values) / baseline, 2),
         }
         for name, values in times.items()
     ]
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:
-    """Returns the table and where it comes from."""
+    """Returns the table, with the machine and the versions above it."""
     rows = [
         [
             f"`{row['command']}`" + (f" ({NOTES[row['command']]})" if row["command"] in NOTES else ""),
@@ -86,25 +85,25 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         ]
         for row in result["rows"]
     ]
-    environment = result["environment"]
+    about = result["environment"]
     return [
-        f"{hardware(environment)}; {versions(environment)}. Medians of {result['runs']} rounds.",
+        f"{hardware(about)}; {versions(about)}. Medians of {result['runs']} rounds.",
         "",
-        *table(["command", "median", "range", "times `python -c pass`"], rows),
+        *table(["command", "median", "range", f"times `{BASELINE}`"], rows),
     ]
 
 
 def main() -> None:
-    """Measures, writes the JSON, and prints and writes the table."""
+    """Measures, writes the JSON file, and prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--tables", action="store_true", help="measure nothing")
-    chosen = parser.parse_args()
-    if chosen.tables:
-        result = json.loads(FILE.read_text())
+    parser.add_argument("--runs", type=int, default=9, help="rounds, 9 by default")
+    parser.add_argument("--tables", action="store_true", help="write the table from the existing results")
+    args = parser.parse_args()
+    if args.tables:
+        result = json.loads(FILE.read_text("utf-8"))
     else:
-        rows, found = measure(chosen.runs), environment(PACKAGES)
-        result = {"schema": 1, "benchmark": "startup", "runs": chosen.runs, "environment": found, "rows": rows}
+        rows, about = measure(args.runs), environment(PACKAGES)
+        result = {"schema": 1, "benchmark": "startup", "runs": args.runs, "environment": about, "rows": rows}
         write_file(FILE, json_bytes(result))
     print("\n".join(lines(result)))
     put_tables("startup", "startup.py", lines(result))

@@ -1,4 +1,4 @@
-"""The JAX contestant: an epoch is one compiled scan over bytes in the device's memory."""
+"""The JAX baseline of train_throughput.py: an epoch is one compiled scan over bytes in the device's memory."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from reference_model import CHANNELS, HIDDEN, LATENT, LOGVAR_BOUND, LR, PIXELS, Job, load
-from train_workers import LeftOutError, WorkerChannel
+from reference_model import CHANNELS, HIDDEN, LATENT_DIM, LOGVAR_BOUND, LR, PIXELS, Job, load_dataset
+from train_workers import SkippedError, WorkerChannel
 
-SYNCS = 5  # waits for the device in a turn, at most
-WINDOW = 50  # steps whose mean loss is compared, as of the others
+MAX_SYNCS = 5  # the loop waits for the device at most this many times per turn
+WINDOW = 50  # the mean loss of this many steps is compared, as for the other backends
 Params = dict[str, tuple[jax.Array, jax.Array]]
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def init(network: str, key: jax.Array) -> Params:
-    """Draws weights and biases as PyTorch does: uniform, within the root of 1 / fan-in."""
-    latent, (first, second) = LATENT[network], CHANNELS
-    coarse = second * 7 * 7
-    shapes: dict[str, tuple[tuple[int, ...], int]] = {  # weights, fan-in
+    """Draws weights and biases as PyTorch does: uniformly, bounded by the square root of 1 / fan-in."""
+    latent, (first, second) = LATENT_DIM[network], CHANNELS
+    features = second * 7 * 7
+    shapes: dict[str, tuple[tuple[int, ...], int]] = {  # layer -> shape of the weights, fan-in
         "mlp": {
             "in": ((PIXELS, HIDDEN), PIXELS),
-            "code": ((HIDDEN, 2 * latent), HIDDEN),
-            "up": ((latent, HIDDEN), latent),
+            "posterior": ((HIDDEN, 2 * latent), HIDDEN),
+            "latent": ((latent, HIDDEN), latent),
             "out": ((HIDDEN, PIXELS), HIDDEN),
         },
         "conv": {
             "in": ((4, 4, 1, first), 16),
             "down": ((4, 4, first, second), 16 * first),
-            "code": ((coarse, 2 * latent), coarse),
-            "up": ((latent, coarse), latent),
-            "wide": ((4, 4, second, first), 16 * first),  # PyTorch's fan-in of a transposed kernel: its outputs
+            "posterior": ((features, 2 * latent), features),
+            "latent": ((latent, features), latent),
+            "up": ((4, 4, second, first), 16 * first),  # PyTorch's fan-in of a transposed kernel counts its outputs
             "out": ((4, 4, first, 1), 16),
         },
     }[network]
@@ -52,40 +52,49 @@ def init(network: str, key: jax.Array) -> Params:
     return params
 
 
-def dense(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
-    """A linear layer."""
+def linear(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """Applies a linear layer."""
     return x @ layer[0] + layer[1]
 
 
-def halve(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
-    """A convolution, kernel 4, stride 2, padding 1.
+def conv(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """Applies a convolution of kernel size 4, stride 2 and padding 1 to `(B, H, W, C)`.
 
-    On the CPU it is a product of patches: in a scan the gradients of XLA's convolutions take many times as long there.
+    On the CPU it is a product of patches, because the gradients of XLA's convolutions take many times as long there in
+    a scan.
     """
     weights, bias = layer
     if jax.default_backend() != "cpu":
         padding = ((1, 1), (1, 1))
         return jax.lax.conv_general_dilated(x, weights, (2, 2), padding, dimension_numbers=NHWC) + bias
     count, height, width, channels = x.shape
+    # Group the padded pixels into blocks of 2x2: (B, H/2 + 1, W/2 + 1, 4 C).
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     x = x.reshape(count, height // 2 + 1, 2, width // 2 + 1, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    # Each output reads 2x2 neighbouring blocks: (B, H/2, W/2, 16 C).
     x = patches(x.reshape(count, height // 2 + 1, width // 2 + 1, 4 * channels))
-    # Row a + 2j of the kernel meets row a of the j-th of two neighbouring blocks.
+    # Kernel row a + 2j multiplies row a of the j-th of two neighbouring blocks. The same holds for columns.
     blocks = weights.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
     return x @ blocks.reshape(16 * channels, -1) + bias
 
 
-def double(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
-    """The transposed convolution, kernel 4, stride 2, padding 1; on the CPU a product of patches, too."""
+def conv_transpose(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """Applies a transposed convolution of kernel size 4, stride 2 and padding 1 to `(B, H, W, C)`.
+
+    On the CPU it is a product of patches, as in `conv`.
+    """
     weights, bias = layer
     if jax.default_backend() != "cpu":
         padding = ((2, 2), (2, 2))  # kernel - 1 - padding
         return jax.lax.conv_transpose(x, weights, (2, 2), padding, dimension_numbers=NHWC) + bias
     count, height, width, channels = x.shape
-    # Row 2m + a of the output is the sum over j of row m + a - 1 + j of the input times row a + 2j of the kernel.
+    # Output row 2m + a is the sum over j of input row m + a - 1 + j times kernel row a + 2j. The same holds for columns.
+    # Order the kernel as (j, j', C) by (a, a', outputs), where ' marks columns.
     blocks = weights.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 4, 1, 3, 5).reshape(4 * channels, -1)
+    # Each 2x2 neighbourhood of the padded input gives its terms for all (a, a').
     out = patches(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))) @ blocks
     out = out.reshape(count, height + 1, width + 1, 2, 2, -1)
+    # Interleave them: output row 2m + a comes from neighbourhood m + a.
     rows = [jnp.stack([out[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(count, 2 * height, 2 * width, -1) + bias
 
@@ -97,25 +106,25 @@ def patches(x: jax.Array) -> jax.Array:
 
 
 def encode(network: str, p: Params, x: jax.Array) -> jax.Array:
-    """Returns means and raw log-variances of images `(B, 784)`."""
+    """Returns means and raw log-variances `(B, 2 latent)` of images `(B, 784)`."""
     if network == "mlp":
-        return dense(p["code"], jax.nn.relu(dense(p["in"], x)))
-    h = jax.nn.relu(halve(p["in"], x.reshape(-1, 28, 28, 1)))
-    h = jax.nn.relu(halve(p["down"], h))
-    return dense(p["code"], h.reshape(len(h), -1))
+        return linear(p["posterior"], jax.nn.relu(linear(p["in"], x)))
+    h = jax.nn.relu(conv(p["in"], x.reshape(-1, 28, 28, 1)))
+    h = jax.nn.relu(conv(p["down"], h))
+    return linear(p["posterior"], h.reshape(len(h), -1))
 
 
 def decode(network: str, p: Params, z: jax.Array) -> jax.Array:
-    """Returns logits `(B, 784)`."""
-    h = jax.nn.relu(dense(p["up"], z))
+    """Returns logits `(B, 784)` of latents `(B, latent)`."""
+    h = jax.nn.relu(linear(p["latent"], z))
     if network == "mlp":
-        return dense(p["out"], h)
-    h = jax.nn.relu(double(p["wide"], h.reshape(-1, 7, 7, CHANNELS[1])))
-    return double(p["out"], h).reshape(-1, PIXELS)
+        return linear(p["out"], h)
+    h = jax.nn.relu(conv_transpose(p["up"], h.reshape(-1, 7, 7, CHANNELS[1])))
+    return conv_transpose(p["out"], h).reshape(-1, PIXELS)
 
 
-def loss_of(network: str, p: Params, x: jax.Array, key: jax.Array) -> jax.Array:
-    """Returns the negative ELBO, nats an image."""
+def negative_elbo(network: str, p: Params, x: jax.Array, key: jax.Array) -> jax.Array:
+    """Returns the negative ELBO in nats per image."""
     mu, raw = jnp.split(encode(network, p, x), 2, axis=1)
     logvar = LOGVAR_BOUND * jnp.tanh(raw / LOGVAR_BOUND)
     z = mu + jnp.exp(0.5 * logvar) * jax.random.normal(key, mu.shape)
@@ -124,12 +133,12 @@ def loss_of(network: str, p: Params, x: jax.Array, key: jax.Array) -> jax.Array:
     return (reconstruction + kl).mean()
 
 
-def train(job: Job, turns: WorkerChannel) -> None:
-    """Trains an epoch a call; where an epoch takes longer than a turn, an equal part of it."""
+def train(job: Job, channel: WorkerChannel) -> None:
+    """Trains one epoch per call. If an epoch takes longer than a turn, each call trains an equal part of it."""
     platform = jax.default_backend()
     if platform != {"cpu": "cpu", "cuda": "gpu"}[job.device]:
-        raise LeftOutError(f"jax runs on {platform} here")
-    images = jnp.asarray(load(job).train.x.numpy().reshape(-1, PIXELS))
+        raise SkippedError(f"jax runs on {platform} here")
+    images = jnp.asarray(load_dataset(job).train.x.numpy().reshape(-1, PIXELS))
     per_epoch = len(images) // job.batch
     optimizer = optax.adam(LR)
 
@@ -139,7 +148,7 @@ def train(job: Job, turns: WorkerChannel) -> None:
             params, moments, key = state
             key, noise = jax.random.split(key)
             x = images[row].astype(jnp.float32) / 255
-            loss, gradients = jax.value_and_grad(partial(loss_of, job.network))(params, x, noise)
+            loss, gradients = jax.value_and_grad(partial(negative_elbo, job.network))(params, x, noise)
             updates, moments = optimizer.update(gradients, moments, params)
             return (optax.apply_updates(params, updates), moments, key), loss
 
@@ -149,7 +158,7 @@ def train(job: Job, turns: WorkerChannel) -> None:
     def shuffle(key: jax.Array) -> jax.Array:
         return jax.random.permutation(key, len(images))[: per_epoch * job.batch].reshape(per_epoch, job.batch)
 
-    def parts(length: int) -> Iterator[jax.Array]:
+    def chunks(length: int) -> Iterator[jax.Array]:
         for epoch in itertools.count():
             rows = shuffle(jax.random.fold_in(order, epoch))
             for first in range(0, per_epoch - length + 1, length):
@@ -157,24 +166,24 @@ def train(job: Job, turns: WorkerChannel) -> None:
 
     key, order = jax.random.split(jax.random.PRNGKey(0))
     params = init(job.network, key)
-    turns.facts["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
+    channel.info["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
     state: Any = (params, optimizer.init(params), key)
     losses: list[jax.Array] = []
-    scan.lower(state, shuffle(order), images).compile()  # so that the first epoch shows how long one takes
-    for rows in itertools.islice(parts(per_epoch), math.ceil(job.warm_up / per_epoch)):
+    scan.lower(state, shuffle(order), images).compile()  # so that the time of the first epoch excludes compilation
+    for rows in itertools.islice(chunks(per_epoch), math.ceil(job.warm_up / per_epoch)):
         start = time.perf_counter()
-        state, some = scan(state, rows, images)
-        losses.append(some.block_until_ready())
+        state, epoch_losses = scan(state, rows, images)
+        losses.append(epoch_losses.block_until_ready())
         epoch_seconds = time.perf_counter() - start
     length = per_epoch // math.ceil(epoch_seconds / job.seconds)
-    calls = max(1, int(job.seconds / SYNCS / epoch_seconds))  # short epochs follow each other without waiting
-    rows_of = parts(length)
-    state, _ = scan(state, next(rows_of), images)  # compiles the part of an epoch
-    warm = float(jnp.concatenate(losses)[job.warm_up - WINDOW : job.warm_up].mean())
-    turns.window(job.warm_up, 0, 0.0, warm)
+    calls = max(1, int(job.seconds / MAX_SYNCS / epoch_seconds))  # several short epochs run without a wait in between
+    all_chunks = chunks(length)
+    state, _ = scan(state, next(all_chunks), images)  # compiles the scan over a part of an epoch
+    warm_up_loss = float(jnp.concatenate(losses)[job.warm_up - WINDOW : job.warm_up].mean())
+    channel.record_window(job.warm_up, 0, 0.0, warm_up_loss)
     while True:
         start = time.perf_counter()
-        for rows in itertools.islice(rows_of, calls):
-            state, some = scan(state, rows, images)
-        mean = float(some.mean())  # waits for the device
-        turns.window(calls * length, calls * length * job.batch, time.perf_counter() - start, mean)
+        for rows in itertools.islice(all_chunks, calls):
+            state, chunk_losses = scan(state, rows, images)
+        mean = float(chunk_losses.mean())  # waits for the device
+        channel.record_window(calls * length, calls * length * job.batch, time.perf_counter() - start, mean)

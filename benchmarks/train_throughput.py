@@ -1,12 +1,13 @@
-"""Measures training: images a second of `vaezoo.Trainer.fit` against other ways to train the same network.
+"""Measure the images per second of `vaezoo.Trainer.fit` and of other ways to train the same network.
 
-    python benchmarks/train_throughput.py --data-dir FOLDER              the CPU; FOLDER holds torchvision's MNIST
-    python benchmarks/train_throughput.py --data-dir FOLDER --device cuda
-    python benchmarks/train_throughput.py --tables                       only the tables, from the results at hand
+    python benchmarks/train_throughput.py --data-dir FOLDER                  on the CPU; FOLDER contains MNIST
+    python benchmarks/train_throughput.py --data-dir FOLDER --device cuda    on the GPU
+    python benchmarks/train_throughput.py --tables                           only the tables, from existing results
 
-Each contestant is a process that is set up and warmed up once and then waits for its turns; a round gives each of them
-one, in an order that rotates. Ratios are taken within a round. The figures go to results/train-throughput-MACHINE.json,
-the tables to README.md; with --only they go nowhere but to --out, because they are not all.
+FOLDER is a folder of torchvision's data sets. Each backend is a process that is set up and warmed up once and then
+waits for its turns. A round gives each backend one turn, in an order that rotates. Ratios are taken within a round. The
+results go to results/train-throughput-MACHINE.json and the tables to README.md. With --only, some backends are missing,
+so results are only written to --out.
 """
 
 from __future__ import annotations
@@ -22,114 +23,114 @@ from typing import Any
 
 import torch
 
-from reference_model import Job, find_data, flops_per_image, load
+from baselines import BACKENDS, WINDOW
+from reference_model import Job, choose_data, flops_per_image, load_dataset
 from tables import HERE, put_tables
-from train_results import case_tables, check_losses, merge, peaks, result_file, rows_of, tables
-from train_workers import DiedError, LeftOutError, Worker, serve
+from train_results import PREFIX, case_tables, check_losses, make_rows, merge, peaks, result_file, tables
+from train_workers import SkippedError, Worker, WorkerDiedError, serve
 from vaezoo.core.atomic import write_file
 from vaezoo.core.environment import environment, gpu_environment
 from vaezoo.core.json_io import json_bytes
 from vaezoo.runtime.ort_session import require_cuda
 
-NAMES = ("tutorial", "pythae", "plain", "jax", "vaezoo", "vaezoo compiled", "vaezoo compiled bf16", "peak")
 PACKAGES = ("vaezoo", "torch", "torchvision", "numpy", "pythae", "jax", "jaxlib", "optax")
 CASES = {"cpu": (("mlp", 128), ("conv", 128)), "cuda": (("mlp", 128), ("mlp", 2048), ("conv", 512))}
-SETTLE = 0.01  # seconds in which the threads of the contestant before stop spinning
+SETTLE_SECONDS = 0.01  # until the threads of the previous backend stop spinning
 
 
 @dataclass
-class Measured:
-    """What the rounds of one case gave.
+class Measurements:
+    """The measurements of one case.
 
     Attributes:
-        rates: Contestant -> round -> images a second.
-        peaks: The matrix products' rates of each round.
-        facts: Contestant -> what it told when it was warm.
-        died: Contestants that ended too early.
+        rates: Backend -> round -> images per second.
+        peaks: The rates of matrix products in each round.
+        info: Backend -> number of weights and loss after the warm-up.
+        died: Backends whose worker ended early.
     """
 
     rates: dict[str, dict[int, float]] = field(default_factory=dict)
     peaks: list[dict[str, float]] = field(default_factory=list)
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    info: dict[str, dict[str, Any]] = field(default_factory=dict)
     died: list[str] = field(default_factory=list)
 
 
-def tell(text: str) -> None:
-    """Writes progress."""
+def log(text: str) -> None:
+    """Writes a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
-def start_workers(names: Sequence[str], job: Job, measured: Measured) -> dict[str, Worker]:
-    """Starts the contestants one after the other, each warm before the next begins."""
+def start_workers(names: Sequence[str], job: Job, measurements: Measurements) -> dict[str, Worker]:
+    """Starts the backends one after the other. Each is warm before the next one starts."""
     workers = {}
     for name in names:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
-            workers[name] = worker = Worker(Path(__file__), replace(job, contestant=name))
-        except LeftOutError as error:
-            tell(f"{job.network}: {name} is left out: {error}")
-        except DiedError as error:
-            measured.died.append(name)
-            tell(f"{job.network}: {name} {error}")
+            workers[name] = worker = Worker(Path(__file__), replace(job, backend=name))
+        except SkippedError as error:
+            log(f"{job.network}: {name} is skipped: {error}")
+        except WorkerDiedError as error:
+            measurements.died.append(name)
+            log(f"{job.network}: {name}: {error}")
         else:
-            tell(f"{job.network}: {name} is warm after {time.perf_counter() - begun:.0f} s")
+            log(f"{job.network}: {name} is warm after {time.perf_counter() - start:.0f} s")
             if name != "peak":
-                measured.rates[name] = {}
-                measured.facts[name] = {key: worker.ready[key] for key in ("parameters", "loss")}
+                measurements.rates[name] = {}
+                measurements.info[name] = {key: worker.ready[key] for key in ("parameters", "loss")}
     return workers
 
 
-def play(workers: dict[str, Worker], rounds: int, seconds: float, measured: Measured) -> None:
-    """Gives each worker its turn in each round."""
+def run_rounds(workers: dict[str, Worker], rounds: int, seconds: float, measurements: Measurements) -> None:
+    """Gives each worker one turn in each round."""
     for number in range(rounds):
         names = list(workers)
-        turned = number % max(1, len(names))
-        for name in names[turned:] + names[:turned]:
-            time.sleep(SETTLE)
-            answer = ask(workers, name, seconds, measured)
+        offset = number % max(1, len(names))
+        for name in names[offset:] + names[:offset]:
+            time.sleep(SETTLE_SECONDS)
+            answer = run_turn(workers, name, seconds, measurements)
             if answer and name == "peak":
-                measured.peaks.append(answer["rates"])
+                measurements.peaks.append(answer["rates"])
             elif answer:
-                measured.rates[name][number] = answer["images"] / answer["seconds"]
-        tell(f"round {number + 1} of {rounds}")
+                measurements.rates[name][number] = answer["images"] / answer["seconds"]
+        log(f"round {number + 1} of {rounds}")
 
 
-def ask(
-    workers: dict[str, Worker], name: str, seconds: float, measured: Measured, **how: bool
+def run_turn(
+    workers: dict[str, Worker], name: str, seconds: float, measurements: Measurements, *, profile: bool = False
 ) -> dict[str, Any] | None:
-    """Returns a worker's answer; None if it died, which takes it out of the rounds to come."""
+    """Returns a worker's answer to one turn. If the worker died, removes it from `workers` and returns None."""
     try:
-        return workers[name].turn(seconds, **how)
-    except DiedError as error:
+        return workers[name].turn(seconds, profile=profile)
+    except WorkerDiedError as error:
         workers.pop(name).stop()
-        measured.died.append(name)
-        tell(f"{name} {error}")
+        measurements.died.append(name)
+        log(f"{name}: {error}")
         return None
 
 
 def measure(names: Sequence[str], job: Job, rounds: int) -> tuple[dict[str, Any], bool]:
-    """Measures one network at one batch size; returns the case, and whether all went well."""
-    measured = Measured()
-    workers = start_workers(names, job, measured)
+    """Measures one network at one batch size. Returns the case, and whether no worker died and all losses agree."""
+    measurements = Measurements()
+    workers = start_workers(names, job, measurements)
     try:
-        counts = {name: facts["parameters"] for name, facts in measured.facts.items()}
-        assert len(set(counts.values())) <= 1, f"the networks differ: {counts}"
-        play(workers, rounds, job.seconds, measured)
+        counts = {name: info["parameters"] for name, info in measurements.info.items()}
+        assert len(set(counts.values())) <= 1, f"the networks have different numbers of weights: {counts}"
+        run_rounds(workers, rounds, job.seconds, measurements)
         for name in [n for n in workers if job.device == "cuda" and n not in ("jax", "peak")]:
-            if answer := ask(workers, name, job.seconds / 5, measured, profile=True):
-                measured.facts[name]["busy"] = answer["busy"]
+            if answer := run_turn(workers, name, job.seconds / 5, measurements, profile=True):
+                measurements.info[name]["busy"] = answer["busy"]
     finally:
         for worker in workers.values():
             worker.stop()
-    peak, flops = peaks(measured.peaks), flops_per_image(job.network)
-    rows = rows_of(measured.rates, flops, peak, measured.facts)
-    wrong = check_losses(rows)
-    for line in wrong:
-        tell(line)
+    peak, flops = peaks(measurements.peaks), flops_per_image(job.network)
+    rows = make_rows(measurements.rates, flops, peak, measurements.info)
+    deviations = check_losses(rows)
+    for line in deviations:
+        log(line)
     case = {
         "network": job.network,
         "batch": job.batch,
-        "environment": describe(job.device),
+        "environment": describe_environment(job.device),
         "setting": {
             "device": job.device,
             "threads": job.threads,
@@ -138,81 +139,83 @@ def measure(names: Sequence[str], job: Job, rounds: int) -> tuple[dict[str, Any]
             "seconds": job.seconds,
             "warm_up": job.warm_up,
             "data": job.data,
-            "images": len(load(job).train),
+            "images": len(load_dataset(job).train),
         },
         "parameters": next(iter(counts.values()), 0),
         "flops_per_image": flops,
         "peak": peak,
-        "losses_agree": not wrong,
-        "died": measured.died,
+        "losses_agree": not deviations,
+        "died": measurements.died,
         "rows": rows,
     }
-    return case, not wrong and not measured.died
+    return case, not deviations and not measurements.died
 
 
-def describe(device: str) -> Mapping[str, Any]:
-    """Returns the environment, with the GPU where that is what was measured."""
+def describe_environment(device: str) -> Mapping[str, Any]:
+    """Returns the machine and the versions, with the GPU if it was measured."""
     return environment(PACKAGES) | ({"gpu": gpu_environment()} if device == "cuda" else {})
 
 
-def write(results: Path, cases: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a machine's result file, or brings it up to date."""
-    file = result_file(results, cases[0])
-    old = json.loads(file.read_text()) if file.exists() else None
-    write_file(file, json_bytes(merge(old, cases)))
+def write_case(results: Path, case: Mapping[str, Any]) -> None:
+    """Writes a case into the result file of its machine."""
+    file = result_file(results, case)
+    old = json.loads(file.read_text("utf-8")) if file.exists() else None
+    write_file(file, json_bytes(merge(old, [case])))
     print(file)
 
 
-def parse() -> argparse.Namespace:
-    """Returns the arguments."""
+def parse_args() -> argparse.Namespace:
+    """Parses the arguments."""
+    names = tuple(BACKENDS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--data-dir", type=Path, help="where torchvision's MNIST lies; else the packaged digits")
-    parser.add_argument("--network", nargs="+", choices=["mlp", "conv"], default=["mlp", "conv"])
-    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
-    parser.add_argument("--warm-up", type=int, default=400, help="steps, rounded up to 50")
-    parser.add_argument("--out", type=Path, help="write results there and leave README.md as it is")
-    parser.add_argument("--tables", action="store_true", help="measure nothing")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device of the training")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument("--data-dir", type=Path, help="folder of torchvision's MNIST; default: the packaged digits")
+    parser.add_argument("--network", nargs="+", choices=["mlp", "conv"], default=["mlp", "conv"], help="networks")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"backends: {', '.join(names)}")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of all backends")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
+    parser.add_argument("--warm-up", type=int, default=400, help=f"warm-up steps, rounded up to {WINDOW}")
+    parser.add_argument("--out", type=Path, help="write results to this folder, and do not change README.md")
+    parser.add_argument("--tables", action="store_true", help="only write the tables")
     parser.add_argument("--worker", metavar="JOB", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> int:
-    """Reads the arguments, measures and writes; 1 if a worker died or a loss is not like the others."""
-    chosen = parse()
-    if chosen.worker:
-        serve(Job(**json.loads(chosen.worker)))
+    """Parses the arguments, measures, and writes the results. Returns 1 if a worker died or a loss deviates."""
+    args = parse_args()
+    if args.worker:
+        job = Job(**json.loads(args.worker))
+        serve(job, BACKENDS[job.backend])
         return 0
-    good, cases = True, []
-    if chosen.device == "cuda":
+    success = True
+    if args.device == "cuda":
         require_cuda()
-    if not chosen.tables:
+    if not args.tables:
         job = Job(
-            contestant="",
+            backend="",
             network="",
             batch=0,
-            device=chosen.device,
-            threads=chosen.threads,
-            data=find_data(chosen.data_dir),
-            data_dir=chosen.data_dir and str(chosen.data_dir.absolute()),
-            warm_up=max(1, -(-chosen.warm_up // 50)) * 50,
-            seconds=chosen.seconds,
+            device=args.device,
+            threads=args.threads,
+            data=choose_data(args.data_dir),
+            data_dir=args.data_dir and str(args.data_dir.absolute()),
+            warm_up=max(1, -(-args.warm_up // WINDOW)) * WINDOW,
+            seconds=args.seconds,
         )
         if job.data == "digits":
-            tell("no MNIST there: all train on the packaged digits")
-        for network, batch in [c for c in CASES[chosen.device] if c[0] in chosen.network]:
-            case, well = measure(chosen.only or NAMES, replace(job, network=network, batch=batch), chosen.rounds)
-            cases.append(case)
-            good &= well
+            log("MNIST was not found, so all backends train on the packaged digits")
+        for network, batch in [c for c in CASES[args.device] if c[0] in args.network]:
+            names = args.only or tuple(BACKENDS)
+            case, case_success = measure(names, replace(job, network=network, batch=batch), args.rounds)
+            success &= case_success
             print("\n".join(case_tables(case)))
-            if chosen.out or not chosen.only:
-                write(chosen.out or HERE / "results", [case])
-    if not chosen.out and not chosen.only:
-        put_tables("train-throughput", "train_throughput.py", tables(HERE / "results"))
-    return 0 if good else 1
+            if args.out or not args.only:
+                write_case(args.out or HERE / "results", case)
+    if not args.out and not args.only:
+        put_tables(PREFIX, "train_throughput.py", tables(HERE / "results"))
+    return 0 if success else 1
 
 
 if __name__ == "__main__":

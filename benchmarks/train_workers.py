@@ -1,7 +1,8 @@
-"""Two ends of a pipe: Worker, with which the parent gives a process its turns, and WorkerChannel, with which that takes them.
+"""The worker processes of train_throughput.py and the protocol between them and the parent.
 
-A line of JSON each way. The worker says {"ready": ...} when it is warm, or {"left_out": "why"}; the parent sends
-{"seconds": 1.0}, for which the worker trains and answers with images and seconds, then waits for its next turn.
+Each message is one line of JSON. A worker sends {"ready": ...} when it is warm, or {"skipped": "reason"}. The parent
+sends {"seconds": 1.0} to start a turn. The worker trains for that time, answers with its images and seconds, and waits
+for its next turn. `Worker` is the parent's end of the pipe, and `WorkerChannel` is the worker's end.
 """
 
 from __future__ import annotations
@@ -12,78 +13,85 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from reference_model import Job
 
-TAIL = 2_000  # characters of a dead worker's stderr that are shown
+STDERR_TAIL = 2_000  # characters of stderr that are shown if a worker died
 
 
-class DiedError(Exception):
-    """A worker has ended; the text is the end of its stderr."""
+class WorkerDiedError(Exception):
+    """A worker process ended early. The message contains the end of its stderr."""
 
 
-class LeftOutError(Exception):
-    """A contestant cannot take part here; the text says why."""
+class SkippedError(Exception):
+    """A backend cannot run on this machine. The message is the reason."""
 
 
 class WorkerChannel:
-    """The worker's end. A training calls `window` after some steps; it returns when the next turn begins.
+    """The worker's end of the pipe. A training calls `record_window` after every few steps.
 
     Args:
-        job: What the worker does.
-        inward: Where commands come from.
-        outward: Where answers go.
+        job: The worker's task.
+        commands: Stream of the parent's commands.
+        answers: Stream to the parent.
+
+    Attributes:
+        info: Further entries of the first answer, such as the number of weights.
+        warm: Whether the warm-up is over.
+        turn_seconds: Requested length of the current turn.
     """
 
-    def __init__(self, job: Job, inward: TextIO, outward: TextIO) -> None:
+    def __init__(self, job: Job, commands: TextIO, answers: TextIO) -> None:
         self.job = job
-        self.inward, self.outward = inward, outward
+        self.commands, self.answers = commands, answers
         self.steps = 0
         self.warm = False
-        self.asked = 0.0
+        self.turn_seconds = 0.0
         self.images, self.seconds = 0, 0.0
         self.profiler: Any = None
-        self.facts: dict[str, object] = {}
+        self.info: dict[str, object] = {}
 
-    def window(self, steps: int, images: int, seconds: float, loss: float | None) -> None:
-        """Notes what was trained; at the end of the warm-up or of a turn it answers and waits, else returns at once.
+    def record_window(self, steps: int, images: int, seconds: float, loss: float | None) -> None:
+        """Adds some steps to the current turn.
+
+        At the end of the warm-up or of a turn, this sends an answer and blocks until the next turn.
 
         Args:
-            steps: Optimizer steps.
-            images: Images in them.
-            seconds: What they took.
-            loss: The mean loss of the last 50 of them, nats an image; the one that ends the warm-up is compared.
+            steps: Number of optimizer steps.
+            images: Number of images in these steps.
+            seconds: Time that the steps took.
+            loss: Mean loss of the last 50 steps in nats per image. The loss at the end of the warm-up is compared.
         """
         self.steps += steps
         if not self.warm:
             if self.steps < self.job.warm_up:
                 return
             self.warm = True
-            self.answer({"ready": True, "loss": loss, **self.facts})
-            self.wait()
+            self.send({"ready": True, "loss": loss, **self.info})
+            self.wait_for_turn()
             return
         self.images += images
         self.seconds += seconds
-        if self.seconds >= self.asked:
-            self.answer({"images": self.images, "seconds": self.seconds, "loss": loss, **self._busy()})
-            self.wait()
+        if self.seconds >= self.turn_seconds:
+            self.send({"images": self.images, "seconds": self.seconds, "loss": loss, **self._busy_share()})
+            self.wait_for_turn()
 
-    def answer(self, message: Mapping[str, object]) -> None:
-        """Sends a line."""
-        self.outward.write(json.dumps(message) + "\n")
-        self.outward.flush()
+    def send(self, message: Mapping[str, object]) -> None:
+        """Sends a message to the parent."""
+        self.answers.write(json.dumps(message) + "\n")
+        self.answers.flush()
 
-    def wait(self) -> None:
-        """Blocks until the next turn; ends the process when there is none."""
-        line = self.inward.readline()
+    def wait_for_turn(self) -> None:
+        """Blocks until the next turn. Ends the process if the parent closed the pipe."""
+        line = self.commands.readline()
         if not line:
             raise SystemExit(0)
         command = json.loads(line)
-        self.asked = command["seconds"]
+        self.turn_seconds = command["seconds"]
         self.images, self.seconds = 0, 0.0
         if command.get("profile"):
             import torch
@@ -91,8 +99,8 @@ class WorkerChannel:
             self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
             self.profiler.start()
 
-    def _busy(self) -> dict[str, float]:
-        """Returns the share of a profiled turn in which the GPU ran kernels or copies; they follow each other."""
+    def _busy_share(self) -> dict[str, float]:
+        """Returns the share of a profiled turn in which the GPU ran kernels or copies. These do not overlap."""
         if self.profiler is None:
             return {}
         from torch.autograd import DeviceType
@@ -104,20 +112,20 @@ class WorkerChannel:
 
 
 class Worker:
-    """The parent's end: a process that has been set up and warmed up when this returns.
+    """The parent's end of the pipe. The constructor starts a process and returns when it is warm.
 
     Args:
-        script: What to run with `--worker JOB`.
-        job: What the worker does.
+        script: Script that is run with `--worker JOB`.
+        job: The worker's task.
 
     Raises:
-        LeftOutError: If the contestant cannot take part.
-        DiedError: If the process ended.
+        SkippedError: If the backend cannot run on this machine.
+        WorkerDiedError: If the process ended.
     """
 
     def __init__(self, script: Path, job: Job) -> None:
         self.job = job
-        self.log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # it lives as long as the process
+        self.log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # open as long as the process runs
         self.process = subprocess.Popen(
             [sys.executable, str(script), "--worker", json.dumps(asdict(job))],
             stdin=subprocess.PIPE,
@@ -133,15 +141,15 @@ class Worker:
             },
         )
         self.ready = self._read()
-        if "left_out" in self.ready:
+        if "skipped" in self.ready:
             self.stop()
-            raise LeftOutError(self.ready["left_out"])
+            raise SkippedError(self.ready["skipped"])
 
     def turn(self, seconds: float, *, profile: bool = False) -> dict[str, Any]:
-        """Lets the worker train for about that long and returns its answer.
+        """Lets the worker train for about `seconds` and returns its answer.
 
         Raises:
-            DiedError: If the process ended.
+            WorkerDiedError: If the process ended.
         """
         assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):
@@ -162,19 +170,17 @@ class Worker:
             return dict(json.loads(line))
         code = self.process.wait()
         self.log.seek(0)
-        raise DiedError(f"ended with code {code}\n{self.log.read()[-TAIL:]}")
+        raise WorkerDiedError(f"the worker ended with code {code}\n{self.log.read()[-STDERR_TAIL:]}")
 
 
-def serve(job: Job) -> None:
-    """Runs a worker to its end. What others print goes to stderr, so that stdout holds only answers."""
-    outward = os.fdopen(os.dup(1), "w")
+def serve(job: Job, backend: Callable[[Job, WorkerChannel], None]) -> None:
+    """Runs a backend in a worker process. Output of other code goes to stderr, so stdout contains only answers."""
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from baselines import CONTESTANTS
-
-    turns = WorkerChannel(job, sys.stdin, outward)
+    channel = WorkerChannel(job, sys.stdin, answers)
     try:
-        CONTESTANTS[job.contestant](job, turns)
-    except LeftOutError as error:
-        turns.answer({"left_out": str(error)})
+        backend(job, channel)
+    except SkippedError as error:
+        channel.send({"skipped": str(error)})
     except ModuleNotFoundError as error:
-        turns.answer({"left_out": f"the package {error.name} is not installed"})
+        channel.send({"skipped": f"the package {error.name} is not installed"})

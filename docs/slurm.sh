@@ -1,8 +1,8 @@
 #!/bin/bash
-# Trains on 2 machines with 4 GPUs each: sbatch docs/slurm.sh
-# Stopped by its time limit or by jobs of higher priority, it has saved where it was: SLURM starts it again in the second
-# case, sbatch does in the first, and either way it goes on from there.
-# The run folder has to lie on a disk that all machines see; the data may lie anywhere, at the same path.
+# Trains on 2 machines with 4 GPUs each. Submit it with: sbatch docs/slurm.sh
+# A stopped job saves its state first. After a preemption, SLURM restarts it. After the time limit, submit it again.
+# Either way the training continues where it was.
+# The run folder must be on a disk that all machines see. The data may be elsewhere, at the same path on each machine.
 #SBATCH --job-name=vaezoo
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -15,7 +15,7 @@
 
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-# One torchrun a machine, one process a GPU. The batch is that of all eight processes together.
+# One torchrun per machine, one process per GPU. The batch size counts the examples of all eight processes together.
 srun torchrun \
     --nnodes "$SLURM_NNODES" \
     --nproc-per-node 4 \

@@ -1,6 +1,8 @@
-"""Makes a run a pretrained model: `python -m scripts.make_pretrained RUN NAME --recipe RECIPE --data-dir FOLDER`.
+"""Make a pretrained model from a run.
 
-The figures on the card are those of the files that were written, loaded again.
+python scripts/make_pretrained.py RUN NAME --recipe RECIPE --data-dir FOLDER
+
+The metrics on the card are computed after loading the written files.
 """
 
 from __future__ import annotations
@@ -23,74 +25,91 @@ from vaezoo.training.checkpoint import save_checkpoint
 from vaezoo.training.run import EXAMPLES, MAX_EXAMPLES_BYTES, RESULT, Run, load
 from vaezoo.training.run_writer import CHECKPOINTS, LOG, read_log
 
-LICENCES = {
-    "mnist": "CC BY-SA 3.0: some of MNIST's digits lie with it, and it was trained on them",
-    "digits": "CC BY-SA 3.0: some of MNIST's digits lie with it, and it was trained on them",
-    "shapes": "MIT, as vaezoo: its data are generated",
+LICENSES = {
+    "mnist": "CC BY-SA 3.0, because it was trained on MNIST and some of MNIST's digits are included",
+    "digits": "CC BY-SA 3.0, because it was trained on MNIST's digits and some of them are included",
+    "shapes": "MIT, like vaezoo, because the data are generated",
 }
-CHECKED = ("elbo", "reconstructions")  # on so many of the data that come with the package, where a test repeats them
-CHECKED_EXAMPLES = 500
+PACKAGED_METRICS = ("elbo", "reconstructions")  # computed also on packaged data, so that a test can repeat them
+PACKAGED_EXAMPLES = 500
 
 
 def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.make_pretrained", description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("--recipe", required=True)
-    parser.add_argument("--data-dir")
-    parser.add_argument("--metrics", default="elbo", help="groups of figures on the data that it was trained on")
-    parser.add_argument("--out", type=Path, default=pretrained.FOLDER, help="where to")
+    """Parses the arguments and makes the folder."""
+    parser = argparse.ArgumentParser(
+        prog="python scripts/make_pretrained.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("name", help="name of the pretrained model, MODEL-DATA")
+    parser.add_argument("--recipe", required=True, help="name of the recipe that the run was trained with")
+    parser.add_argument("--data-dir", help="folder of the data set that the run was trained on")
+    parser.add_argument("--metrics", default="elbo", help="groups of metrics on that data set, separated by commas")
+    parser.add_argument("--out", type=Path, default=pretrained.FOLDER, help="parent folder of the result")
     args = parser.parse_args()
-    make(load(args.run), args.out / args.name, args.recipe, args.data_dir, args.metrics.split(","))
+    make_pretrained(load(args.run), args.out / args.name, args.recipe, args.data_dir, args.metrics.split(","))
 
 
-def make(run: Run, folder: Path, recipe: str, data_dir: str | None, metrics: list[str]) -> None:
-    """Writes the folder: first the run, then what is measured with it."""
+def make_pretrained(run: Run, folder: Path, recipe_name: str, data_dir: str | None, metrics: list[str]) -> None:
+    """Writes the folder: first the run, then a card with the metrics of the written run."""
     assert run.source is not None
     with atomic_dir(folder, replace=True) as work:
         write_run(run, work)
-    small = load(folder, halved=True)
-    trained_on = run.load_data(data_dir)
+    rounded = load(folder, fp16=True)
+    data = run.load_data(data_dir)
     packaged = load_data("shapes" if run.source.data == "shapes" else "digits")
-    before, how = evaluate(run, trained_on).metrics[0].value, find_recipe(recipe).evaluation
-    evaluations = [evaluate(small, trained_on, metrics=metrics)]
-    if how.metric == "nll":
-        asked = {"nll_samples": how.samples, "binarize": how.binarize, "limit": how.limit}
-        evaluations.append(evaluate(small, trained_on, metrics=["nll"], **asked))  # type: ignore[arg-type]
-    if packaged.spec.name != trained_on.spec.name:
-        evaluations.append(evaluate(small, packaged, metrics=CHECKED, limit=CHECKED_EXAMPLES))
+    recipe = find_recipe(recipe_name)
+    original_loss = evaluate(run, data).metrics[0].value
+    evaluations = [evaluate(rounded, data, metrics=metrics)]
+    if recipe.evaluation.metric == "nll":
+        nll = evaluate(
+            rounded,
+            data,
+            metrics=["nll"],
+            nll_samples=recipe.evaluation.samples,
+            binarize=recipe.evaluation.binarize,
+            limit=recipe.evaluation.limit,
+        )
+        evaluations.append(nll)
+    if packaged.spec.name != data.spec.name:
+        evaluations.append(evaluate(rounded, packaged, metrics=PACKAGED_METRICS, limit=PACKAGED_EXAMPLES))
     card = {
         "schema": pretrained.SCHEMA,
         "model": run.model,
         "data": run.source.data,
-        "recipe": find_recipe(recipe).name,
-        "license": LICENCES[run.source.data],
-        "sha256": small.checkpoint.model_sha256,
+        "recipe": recipe.name,
+        "license": LICENSES[run.source.data],
+        "sha256": rounded.checkpoint.model_sha256,
         "parameters": sum(p.numel() for p in run.vae.parameters()),
-        "rounding": evaluations[0].metrics[0].value - before,  # type: ignore[operator]  # -ELBO is one number
-        "evaluations": [e.as_dict() for e in evaluations],
+        "rounding": evaluations[0].metrics[0].value - original_loss,  # type: ignore[operator]  # -ELBO is one number
+        "evaluations": [evaluation.as_dict() for evaluation in evaluations],
     }
     write_file(folder / pretrained.CARD, json_bytes(card))
     write_file(folder / "README.md", card_text(pretrained.read_card(folder)).encode())
 
 
 def write_run(run: Run, work: Path) -> None:
-    """Writes what stays of a run: nothing of the machine that trained it, and of the log what was evaluated."""
-    described = read_json(run.path / "run.json")
-    assert isinstance(described["source"], dict)
-    described["source"]["data_dir"] = None
-    (work / "run.json").write_bytes(json_bytes(described))
+    """Writes the files of a run that a pretrained model needs.
+
+    The path of the data set is removed, and of the log only the validation metrics are kept.
+    """
+    assert run.source is not None
+    record = read_json(run.path / "run.json")
+    assert isinstance(record["source"], dict)
+    record["source"]["data_dir"] = None
+    record["weights_license"] = LICENSES[run.source.data]
+    (work / "run.json").write_bytes(json_bytes(record))
     (work / RESULT).write_bytes(json_bytes(read_json(run.path / RESULT)))
     (work / EXAMPLES).write_bytes(read_file(run.path / EXAMPLES, MAX_EXAMPLES_BYTES))
     lines = [report for report in read_log(run.path) if report["split"] == "valid"]
     (work / LOG).write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
-    parts = {"model": half(run.vae), "objective": half(run.objective)}
-    save_checkpoint(work / CHECKPOINTS, parts, run.checkpoint.step, run.checkpoint.metrics, {})
+    weights = {"model": to_float16(run.vae), "objective": to_float16(run.objective)}
+    save_checkpoint(work / CHECKPOINTS, weights, run.checkpoint.step, run.checkpoint.metrics, {})
 
 
-def half(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Returns a module's weights, those in float32 rounded to float16."""
+def to_float16(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns a module's state, with float32 tensors rounded to float16."""
     return {name: t.half() if t.dtype == torch.float32 else t for name, t in module.state_dict().items()}
 
 

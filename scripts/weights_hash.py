@@ -8,6 +8,7 @@ A refactor must not change them. Run this script with the interpreters of two co
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -15,21 +16,26 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-RUNS = {
-    "mlp-vae": (),
-    "conv-vae": (),
-    "beta-vae": (),
-    "autoencoder": (),
-    "vae-gan": (),
-    "vae-gan balanced": ("-o", "equilibrium=0.68"),
+RUNS: dict[str, dict[str, object]] = {
+    "mlp-vae": {},
+    "conv-vae": {},
+    "beta-vae": {},
+    "autoencoder": {},
+    "vae-gan": {},
+    "vae-gan balanced": {"equilibrium": 0.68},
 }
+TRAIN = """
+import json, sys, vaezoo
+model, options, compile_mode, out = json.loads(sys.argv[1])
+config = vaezoo.TrainConfig(steps=300, seed=0, compile=compile_mode, device="cpu")
+vaezoo.train(model, "digits", options=options, config=config, out=out)
+"""
 
 
-def train(model: str, options: tuple[str, ...], compile_mode: str, out: Path) -> str:
+def train(model: str, options: dict[str, object], compile_mode: str, out: Path) -> str:
     """Trains in a process of its own and returns the SHA-256 of the final weights, by name, in hexadecimal."""
-    settings = ("--data", "digits", "--seed", "0", "--steps", "300", "--device", "cpu", "--compile", compile_mode)
-    command = [sys.executable, "-m", "vaezoo_cli", "train", model, *options, *settings, "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True)
+    arguments = json.dumps([model, options, compile_mode, str(out)])
+    subprocess.run([sys.executable, "-c", TRAIN, arguments], check=True, capture_output=True)
     digest = hashlib.sha256()
     for name, values in sorted(load_file(out / "checkpoints" / "step-00000300" / "model.safetensors").items()):
         digest.update(name.encode() + values.tobytes())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,17 +17,21 @@ import torch
 from vaezoo import Dataset, Run, TrainConfig, load_data, train
 from vaezoo.data.base import TensorSplit
 
-# What is ignored stays ignored in all that we start: SIGHUP under nohup, SIGINT in a script's background.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if TYPE_CHECKING:
+    from vaezoo import ExportResult
+
+# Child processes inherit ignored signals: SIGHUP under nohup, SIGINT in the background of a script.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+torch.set_num_threads(min(2, torch.get_num_threads()))  # OMP_NUM_THREADS=1 keeps tests side by side apart
 
 
 def shorten(data: Dataset, n: int) -> Dataset:
-    """Returns a data set with the first n examples of each part."""
+    """Returns a data set with the first n examples of each split."""
 
-    def first(part: TensorSplit) -> TensorSplit:
-        return TensorSplit(part.x[:n], None if part.y is None else part.y[:n])
+    def first(split: TensorSplit) -> TensorSplit:
+        return TensorSplit(split.x[:n], None if split.y is None else split.y[:n])
 
     test = None if data.test is None else first(data.test)
     return Dataset(spec=data.spec, train=first(data.train), valid=first(data.valid), test=test, source=data.source)
@@ -43,6 +50,29 @@ def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train("conv-vae", digits, config=TrainConfig(epochs=2, batch_size=50), out=out)
 
 
+@pytest.fixture(scope="session")
+def shared_export(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ExportResult]:
+    """A function that exports `trained`, once for the same options. Tests must not change the folder."""
+    from vaezoo import export_onnx
+
+    @functools.cache
+    def export(**options: Any) -> ExportResult:
+        return export_onnx(trained, tmp_path_factory.mktemp("exports") / "conv", **options)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def exported(shared_export: Callable[..., ExportResult]) -> ExportResult:
+    return shared_export()
+
+
+@pytest.fixture
+def export_copy(exported: ExportResult, tmp_path: Path) -> Path:
+    """A copy of an export, which a test may change."""
+    return shutil.copytree(exported.path, tmp_path / "copy")
+
+
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current directory."""
@@ -52,7 +82,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Returns a function that puts a package with one model on the path, as pip would, and returns its metadata."""
+    """Returns a function that installs a package with one model on the path and returns its metadata folder."""
 
     def install(distribution: str, model: str, code: str = "from vaezoo.models.mlp_vae import SPEC") -> Path:
         module = distribution.replace("-", "_")

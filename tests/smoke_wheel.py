@@ -13,12 +13,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from zipfile import ZipFile
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def main(wheel: Path, uv: str) -> None:
     """Runs the smoke test; a failing command ends it with its output."""
+    folders = {name.split("/")[0] for name in ZipFile(wheel).namelist()}
+    assert {name for name in folders if not name.endswith(".dist-info")} == {"vaezoo", "vaezoo_cli"}, folders
     with tempfile.TemporaryDirectory() as folder:
         venv = Path(folder) / "venv"
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}

@@ -1,4 +1,4 @@
-"""Recipes: each of ours is whole and trains, and a file that is not is refused by file and key."""
+"""Recipes: the packaged ones are complete and train, and errors in a file name the file and the key."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from vaezoo.likelihoods.gaussian import Gaussian
 from vaezoo.recipes import FOLDER
 
 NAMES = [file.stem for file in FOLDER.glob("*.toml")]
-WHOLE = """
+RECIPE = """
 summary = "One"
 model = "mlp-vae"
 data = "digits"
@@ -33,7 +33,7 @@ source = "none"
 
 @pytest.fixture
 def write(tmp_path):
-    """Returns a function that writes a recipe and returns its path."""
+    """A function that writes a recipe and returns its path."""
 
     def write(text):
         (tmp_path / "mine.toml").write_text(text)
@@ -42,7 +42,7 @@ def write(tmp_path):
     return write
 
 
-def test_every_recipe_of_the_package_is_read_and_says_where_its_figure_is_from():
+def test_packaged_recipes_are_complete():
     recipes = list_recipes()
     assert [r.name for r in recipes] == sorted(NAMES) and len(NAMES) == 14
     for recipe in recipes:
@@ -63,25 +63,25 @@ def test_every_recipe_trains_and_resumes(name, digits, tmp_path):
     def stop(trainer, path):
         trainer.steps = 2
 
-    def run(path, **callbacks):
+    def train(path, **callbacks):
         return vaezoo.train(recipe.model, data, options=recipe.options, config=config, out=path, **callbacks)
 
-    whole = run(tmp_path / "whole")
-    run(tmp_path / "parts", on_start=stop)
-    (tmp_path / "parts" / "result.json").unlink()
-    again = vaezoo.resume(tmp_path / "parts", data)
-    assert all(torch.equal(v, again.vae.state_dict()[k]) for k, v in whole.vae.state_dict().items())
-    assert whole.result == again.result
+    expected = train(tmp_path / "uninterrupted")
+    train(tmp_path / "resumed", on_start=stop)
+    (tmp_path / "resumed" / "result.json").unlink()
+    resumed = vaezoo.resume(tmp_path / "resumed", data)
+    assert all(torch.equal(v, resumed.vae.state_dict()[k]) for k, v in expected.vae.state_dict().items())
+    assert expected.result == resumed.result
 
 
-def test_a_file_of_ones_own_is_a_recipe_too(write):
-    recipe = find_recipe(write(WHOLE))
+def test_recipe_from_file(write):
+    recipe = find_recipe(write(RECIPE))
     assert (recipe.name, recipe.options, recipe.training.lr, recipe.training.epochs) == ("mine", {"hidden": [8]}, 1, 2)
-    assert recipe.evaluation.figure == "elbo" and recipe.measured is None and recipe.likelihood is None
+    assert recipe.evaluation.metric == "elbo" and recipe.measured is None and recipe.likelihood is None
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("summary", "sumary", "no option named 'sumary'"),
         ('summary = "One"', "", "'summary' is missing"),
@@ -92,52 +92,52 @@ def test_a_file_of_ones_own_is_a_recipe_too(write):
         ("hidden", "hiden", "[options] no option named 'hiden'"),
         ("[8]", '["x"]', "[options] option 'hidden' takes integers"),
         ("[8]", '"8"', "[options] 'hidden' is '8', of another type"),
-        ("[8]", "[0]", "[options] option 'hidden' holds 0"),
+        ("[8]", "[0]", "[options] option 'hidden' is 0"),
         ("epochs", "epoch", "[training] no option named 'epoch'"),
         ("epochs = 2", 'epochs = "2"', "[training] 'epochs' is '2', of another type"),
         ("epochs = 2", "epochs = 0", "[training] 'epochs' is 0"),
-        ("epochs = 2", "epochs = 2\nsteps = 5", "[training] 'steps' and 'epochs' both say how long"),
+        ("epochs = 2", "epochs = 2\nsteps = 5", "[training] 'steps' and 'epochs' both set the length"),
         ("epochs = 2", "epochs = nan", "[training] option 'epochs' takes an integer"),
         ("[options]\nhidden = [8]", "", None),
-        ("summary", "options = 3\nsummary", "is no TOML"),
-        ("[options]\nhidden = [8]", "[[options]]\nhidden = [8]", "is no table"),
+        ("summary", "options = 3\nsummary", "is not valid TOML"),
+        ("[options]\nhidden = [8]", "[[options]]\nhidden = [8]", "is not a table"),
         ('source = "none"', "", "[reference] 'source' is missing"),
         ("[reference]", "[refrence]", "no option named 'refrence'"),
         ('"none"', '"none"\nvalue = true', "[reference] option 'value' takes a number"),
         ('"none"', '"none"\n[measured]\nvalue = 1.0', "[measured] 'protocol' is missing"),
-        ('"none"', '"none"\n[evaluation]\nfigure = "fid"', "[evaluation] option 'figure' takes one of"),
-        ('"One"', "One", "is no TOML"),
+        ('"none"', '"none"\n[evaluation]\nmetric = "fid"', "[evaluation] option 'metric' takes one of"),
+        ('"One"', "One", "is not valid TOML"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_named(old, new, says, write):
-    file = write(WHOLE.replace(old, new, 1))
-    if says is None:
+def test_errors_name_file_and_key(old, new, message, write):
+    file = write(RECIPE.replace(old, new, 1))
+    if message is None:
         assert find_recipe(file).options == {}
         return
     with pytest.raises(InputError) as e:
         find_recipe(file)
-    assert says in e.value.message and e.value.message.startswith(file) and e.value.hint
+    assert message in e.value.message and e.value.message.startswith(file) and e.value.hint
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"a = " + b"[" * 5000])
-def test_a_file_that_is_no_text_is_refused(data, tmp_path):
+def test_binary_file_is_refused(data, tmp_path):
     (tmp_path / "a.toml").write_bytes(data)
     with pytest.raises(InputError):
         find_recipe(str(tmp_path / "a.toml"))
 
 
-def test_a_misspelt_recipe_gets_the_nearest():
+def test_misspelt_name_gets_suggestion():
     with pytest.raises(VaezooError) as e:
         find_recipe("burda1l")
     assert e.value.hint == "did you mean 'burda-1l'?"
 
 
-def test_no_file_is_a_readable_error(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         find_recipe(str(tmp_path / "none.toml"))
 
 
-def test_the_squared_error_of_tanh_on_minus_one_to_one_is_a_gaussian_on_zero_to_one():
+def test_tanh_error_equals_gaussian():
     recipe = find_recipe("mlp-784-400-20-mse")
     gaussian = Gaussian(float(recipe.likelihood.partition(":")[2]))
     a, x = torch.randn(5, 784, dtype=torch.float64), torch.rand(5, 784, dtype=torch.float64)
@@ -146,10 +146,10 @@ def test_the_squared_error_of_tanh_on_minus_one_to_one_is_a_gaussian_on_zero_to_
     torch.testing.assert_close(-gaussian.double().log_prob(2 * a, x), squared + constant, rtol=1e-6, atol=1e-6)
 
 
-def test_a_recipe_is_json(capsys):
+def test_recipes_as_json(capsys):
     from vaezoo_cli.main import main
 
     with pytest.raises(SystemExit):
         main(["recipes", "--json"])
-    told = json.loads(capsys.readouterr().out)["recipes"]
-    assert [r["name"] for r in told] == sorted(NAMES)
+    recipes = json.loads(capsys.readouterr().out)["recipes"]
+    assert [r["name"] for r in recipes] == sorted(NAMES)

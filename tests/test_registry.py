@@ -1,4 +1,6 @@
-"""The registry with fake installed packages: broken, colliding, misnamed."""
+"""The registry, with fake installed packages: broken, of the same name, with malformed names."""
+
+import sys
 
 import pytest
 
@@ -9,20 +11,29 @@ from vaezoo.registry import create_model, find_model, get_model, list_models
 GOOD = "from vaezoo.models.mlp_vae import SPEC"
 
 
-def test_the_built_ins_are_there():
+def test_built_ins_are_registered():
     assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} <= {
         r.name for r in list_models() if r.distribution == "vaezoo"
     }
 
 
-def test_an_installed_model_is_listed_without_importing_it_and_then_found(install):
+def test_listing_imports_nothing(install):
     install("zoo-extra", "extra-vae", "print('imported')\n" + GOOD)
     listed = next(r for r in list_models() if r.name == "extra-vae")
     assert (listed.distribution, listed.version, listed.full_name) == ("zoo-extra", "1.2", "zoo-extra/extra-vae")
+    assert listed.describe() == ("Ours", "")
+    assert "zoo_extra" not in sys.modules
     assert get_model("zoo-extra/extra-vae").summary
 
 
-def test_what_a_plugin_prints_stays_off_stdout(install, capsys):
+def test_descriptions_equal_the_specs():
+    built_ins = [r for r in list_models() if r.built_in]
+    for registration in built_ins:
+        spec = registration.load()
+        assert registration.describe() == (spec.summary, spec.reference) and spec.summary and spec.reference
+
+
+def test_plugin_output_goes_to_stderr(install, capsys):
     install("zoo-loud", "loud-vae", "print('hello')\n" + GOOD)
     get_model("loud-vae")
     captured = capsys.readouterr()
@@ -37,10 +48,10 @@ def test_what_a_plugin_prints_stays_off_stdout(install, capsys):
         ("raise SystemExit(3)", "SystemExit"),
         ("raise ValueError('first\\nsecond')", "ValueError: first"),
         ("OTHER = 1", "AttributeError"),
-        ("SPEC = 3", "no ModelSpec"),
+        ("SPEC = 3", "not a ModelSpec"),
     ],
 )
-def test_a_broken_plugin_is_an_error_only_when_it_is_used(install, code, reason):
+def test_broken_plugin_fails_when_used(install, code, reason):
     install("zoo-broken", "broken-vae", code)
     assert any(r.name == "broken-vae" for r in list_models())
     get_model("mlp-vae")
@@ -49,7 +60,7 @@ def test_a_broken_plugin_is_an_error_only_when_it_is_used(install, code, reason)
     assert reason in e.value.message and "zoo-broken 1.2" in e.value.message and "\n" not in e.value.message
 
 
-def test_a_name_that_two_packages_claim_is_refused_until_it_is_given_in_full(install):
+def test_ambiguous_name_needs_full_name(install):
     install("zoo-a", "twin-vae")
     install("zoo-b", "twin-vae")
     with pytest.raises(PluginError) as e:
@@ -58,24 +69,24 @@ def test_a_name_that_two_packages_claim_is_refused_until_it_is_given_in_full(ins
     assert find_model("zoo-b/twin-vae").distribution == "zoo-b"
 
 
-def test_a_built_in_cannot_be_overridden(install):
+def test_built_in_cannot_be_overridden(install):
     install("zoo-thief", "mlp-vae", "SPEC = None")
     assert find_model("mlp-vae").distribution == "vaezoo"
 
 
-def test_a_name_from_metadata_is_not_trusted(install):
+def test_malformed_name_is_refused(install):
     install("zoo-odd", "<script>")
     with pytest.raises(PluginError, match="not allowed"):
         get_model("<script>")
 
 
-def test_a_misspelt_name_gets_the_nearest():
+def test_misspelt_name_suggests_nearest():
     with pytest.raises(VaezooError) as e:
         get_model("beta_vae")
     assert (e.value.message, e.value.hint) == ("no model named 'beta_vae'", "did you mean 'beta-vae'?")
 
 
-def test_a_model_that_cannot_be_built_is_named(install):
+def test_failing_build_names_model(install):
     code = GOOD + "\nimport dataclasses\nSPEC = dataclasses.replace(SPEC, build=lambda config, data: 1 / 0)"
     install("zoo-failing", "failing-vae", code)
     with pytest.raises(PluginError) as e:
@@ -84,11 +95,11 @@ def test_a_model_that_cannot_be_built_is_named(install):
     assert "vaezoo check zoo-failing/failing-vae" in e.value.hint
 
 
-def test_a_model_of_a_package_that_is_not_installed_says_so():
+def test_missing_package_is_named():
     with pytest.raises(VaezooError) as e:
         find_model("zoo-absent/some-vae")
     assert e.value.hint == "install the package zoo-absent"
 
 
-def test_create_passes_options(digits):
+def test_create_model_sets_options(digits):
     assert create_model("conv-vae", digits.spec, {"latent_dim": 5}).latent_shape == (5,)

@@ -1,102 +1,39 @@
-"""Options of a config: what users type, what JSON holds, what is refused."""
+"""ModelSpec: its default objective, and fields of the wrong type."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import pytest
 
-from vaezoo.errors import VaezooError
-from vaezoo.spec import config_json, configure, options_of, show_value
+from vaezoo import ELBO, DataSpec, ModelSpec
+from vaezoo.models.mlp_vae import build
+from vaezoo.nn.mlp import MLPConfig
+
+FIELDS = {"config": MLPConfig(), "build": build, "summary": "one line", "reference": "a paper"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """A config.
+class ObjectConfig:
+    value: object = object()
 
-    Attributes:
-        count: How many
-            there are.
-        rate: How fast.
 
-    Raises:
-        count: never.
-    """
-
-    count: int = 3
-    rate: float = 0.5
-    flag: bool = False
-    word: str = "a"
-    kind: Literal["x", "y"] = "x"
-    sizes: tuple[int, ...] = (4, 5)
-    limit: float | None = None
+def test_default_objective_is_elbo():
+    spec = ModelSpec(**FIELDS)
+    objective = spec.objective(spec.config, DataSpec(name="x", shape=(3,)))
+    assert isinstance(objective, ELBO) and objective.beta == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "value"),
+    ("field", "value", "message"),
     [
-        ("count", "7", 7),
-        ("count", -2, -2),
-        ("rate", "1e-3", 1e-3),
-        ("rate", 2, 2.0),
-        ("flag", "true", True),
-        ("flag", "Off", False),
-        ("word", "b=c", "b=c"),
-        ("kind", "y", "y"),
-        ("sizes", "400", (400,)),
-        ("sizes", "4,3,2", (4, 3, 2)),
-        ("sizes", "", ()),
-        ("sizes", [1, 2], (1, 2)),
-        ("limit", "2.5", 2.5),
-        ("limit", "none", None),
-        ("limit", None, None),
+        ("config", {}, "not an instance of a dataclass"),
+        ("config", MLPConfig, "not an instance of a dataclass"),
+        ("config", ObjectConfig(), "plain data"),
+        ("build", None, "must be callable"),
+        ("objective", "elbo", "must be callable"),
+        ("summary", None, "must be strings"),
+        ("reference", 1312.6114, "must be strings"),
     ],
 )
-def test_a_value_is_brought_to_the_options_type(name, text, value):
-    converted = getattr(configure(Config(), {name: text}), name)
-    assert converted == value and type(converted) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("count", "1.5"),
-        ("count", "x"),
-        ("count", 1.5),
-        ("count", True),
-        ("count", "9" * 5000),
-        ("rate", "nan"),
-        ("rate", "inf"),
-        ("flag", "maybe"),
-        ("kind", "z"),
-        ("sizes", "1,x"),
-        ("sizes", "1.5"),
-        ("limit", "some"),
-        ("word", 3),
-    ],
-)
-def test_a_value_of_the_wrong_type_is_refused_by_name(name, text):
-    with pytest.raises(VaezooError) as e:
-        configure(Config(), {name: text})
-    assert f"option '{name}' takes" in e.value.message and f"{name}=" in e.value.hint
-
-
-def test_an_unknown_option_names_the_nearest():
-    with pytest.raises(VaezooError) as e:
-        configure(Config(), {"cuont": "1"})
-    assert e.value.hint == "did you mean 'count'?"
-
-
-def test_a_config_comes_back_from_json():
-    changed = configure(Config(), {"sizes": "9", "limit": 1.0})
-    assert configure(Config(), config_json(changed)) == changed
-    assert config_json(changed)["sizes"] == [9]
-
-
-def test_options_are_described_in_words_that_can_be_typed_back():
-    described = {option.name: option for option in options_of(Config())}
-    assert described["sizes"].type == "integers separated by commas"
-    assert described["kind"].type == "one of x, y"
-    assert described["limit"].type == "a number or none"
-    assert (described["count"].help, described["flag"].help) == ("How many there are.", "")
-    typed = {name: show_value(option.default) for name, option in described.items()}
-    assert configure(Config(), typed) == Config()
+def test_wrong_types_are_refused(field, value, message):
+    with pytest.raises(TypeError, match=message):
+        ModelSpec(**FIELDS | {field: value})

@@ -1,6 +1,6 @@
-"""What this machine has and lacks: versions, devices, the providers that really load, and what mends the rest.
+"""Examine this machine: package versions, devices, the ONNX Runtime providers that load, and fixes for problems.
 
-It works where torch or onnxruntime is missing or broken: that is when it is needed.
+It must also work if torch or onnxruntime is missing or broken.
 """
 
 from __future__ import annotations
@@ -14,24 +14,31 @@ from importlib.metadata import PackageNotFoundError, version
 
 from vaezoo.core.environment import cpu_name
 from vaezoo.errors import VaezooError, format_error
-from vaezoo.runtime.ort_session import INSTALL_CPU, REPLACE, Provider, has_runtime, installed_packages, open_session
+from vaezoo.runtime.ort_session import (
+    INSTALL_CPU,
+    REINSTALL_GPU,
+    Provider,
+    has_runtime,
+    installed_packages,
+    open_session,
+)
 
-PACKAGES = ("vaezoo", "torch", "torchvision", "onnx", "onnxscript", "numpy", "safetensors")
+PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The state of one component.
 
     Attributes:
-        subject: What it is.
-        state: What was found.
-        mend: The command or action that mends it; None if all is well.
+        subject: The component.
+        state: Its version or state.
+        fix: The command or action that fixes a problem, or None if there is no problem.
     """
 
     subject: str
     state: str
-    mend: str | None = None
+    fix: str | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Returns the fields for JSON."""
@@ -39,17 +46,18 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Looks at everything. Nothing is changed; a session of one node is opened on each provider."""
+    """Examines all components. It changes nothing and opens a session of one node on each provider."""
     return [*_versions(), _machine(), *_torch(), *_runtime()]
 
 
 def _versions() -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
-    for name in PACKAGES:
+    own_fix = "run 'pip install .' in vaezoo's source folder"
+    for name, fix in (("vaezoo", own_fix), *((name, f"pip install {name}") for name in PACKAGES)):
         try:
             yield Finding(name, version(name))
         except PackageNotFoundError:
-            yield Finding(name, "not installed", f"pip install {name}")
+            yield Finding(name, "not installed", fix)
 
 
 def _machine() -> Finding:
@@ -65,8 +73,8 @@ def _torch() -> Iterator[Finding]:
         yield Finding("torch", f"cannot be imported: {e}".splitlines()[0], "pip install --force-reinstall torch")
         return
     if not torch.cuda.is_available():
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        yield Finding("torch on CUDA", f"no device ({built})")
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        yield Finding("torch on CUDA", f"no device ({build})")
         return
     for i in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(i)
@@ -77,7 +85,7 @@ def _runtime() -> Iterator[Finding]:
     packages = installed_packages()
     if len(packages) > 1:
         both = " and ".join(f"{name} {number}" for name, number in packages.items())
-        yield Finding("onnxruntime", f"{both}: they overwrite each other's files", REPLACE)
+        yield Finding("onnxruntime", f"{both}: they overwrite each other's files", REINSTALL_GPU)
     elif not has_runtime():
         yield Finding("onnxruntime", "not installed", INSTALL_CPU)
         return
@@ -95,14 +103,18 @@ def _provider(name: Provider) -> Finding:
     except VaezooError as e:
         return Finding(subject, e.message, e.hint)
     except Exception as e:  # a broken installation raises anything
-        return Finding(subject, format_error(e), REPLACE)
+        return Finding(subject, format_error(e), REINSTALL_GPU)
     return Finding(subject, "loads and runs")
 
 
 def one_node() -> bytes:
-    """Returns a graph of one Relu, spelt out so that it needs no onnx package."""
+    """Returns an ONNX graph of one Relu.
+
+    It is written in protobuf's wire format, so that it does not need the onnx package.
+    """
 
     def field(number: int, data: bytes) -> bytes:
+        # A length-delimited field: the tag (number, wire type 2), the length, the data.
         return bytes([number << 3 | 2, len(data)]) + data
 
     value = field(2, field(1, b"\x08\x01" + field(2, field(1, b"\x08\x01"))))  # float32 of shape [1]

@@ -1,11 +1,11 @@
-"""The errors a user can cause or meet.
+"""The errors that users can cause or meet.
 
     VaezooError                 2   usage or configuration
-    ├── UnsupportedDataError    2   the model cannot take data of this shape
+    ├── UnsupportedDataError    2   a model that does not support data of this shape
     ├── InputError              3   a file, image, array or run folder that cannot be used
     │   └── PluginError         3   a third-party model that cannot be loaded or breaks its contract
-    ├── ParityError             3   an exported graph that does not equal its model
-    ├── DivergedError           4   training met a loss or gradient that is not finite
+    ├── ParityError             3   an exported graph whose output differs from the model's
+    ├── DivergedError           4   a loss or gradient that is not finite
     └── StorageError            5   disk full, no permission, read-only
 
 The numbers are the exit codes of the command `vaezoo`.
@@ -17,16 +17,16 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
-MAX_REPR = 100  # characters of a name or value that errors quote
-MAX_MESSAGE = 300  # characters of another's error that ours quote
+MAX_REPR = 100  # characters of a name or value that an error message quotes
+MAX_MESSAGE = 300  # characters of another library's message that an error message quotes
 
 
 class VaezooError(Exception):
-    """An error that names the value at fault and the one action that mends it.
+    """An error with a message that names the wrong value and a hint that fixes it.
 
     Args:
-        message: What is wrong, in one clause, naming the value.
-        hint: What to do about it, in one action.
+        message: What is wrong, in one clause that names the value.
+        hint: One action that fixes it.
     """
 
     exit_code = 2
@@ -38,44 +38,44 @@ class VaezooError(Exception):
 
 
 class UnsupportedDataError(VaezooError):
-    """A model was asked to take data of a shape that it does not support."""
+    """The model does not support data of this shape."""
 
 
 class InputError(VaezooError):
-    """A file or folder that the user named cannot be used."""
+    """A file or folder from the user cannot be used."""
 
     exit_code = 3
 
 
 class PluginError(InputError):
-    """A registered model cannot be imported, is no ModelSpec, or breaks its contract."""
+    """A registered model cannot be imported, is not a ModelSpec, or breaks its contract."""
 
 
 class ParityError(VaezooError):
-    """An exported graph computes something else than the model it came from."""
+    """The output of an exported graph differs from that of its model."""
 
     exit_code = 3
 
 
 class DivergedError(VaezooError):
-    """The loss or a gradient became infinite or NaN; the weights were left as they were."""
+    """The loss or a gradient became infinite or NaN. The weights were left unchanged."""
 
     exit_code = 4
 
 
 class StorageError(VaezooError):
-    """Writing failed: disk full, no permission, or a read-only place."""
+    """Writing failed: the disk is full, permission is missing, or the place is read-only."""
 
     exit_code = 5
 
 
 class VaezooWarning(UserWarning):
-    """Something that was asked for is not done, and the work goes on without it."""
+    """Something requested was not done, and the work continues without it."""
 
 
 @contextlib.contextmanager
 def with_hint(hint: str) -> Iterator[None]:
-    """Gives the InputErrors of the block the hint that is right where it stands."""
+    """Replaces the hint of any InputError that the block raises."""
     try:
         yield
     except InputError as e:
@@ -83,34 +83,37 @@ def with_hint(hint: str) -> Iterator[None]:
 
 
 def one_line(text: str) -> str:
-    """Returns a text on one line without control characters, which names of files and packages may hold."""
+    """Returns a text on one line, with control characters replaced by `?`.
+
+    File names and package names may contain control characters.
+    """
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def safe_repr(value: object) -> str:
-    """Returns a value that may be anybody's as our errors quote it: on one line, of bounded length."""
+    """Returns an untrusted value as error messages quote it: on one line, of bounded length."""
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception:  # an integer of more than 4,300 digits has no text, and objects may refuse
+    except Exception:  # an integer of more than 4,300 digits has no text, and a foreign __repr__ may raise
         text = f"a {type(value).__name__}"
     return one_line(text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}...")
 
 
 def format_error(error: BaseException) -> str:
-    """Returns an error's type and the first line of its text, of whatever length a third party made it."""
+    """Returns an error's type and the first line of its message, shortened to `MAX_MESSAGE` characters."""
     try:
         text = f"{type(error).__name__}: {error}"
-    except Exception:  # its __str__ is a third party's, too
+    except Exception:  # a foreign __str__ may raise
         text = type(error).__name__
     return one_line(text.splitlines()[0][:MAX_MESSAGE])
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's text that says something, or its type."""
+    """Returns the first line of an error's message that is not blank, or the error's type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-# Names that changed before the first release. An error about the old name tells the new one.
+# Old name -> new name. All changed before the first release; an error about an old name suggests the new one.
 RENAMED = {
     "bound": "elbo",
     "codes": "probe",

@@ -1,4 +1,4 @@
-"""What a variational autoencoder is: VAE, and the form that most of them have, GaussianVAE."""
+"""VAE, the base class of every model, and GaussianVAE, its most common form."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.priors.base import Prior
 from vaezoo.priors.standard_normal import StandardNormal
 
-MIN_MEAN = 0.001  # of a pixel that training begins with; a black one's logit would be infinite
+MIN_INITIAL_MEAN = 0.001  # keeps the initial output bias finite: a pixel that is always black has the logit -inf
 
 
 class VAE(nn.Module, ABC):
     """A model with an encoder q(z|x), a decoder p(x|z) and a prior p(z).
 
-    A model of your own implements `encode` and `decode`; training, evaluation and export follow.
+    A new model implements `encode` and `decode`. Training, evaluation and export need nothing else.
 
     Args:
-        data: What the model is made for.
+        data: The data to model.
         latent_shape: Shape of one latent z.
-        prior: p(z); the standard normal unless given.
+        prior: p(z). The standard normal by default.
 
     Attributes:
         data: As given.
         latent_shape: As given.
         prior: p(z).
-        likelihood: p(x|z), the family that `data.likelihood` names.
+        likelihood: The family of p(x|z) that `data.likelihood` names.
     """
 
     def __init__(self, data: DataSpec, latent_shape: tuple[int, ...], prior: Prior | None = None) -> None:
@@ -49,45 +49,52 @@ class VAE(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor) -> Posterior:
-        """Returns q(z|x) for `x` of shape `(B, *data.shape)` in [0, 1]. Draws nothing at random."""
+        """Returns q(z|x) for `x` of shape `(B, *data.shape)` in [0, 1]. It must be deterministic."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """Returns the parameters of p(x|z), `(B, *data.shape)`, unbounded: logits, never probabilities."""
+        """Returns the parameters of p(x|z), `(B, *data.shape)`, for `z` of shape `(B, *latent_shape)`.
+
+        They are unbounded: logits, never probabilities.
+        """
 
     def init_from_data(self, train: Split) -> None:
-        """Sets what the first weights take from the data. Does nothing unless overridden.
+        """Initialises weights from the training data. Does nothing by default.
 
-        `vaezoo.train` calls it once, before the first step. It must draw nothing at random: a training that is killed
-        before its first checkpoint begins again, and in the same way.
+        `vaezoo.train` calls it once, before the first step. It must be deterministic: a training that is killed
+        before its first checkpoint starts again and must start the same way.
 
         Args:
-            train: The training part.
+            train: The training split.
         """
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Returns the mean image for the most probable code of x, `(B, *data.shape)` in [0, 1]."""
+        """Returns the mean of p(x|z) at the mode of q(z|x), `(B, *data.shape)` in [0, 1]."""
         return self.likelihood.mean(self.decode(self.encode(x).mode()))
 
     def sample(self, n: int) -> Tensor:
-        """Returns the mean images of n latents drawn from the prior, `(n, *data.shape)` in [0, 1]."""
+        """Returns the mean of p(x|z) for n latents drawn from the prior, `(n, *data.shape)` in [0, 1]."""
         return self.likelihood.mean(self.decode(self.prior.sample(n)))
 
 
 class GaussianVAE(VAE):
-    """A diagonal Gaussian posterior and a standard normal prior over two feed-forward networks.
+    """A VAE with a diagonal Gaussian posterior, a standard normal prior and two feed-forward networks.
 
     Args:
-        data: What the model is made for.
+        data: The data to model.
         latent_dim: Number of latent dimensions.
         encoder: Maps `(B, *data.shape)` to `(B, 2 * latent_dim)`: means, then raw log-variances.
         decoder: Maps `(B, latent_dim)` to `(B, *data.shape)`.
+        init_bias: Whether `init_from_data` sets the decoder's output bias to the mean of the data.
     """
 
-    def __init__(self, data: DataSpec, latent_dim: int, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(
+        self, data: DataSpec, latent_dim: int, encoder: nn.Module, decoder: nn.Module, *, init_bias: bool = True
+    ) -> None:
         super().__init__(data, (latent_dim,))
         self.encoder = encoder
         self.decoder = decoder
+        self.init_bias = init_bias
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         mu, raw = self.encoder(x).chunk(2, dim=1)
@@ -98,22 +105,26 @@ class GaussianVAE(VAE):
         return params
 
     def init_from_data(self, train: Split) -> None:
-        """Overridden: an untrained decoder puts out the mean of the data, see `init_output_bias`."""
-        init_output_bias(self.decoder, self.likelihood, train)
+        """Overridden: initialises the decoder's output bias, unless `init_bias` is False."""
+        if self.init_bias:
+            init_output_bias(self.decoder, self.likelihood, train)
 
 
 @torch.no_grad()
 def init_output_bias(decoder: nn.Module, likelihood: Likelihood, train: Split) -> None:
-    """Sets the last bias of a decoder to the logits of the data's mean, as the code of Burda et al. 2016 does.
+    """Initialises the decoder's output bias to the logits of the data mean, as the code of Burda et al. 2016 does.
 
-    A dense layer gets the logit of each pixel's mean, a convolution that of each channel's. Nothing is changed where
-    the decoder is no `nn.Sequential` that ends in one of these (and `nn.Unflatten`), and where the mean is no sigmoid
-    of the parameters: a pixel of mean 0.001 would be -1,000 for the continuous Bernoulli, too far to come back from.
+    A dense output layer gets the logit of each pixel's mean. A convolution gets the logit of each channel's mean.
+    The bias is left as it is in two cases:
+
+    - The decoder is not an `nn.Sequential` that ends in such a layer, with or without `nn.Unflatten` behind it.
+    - The likelihood is a continuous Bernoulli. Its mean is not the sigmoid of its parameters. For a pixel of mean
+      0.001 the bias would be -1,000, too far for training to correct.
 
     Args:
-        decoder: Puts out the likelihood's parameters.
+        decoder: Returns the likelihood's parameters.
         likelihood: p(x|z).
-        train: What the mean is taken of.
+        train: The split to compute the mean of.
     """
     layers = [m for m in decoder.children() if not isinstance(m, nn.Unflatten)]
     last = layers[-1] if isinstance(decoder, nn.Sequential) and layers else None
@@ -122,23 +133,26 @@ def init_output_bias(decoder: nn.Module, likelihood: Likelihood, train: Split) -
     if isinstance(likelihood, Bernoulli | Gaussian):
         mean = mean_example(train)
         mean = mean.flatten() if isinstance(last, nn.Linear) else mean.mean((1, 2))
-        last.bias.copy_(torch.logit(mean, MIN_MEAN))
+        last.bias.copy_(torch.logit(mean, MIN_INITIAL_MEAN))
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Returns the device that a module's parameters, or its buffers if it has none, lie on."""
+    """Returns the device of a module's parameters, or of its buffers if it has no parameters."""
     return next(chain(module.parameters(), module.buffers())).device
 
 
 @contextmanager
 def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Puts modules into evaluation mode, without gradients, and each of their modules back into its own mode after."""
-    modes = {part: part.training for module in modules for part in module.modules()}
+    """Puts modules into evaluation mode and disables gradients inside the block.
+
+    Afterwards each submodule is in the mode that it had before.
+    """
+    modes = {submodule: submodule.training for module in modules for submodule in module.modules()}
     for module in modules:
         module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for part, mode in modes.items():
-            part.training = mode
+        for submodule, mode in modes.items():
+            submodule.training = mode

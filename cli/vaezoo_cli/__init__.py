@@ -1,1 +1,1 @@
-"""The command `vaezoo`: click reads, rich draws, the library works."""
+"""The command line `vaezoo`: click parses it, rich prints, and the library does the work."""

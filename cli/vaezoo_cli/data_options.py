@@ -1,4 +1,4 @@
-"""The options that say which data a command takes."""
+"""The options that choose the data of a command."""
 
 from __future__ import annotations
 
@@ -14,36 +14,41 @@ from vaezoo_cli.options import F
 
 if TYPE_CHECKING:
     from vaezoo import Dataset
-    from vaezoo_cli.sources import LoadedModel
+    from vaezoo_cli.loaded_model import LoadedModel
 
 
 def data_options(default: str | None = None) -> Callable[[F], F]:
-    """Adds --data, --data-dir, --image-size, --stream and --on-bad-image, and hands them over as one, `choice`."""
-    what = "Data set: digits, shapes, mnist ... (see 'vaezoo list'), an image folder, or a .npz or .npy file."
-    stream = "Leave an image folder's images in their files until needed  [default: where memory is short]"
-    bad = "Images of a folder that cannot be read: error, or skip to go on without them."
+    """Adds --data, --data-dir, --image-size, --stream and --on-bad-image, and passes them on as `data`, a DataOptions.
+
+    Args:
+        default: Default of --data.
+    """
+    data = "A data set that 'vaezoo list' shows, an image folder, or a .npz or .npy file."
+    data_dir = "Folder of the standard data sets, to which they are downloaded."
+    stream = "Read the images of an image folder when they are needed.  [default: if memory is short]"
+    bad_image = "What to do with unreadable images of a folder: error or skip."
     options = (
-        click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=what),
-        click.option("--data-dir", type=click.Path(), help="Where mnist, cifar10 ... lie or are downloaded to."),
-        click.option("--image-size", type=int, metavar="PIXELS", help="Bring images to this height and width."),
+        click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=data),
+        click.option("--data-dir", type=click.Path(), metavar="FOLDER", help=data_dir),
+        click.option("--image-size", type=int, metavar="PIXELS", help="Resize images to this height and width."),
         click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
-        click.option("--on-bad-image", default="error", show_default=True, metavar="HOW", help=bad),
+        click.option("--on-bad-image", default="error", show_default=True, metavar="ACTION", help=bad_image),
     )
 
-    def add(f: F) -> F:
+    def decorate(f: F) -> F:
         @functools.wraps(f)
-        def gathered(*args: Any, **others: Any) -> Any:
-            choice = DataOptions(**{option.name: others.pop(option.name) for option in fields(DataOptions)})
-            return f(*args, choice=choice, **others)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            data = DataOptions(**{field.name: kwargs.pop(field.name) for field in fields(DataOptions)})
+            return f(*args, data=data, **kwargs)
 
-        return functools.reduce(lambda command, option: option(command), reversed(options), cast("F", gathered))
+        return functools.reduce(lambda command, option: option(command), reversed(options), cast("F", wrapper))
 
-    return add
+    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """What the options of `data_options` say."""
+    """The values of the options that `data_options` adds."""
 
     data: str | None = None
     data_dir: str | None = None
@@ -51,8 +56,8 @@ class DataOptions:
     stream: bool | None = None
     on_bad_image: str = "error"
 
-    def named(self, likelihood: str | None = None) -> Dataset | None:
-        """Loads the data that are named, if there are."""
+    def load(self, likelihood: str | None = None) -> Dataset | None:
+        """Loads the data of --data, or returns None without --data."""
         import vaezoo
 
         if self.data is None:
@@ -66,16 +71,16 @@ class DataOptions:
             on_bad_image=self.on_bad_image,
         )
 
-    def load(self, source: LoadedModel) -> Dataset:
-        """Loads the data that are named, else those that the model was trained on.
+    def load_for(self, model: LoadedModel) -> Dataset:
+        """Loads the data of --data, or without --data those that the model was trained on.
 
         Raises:
-            UnsupportedDataError: If the model does not take them.
+            UnsupportedDataError: If their shape is not that of the model.
         """
-        dataset = self.named() or source.load_data(self.data_dir)
-        if dataset.spec.shape != source.shape:
+        dataset = self.load() or model.load_data(self.data_dir)
+        if dataset.spec.shape != model.shape:
             raise UnsupportedDataError(
-                f"{source.folder} takes shape {source.shape}, '{dataset.spec.name}' has {dataset.spec.shape}",
-                "give data of that shape; --image-size changes height and width alone",
+                f"{model.folder} takes shape {model.shape}, but '{dataset.spec.name}' has {dataset.spec.shape}",
+                "give data of that shape; --image-size changes the height and width of images",
             )
         return dataset

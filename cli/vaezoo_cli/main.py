@@ -1,4 +1,4 @@
-"""The entry point: the group of commands, and the one place where errors become two lines and an exit code."""
+"""The group of commands, and the one place that turns errors into two lines and an exit code."""
 
 from __future__ import annotations
 
@@ -14,35 +14,38 @@ from typing import TextIO
 import click
 
 from vaezoo.core.signals import Stopped
-from vaezoo.errors import StorageError, VaezooError, VaezooWarning, format_error, one_line
+from vaezoo.errors import RENAMED, StorageError, VaezooError, VaezooWarning, format_error, one_line, suggest
 from vaezoo_cli.commands.bench import bench
 from vaezoo_cli.commands.check import check
 from vaezoo_cli.commands.doctor import doctor
 from vaezoo_cli.commands.encode import encode
 from vaezoo_cli.commands.eval import eval_command
-from vaezoo_cli.commands.export import export, verify
+from vaezoo_cli.commands.export import export
 from vaezoo_cli.commands.list import list_command
 from vaezoo_cli.commands.new_plugin import new_plugin
-from vaezoo_cli.commands.plot import plot, reconstruct, sample
+from vaezoo_cli.commands.plot import plot
 from vaezoo_cli.commands.pretrained import pretrained
 from vaezoo_cli.commands.recipes import recipes
+from vaezoo_cli.commands.reconstruct import reconstruct
+from vaezoo_cli.commands.sample import sample
 from vaezoo_cli.commands.show import show
 from vaezoo_cli.commands.train import train
+from vaezoo_cli.commands.verify import verify
 
-DEFECT = 1
-# What a user may have left out who wants only vaezoo.runtime, and the packages that bring it.
-OPTIONAL = {
-    name: name for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
+DEFECT = 1  # exit code
+# Packages that may be missing, because vaezoo.runtime works without them. Import name -> package.
+REQUIRED_PACKAGES = {"PIL": "pillow"} | {
+    name: name for name in ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy", "rich")
 }
-OPTIONAL |= {"rich": "rich", "PIL": "pillow", "matplotlib": '"vaezoo[plot]"'}
+EXTRAS = {"matplotlib": "plot"}  # import name -> extra that installs it
 
 
 class Interrupted(BaseException):
-    """A request to end that click has not seen: it would write an empty line before ours."""
+    """An interrupt that click does not recognise. Click would print an empty line before our message."""
 
 
 class Commands(click.Group):
-    """A group that passes interrupts on."""
+    """A group that hides interrupts from click."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -55,14 +58,14 @@ class Commands(click.Group):
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 fine, 2 usage or configuration, 3 bad input file or plugin, 4 training diverged, "
-    "5 input/output, 130 interrupted, 143 terminated, 1 a defect of vaezoo or of a plugin.",
+    epilog="Exit codes: 0 success, 1 a defect of vaezoo or of a plugin, 2 usage or configuration, 3 bad input file or "
+    "plugin, 4 training diverged, 5 input/output, 130 interrupted, 143 terminated.",
 )
 @click.version_option(version("vaezoo"), prog_name="vaezoo")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def vaezoo(context: click.Context, debug: bool) -> None:
-    """Variational autoencoders: list, train, sample, export to ONNX."""
+    """Train, evaluate and export variational autoencoders."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -75,11 +78,11 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and leaves with the documented exit code."""
+    """Runs the command line, and exits with the documented exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     warnings.showwarning = show_warning
-    # --debug is taken wherever it stands: who needs it has just typed the rest.
+    # Users who need --debug append it to the command that failed, so it is accepted everywhere.
     arguments = [a for a in arguments if a != "--debug"]
     try:
         code = vaezoo.main(arguments, prog_name="vaezoo", standalone_mode=False)
@@ -98,7 +101,7 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Writes our own warnings in one line on stderr, and others as Python does."""
+    """Prints vaezoo's warnings as one line on stderr, and others as Python does."""
     if issubclass(category, VaezooWarning):
         click.echo(f"vaezoo: warning: {one_line(str(message))}", err=True)
     else:
@@ -106,7 +109,7 @@ def show_warning(
 
 
 def report(error: BaseException) -> int:
-    """Writes an error in two lines on stderr and returns its exit code."""
+    """Prints an error as two lines on stderr, and returns its exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else DEFECT
     if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
@@ -116,24 +119,38 @@ def report(error: BaseException) -> int:
     if isinstance(error, VaezooError):
         return print_error(error.message, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "vaezoo"
-        hint = f"'{command} --help' shows what it takes"
-        if isinstance(error, click.NoSuchOption):
-            hint += "; options of a model are given as -o name=value"
-        return print_error(error.format_message().rstrip("."), hint, error.exit_code)
-    if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL:
-        return print_error(f"this needs {error.name}, which is not installed", f"pip install {OPTIONAL[error.name]}", 2)
-    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        return print_error(*usage_error(error), error.exit_code)
+    if isinstance(error, ModuleNotFoundError) and error.name in {*REQUIRED_PACKAGES, *EXTRAS}:
+        return print_error(f"this needs {error.name}, which is not installed", package_hint(error.name), 2)
+    if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError):
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return print_error(what, "check the path, the permissions and the disk's space", StorageError.exit_code)
-    return print_error(f"unexpected {format_error(error)}", "repeat with --debug and report what it prints", DEFECT)
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return print_error(message, "check the path, the permissions and the free disk space", StorageError.exit_code)
+    return print_error(f"unexpected {format_error(error)}", "repeat with --debug and report the output", DEFECT)
+
+
+def usage_error(error: click.ClickException) -> tuple[str, str]:
+    """Returns message and hint of an error that click found in the command line."""
+    message, context = error.format_message().rstrip("."), error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"'{context.command_path if context else 'vaezoo'} --help' shows the usage"
+    if isinstance(error, click.NoSuchOption):
+        options = [name for parameter in context.command.params for name in parameter.opts] if context else []
+        if RENAMED.get(error.option_name) in options:
+            return error.message.rstrip("."), suggest(error.option_name, options, hint)
+        hint += "; options of a model are given as -o name=value"
+    return message, hint
+
+
+def package_hint(module: str) -> str:
+    """Returns how to install the package of a module."""
+    from vaezoo.core.dependencies import install_hint
+
+    return install_hint(EXTRAS[module]) if module in EXTRAS else f"pip install {REQUIRED_PACKAGES[module]}"
 
 
 def print_error(message: str, hint: str, code: int) -> int:
-    """Writes the two lines of an error."""
+    """Prints the two lines of an error, and returns its exit code."""
     click.echo(f"vaezoo: error: {one_line(message)}\nhint: {one_line(hint)}", err=True)
     return code

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands share, and what they mean."""
 
 from __future__ import annotations
 
@@ -20,14 +20,24 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 source_argument = click.argument("source", required=False, metavar="[RUN|MODEL|PRETRAINED|EXPORT]")
-json_option = click.option("--json", "as_json", is_flag=True, help="Write the data as JSON on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 checkpoint_option = click.option(
-    "--checkpoint", default="best", show_default=True, help="best (on the validation part), last, or a step."
+    "--checkpoint",
+    default="best",
+    show_default=True,
+    metavar="NAME|STEP",
+    help="best on the validation split, last, or a step.",
 )
 
 
+def out_option(default: str) -> Callable[[F], F]:
+    """Adds --out, a file. The default is the file `default` in `default_output_dir`."""
+    help_text = f"Output file.  [default: {default} in the model's folder]"
+    return click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help=help_text)
+
+
 def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
-    """Splits `name=value` texts.
+    """Splits texts of the form `name=value`.
 
     Raises:
         VaezooError: If a text has another form.
@@ -41,27 +51,30 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def option_names_as_typed(names: Iterable[str]) -> Iterator[None]:
-    """Makes errors of the block name settings as they are typed: 'grad_accum_steps' becomes --grad-accum-steps, lr=1 --lr 1."""
+    """Rewrites errors of the block so that they name options as a user types them.
+
+    'grad_accum_steps' becomes --grad-accum-steps, and lr=1 becomes --lr 1.
+    """
     known = "|".join(names)
     pattern = re.compile(rf"(?:option )?'({known})'|\b({known})=")
 
-    def typed(found: re.Match[str]) -> str:
-        quoted, assigned = found.groups()
+    def as_typed(match: re.Match[str]) -> str:
+        quoted, assigned = match.groups()
         return f"--{(quoted or assigned).replace('_', '-')}" + (" " if assigned else "")
 
     try:
         yield
     except VaezooError as e:
-        e.message, e.hint = pattern.sub(typed, e.message), pattern.sub(typed, e.hint)
+        e.message, e.hint = pattern.sub(as_typed, e.message), pattern.sub(as_typed, e.hint)
         raise
 
 
 def open_run(name: str | None, checkpoint: str) -> Run:
-    """Loads the run that a user means and warns if its training did not end well."""
+    """Loads the run that a user names, with a warning if its training has not finished."""
     run = find_run(name, checkpoint)
     if not run.result:
         click.echo(
-            f"vaezoo: warning: the training of {run.path} is not finished; taking its checkpoint of step "
+            f"vaezoo: warning: the training of {run.path} has not finished; using the checkpoint of step "
             f"{run.checkpoint.step}",
             err=True,
         )
@@ -69,10 +82,10 @@ def open_run(name: str | None, checkpoint: str) -> Run:
 
 
 def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
-    """Opens an exported folder in ONNX Runtime; None if the user means a run.
+    """Opens an export folder in ONNX Runtime. Returns None if `source` is not an export.
 
     Raises:
-        VaezooError: If a checkpoint was asked for: an export holds one.
+        VaezooError: If a user chose a checkpoint of an export, which contains only one.
     """
     from vaezoo import runtime
     from vaezoo.runtime.manifest import is_export
@@ -80,12 +93,20 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
     if source is None or not is_export(source):
         return None
     if checkpoint != "best":
-        raise VaezooError(f"{source} is an export, which holds one checkpoint", "leave out --checkpoint")
+        raise VaezooError(f"{source} is an export, which contains one checkpoint", "leave out --checkpoint")
     return runtime.load(source)
 
 
 def find_run(name: str | None, checkpoint: str) -> Run:
-    """Loads a run: a folder, the newest run of a model, a pretrained model, or without a name the newest run of all."""
+    """Loads a run.
+
+    Args:
+        name: A run folder, a model's name for its newest run, a pretrained model, or None for the newest run of all.
+        checkpoint: "best", "last" or a step.
+
+    Raises:
+        InputError: If there is no such run.
+    """
     from vaezoo import list_models, pretrained
     from vaezoo.errors import InputError, suggest
     from vaezoo.training.run import load, newest_run
@@ -100,33 +121,35 @@ def find_run(name: str | None, checkpoint: str) -> Run:
             return pretrained.load_pretrained(name, checkpoint)
     if Path(name).exists():
         return load(name, checkpoint)
-    hint = suggest(name, [*models, *pretrained.names()], "give a run folder, or a name of 'vaezoo pretrained'")
+    hint = suggest(name, [*models, *pretrained.names()], "give a run folder, or a name that 'vaezoo pretrained' shows")
     raise InputError(f"there is no run '{name}'", hint)
 
 
-def suffixes_of(out: str | None, possible: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns how the names of the files end that are wanted: as `out` does, or in all possible ways.
+def output_suffixes(out: str | None, supported: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the suffixes of the files to write: that of `out`, or all supported ones without `out`.
 
     Raises:
-        VaezooError: If `out` promises another format.
+        VaezooError: If the suffix of `out` is not supported.
     """
     if out is None:
-        return possible
+        return supported
     suffix = Path(out).suffix.lower()
-    if suffix not in possible:
-        formats = " or ".join(s.removeprefix(".").upper() for s in possible)
-        raise VaezooError(f"'{out}' is no name of a {formats}", f"end it in {' or '.join(possible)}")
+    if suffix not in supported:
+        formats = " or ".join(s.removeprefix(".").upper() for s in supported)
+        raise VaezooError(
+            f"cannot write '{out}': the format must be {formats}", f"give a name that ends in {' or '.join(supported)}"
+        )
     return (suffix,)
 
 
 def default_output_dir(folder: Path) -> Path:
-    """Returns where files about a model are put by default: beside it, but nothing into the package."""
+    """Returns the folder for output files about a model: the model's folder, or ./pretrained/NAME/."""
     import vaezoo
 
-    packaged = Path(vaezoo.__file__).parent in folder.parents
+    packaged = Path(vaezoo.__file__).parent in folder.parents  # nothing is written into the package
     return Path("pretrained") / folder.name if packaged else folder
 
 
 def print_json(value: object) -> None:
-    """Writes data on stdout."""
+    """Prints a value as JSON on stdout."""
     click.echo(json.dumps(value, indent=2))

@@ -1,4 +1,4 @@
-"""Which examples of a data set are drawn, and their labels."""
+"""The choice of examples to draw, and of their labels."""
 
 from __future__ import annotations
 
@@ -12,57 +12,77 @@ if TYPE_CHECKING:
     from vaezoo.data.base import Split
 
 
-def pick(part: Split, count: int, seed: int) -> Tensor:
-    """Returns `count` examples of a part drawn by `seed`, or all if there are fewer: `(count, *shape)` in [0, 1]."""
-    return part.select(shuffled(len(part), seed)[:count]).batch(slice(None)).x
+def random_examples(split: Split, count: int, seed: int) -> Tensor:
+    """Returns `count` random examples of a split, or all if there are fewer: `(count, *shape)` in [0, 1]."""
+    return split.select(random_permutation(len(split), seed)[:count]).batch(slice(None)).x
 
 
-def shuffled(n: int, seed: int) -> Tensor:
-    """Returns the numbers below n in an order drawn by `seed`."""
+def random_permutation(n: int, seed: int) -> Tensor:
+    """Returns a random permutation of 0..n-1."""
     import torch
 
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
-def require_labels(part: Split, name: str, factor: int | None) -> None:
-    """Raises VaezooError unless the part has labels, and `factor` names one where each example has several."""
-    if part.y is None:
-        raise VaezooError(f"'{name}' has no labels", "give data that have, such as --data digits")
-    several = part.y.shape[1] if part.y.ndim == 2 else None
-    if several is None and factor is not None:
-        raise VaezooError(f"'{name}' has one label an example", "leave out --factor")
-    if several is not None and (factor is None or factor >= several):
-        raise VaezooError(f"'{name}' has {several} labels an example", f"say which: --factor 0 to {several - 1}")
+def require_labels(split: Split, name: str, factor: int | None) -> None:
+    """Checks that a split has labels, and that `factor` names one if each example has several.
 
-
-def label_column(part: Split, factor: int | None) -> Tensor:
-    """Returns the labels `(N,)` of a part that has them, `factor`'s where there are several."""
-    assert part.y is not None
-    return part.y if factor is None else part.y[:, factor]
-
-
-def known_label(part: Split, factor: int | None, label: int | None) -> int:
-    """Returns the label that was asked for.
+    Args:
+        split: The split.
+        name: Name of the data set, for errors.
+        factor: Index of the label, or None if each example has one.
 
     Raises:
-        VaezooError: If none was, or no example has it.
+        VaezooError: If it does not.
+    """
+    if split.y is None:
+        raise VaezooError(f"'{name}' has no labels", "give data with labels, such as --data digits")
+    factors = split.y.shape[1] if split.y.ndim == 2 else None
+    if factors is None and factor is not None:
+        raise VaezooError(f"'{name}' has one label per example", "leave out --factor")
+    if factors is not None and (factor is None or factor >= factors):
+        raise VaezooError(f"'{name}' has {factors} labels per example", f"choose one: --factor 0 to {factors - 1}")
+
+
+def label_column(split: Split, factor: int | None) -> Tensor:
+    """Returns the labels `(N,)` of a split that has labels, or column `factor` if there are several per example."""
+    assert split.y is not None
+    return split.y if factor is None else split.y[:, factor]
+
+
+def require_label(split: Split, factor: int | None, label: int | None) -> int:
+    """Returns the label that a user gave.
+
+    Raises:
+        VaezooError: If the user gave none, or no example has it.
     """
     import torch
 
-    there = torch.unique(label_column(part, factor)).tolist()
-    if label is None or label not in there:
-        wrong = "a concept needs a label" if label is None else f"no example has label {label}"
-        raise VaezooError(wrong, f"give --label with one of {safe_repr(there)}")
+    present = torch.unique(label_column(split, factor)).tolist()
+    if label is None or label not in present:
+        problem = "an attribute vector needs a label" if label is None else f"no example has label {label}"
+        raise VaezooError(problem, f"give --label with one of {safe_repr(present)}")
     return label
 
 
-def both_sides(
-    part: Split, factor: int | None, label: int, counts: tuple[int, int], seed: int
+def without_and_with_label(
+    split: Split, factor: int | None, label: int, counts: tuple[int, int], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Draws examples without a label, then with it, so many of each or as many as there are: x and labels."""
+    """Returns random examples without a label, followed by examples with it.
+
+    Args:
+        split: The split.
+        factor: As in `label_column`.
+        label: The label.
+        counts: How many without and with the label. All are returned if there are fewer.
+        seed: Seed of the choice.
+
+    Returns:
+        Examples `(N, *shape)` in [0, 1], and their labels `(N,)`.
+    """
     import torch
 
-    labels = label_column(part, factor)
-    sides = [mask.nonzero().flatten() for mask in (labels != label, labels == label)]
-    index = torch.cat([side[shuffled(len(side), seed)[:n]] for side, n in zip(sides, counts, strict=True)])
-    return part.select(index).batch(slice(None)).x, labels[index]
+    labels = label_column(split, factor)
+    groups = [mask.nonzero().flatten() for mask in (labels != label, labels == label)]
+    index = torch.cat([g[random_permutation(len(g), seed)[:n]] for g, n in zip(groups, counts, strict=True)])
+    return split.select(index).batch(slice(None)).x, labels[index]

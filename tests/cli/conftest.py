@@ -1,4 +1,4 @@
-"""Running command lines."""
+"""Fixtures that run command lines."""
 
 import pytest
 
@@ -20,12 +20,12 @@ def run(capsys):
 
 
 @pytest.fixture
-def fine(run):
-    """Returns a function that runs a command line that has to work: its stdout."""
+def run_ok(run):
+    """Returns a function that runs a command line, which must succeed: its stdout."""
 
-    def fine(*arguments):
+    def run_ok(*arguments):
         code, out, err = run(*arguments)
         assert code == 0, err
         return out
 
-    return fine
+    return run_ok

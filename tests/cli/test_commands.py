@@ -1,7 +1,8 @@
-"""The command line as users type it: what it prints, writes and leaves behind."""
+"""The commands from train to export: what they print and write."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,132 +15,169 @@ from vaezoo import list_models
 from vaezoo_cli.main import main
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
+FAST = {("mlp-vae", "digits"), ("conv-vae", "colour")}
+CASES = [
+    pytest.param(model, data, marks=[] if (model, data) in FAST else pytest.mark.slow)
+    for model in MODELS
+    for data in ("digits", "colour")
+]
+LIGHT = (["--help"], ["list"], ["list", "--json"], ["train", "--help"], ["pretrained"])
 
 
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory):
     """A folder of 60 small colour images in two classes."""
     root = tmp_path_factory.mktemp("colour")
-    noise = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for i in range(60):
         folder = root / ("train" if i < 48 else "test") / f"class{i % 2}"
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     return root
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("data", ["digits", "colour"])
-def test_every_model_goes_the_whole_way(name, data, fine, colour, inside):
-    source = colour if data == "colour" else data
-    out = fine("train", name, "--data", source, "--steps", 3, "--batch-size", 16, "-o", "latent_dim=4", "--out", "r")
+@pytest.mark.parametrize(("name", "data"), CASES)
+def test_train_draw_export(name, data, run_ok, colour, inside):
+    path = colour if data == "colour" else data
+    out = run_ok("train", name, "--data", path, "--steps", 3, "--batch-size", 16, "-o", "latent_dim=4", "--out", "r")
     assert "-ELBO" in out and "vaezoo export r --onnx" in out
-    assert fine("sample", "r").strip() == "r/samples.png"
-    assert fine("reconstruct", "r", "-n", 10).strip() == "r/reconstructions.png"
+    assert run_ok("sample", "r").strip() == "r/samples.png"
+    assert run_ok("reconstruct", "r", "-n", 10).strip() == "r/reconstructions.png"
     mode = "RGB" if data == "colour" else None
     for image in ("samples", "reconstructions"):
         with Image.open(f"r/{image}.png") as image:
             assert image.width > 200 and (mode is None or image.mode == mode)
-    exported = json.loads(fine("export", "r", "--onnx", "--json"))
-    assert exported["folder"] == "exports/r" and Path("exports/r/decoder.onnx").exists()
+    manifest = json.loads(run_ok("export", "r", "--onnx", "--json"))
+    assert manifest["folder"] == "exports/r" and Path("exports/r/decoder.onnx").exists()
 
 
-def test_train_tells_in_plain_lines_and_ends_with_the_next_commands(run, inside):
+def test_train_prints_plain_lines(run, inside):
     code, out, err = run("train", "mlp-vae", "--epochs", 2, "--batch-size", 500)
     assert code == 0
     lines = [line for line in err.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2 and all(w in lines[0] for w in ("-ELBO", "reconstruction", "KL", "images/s", "left"))
-    bounds = [float(line.split("-ELBO ")[1].split()[0]) for line in lines]
-    assert bounds[1] < bounds[0]
+    losses = [float(line.split("-ELBO ")[1].split()[0]) for line in lines]
+    assert losses[1] < losses[0]
     assert "\x1b" not in err + out
     for command in ("vaezoo sample", "vaezoo reconstruct", "vaezoo export"):
         assert f"{command} runs/mlp-vae-digits-1" in out
 
 
-def test_settings_reach_the_run(fine, inside):
+def test_settings_reach_the_run(run_ok, inside):
     settings = ("--optimizer", "adamw", "--weight-decay", "0.1", "--schedule", "multistep", "--milestones", "1,2")
-    out = fine("train", "mlp-vae", "--steps", 3, *settings, "--clip-grad", 5, "--likelihood", "gaussian:0.5", "--json")
-    described = json.loads(out)
-    training = json.loads((Path(described["run"]) / "run.json").read_text())["training"]
+    out = run_ok(
+        "train", "mlp-vae", "--steps", 3, *settings, "--clip-grad", 5, "--likelihood", "gaussian:0.5", "--json"
+    )
+    result = json.loads(out)
+    training = json.loads((Path(result["run"]) / "run.json").read_text())["training"]
     assert (training["optimizer"], training["milestones"], training["clip_grad"]) == ("adamw", [1, 2], 5.0)
-    assert described["data"]["likelihood"] == "gaussian:0.5"
-    assert described["result"]["split"] == "test"
+    assert result["data"]["likelihood"] == "gaussian:0.5"
+    assert result["result"]["split"] == "test"
 
 
-def test_names_of_models_and_nothing_mean_the_newest_run(fine, inside):
-    fine("train", "mlp-vae", "--steps", 1)
-    fine("train", "conv-vae", "--steps", 1)
+def test_names_mean_newest_run(run_ok, inside):
+    run_ok("train", "mlp-vae", "--steps", 1)
+    run_ok("train", "conv-vae", "--steps", 1)
     os.utime("runs/mlp-vae-digits-1/run.json", ns=(1, 1))
-    assert fine("sample").strip() == "runs/conv-vae-digits-1/samples.png"
-    assert fine("sample", "mlp-vae").strip() == "runs/mlp-vae-digits-1/samples.png"
-    fine("export", "--onnx")
+    assert run_ok("sample").strip() == "runs/conv-vae-digits-1/samples.png"
+    assert run_ok("sample", "mlp-vae").strip() == "runs/mlp-vae-digits-1/samples.png"
+    run_ok("export", "--onnx")
     assert Path("exports/conv-vae-digits-1/manifest.json").exists()
 
 
-def test_the_same_seed_samples_the_same_image(fine, trained, inside):
+def test_seed_determines_samples(run_ok, trained, inside):
     for out, seed in (("a.png", 1), ("b.png", 1), ("c.png", 2)):
-        fine("sample", trained.path, "--seed", seed, "--out", out)
+        run_ok("sample", trained.path, "--seed", seed, "--out", out)
     a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
     assert a == b != c
 
 
-def test_list_and_show_tell_what_there_is(fine):
-    listed = json.loads(fine("list", "--json"))
+def test_list_and_show(run_ok):
+    listed = json.loads(run_ok("list", "--json"))
     assert {row["name"] for row in listed["models"]} >= set(MODELS) and "digits" in listed["data"]
-    shown = json.loads(fine("show", "beta-vae", "--json"))
+    shown = json.loads(run_ok("show", "beta-vae", "--json"))
     assert {o["name"]: o["default"] for o in shown["options"]}["beta"] == 4.0
     inputs = {tuple(row["shape"]): row["parameters"] for row in shown["inputs"]}
     assert inputs[(100,)] is None
     # 1-32-64 channels, 4x4: 32*16+32, 64*32*16+64, 3136*32+32.
     assert inputs[(1, 28, 28)]["encoder"] == 544 + 32_832 + 100_384
-    text = fine("list") + fine("show", "vae-gan")
+    text = run_ok("list") + run_ok("show", "vae-gan")
     assert "Larsen" in text and "gamma" in text and "discriminator" in text
 
 
-def test_show_follows_options(fine):
-    small = json.loads(fine("show", "mlp-vae", "-o", "hidden=10", "--json"))["inputs"][0]["parameters"]
+def test_show_follows_options(run_ok):
+    small = json.loads(run_ok("show", "mlp-vae", "-o", "hidden=10", "--json"))["inputs"][0]["parameters"]
     assert small["encoder"] == 784 * 10 + 10 + 10 * 40 + 40
 
 
-def test_check_passes_on_a_built_in(fine):
-    results = json.loads(fine("check", "mlp-vae", "--json"))
+def test_check_passes_on_built_in(run_ok):
+    results = json.loads(run_ok("check", "mlp-vae", "--json"))
     assert len(results) == 11 and all(r["passed"] for r in results)
 
 
-def test_help_is_there_for_every_command(fine):
-    text = fine("--help")
+def test_each_command_has_help(run_ok):
+    text = run_ok("--help")
     for command in ("list", "show", "train", "sample", "reconstruct", "plot", "export", "new-plugin", "check"):
         assert command in text
-        assert "Usage: vaezoo " + command in fine(command, "--help")
+        assert "Usage: vaezoo " + command in run_ok(command, "--help")
 
 
-def test_the_command_alone_shows_the_help(run):
+def test_help_has_defaults_and_texts(run_ok):
+    text = " ".join(run_ok("train", "--help").split())
+    assert "--kl-warmup INTEGER Anneal the KL weight from 0 to 1 over this many steps. [default: 0]" in text
+    assert "--optimizer [adam|adamw|rmsprop|adamax]" in text and "--milestones INTEGER,..." in text
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_light_commands_import_no_torch(arguments):
+    code = (
+        "import sys; from vaezoo_cli.__main__ import main; sys.argv = ['vaezoo', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_arguments_show_help(run):
     code, out, err = run()
     assert code == 0 and out.startswith("Usage: vaezoo") and err == ""
 
 
-def test_reconstruct_spreads_over_the_classes_of_a_sorted_folder(fine, inside):
+def test_reconstruct_spreads_over_classes(run_ok, inside):
     for level in (0, 250):
         Path(f"images/{level}").mkdir(parents=True)
         for i in range(40):
             Image.new("L", (16, 16), level + i % 5).save(f"images/{level}/{i}.png")
-    fine("train", "mlp-vae", "--data", "images", "--steps", 1, "--batch-size", 8, "--out", "r")
-    fine("reconstruct", "r", "-n", 2, "--data", "images", "--out", "two.png")
+    run_ok("train", "mlp-vae", "--data", "images", "--steps", 1, "--batch-size", 8, "--out", "r")
+    run_ok("reconstruct", "r", "-n", 2, "--data", "images", "--out", "two.png")
     with Image.open("two.png") as image:
         levels = {image.getpixel((10, 10)), image.getpixel((80, 10))}
     assert min(levels) < 10 and max(levels) > 240
 
 
-def test_image_folders_can_be_streamed(fine, run, inside):
+def test_large_samples_run_in_batches(trained, monkeypatch):
+    from vaezoo_cli.loaded_model import from_run
+
+    model = from_run(trained)
+    sizes = []
+    decode = trained.vae.decode
+    monkeypatch.setattr(trained.vae, "decode", lambda z: (sizes.append(len(z)), decode(z))[1])
+    assert model.sample(1100, 0).shape == (1100, 28, 28, 1)
+    x = np.zeros((1100, 1, 28, 28), np.float32)
+    assert model.reconstruct(x).shape == (1100, 28, 28, 1)
+    assert max(sizes) <= 500 and sum(sizes) == 2200
+
+
+def test_streaming_does_not_change_results(run_ok, run, inside):
     Path("images").mkdir()
     for i in range(20):
         Image.new("L", (16, 16), 10 * i).save(f"images/{i:02}.png")
-    words = ("train", "mlp-vae", "--data", "images", "--steps", 2, "--batch-size", 4, "--json")
-    results = [json.loads(fine(*words, "--out", flag, flag))["result"] for flag in ("--stream", "--no-stream")]
+    command = ("train", "mlp-vae", "--data", "images", "--steps", 2, "--batch-size", 4, "--json")
+    results = [json.loads(run_ok(*command, "--out", flag, flag))["result"] for flag in ("--stream", "--no-stream")]
     assert results[0] == results[1]
     images = []
     for flag in ("--stream", "--no-stream"):
-        fine("reconstruct", "./--stream", "--data", "images", "--out", "r.png", flag)
+        run_ok("reconstruct", "./--stream", "--data", "images", "--out", "r.png", flag)
         images.append(Path("r.png").read_bytes())
     assert images[0] == images[1]
     for command in (("train", "mlp-vae", "--data", "digits"), ("reconstruct", "./--stream", "--data", "digits")):
@@ -147,7 +185,7 @@ def test_image_folders_can_be_streamed(fine, run, inside):
         assert code == 2 and "'digits' cannot be streamed" in err and "leave out --stream" in err
 
 
-def test_bad_images_end_a_command_or_are_skipped(run, inside, capsys):
+def test_bad_images_raise_or_skip(run, inside, capsys):
     (inside / "images").mkdir()
     for i in range(20):
         Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(inside / "images" / f"{i:02}.png")
@@ -162,19 +200,41 @@ def test_bad_images_end_a_command_or_are_skipped(run, inside, capsys):
     code, _, err = run(*command, "--on-bad-image", "skip")
     assert code == 0
     assert [line for line in err.splitlines() if "warning" in line and "4 of 20" in line and "left out" in line] != []
-    code, _, err = run("reconstruct", "out")  # remembers it
+    code, _, err = run("reconstruct", "out")  # the run stores the option
     assert code == 0 and "4 of 20 images" in err
 
 
-def test_a_closed_pipe_is_no_error(inside):
+@pytest.mark.skipif(shutil.which("bash") is None or shutil.which("head") is None, reason="needs bash and head")
+def test_closed_pipe_is_no_error(inside):
     command = f"{sys.executable} -m vaezoo_cli list | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
 
 
-def test_a_warning_is_one_line(run, inside, monkeypatch):
+def test_warning_is_one_line(run, inside, monkeypatch):
     monkeypatch.setattr("torch.compile", lambda *args, **kwargs: lambda *a, **k: 1 / 0)
     code, _, err = run("train", "mlp-vae", "--steps", 2, "--compile", "on")
     assert code == 0
     warned = [line for line in err.splitlines() if "warning" in line]
     assert len(warned) == 1 and warned[0].startswith("vaezoo: warning: ") and "division by zero" in warned[0]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", pytest.param("ascii", marks=pytest.mark.slow)])
+def test_unencodable_output_is_replaced(encoding, trained, inside):
+    shutil.copytree(trained.path, name := "r-\u2192-é")
+    commands = (["list"], ["eval", name, "--limit", "10"], ["sample", name], ["doctor"], ["train", "--resume", name])
+    code = (
+        "import sys; from vaezoo_cli.__main__ import main\n"
+        f"for arguments in {commands!r}:\n"
+        "    sys.argv = ['vaezoo', *arguments]\n"
+        "    try: main()\n"
+        "    except SystemExit as e: assert not e.code, arguments"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0 and b"Error" not in done.stderr, done.stderr
+    out = done.stdout.decode(encoding, "replace")
+    if encoding == "cp1252":
+        assert " ± " in out and "r-?-é/samples.png" in out
+    else:
+        assert " ? " in out and "/samples.png" in out

@@ -1,4 +1,4 @@
-"""`vaezoo pretrained`, and pretrained names where commands take a run; `vaezoo encode`."""
+"""vaezoo pretrained, commands with the name of a pretrained model, and vaezoo encode."""
 
 import json
 from pathlib import Path
@@ -7,59 +7,72 @@ import numpy as np
 import pytest
 import torch
 
-from vaezoo import export_onnx, load, pretrained
+from vaezoo import load, pretrained
 
 pytestmark = pytest.mark.usefixtures("inside")
 
 
-def test_pretrained_models_are_listed_and_shown(fine):
-    listed = fine("pretrained")
+def test_pretrained_are_listed_and_shown(run_ok):
+    listed = run_ok("pretrained")
     for card in pretrained.list_pretrained():
         assert card.name in listed and card.recipe in listed
-    assert "Licence: CC BY-SA 3.0" in fine("pretrained", "mlp-vae-mnist")
-    told = json.loads(fine("pretrained", "mlp-vae-mnist", "--json"))
-    assert told["sha256"] == load("mlp-vae", pretrained="mnist").checkpoint.model_sha256
+    assert "Licence: CC BY-SA 3.0" in run_ok("pretrained", "mlp-vae-mnist")
+    card = json.loads(run_ok("pretrained", "mlp-vae-mnist", "--json"))
+    assert card["sha256"] == load("mlp-vae", pretrained="mnist").checkpoint.model_sha256
 
 
-def test_commands_take_a_pretrained_name_and_write_nothing_into_the_package(fine):
-    def there():
+@pytest.fixture
+def unchanged_package():
+    """Checks that a test writes nothing into the package."""
+
+    def modification_times():
         return {f: f.stat().st_mtime_ns for f in pretrained.FOLDER.rglob("*") if "__pycache__" not in f.parts}
 
-    before = there()
-    assert fine("sample", "mlp-vae-mnist").strip() == "pretrained/mlp-vae-mnist/samples.png"
-    fine("reconstruct", "mlp-vae-mnist", "--data", "digits")
-    fine("plot", "mlp-vae-mnist", "--kind", "curves")
-    fine("encode", "mlp-vae-mnist", "--data", "digits")
-    fine("export", "mlp-vae-mnist", "--onnx")
-    fine("bench", "mlp-vae-mnist", "--batch", "1", "--seconds", "0.001")
-    figures = json.loads(fine("eval", "mlp-vae-mnist", "--data", "digits", "--limit", 20, "--json"))
-    assert figures["model"] == "vaezoo/mlp-vae"
+    before = modification_times()
+    yield
+    assert modification_times() == before
+
+
+def test_commands_accept_pretrained_name(run_ok, unchanged_package, digits):
+    assert run_ok("sample", "mlp-vae-mnist").strip() == "pretrained/mlp-vae-mnist/samples.png"
+    run_ok("reconstruct", "mlp-vae-mnist", "--data", "digits")
+    run_ok("plot", "mlp-vae-mnist", "--kind", "learning-curves")
+    np.save("images.npy", digits.train.x[:30, 0].numpy())
+    run_ok("encode", "mlp-vae-mnist", "--data", "images.npy")
+    assert Path("pretrained/mlp-vae-mnist/codes.npz").exists()
+    evaluation = json.loads(run_ok("eval", "mlp-vae-mnist", "--data", "digits", "--limit", 20, "--json"))
+    assert evaluation["model"] == "vaezoo/mlp-vae"
+
+
+@pytest.mark.slow
+def test_pretrained_is_exported_and_measured(run_ok, unchanged_package):
+    run_ok("export", "mlp-vae-mnist", "--onnx")
     assert Path("exports/mlp-vae-mnist/decoder.onnx").exists()
-    assert there() == before
+    run_ok("bench", "mlp-vae-mnist", "--batch", "1", "--seconds", "0.001")
 
 
-def test_a_misspelt_name_is_told_the_right_one(run, inside):
+def test_misspelt_name_suggests_nearest(run, inside):
     code, _, err = run("sample", "mlp-vae-mnits")
     assert code == 3 and "hint: did you mean 'mlp-vae-mnist'?" in err
     code, _, err = run("pretrained", "mlp-vae-mnits")
     assert code == 2 and "hint: did you mean 'mlp-vae-mnist'?" in err
 
 
-def test_a_pretrained_model_has_one_checkpoint(run, inside):
+def test_pretrained_has_one_checkpoint(run, inside):
     code, _, err = run("sample", "mlp-vae-mnist", "--checkpoint", 500)
     assert code == 2 and "one checkpoint" in err
 
 
 @pytest.mark.parametrize("as_export", [False, True])
 @pytest.mark.parametrize("uint8", [False, True])
-def test_codes_are_those_of_the_model_in_the_order_of_the_data(as_export, uint8, fine, trained, digits):
+def test_codes_keep_order_of_data(as_export, uint8, run_ok, trained, shared_export, digits):
     source = trained.path
     if as_export:
-        source = export_onnx(trained, "e", uint8=uint8).path
+        source = shared_export(**({"uint8": True} if uint8 else {})).path
     elif uint8:
-        pytest.skip("runs take floats")
+        pytest.skip("only exports have uint8 inputs")
     np.savez("mine.npz", x=digits.train.x[:30, 0].numpy(), y=np.arange(30))
-    assert fine("encode", source, "--data", "mine.npz", "--out", "codes.npz").strip() == "codes.npz"
+    assert run_ok("encode", source, "--data", "mine.npz", "--out", "codes.npz").strip() == "codes.npz"
     with np.load("codes.npz", allow_pickle=False) as codes:
         assert {"mu_train", "logvar_train", "y_train", "mu_valid"} <= set(codes.files)
         order = np.concatenate([codes["y_train"], codes["y_valid"]])
@@ -70,13 +83,13 @@ def test_codes_are_those_of_the_model_in_the_order_of_the_data(as_export, uint8,
     assert mu == pytest.approx(expected, abs=1e-4)
 
 
-def test_codes_have_no_labels_where_the_data_have_none(fine, trained, digits):
+def test_unlabelled_data_have_no_labels(run_ok, trained, digits):
     np.save("mine.npy", digits.train.x[:30, 0].numpy())
-    fine("encode", trained.path, "--data", "mine.npy", "--out", "codes.npz")
+    run_ok("encode", trained.path, "--data", "mine.npy", "--out", "codes.npz")
     with np.load("codes.npz", allow_pickle=False) as codes:
         assert not any(name.startswith("y") for name in codes.files)
 
 
-def test_codes_go_into_a_npz_file(run, inside, trained):
+def test_codes_need_npz_suffix(run, inside, trained):
     code, _, err = run("encode", trained.path, "--out", "codes.csv")
     assert code == 2 and ".npz" in err

@@ -1,4 +1,4 @@
-"""vaezoo.data.arrays and vaezoo.data.npy: arrays in programs and in files, honest and forged."""
+"""vaezoo.data.arrays and vaezoo.data.npy: arrays in programs and in files."""
 
 import warnings
 from pathlib import Path
@@ -14,7 +14,7 @@ from vaezoo.errors import InputError, VaezooError
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.random((20, 6))
-Anything = npt.NDArray[np.generic]
+Array = npt.NDArray[np.generic]
 
 
 # --- in a program
@@ -29,7 +29,7 @@ Anything = npt.NDArray[np.generic]
         ((20, 3, 5, 6), (3, 5, 6)),
         ((20, 5, 6, 1), (1, 5, 6)),
         ((20, 5, 6, 3), (3, 5, 6)),
-        ((20, 3, 5, 3), (3, 5, 3)),  # channels first where both could be meant
+        ((20, 3, 5, 3), (3, 5, 3)),  # channels first if both are possible
     ],
 )
 def test_layouts(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -54,12 +54,12 @@ def test_channels_last_is_transposed() -> None:
     + [(np.array([[0, 7], [128, 255]], dtype=t), torch.uint8, [[0, 7], [128, 255]]) for t in ("u1", "i8", ">u2")]
     + [(np.array([[0, 1], [1, 0]], dtype=t), torch.uint8, [[0, 255], [255, 0]]) for t in ("?", "u1", "i4")],
 )
-def test_types(x: Anything, dtype: torch.dtype, expected: list[list[float]]) -> None:
+def test_types(x: Array, dtype: torch.dtype, expected: list[list[float]]) -> None:
     train, _ = arrays.to_splits(x, None, None, None, "")
     assert train.x.dtype == dtype and train.x.tolist() == expected
 
 
-def test_train_and_test_agree_on_what_bits_are() -> None:
+def test_train_and_test_share_bits() -> None:
     dark = np.ones((2, 2), dtype=np.uint8)
     _, test = arrays.to_splits(np.full((2, 2), 200), None, dark, None, "")
     assert test is not None and set(test.x.flatten().tolist()) == {1}
@@ -77,7 +77,7 @@ def test_tensors(dtype: torch.dtype) -> None:
     assert data.source is None and data.held_out[0] == "test"
 
 
-def test_read_only_arrays_give_no_warning() -> None:
+def test_read_only_arrays_are_silent() -> None:
     x = FLOATS.astype(np.float32)
     x.flags.writeable = False
     with warnings.catch_warnings():
@@ -85,7 +85,7 @@ def test_read_only_arrays_give_no_warning() -> None:
         from_arrays(x, np.broadcast_to(np.arange(20)[:, None], (20, 3)))
 
 
-def test_labels_in_a_column_are_labels() -> None:
+def test_label_column_becomes_vector() -> None:
     data = from_arrays(FLOATS, np.arange(20)[:, None])
     assert data.train.y is not None and data.train.y.shape == (18,)
 
@@ -112,7 +112,7 @@ def test_labels_in_a_column_are_labels() -> None:
         (np.zeros((1, 3)), "1 training examples", "two"),
     ],
 )
-def test_unusable_examples(x: Anything, message: str, hint: str) -> None:
+def test_invalid_examples(x: Array, message: str, hint: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         from_arrays(x)
     assert hint in error.value.hint
@@ -129,13 +129,13 @@ def test_unusable_examples(x: Anything, message: str, hint: str) -> None:
         (np.full(20, "cat"), "y holds <U3"),
     ],
 )
-def test_unusable_labels(labels: Anything, message: str) -> None:
+def test_invalid_labels(labels: Array, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_arrays(FLOATS, labels)
 
 
-def test_test_part_must_fit() -> None:
-    with pytest.raises(InputError, match=r"x has examples of shape \(6,\) and x_test of \(5,\)"):
+def test_test_split_must_match() -> None:
+    with pytest.raises(InputError, match=r"x has examples of shape \(6,\), but x_test of shape \(5,\)"):
         from_arrays(FLOATS, x_test=FLOATS[:, :5])
     with pytest.raises(InputError, match="y_test but no x_test"):
         from_arrays(FLOATS, y_test=np.arange(20))
@@ -157,7 +157,7 @@ Y = np.arange(20)
 
 
 @pytest.mark.parametrize(
-    ("content", "labelled", "tested"),
+    ("content", "has_labels", "has_test"),
     [
         ({"x": X}, False, False),
         ({"x": X, "y": Y, "names": np.array(["other"])}, True, False),
@@ -168,16 +168,16 @@ Y = np.arange(20)
     ],
 )
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_npz(tmp_path: Path, content: dict[str, Anything], labelled: bool, tested: bool, save: type) -> None:
+def test_npz(tmp_path: Path, content: dict[str, Array], has_labels: bool, has_test: bool, save: type) -> None:
     save(tmp_path / "a.npz", **content)
     train, test = arrays.load(tmp_path / "a.npz")
     assert train.x.squeeze(1).numpy().tobytes() == X.tobytes()
-    assert (train.y is not None) == labelled and (test is not None) == tested
+    assert (train.y is not None) == has_labels and (test is not None) == has_test
     assert test is None or test.x.shape == (3, 1, 5, 5)
 
 
 @pytest.mark.parametrize("x", [X, FLOATS, np.asfortranarray(FLOATS), FLOATS.astype(">f4"), X > 100])
-def test_npy(tmp_path: Path, x: Anything) -> None:
+def test_npy(tmp_path: Path, x: Array) -> None:
     np.save(tmp_path / "a.npy", x)
     train, test = arrays.load(tmp_path / "a.npy")
     expected, _ = arrays.to_splits(x, None, None, None, "")

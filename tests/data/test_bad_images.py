@@ -1,4 +1,4 @@
-"""What is done about images that cannot be read: all are named, or all are left out."""
+"""Unreadable images: an error names all of them, or all are left out."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def image(mode: str) -> bytes:
 
 @pytest.fixture
 def bad_set(tmp_path: Path) -> Path:
-    """Images in two classes and two parts, of which each fifth is damaged: in its header, or behind it."""
-    for part, count in (("train", 20), ("test", 5)):
+    """Images of two classes in two splits. Every fifth is damaged, in its header or behind it."""
+    for split, count in (("train", 20), ("test", 5)):
         for name in ("ape", "zebra"):
-            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / split / name).mkdir(parents=True)
             for i in range(count):
                 content = image("RGB" if i % 2 else "L")
                 if i % 5 == 3:
                     content = content[: len(content) // 2] if name == "ape" else b""
-                (tmp_path / part / name / f"{i:02}.png").write_bytes(content)
+                (tmp_path / split / name / f"{i:02}.png").write_bytes(content)
     return tmp_path
 
 
@@ -44,20 +44,18 @@ def is_bad(path: Path) -> bool:
     return int(path.stem) % 5 == 3
 
 
-def test_an_error_lists_all_bad_files(bad_set: Path) -> None:
+def test_error_lists_all_files(bad_set: Path) -> None:
     with pytest.raises(InputError, match=r"10 of 50 images .* and 7 more") as caught:
         load_data(bad_set)
     assert "--on-bad-image skip" in caught.value.hint
-    bad = [path for part in ("train", "test") for path in sorted((bad_set / part).rglob("*.png")) if is_bad(path)]
+    bad = [path for split in ("train", "test") for path in sorted((bad_set / split).rglob("*.png")) if is_bad(path)]
     assert isinstance(caught.value, BadImagesError) and [path for path, _ in caught.value.files] == bad
-    listed = "".join(traceback.format_exception(caught.value))
-    assert all(f"{str(path)!r}: " in listed for path in bad)
+    text = "".join(traceback.format_exception(caught.value))
+    assert all(f"{str(path)!r}: " in text for path in bad)
 
 
 @pytest.mark.parametrize("stream", [False, True, None])
-def test_skipping_leaves_out_what_is_bad_and_nothing_else(
-    bad_set: Path, stream: bool | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skip_leaves_out_bad_images(bad_set: Path, stream: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(VaezooWarning, match=r"10 of 50 .*train/ape/03.png .* and 7 more; they are left out") as caught:
         data = load_data(bad_set, on_bad_image="skip", stream=stream)
     assert len(caught) == 1
@@ -65,13 +63,13 @@ def test_skipping_leaves_out_what_is_bad_and_nothing_else(
         path.unlink()
     expected = load_data(bad_set)
     assert data.spec == expected.spec and data.test is not None and expected.test is not None
-    for part, its in ((data.train, expected.train), (data.valid, expected.valid), (data.test, expected.test)):
-        assert isinstance(part, StreamedImages) == bool(stream)
-        got, wanted = part.gather(slice(None)), its.gather(slice(None))
-        assert got.y is not None and wanted.y is not None and got.x.equal(wanted.x) and got.y.equal(wanted.y)
+    for actual, wanted in ((data.train, expected.train), (data.valid, expected.valid), (data.test, expected.test)):
+        assert isinstance(actual, StreamedImages) == bool(stream)
+        a, b = actual.gather(slice(None)), wanted.gather(slice(None))
+        assert a.y is not None and b.y is not None and a.x.equal(b.x) and a.y.equal(b.y)
 
 
-def test_a_class_of_which_nothing_is_left_keeps_its_number(bad_set: Path) -> None:
+def test_empty_class_keeps_its_index(bad_set: Path) -> None:
     for path in (bad_set / "train" / "ape").iterdir():
         path.write_bytes(b"")
     with pytest.warns(VaezooWarning):
@@ -79,17 +77,17 @@ def test_a_class_of_which_nothing_is_left_keeps_its_number(bad_set: Path) -> Non
     assert train.y is not None and set(train.y.tolist()) == {1}
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_where_nothing_is_left_there_is_nothing_to_skip(bad_set: Path, part: str, stream: bool) -> None:
-    for path in (bad_set / part).rglob("*.png"):
+def test_empty_split_is_an_error(bad_set: Path, split: str, stream: bool) -> None:
+    for path in (bad_set / split).rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(BadImagesError, match="of 50 images") as caught:
         image_folder.load(bad_set, None, stream, skip=True)
     assert "skip" not in caught.value.hint
 
 
-def test_good_folders_are_not_warned_of(bad_set: Path) -> None:
+def test_good_folders_give_no_warning(bad_set: Path) -> None:
     for path in filter(is_bad, bad_set.rglob("*.png")):
         path.unlink()
     with warnings.catch_warnings():
@@ -97,7 +95,7 @@ def test_good_folders_are_not_warned_of(bad_set: Path) -> None:
         load_data(bad_set, on_bad_image="skip")
 
 
-def test_the_choice_is_kept_for_the_next_time(bad_set: Path) -> None:
+def test_skip_is_kept_in_runs(bad_set: Path) -> None:
     with pytest.warns(VaezooWarning):
         data = load_data(bad_set, on_bad_image="skip", image_size=8)
     assert data.source is not None and data.source.on_bad_image == "skip"
@@ -116,7 +114,7 @@ def test_the_choice_is_kept_for_the_next_time(bad_set: Path) -> None:
         ("digits", "ignore", "on_bad_image 'ignore' is not known", "use error or skip"),
     ],
 )
-def test_choices_that_cannot_be(inside: Path, data: str, choice: str, message: str, hint: str) -> None:
+def test_invalid_choices(inside: Path, data: str, choice: str, message: str, hint: str) -> None:
     np.save("x.npy", np.zeros((4, 4)))
     with pytest.raises(VaezooError, match=message) as caught:
         load_data(data, on_bad_image=choice)

@@ -1,4 +1,4 @@
-"""vaezoo.data.images.digits: the packaged digits are what they say they are."""
+"""vaezoo.data.images.digits: the packaged digits and the script that makes them."""
 
 from pathlib import Path
 
@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from scripts import make_digits
+from vaezoo import data
 from vaezoo.data.images import digits
 
+FILES = Path(data.__file__).parent / "files"
 MNIST = Path(__file__).parents[2] / "../shared/data/mnist"
 needs_mnist = pytest.mark.skipif(
     not MNIST.is_dir(), reason="the folder shared/data/mnist beside the repository is absent"
@@ -27,34 +29,36 @@ def test_classes_are_mixed() -> None:
     assert train.y is not None and len(set(train.y[:100].tolist())) == 10
 
 
-def test_size() -> None:
-    train, test = digits.load(size=16)
+def test_image_size() -> None:
+    train, test = digits.load(image_size=16)
     assert train.x.shape == (10_000, 1, 16, 16) and test.x.shape == (2_000, 1, 16, 16)
 
 
 @needs_mnist
-def test_each_digit_is_one_of_the_official_part() -> None:
+def test_digits_are_from_mnist() -> None:
     from vaezoo.data.images import standard_sets
 
     for split, official in zip(digits.load(), standard_sets.load("mnist", MNIST, None), strict=True):
         assert split.y is not None and official.y is not None
-        known = {(x.tobytes(), int(y)) for x, y in zip(official.x.numpy(), official.y, strict=True)}
-        mine = {(x.tobytes(), int(y)) for x, y in zip(split.x.numpy(), split.y, strict=True)}
-        assert len(mine) == len(split) and mine <= known
+        expected = {(x.tobytes(), int(y)) for x, y in zip(official.x.numpy(), official.y, strict=True)}
+        actual = {(x.tobytes(), int(y)) for x, y in zip(split.x.numpy(), split.y, strict=True)}
+        assert len(actual) == len(split) and actual <= expected
 
 
 @needs_mnist
-def test_the_script_makes_the_packaged_file_again(tmp_path: Path) -> None:
+def test_script_remakes_packaged_file(tmp_path: Path) -> None:
     make_digits.make(MNIST, tmp_path / "a.npz")
     make_digits.make(MNIST, tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    packaged = Path(digits.__file__).parent / "files" / digits.FILE
-    with np.load(packaged, allow_pickle=False) as old, np.load(tmp_path / "a.npz", allow_pickle=False) as new:
+    with (
+        np.load(FILES / digits.FILE, allow_pickle=False) as old,
+        np.load(tmp_path / "a.npz", allow_pickle=False) as new,
+    ):
         assert old.files == new.files
-        # Compared by content: another version of zlib may pack the same numbers differently.
+        # Contents are compared, because another version of zlib may compress the same numbers differently.
         assert all(np.array_equal(old[name], new[name]) for name in old.files)
 
 
-def test_the_licence_is_packaged_with_the_file() -> None:
-    licence = (Path(digits.__file__).parent / "files" / "DIGITS-LICENSE.md").read_text()
+def test_licence_is_packaged() -> None:
+    licence = (FILES / "DIGITS-LICENSE.md").read_text()
     assert "CC BY-SA 3.0" in licence and "LeCun" in licence

@@ -1,4 +1,4 @@
-"""vaezoo.load_data: names, paths, options, and the words to load a set again."""
+"""vaezoo.load_data: names, paths and options, and the source that loads the same data again."""
 
 import ast
 from pathlib import Path
@@ -16,8 +16,8 @@ from vaezoo.errors import InputError, VaezooError
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with an image folder and array files."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with image folders and array files."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for name in ("My photos.v2", "digits"):
@@ -30,15 +30,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_default_is_the_packaged_digits() -> None:
+def test_default_is_digits() -> None:
     data = load_data()
     assert (data.spec.name, data.spec.shape, data.spec.likelihood) == ("digits", (1, 28, 28), "bernoulli")
-    assert data.test is not None and [len(part) for part in (data.train, data.valid, data.test)] == [9000, 1000, 2000]
+    assert data.test is not None and [len(split) for split in (data.train, data.valid, data.test)] == [9000, 1000, 2000]
     assert data.source == DataSource(data="digits")
 
 
 @pytest.mark.parametrize(
-    ("words", "name", "shape", "likelihood"),
+    ("data", "name", "shape", "likelihood"),
     [
         ("My photos.v2", "my-photos-v2", (3, 6, 6), "gaussian:optimal"),
         ("./digits", "digits", (3, 6, 6), "gaussian:optimal"),
@@ -47,17 +47,17 @@ def test_the_default_is_the_packaged_digits() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [str, Path])
-def test_paths(here: Path, words: str, name: str, shape: tuple[int, ...], likelihood: str, kind: type) -> None:
-    data = load_data(kind(words))
-    assert (data.spec.name, data.spec.shape, data.spec.likelihood) == (name, shape, likelihood)
-    assert data.source == DataSource(data=str(here / words))
-    assert data.test is None and data.held_out[0] == "valid"
+def test_paths(folder: Path, data: str, name: str, shape: tuple[int, ...], likelihood: str, kind: type) -> None:
+    dataset = load_data(kind(data))
+    assert (dataset.spec.name, dataset.spec.shape, dataset.spec.likelihood) == (name, shape, likelihood)
+    assert dataset.source == DataSource(data=str(folder / data))
+    assert dataset.test is None and dataset.held_out[0] == "valid"
 
 
-def test_the_source_loads_the_same_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_reloads_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_data("My photos.v2", data_dir="sets", image_size=4, likelihood="gaussian:0.1")
     assert first.source == DataSource(
-        data=str(here / "My photos.v2"), data_dir=str(here / "sets"), size=4, likelihood="gaussian:0.1"
+        data=str(folder / "My photos.v2"), data_dir=str(folder / "sets"), image_size=4, likelihood="gaussian:0.1"
     )
     monkeypatch.chdir("/")
     source = first.source
@@ -65,13 +65,13 @@ def test_the_source_loads_the_same_again(here: Path, monkeypatch: pytest.MonkeyP
     assert again.spec == first.spec and again.source == source and again.train.x.equal(first.train.x)
 
 
-@pytest.mark.parametrize(("name", "size"), [("digits", 20), ("shapes", 8)])
-def test_size(name: str, size: int) -> None:
-    assert load_data(name, image_size=size).spec.shape == (1, size, size)
+@pytest.mark.parametrize(("name", "image_size"), [("digits", 20), ("shapes", 8)])
+def test_image_size(name: str, image_size: int) -> None:
+    assert load_data(name, image_size=image_size).spec.shape == (1, image_size, image_size)
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "message", "hint"),
+    ("data", "kind", "message", "hint"),
     [
         ("digit", VaezooError, "no data set named 'digit'", "did you mean 'digits'?"),
         ("imagenet", VaezooError, "no data set named 'imagenet'", "path of an image folder"),
@@ -84,58 +84,58 @@ def test_size(name: str, size: int) -> None:
         ("table.csv", InputError, "neither a folder nor an array file", ".npy"),
     ],
 )
-def test_wrong_words(here: Path, words: str | Path, kind: type[VaezooError], message: str, hint: str) -> None:
+def test_unknown_data(folder: Path, data: str | Path, kind: type[VaezooError], message: str, hint: str) -> None:
     with pytest.raises(kind, match=message) as error:
-        load_data(words)
+        load_data(data)
     assert type(error.value) is kind and hint in error.value.hint
 
 
-@pytest.mark.parametrize("size", [3, 0, -8, 1025])
-def test_sizes_out_of_range(size: int) -> None:
-    with pytest.raises(VaezooError, match=f"size {size} is out of range"):
-        load_data(image_size=size)
+@pytest.mark.parametrize("image_size", [3, 0, -8, 1025])
+def test_image_size_out_of_range(image_size: int) -> None:
+    with pytest.raises(VaezooError, match=f"^image size {image_size} is out of range$"):
+        load_data(image_size=image_size)
 
 
-@pytest.mark.parametrize("words", ["vectors.npy", "Images_2.npz"])
-def test_arrays_keep_their_size(here: Path, words: str) -> None:
-    with pytest.raises(VaezooError, match="size 8 cannot be had"):
-        load_data(words, image_size=8)
+@pytest.mark.parametrize("data", ["vectors.npy", "Images_2.npz"])
+def test_arrays_cannot_be_resized(folder: Path, data: str) -> None:
+    with pytest.raises(VaezooError, match="cannot be resized to image size 8"):
+        load_data(data, image_size=8)
 
 
-def test_a_wrong_likelihood_is_told_before_reading(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likelihood_is_checked_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "_load_path", None)
     with pytest.raises(VaezooError, match="no likelihood named 'bernouli'"):
         load_data("vectors.npy", likelihood="bernouli")
 
 
 @pytest.mark.parametrize(
-    ("given", "cache", "expected"),
+    ("data_dir", "cache", "expected"),
     [("sets", "cache", "sets"), (None, "cache", "cache/vaezoo/data"), (None, "", "home/.cache/vaezoo/data")],
 )
-def test_where_downloaded_sets_lie(
-    here: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, cache: str, expected: str
+def test_data_dir(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, data_dir: str | None, cache: str, expected: str
 ) -> None:
-    asked = []
+    roots = []
 
-    def remember(name: str, root: Path, size: int | None) -> None:
-        asked.append(root)
+    def record_root(name: str, root: Path, image_size: int | None) -> None:
+        roots.append(root)
         raise InputError("enough", "")
 
-    monkeypatch.setattr(standard_sets, "load", remember)
-    monkeypatch.setenv("XDG_CACHE_HOME", cache and str(here / cache))
-    monkeypatch.setenv("HOME", str(here / "home"))
+    monkeypatch.setattr(standard_sets, "load", record_root)
+    monkeypatch.setenv("XDG_CACHE_HOME", cache and str(folder / cache))
+    monkeypatch.setenv("HOME", str(folder / "home"))
     with pytest.raises(InputError, match="enough"):
-        load_data("mnist", data_dir=given)
-    assert asked == [here / expected]
+        load_data("mnist", data_dir=data_dir)
+    assert roots == [folder / expected]
 
 
-def test_the_listing_names_what_can_be_loaded() -> None:
+def test_catalog_is_complete() -> None:
     assert list(DATASETS) == ["digits", "shapes", *standard_sets.NAMES]
     assert all(line and "\n" not in line for line in DATASETS.values())
 
 
-def test_scipy_is_imported_only_for_its_set() -> None:
-    for file in Path(load.__file__).parent.glob("*.py"):
+def test_scipy_is_imported_lazily() -> None:
+    for file in Path(load.__file__).parent.rglob("*.py"):
         for node in ast.parse(file.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []

@@ -1,4 +1,4 @@
-"""vaezoo.data.images.standard_sets: the classical sets as they lie in a folder; tests/fault_injection/test_downloads.py gets them there."""
+"""vaezoo.data.images.standard_sets: reading the files; tests/fault_injection/test_downloads.py tests the downloads."""
 
 import gzip
 import hashlib
@@ -28,20 +28,20 @@ IDX = [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SAFE", ("nothing at all",))
+    monkeypatch.setattr(download, "URL_PREFIXES", ("nothing at all",))
 
 
 def equal(split: TensorSplit, x: torch.Tensor, y: torch.Tensor) -> bool:
-    """Tells whether a part holds just these images, in one piece of memory, and just these labels."""
+    """Returns whether a split has exactly these images, contiguous in memory, and exactly these labels."""
     assert split.y is not None
     return split.x.is_contiguous() and split.x.equal(x) and split.y.equal(y)
 
 
-# --- MNIST and its kin
+# --- MNIST, Fashion-MNIST, KMNIST
 
 
 def write_idx(folder: Path, pack: Callable[[bytes], bytes] = bytes, suffix: str = "") -> None:
-    """Writes a set in MNIST's format, of 12 and 6 images of 28 x 20."""
+    """Writes a data set in the IDX format with 12 and 6 images of 28 x 20 pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     for prefix, n in (("train", 12), ("t10k", 6)):
         head = (0x803).to_bytes(4, "big") + b"".join(k.to_bytes(4, "big") for k in (n, 28, 20))
@@ -52,31 +52,31 @@ def write_idx(folder: Path, pack: Callable[[bytes], bytes] = bytes, suffix: str 
 
 
 @pytest.mark.parametrize(("name", "folder"), IDX)
-def test_mnist_and_its_kin_are_read_as_torchvision_does(tmp_path: Path, name: str, folder: str) -> None:
+def test_idx_sets_match_torchvision(tmp_path: Path, name: str, folder: str) -> None:
     write_idx(tmp_path / folder / "raw")
     for split, train in zip(standard_sets.load(name, tmp_path, None), (True, False), strict=True):
-        theirs = getattr(torchvision.datasets, folder)(tmp_path, train=train)
-        assert equal(split, theirs.data.unsqueeze(1), theirs.targets)
+        expected = getattr(torchvision.datasets, folder)(tmp_path, train=train)
+        assert equal(split, expected.data.unsqueeze(1), expected.targets)
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="the folder shared/data/mnist beside the repository is absent")
-def test_the_real_mnist_is_read_as_torchvision_does() -> None:
+def test_real_mnist_matches_torchvision() -> None:
     for split, train in zip(standard_sets.load("mnist", MNIST, None), (True, False), strict=True):
-        theirs = torchvision.datasets.MNIST(MNIST, train=train)
-        assert equal(split, theirs.data.unsqueeze(1), theirs.targets)
+        expected = torchvision.datasets.MNIST(MNIST, train=train)
+        assert equal(split, expected.data.unsqueeze(1), expected.targets)
 
 
-def test_packed_files_give_the_same(tmp_path: Path) -> None:
+def test_gzip_files_give_the_same(tmp_path: Path) -> None:
     write_idx(tmp_path / "a" / "MNIST" / "raw")
     write_idx(tmp_path / "b" / "MNIST" / "raw", gzip.compress, ".gz")
-    (tmp_path / "b" / "MNIST" / "raw" / "train-labels-idx1-ubyte.gz").unlink()  # one kind may stand beside the other
+    (tmp_path / "b" / "MNIST" / "raw" / "train-labels-idx1-ubyte.gz").unlink()  # both kinds may be mixed
     plain = tmp_path / "a" / "MNIST" / "raw" / "train-labels-idx1-ubyte"
     (tmp_path / "b" / "MNIST" / "raw" / plain.name).write_bytes(plain.read_bytes())
     for a, b in zip(*(standard_sets.load("mnist", tmp_path / name, None) for name in "ab"), strict=True):
         assert a.y is not None and equal(b, a.x, a.y)
 
 
-def test_size(tmp_path: Path) -> None:
+def test_image_size(tmp_path: Path) -> None:
     write_idx(tmp_path / "MNIST" / "raw")
     train, test = standard_sets.load("mnist", tmp_path, 16)
     assert train.x.shape == (12, 1, 16, 16) and test.x.shape == (6, 1, 16, 16)
@@ -86,18 +86,18 @@ def idx(*shape: int, data: bytes, kind: int = 8) -> bytes:
     return bytes([0, 0, kind, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape) + data
 
 
-NO_IDX = "not in MNIST's format"
+NOT_IDX = "not in the IDX format"
 DAMAGED_IDX = {
-    "empty": (b"", NO_IDX),
-    "cut header": (b"\0\0\x08\x03\0\0", NO_IDX),
-    "text": (b"<html>404 Not Found</html>", NO_IDX),
-    "other type": (idx(2, 3, 3, data=bytes(36), kind=0x0B), NO_IDX),
-    "other rank": (idx(18, data=bytes(18)), NO_IDX),
+    "empty": (b"", NOT_IDX),
+    "cut header": (b"\0\0\x08\x03\0\0", NOT_IDX),
+    "text": (b"<html>404 Not Found</html>", NOT_IDX),
+    "other type": (idx(2, 3, 3, data=bytes(36), kind=0x0B), NOT_IDX),
+    "other rank": (idx(18, data=bytes(18)), NOT_IDX),
     "too short": (idx(12, 3, 3, data=bytes(107)), "fewer than the 108 numbers"),
     "too long": (idx(12, 3, 3, data=bytes(109)), "more than the 108 numbers"),
-    "no images": (idx(0, 3, 3, data=b""), r"says \(0, 3, 3\)"),
-    "no pixels": (idx(12, 0, 3, data=b""), r"says \(12, 0, 3\)"),
-    "terabytes": (idx(2**32 - 1, 2**32 - 1, 2**32 - 1, data=b""), r"says \(4294967295, "),
+    "no images": (idx(0, 3, 3, data=b""), r"declares the shape \(0, 3, 3\)"),
+    "no pixels": (idx(12, 0, 3, data=b""), r"declares the shape \(12, 0, 3\)"),
+    "terabytes": (idx(2**32 - 1, 2**32 - 1, 2**32 - 1, data=b""), r"declares the shape \(4294967295, "),
     "other number": (idx(2, 3, 3, data=bytes(18)), "2 images and 12 labels"),
 }
 
@@ -113,15 +113,17 @@ def test_damaged_idx_files(tmp_path: Path, content: bytes, reason: str, packed: 
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=rf"'mnist' in .* is damaged: .*{reason}") as error:
         standard_sets.load("mnist", tmp_path, None)
-    assert error.value.hint == f"delete {raw} to have it downloaded again"
+    assert error.value.hint == f"delete {raw} to download it again"
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_no_room_is_made_for_what_a_header_claims(tmp_path: Path) -> None:
+def test_declared_size_is_not_allocated(tmp_path: Path) -> None:
     write_idx(tmp_path / "MNIST" / "raw")
-    claim = idx(2**10, 2**10, 2**10 + 1, data=b"")
-    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(claim)
-    with pytest.raises(InputError, match=r"train-images-idx3-ubyte: its header says \(1024, 1024, 1025\)"):
+    forged = idx(2**10, 2**10, 2**10 + 1, data=b"")
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(forged)
+    with pytest.raises(
+        InputError, match=r"train-images-idx3-ubyte: its header declares the shape \(1024, 1024, 1025\)"
+    ):
         standard_sets.load("mnist", tmp_path, None)
 
 
@@ -134,7 +136,7 @@ def records(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_cifar(root: Path) -> dict[str, bytes]:
-    """Writes the binary version, in files of different lengths, and returns it."""
+    """Writes the binary version in files of different lengths and returns their contents."""
     files = {}
     for i, name in enumerate([f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"], 1):
         pixels, labels = records(i, i)
@@ -154,9 +156,7 @@ def archive(files: Mapping[str, bytes], folder: str) -> bytes:
     return stream.getvalue()
 
 
-def test_cifar10_is_read_as_torchvision_reads_the_other_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar10_matches_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar(tmp_path)
     (tmp_path / "cifar-10-batches-py").mkdir()
     for i, name in enumerate([f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"], 1):
@@ -167,12 +167,12 @@ def test_cifar10_is_read_as_torchvision_reads_the_other_version(
         pickle.dump({"label_names": list("abcdefghij")}, file)
     monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *args: True)
     for split, train in zip(standard_sets.load("cifar10", tmp_path, None), (True, False), strict=True):
-        theirs = torchvision.datasets.CIFAR10(tmp_path, train=train)
-        assert equal(split, torch.from_numpy(theirs.data).permute(0, 3, 1, 2), torch.tensor(theirs.targets))
+        expected = torchvision.datasets.CIFAR10(tmp_path, train=train)
+        assert equal(split, torch.from_numpy(expected.data).permute(0, 3, 1, 2), torch.tensor(expected.targets))
 
 
 @pytest.mark.parametrize("folder", ["cifar-10-batches-bin/", "./cifar-10-batches-bin/"])
-def test_cifar10_is_read_from_its_archive(tmp_path: Path, folder: str) -> None:
+def test_cifar10_archive(tmp_path: Path, folder: str) -> None:
     files = write_cifar(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "cifar-10-binary.tar.gz").write_bytes(archive({"readme.html": b"hello", **files}, folder))
@@ -182,9 +182,9 @@ def test_cifar10_is_read_from_its_archive(tmp_path: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
-def test_the_pickled_cifar10_is_refused(tmp_path: Path, name: str) -> None:
+def test_pickled_cifar10_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match=f"'{tmp_path / name}' is the version of CIFAR-10 that is pickled") as error:
+    with pytest.raises(InputError, match=f"'{tmp_path / name}' is the pickled version of CIFAR-10") as error:
         standard_sets.load("cifar10", tmp_path, None)
     assert "cifar-10-binary.tar.gz" in error.value.hint
 
@@ -199,7 +199,7 @@ def test_damaged_cifar10(tmp_path: Path, content: bytes | None, reason: str) -> 
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(InputError, match=f"'cifar10' in .* is damaged: .*{reason}") as error:
         standard_sets.load("cifar10", tmp_path, None)
-    assert error.value.hint == f"delete {file.parent} to have it downloaded again"
+    assert error.value.hint == f"delete {file.parent} to download it again"
 
 
 # --- SVHN
@@ -207,7 +207,7 @@ def test_damaged_cifar10(tmp_path: Path, content: bytes | None, reason: str) -> 
 
 @pytest.fixture
 def mat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two files in the format of SVHN's, which count as the official ones."""
+    """Two files in the format of SVHN, registered as the official ones."""
     scipy = pytest.importorskip("scipy.io")
     for name, n in (("train_32x32.mat", 5), ("test_32x32.mat", 2)):
         x = RNG.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
@@ -221,14 +221,14 @@ def make_official(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(svhn.FILES, path.name, Remote((), len(data), hashlib.sha256(data).hexdigest()))
 
 
-def test_svhn_is_read_as_torchvision_does(mat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_matches_torchvision(mat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.SVHN, "_check_integrity", lambda self: True)
-    for split, part in zip(standard_sets.load("svhn", mat, None), ("train", "test"), strict=True):
-        theirs = torchvision.datasets.SVHN(mat, split=part)
-        assert equal(split, torch.from_numpy(theirs.data), torch.from_numpy(theirs.labels))
+    for split, name in zip(standard_sets.load("svhn", mat, None), ("train", "test"), strict=True):
+        expected = torchvision.datasets.SVHN(mat, split=name)
+        assert equal(split, torch.from_numpy(expected.data), torch.from_numpy(expected.labels))
 
 
-def test_scipy_gets_no_file_but_the_official_one(mat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scipy_reads_only_official_files(mat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scipy.io.loadmat", None)
     path = mat / "train_32x32.mat"
     data = path.read_bytes()
@@ -238,7 +238,7 @@ def test_scipy_gets_no_file_but_the_official_one(mat: Path, monkeypatch: pytest.
             standard_sets.load("svhn", mat, None)
 
 
-def test_svhn_of_another_shape(mat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_with_another_shape(mat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = mat / "test_32x32.mat"
     pytest.importorskip("scipy.io").savemat(path, {"X": np.zeros((32, 32, 3), np.uint8), "y": np.zeros((2, 1))})
     make_official(path, monkeypatch)
@@ -258,17 +258,22 @@ def test_svhn_needs_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """Five images of a white square on black, in the format of CelebA."""
+    """Five images of a white square on black in the format of CelebA."""
     folder = tmp_path / "celeba"
     (folder / "img_align_celeba").mkdir(parents=True)
     lines = {"attr": ["5", "A B"], "eval_partition": [], "bbox": ["5", "x"], "landmarks_align": ["5", "x"]}
     levels = np.zeros((218, 178, 3), dtype=np.uint8)
     levels[20:198] = 255
-    for i, part in enumerate((0, 2, 1, 0, 2)):
+    for i, partition in enumerate((0, 2, 1, 0, 2)):
         Image.fromarray(levels).save(folder / "img_align_celeba" / f"{i}.jpg")
         attr = f"-1  {1 if i else -1}"
-        for name, more in (("attr", attr), ("eval_partition", str(part)), ("bbox", "0"), ("landmarks_align", "0")):
-            lines[name].append(f"{i}.jpg {more}")
+        for name, value in (
+            ("attr", attr),
+            ("eval_partition", str(partition)),
+            ("bbox", "0"),
+            ("landmarks_align", "0"),
+        ):
+            lines[name].append(f"{i}.jpg {value}")
     for name, text in lines.items():
         suffix = "" if name == "eval_partition" else "_celeba"
         (folder / f"list_{name}{suffix}.txt").write_text("\n".join(text) + "\n")
@@ -276,14 +281,14 @@ def faces(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("size", [None, 32])
-def test_celeba_keeps_the_middle_178_pixels(faces: Path, size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("image_size", [None, 32])
+def test_celeba_crops_the_centre(faces: Path, image_size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.CelebA, "_check_integrity", lambda self: True)
-    for split, part in zip(standard_sets.load("celeba", faces, size), ("train", "test"), strict=True):
-        theirs = torchvision.datasets.CelebA(faces, split=part)
-        assert split.x.shape == (2, 3, size or 64, size or 64)
+    for split, name in zip(standard_sets.load("celeba", faces, image_size), ("train", "test"), strict=True):
+        expected = torchvision.datasets.CelebA(faces, split=name)
+        assert split.x.shape == (2, 3, image_size or 64, image_size or 64)
         assert split.x.min() > 200
-        assert split.y is not None and split.y.equal(theirs.attr)
+        assert split.y is not None and split.y.equal(expected.attr)
 
 
 @pytest.mark.parametrize("name", ["img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"])
@@ -298,36 +303,36 @@ def test_celeba_is_not_downloaded(faces: Path, name: str) -> None:
     ("name", "change", "reason"),
     [
         ("eval_partition", lambda text: text.replace("1.jpg", "../1.jpg"), "do not list the same"),
-        ("eval_partition", lambda text: text.replace(" 2", " 1"), "part 2"),
+        ("eval_partition", lambda text: text.replace(" 2", " 1"), "partition 2"),
         ("eval_partition", lambda text: "1.jpg\n2.jpg\n", "is damaged"),
         ("attr_celeba", lambda text: text.replace("-1", "x"), "neither 1 nor -1"),
         ("attr_celeba", lambda text: text[:-20], "do not list the same"),
         ("attr_celeba", lambda text: "", "is damaged"),
     ],
 )
-def test_damaged_lists_of_celeba(faces: Path, name: str, change: Callable[[str], str], reason: str) -> None:
+def test_damaged_celeba_lists(faces: Path, name: str, change: Callable[[str], str], reason: str) -> None:
     path = faces / "celeba" / f"list_{name}.txt"
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError, match=f"'celeba' in .*{reason}"):
         standard_sets.load("celeba", faces, None)
 
 
-def test_lists_of_celeba_name_no_files_elsewhere(faces: Path) -> None:
+def test_celeba_lists_name_no_paths(faces: Path) -> None:
     for path in (faces / "celeba").glob("list_*"):
         path.write_text(path.read_text().replace("3.jpg", "../img_align_celeba/3.jpg"))
-    with pytest.raises(InputError, match="no file name"):
+    with pytest.raises(InputError, match="not a file name"):
         standard_sets.load("celeba", faces, None)
 
 
-# --- where nothing is
+# --- nothing there
 
 
 @pytest.mark.parametrize("name", [name for name in standard_sets.NAMES if name != "celeba"])
-def test_without_the_set_and_without_a_network(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_files_and_no_network(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     if name == "svhn":
         pytest.importorskip("scipy")
     with pytest.raises(InputError, match=f"is not in '{tmp_path}' and cannot be downloaded") as error:
         standard_sets.load(name, tmp_path, None)
-    assert "pass --data-dir with the folder that holds it, or put https://" in error.value.hint
+    assert "pass --data-dir with the folder that contains it, or save https://" in error.value.hint
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert capfd.readouterr() == ("", "")

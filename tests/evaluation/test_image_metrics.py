@@ -1,4 +1,4 @@
-"""Reconstructions and samples, against torchmetrics, scipy and closed forms."""
+"""Metrics of reconstructions and samples against torchmetrics, scipy and closed forms."""
 
 import math
 import sys
@@ -12,106 +12,108 @@ from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from vaezoo import DataSpec, GaussianVAE, TensorSplit, create_model
+from vaezoo.core.dependencies import install_hint
 from vaezoo.errors import DivergedError, VaezooError
 from vaezoo.evaluation.feature_extractors import FeatureExtractor
 from vaezoo.evaluation.image_metrics import (
     frechet_distance,
     frechet_metrics,
+    iter_samples,
     nearest_neighbour_ratio,
     psnr,
-    samples,
     ssim,
 )
 
 SHAPE = (1, 16, 16)
 GENERATOR = torch.Generator().manual_seed(0)
-PICTURES = torch.rand((120, *SHAPE), generator=GENERATOR)
+IMAGES = torch.rand((120, *SHAPE), generator=GENERATOR)
 
 
-class Fixed(GaussianVAE):
-    """Gives the same images whatever it is asked: `again` as reconstructions, `made` as samples."""
+class StubVAE(GaussianVAE):
+    """Returns given reconstructions and samples, in order."""
 
-    def __init__(self, again=None, made=None, shape=SHAPE):
+    def __init__(self, reconstructions=None, samples=None, shape=SHAPE):
         super().__init__(DataSpec(name="fixed", shape=shape), 1, nn.Linear(1, 2), nn.Identity())
-        self.again, self.made, self.done = again, made, 0
+        self.reconstructions, self.samples, self.done = reconstructions, samples, 0
 
     def reconstruct(self, x):
-        assert not self.training  # dropout would be at work
+        assert not self.training  # dropout would be active
         self.done += len(x)
-        return self.again[self.done - len(x) : self.done]
+        return self.reconstructions[self.done - len(x) : self.done]
 
     def sample(self, n):
         assert not self.training
         self.done += n
-        return self.made[self.done - n : self.done]
+        return self.samples[self.done - n : self.done]
 
 
 def split(x):
     return TensorSplit(x, None)
 
 
-def test_a_constant_error_has_the_psnr_and_ssim_of_the_closed_form():
-    grey = torch.full_like(PICTURES, 0.5)
-    assert psnr(Fixed(grey + 0.1), split(grey)).value == pytest.approx(20, abs=1e-3)  # 20 log10(1 / 0.1)
+def test_constant_error_has_closed_form():
+    grey = torch.full_like(IMAGES, 0.5)
+    assert psnr(StubVAE(grey + 0.1), split(grey)).value == pytest.approx(20, abs=1e-3)  # 20 log10(1 / 0.1)
     c = 0.01**2
-    expected = (2 * 0.5 * 0.6 + c) / (0.5**2 + 0.6**2 + c)  # without contrast, its other half is 1
-    assert ssim(Fixed(grey + 0.1), split(grey)).value == pytest.approx(expected, abs=1e-4)
+    expected = (2 * 0.5 * 0.6 + c) / (0.5**2 + 0.6**2 + c)  # the contrast term is 1
+    assert ssim(StubVAE(grey + 0.1), split(grey)).value == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_perfect_reconstruction_has_the_best_figures():
-    assert psnr(Fixed(PICTURES), split(PICTURES)).value == 100
-    assert ssim(Fixed(PICTURES), split(PICTURES)).value == pytest.approx(1, abs=1e-6)
+def test_perfect_reconstruction():
+    assert psnr(StubVAE(IMAGES), split(IMAGES)).value == 100
+    assert ssim(StubVAE(IMAGES), split(IMAGES)).value == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("model", ["mlp-vae", "conv-vae"])
-def test_figures_are_those_of_torchmetrics_image_by_image(model, digits):
+def test_metrics_equal_torchmetrics(model, digits):
     vae = create_model(model, digits).train()
-    part = digits.valid.select(torch.arange(120))
-    peak, similar = psnr(vae, part), ssim(vae, part)
+    valid = digits.valid.select(torch.arange(120))
+    metrics = psnr(vae, valid), ssim(vae, valid)
     assert vae.training
-    x = part.batch(slice(None)).x
+    x = valid.batch(slice(None)).x
     with torch.no_grad():
         pairs = list(zip(vae.eval().reconstruct(x).split(1), x.split(1), strict=True))
-    for figure, function in ((peak, peak_signal_noise_ratio), (similar, structural_similarity_index_measure)):
-        each = torch.stack([function(again, true, data_range=1.0) for again, true in pairs])
-        assert figure.value == pytest.approx(each.mean().item(), rel=1e-4)
-        assert figure.error == pytest.approx(each.std().item() / math.sqrt(len(each)), rel=1e-3)
-        assert torchmetrics.__version__ in figure.protocol and f"{len(x)} examples" in figure.protocol
+    functions = peak_signal_noise_ratio, structural_similarity_index_measure
+    for metric, function in zip(metrics, functions, strict=True):
+        each = torch.stack([function(actual, expected, data_range=1.0) for actual, expected in pairs])
+        assert metric.value == pytest.approx(each.mean().item(), rel=1e-4)
+        assert metric.error == pytest.approx(each.std().item() / math.sqrt(len(each)), rel=1e-3)
+        assert torchmetrics.__version__ in metric.protocol and f"{len(x)} examples" in metric.protocol
 
 
 @pytest.mark.parametrize("shape", [(20,), (1, 10, 16), (3, 16, 10)])
-def test_ssim_of_vectors_and_of_images_below_its_window_is_an_error(shape):
+def test_ssim_needs_large_images(shape):
     x = torch.rand((3, *shape))
     with pytest.raises(VaezooError, match="SSIM is not defined") as error:
-        ssim(Fixed(x, shape=shape), split(x))
+        ssim(StubVAE(x, shape=shape), split(x))
     assert error.value.hint
-    assert psnr(Fixed(x, shape=shape), split(x)).value == 100
+    assert psnr(StubVAE(x, shape=shape), split(x)).value == 100
 
 
-@pytest.mark.parametrize("figure", [psnr, ssim])
-def test_without_torchmetrics_the_error_says_what_to_install(figure, monkeypatch):
+@pytest.mark.parametrize("function", [psnr, ssim])
+def test_missing_torchmetrics(function, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     with pytest.raises(VaezooError) as error:
-        figure(Fixed(PICTURES), split(PICTURES))
-    assert error.value.hint == 'pip install "vaezoo[eval]"'
+        function(StubVAE(IMAGES), split(IMAGES))
+    assert error.value.hint == install_hint("eval")
 
 
-@pytest.mark.parametrize("figure", [psnr, ssim])
-def test_reconstructions_that_are_not_finite_give_an_error_instead_of_a_number(figure):
-    again = PICTURES.clone()
-    again[7] = math.nan
+@pytest.mark.parametrize("function", [psnr, ssim])
+def test_nonfinite_reconstructions_are_refused(function):
+    reconstructions = IMAGES.clone()
+    reconstructions[7] = math.nan
     with pytest.raises(DivergedError, match="for 1 of 120 examples"):
-        figure(Fixed(again), split(PICTURES))
+        function(StubVAE(reconstructions), split(IMAGES))
 
 
 def with_moments(mean, deviations):
-    """Returns features of exactly this mean and these deviations, uncorrelated."""
+    """Returns uncorrelated features with exactly this mean and these standard deviations."""
     d = len(mean)
     signs = torch.cat([torch.eye(d), -torch.eye(d)]).double() * math.sqrt((2 * d - 1) / 2)
     return signs * torch.tensor(deviations).double() + torch.tensor(mean).double()
 
 
-def test_the_frechet_distance_of_diagonal_gaussians_is_the_closed_form():
+def test_frechet_distance_has_closed_form():
     a = with_moments([0.0, 1.0, -2.0], [1.0, 2.0, 0.0])
     b = with_moments([3.0, 1.0, -1.0], [1.5, 0.5, 0.25])
     expected = (9 + 0 + 1) + (0.5**2 + 1.5**2 + 0.25**2)
@@ -119,7 +121,7 @@ def test_the_frechet_distance_of_diagonal_gaussians_is_the_closed_form():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
 
 
-def test_the_frechet_distance_is_that_by_the_matrix_root():
+def test_frechet_distance_equals_matrix_root():
     mix = torch.randn(2, 30, 30, generator=GENERATOR)
     a, b = (torch.randn(200, 30, generator=GENERATOR) @ mix[i] + i for i in (0, 1))
     x, y = a.double().numpy(), b.double().numpy()
@@ -128,19 +130,19 @@ def test_the_frechet_distance_is_that_by_the_matrix_root():
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_frechet_distance_of_far_features_keeps_its_digits():
+def test_frechet_distance_is_precise():
     a = with_moments([1e4], [1e-3]).float()
     assert frechet_distance(a, a) < 1e-8
 
 
 @pytest.mark.parametrize(("a", "b"), [((4, 4), (9, 4)), ((9, 4), (4, 4)), ((9, 4), (9, 3)), ((9,), (9,))])
-def test_too_few_features_and_unlike_ones_are_an_error(a, b):
+def test_bad_feature_shapes_are_refused(a, b):
     with pytest.raises(VaezooError, match="have no Frechet distance") as error:
         frechet_distance(torch.rand(a), torch.rand(b))
     assert error.value.hint
 
 
-def test_features_that_are_not_finite_give_an_error_instead_of_a_distance():
+def test_nonfinite_features_are_refused():
     bad = torch.rand(9, 2)
     bad[4, 1] = math.inf
     with pytest.raises(DivergedError, match="for 1 of 9 examples"):
@@ -152,76 +154,81 @@ class Corners(nn.Module):
         return x[:, 0, :2, :2].flatten(1)
 
 
-def test_the_frechet_figures_are_of_samples_and_of_training_examples_in_any_features():
-    made, train = torch.rand((2, 120, *SHAPE), generator=GENERATOR)
+def test_frechet_metrics():
+    samples, train = torch.rand((2, 120, *SHAPE), generator=GENERATOR)
     corners, steps = Corners(), []
-    told = {"seed": 3, "on_progress": lambda *done: steps.append(done)}
-    figure, floor = frechet_metrics(
-        Fixed(made=made), split(train), split(PICTURES), FeatureExtractor("corners", 4, corners), **told
+    metric, floor = frechet_metrics(
+        StubVAE(samples=samples),
+        split(train),
+        split(IMAGES),
+        FeatureExtractor("corners", 4, corners),
+        seed=3,
+        on_progress=lambda *done: steps.append(done),
     )
-    assert (figure.name, floor.name) == (
+    assert (metric.name, floor.name) == (
         "Frechet distance (corners)",
         "Frechet distance (corners) of training examples",
     )
-    assert figure.value == pytest.approx(frechet_distance(corners(PICTURES), corners(made)))
-    assert floor.value == pytest.approx(frechet_distance(corners(PICTURES), corners(train)))
-    assert "120 held-out" in figure.protocol and "4 dimensions" in figure.protocol and "seed 3" in figure.protocol
+    assert metric.value == pytest.approx(frechet_distance(corners(IMAGES), corners(samples)))
+    assert floor.value == pytest.approx(frechet_distance(corners(IMAGES), corners(train)))
+    assert "120 held-out" in metric.protocol and "4 dimensions" in metric.protocol and "seed 3" in metric.protocol
     assert "120 training examples" in floor.protocol and steps[-1] == (360, 360)
 
 
-def test_the_floor_is_of_as_many_training_examples_drawn_by_the_seed():
-    """Every second one is white: evenly spaced, they would be all there is or nothing of it."""
-    train = PICTURES.repeat(20, 1, 1, 1)
+def test_floor_is_drawn_by_seed():
+    """Every second image is white, so evenly spaced examples would be all white or not white at all."""
+    train = IMAGES.repeat(20, 1, 1, 1)
     train[::2] = 1
-    features, made = FeatureExtractor("corners", 4, Corners()), PICTURES.clone()
+    extractor, samples = FeatureExtractor("corners", 4, Corners()), IMAGES.clone()
     first, again, other = (
-        frechet_metrics(Fixed(made=made), split(train), split(PICTURES), features, s)[1] for s in (0, 0, 1)
+        frechet_metrics(StubVAE(samples=samples), split(train), split(IMAGES), extractor, s)[1] for s in (0, 0, 1)
     )
     assert first == again and first.value != other.value and "120 training examples" in first.protocol
-    whole = frechet_distance(Corners()(PICTURES), Corners()(train))
+    whole = frechet_distance(Corners()(IMAGES), Corners()(train))
     assert first.value == pytest.approx(whole, rel=0.5) == pytest.approx(other.value, rel=0.5)
 
 
-def test_samples_that_are_training_images_are_found_out():
-    train, held_out = split(PICTURES[:80]), split(PICTURES[80:])
-    copies = nearest_neighbour_ratio(Fixed(made=PICTURES[20:60]), train, held_out, count=40)
+def test_copies_of_training_images():
+    train, held_out = split(IMAGES[:80]), split(IMAGES[80:])
+    copies = nearest_neighbour_ratio(StubVAE(samples=IMAGES[20:60]), train, held_out, count=40)
     assert copies.value == 0
     assert "40 samples" in copies.protocol and "80 training examples" in copies.protocol
     fresh = torch.rand((40, *SHAPE), generator=GENERATOR)
-    assert nearest_neighbour_ratio(Fixed(made=fresh), train, held_out, count=40).value == pytest.approx(1, abs=0.02)
+    ratio = nearest_neighbour_ratio(StubVAE(samples=fresh), train, held_out, count=40).value
+    assert ratio == pytest.approx(1, abs=0.02)
 
 
-def test_the_ratio_is_of_distances_to_the_nearest_over_all_blocks():
-    """Training examples at 0, 3 and, in the third block, 10; samples at 4, 9 and held-out ones at 1, 12."""
+def test_nearest_over_all_batches():
+    """Training examples are 0, 3 and, in the third batch, 10. Samples are 4 and 9, held-out examples 1 and 12."""
     train = torch.zeros(1100, 1)
     train[1], train[1099] = 3, 10
-    held_out, made = torch.tensor([[1.0], [12.0]]), torch.tensor([[4.0], [9.0]])
-    figure = nearest_neighbour_ratio(Fixed(made=made, shape=(1,)), split(train), split(held_out), count=2)
-    assert figure.value == pytest.approx((1 + 1) / (1 + 2))
+    held_out, samples = torch.tensor([[1.0], [12.0]]), torch.tensor([[4.0], [9.0]])
+    metric = nearest_neighbour_ratio(StubVAE(samples=samples, shape=(1,)), split(train), split(held_out), count=2)
+    assert metric.value == pytest.approx((1 + 1) / (1 + 2))
 
 
 @pytest.mark.parametrize("count", [0, 41])
-def test_as_many_held_out_examples_as_samples_are_needed(count):
+def test_bad_sample_count_is_refused(count):
     with pytest.raises(VaezooError, match="cannot be compared with 40"):
-        nearest_neighbour_ratio(Fixed(made=PICTURES), split(PICTURES[:80]), split(PICTURES[80:]), count=count)
+        nearest_neighbour_ratio(StubVAE(samples=IMAGES), split(IMAGES[:80]), split(IMAGES[80:]), count=count)
 
 
-def test_held_out_examples_that_were_all_trained_on_are_an_error():
-    with pytest.raises(VaezooError, match="is a training example, too"):
-        nearest_neighbour_ratio(Fixed(made=PICTURES), split(PICTURES), split(PICTURES[80:]), count=40)
+def test_leaked_held_out_is_refused():
+    with pytest.raises(VaezooError, match="is also a training example"):
+        nearest_neighbour_ratio(StubVAE(samples=IMAGES), split(IMAGES), split(IMAGES[80:]), count=40)
 
 
-def test_samples_follow_the_seed_and_leave_the_callers_chance_and_mode_alone(digits):
+def test_samples_depend_on_seed_only(digits):
     vae = create_model("mlp-vae", digits).train()
     state = torch.get_rng_state()
-    first, again, other = (torch.cat([*samples(vae, 600, seed)]) for seed in (0, 0, 1))
+    first, again, other = (torch.cat([*iter_samples(vae, 600, seed)]) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other) and len(first) == 600
     assert not torch.equal(first[:100], first[500:])
     assert torch.equal(torch.get_rng_state(), state) and vae.training
 
 
-def test_samples_that_are_not_finite_are_an_error():
-    made = PICTURES.clone()
-    made[3] = math.nan
+def test_nonfinite_samples_are_refused():
+    samples = IMAGES.clone()
+    samples[3] = math.nan
     with pytest.raises(DivergedError):
-        nearest_neighbour_ratio(Fixed(made=made), split(PICTURES[:80]), split(PICTURES[80:]), count=40)
+        nearest_neighbour_ratio(StubVAE(samples=samples), split(IMAGES[:80]), split(IMAGES[80:]), count=40)

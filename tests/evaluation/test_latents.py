@@ -1,4 +1,4 @@
-"""Codes, and images along lines and planes of codes, on a model whose decoder can be worked out by hand."""
+"""Codes, and images along lines and planes of codes, of a model whose decoder is the identity."""
 
 import itertools
 
@@ -9,10 +9,11 @@ from torch import nn
 from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation import latents
+from vaezoo.evaluation.batches import BATCH_SIZE
 
 
 class Echo(GaussianVAE):
-    """Images of one row whose pixels' logits are the latents themselves, in three dimensions or so many."""
+    """Images of one row. The logits of the pixels are the latents."""
 
     def __init__(self, dims=3):
         super().__init__(DataSpec(name="echo", shape=(1, 1, dims)), dims, nn.Identity(), nn.Unflatten(1, (1, 1, dims)))
@@ -26,8 +27,8 @@ def logits(images):
     return torch.logit(images)[..., 0, 0, :]
 
 
-def test_codes_and_images_do_not_depend_on_how_many_there_are():
-    x = torch.rand(2 * latents.BATCH + 3, 1, 1, 3)
+def test_batching_keeps_results():
+    x = torch.rand(2 * BATCH_SIZE + 5, 1, 1, 3)
     codes = latents.encode(Echo(), x)
     assert torch.equal(codes, x.flatten(1))
     images = latents.decode(Echo(), codes.view(5, -1, 3))
@@ -35,7 +36,7 @@ def test_codes_and_images_do_not_depend_on_how_many_there_are():
     assert torch.allclose(logits(images).flatten(0, 1), codes, atol=1e-5)
 
 
-def test_a_traversal_changes_one_dimension_a_row():
+def test_traversal_changes_one_dimension():
     x = torch.tensor([[[0.1, 0.2, 0.3]]])
     rows = logits(latents.traversal(Echo(), x, [2, 0], torch.tensor([-3.0, 0.0, 3.0, 1.0])))
     assert rows.shape == (2, 4, 3)
@@ -44,13 +45,13 @@ def test_a_traversal_changes_one_dimension_a_row():
 
 
 @pytest.mark.parametrize("dim", [-1, 3])
-def test_a_traversal_of_no_such_dimension_is_refused(dim):
+def test_unknown_dimension_is_refused(dim):
     with pytest.raises(VaezooError, match=f"no latent dimension {dim}") as e:
         latents.traversal(Echo(), torch.rand(1, 1, 3), [0, dim], torch.zeros(2))
     assert "from 0 to 2" in e.value.hint
 
 
-def test_the_cells_of_a_manifold_lie_at_the_quantiles_z0_to_the_right_and_z1_upwards():
+def test_manifold_cells_are_quantiles():
     images, values = latents.manifold(Echo(2), 7)
     shares = torch.distributions.Normal(0, 1).cdf(values)
     assert torch.allclose(shares, torch.linspace(0.05, 0.95, 7), atol=1e-6)
@@ -60,12 +61,12 @@ def test_the_cells_of_a_manifold_lie_at_the_quantiles_z0_to_the_right_and_z1_upw
             assert torch.allclose(cells[row, column], torch.stack([values[column], values[6 - row]]), atol=1e-5)
 
 
-def test_a_manifold_takes_two_dimensions():
+def test_manifold_needs_two_dimensions():
     with pytest.raises(VaezooError, match=r"shape \(3,\)"):
         latents.manifold(Echo(3), 3)
 
 
-def test_an_interpolation_is_a_straight_line_with_both_ends():
+def test_interpolation_is_linear():
     first, second = torch.rand(4, 1, 1, 3), torch.rand(4, 1, 1, 3)
     lines = logits(latents.interpolation(Echo(), first, second, 5))
     assert lines.shape == (4, 5, 3)
@@ -73,26 +74,26 @@ def test_an_interpolation_is_a_straight_line_with_both_ends():
         assert torch.allclose(lines[:, i], ((1 - t) * first + t * second).flatten(1), atol=1e-5)
 
 
-def test_a_direction_leads_from_the_others_to_the_label():
+def test_attribute_direction():
     codes = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0], [7.0, 3.0]])
     labels = torch.tensor([4, 9, 7, 7])
     assert torch.equal(latents.attribute_direction(codes, labels, 7), torch.tensor([5.0, 2.0]))
 
 
 @pytest.mark.parametrize(("label", "labels"), [(3, [7, 7]), (7, [7, 7])])
-def test_a_label_that_all_or_none_have_gives_no_direction(label, labels):
-    with pytest.raises(VaezooError, match=f"label {label} cannot be told"):
+def test_direction_needs_two_labels(label, labels):
+    with pytest.raises(VaezooError, match=f"label {label} cannot be compared"):
         latents.attribute_direction(torch.rand(2, 2), torch.tensor(labels), label)
 
 
-def test_editing_adds_multiples_of_the_direction():
+def test_edit_adds_direction():
     x, direction = torch.rand(2, 1, 1, 3), torch.tensor([1.0, 0.0, -1.0])
     edited = logits(latents.edit(Echo(), x, direction, torch.tensor([-2.0, 0.0, 0.5])))
     for i, amount in enumerate((-2, 0, 0.5)):
         assert torch.allclose(edited[:, i], x.flatten(1) + amount * direction, atol=1e-5)
 
 
-def test_the_principal_plane_is_where_codes_vary_most():
+def test_principal_plane_has_largest_variance():
     torch.manual_seed(0)
     wide = torch.randn(500, 2) * torch.tensor([5.0, 2.0])
     codes = torch.stack([0.01 * torch.randn(500), -wide[:, 1], wide[:, 0]], 1) + 10
@@ -100,16 +101,16 @@ def test_the_principal_plane_is_where_codes_vary_most():
     for order in itertools.permutations(range(3)):
         plane, shares = latents.principal_plane(codes[:, order])
         assert torch.allclose(plane[:, 0], centred[:, 0], atol=0.2)
-        assert torch.allclose(plane[:, 1], -centred[:, 1], atol=0.2)  # the sign is that of the latent dimension
+        assert torch.allclose(plane[:, 1], -centred[:, 1], atol=0.2)  # the largest weight is positive
         assert shares[0] == pytest.approx(25 / 29, abs=0.03) and sum(shares) == pytest.approx(1, abs=1e-4)
 
 
-def test_codes_that_do_not_vary_have_a_plane_too():
+def test_principal_plane_of_constant_codes():
     plane, shares = latents.principal_plane(torch.ones(4, 3))
     assert plane.abs().max() < 1e-6 and shares == (0, 0)
 
 
-def test_a_model_in_training_is_left_in_training():
+def test_training_mode_is_restored():
     vae = Echo().train()
     latents.decode(vae, latents.encode(vae, torch.rand(2, 1, 1, 3)))
     assert vae.training

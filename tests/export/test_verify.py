@@ -1,4 +1,4 @@
-"""`verify` passes what was exported and refuses everything else, with an error that says what is wrong."""
+"""`verify` accepts exports and refuses everything else, with an error that says what is wrong."""
 
 import contextlib
 import dataclasses
@@ -9,52 +9,53 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
+import vaezoo
 from vaezoo import create_model, export_onnx, list_models, train, verify_onnx
 from vaezoo.errors import InputError, ParityError, VaezooError
 from vaezoo.export import verify as module
 from vaezoo.export.metadata import add_metadata
+from vaezoo.runtime.manifest import GRAPH_NAMES
 from vaezoo.training.config import TrainConfig
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
-PARTS = ("encoder", "decoder")
+PLAIN, FP16_UINT8 = {}, {"dtype": "fp16", "uint8": True}
 
 
 def edit_manifest(folder, change):
-    """Applies `change` to what a copy's manifest.json holds."""
+    """Applies `change` to the manifest of a copy."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def put(folder, name, data):
-    """Writes a file and its size and hash into the manifest, as somebody would who wants it believed."""
+    """Writes a file and puts its size and hash into the manifest, as an attacker would."""
     (folder / name).write_bytes(data)
-    described = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    edit_manifest(folder, lambda m: m["files"].update({name: described}))
+    entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    edit_manifest(folder, lambda m: m["files"].update({name: entry}))
 
 
 def rewrite(folder, **changes):
-    """Changes the graphs of a copy and stamps them anew, so that all hashes fit."""
-    models = {part: onnx.load(folder / f"{part}.onnx") for part in PARTS}
+    """Changes the graphs of a copy and their metadata, so that all hashes fit."""
+    models = {graph: onnx.load(folder / f"{graph}.onnx") for graph in GRAPH_NAMES}
     common = {e.key: e.value for e in models["encoder"].metadata_props}
     common = {
         key.removeprefix("vaezoo."): value
         for key, value in common.items()
-        if not key.endswith(("part", "graph_bytes", "graph_sha256", "sibling_sha256"))
+        if not key.endswith(("vaezoo.graph", "graph_bytes", "graph_sha256", "sibling_sha256"))
     }
-    for part, change in changes.items():
-        change(models[part])
+    for graph, change in changes.items():
+        change(models[graph])
     for model in models.values():
         del model.metadata_props[:]
-    for part, data in add_metadata({part: m.SerializeToString() for part, m in models.items()}, common).items():
-        put(folder, f"{part}.onnx", data)
+    for graph, data in add_metadata({graph: m.SerializeToString() for graph, m in models.items()}, common).items():
+        put(folder, f"{graph}.onnx", data)
 
 
 def refused(folder, error=InputError, **options):
@@ -65,14 +66,23 @@ def refused(folder, error=InputError, **options):
     return e.value.message
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("options", [{}, {"dtype": "fp16", "uint8": True}], ids=["plain", "half-bytes"])
+FAST = [("autoencoder", "plain"), ("vae-gan", "fp16-uint8")]
+CASES = [(name, options, ident) for name in MODELS for options, ident in ((PLAIN, "plain"), (FP16_UINT8, "fp16-uint8"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(name, options, id=f"{name}-{ident}", marks=[] if (name, ident) in FAST else pytest.mark.slow)
+        for name, options, ident in CASES
+    ],
+)
 def test_every_export_passes(name, options, digits, tmp_path):
     run = train(name, digits, config=TrainConfig(steps=2, batch_size=20), out=tmp_path / "run")
     verified = verify_onnx(export_onnx(run, tmp_path / "out", **options).path)
     assert verified.runtime == "onnxruntime"
     fields = run.vae.encode(run.examples[:1])._fields
-    assert [(r.part, r.output) for r in verified.parity] == [
+    assert [(r.graph, r.output) for r in verified.parity] == [
         *[("encoder", field) for field in fields] * 2,
         *[("decoder", "x_mean")] * 2,
         ("round trip", "x_mean"),
@@ -80,56 +90,58 @@ def test_every_export_passes(name, options, digits, tmp_path):
     assert all(row.max_abs <= row.limit for row in verified.parity)
 
 
-def test_a_copy_passes_and_a_rewritten_one_too(copy):
-    verify_onnx(copy)
-    rewrite(copy)
-    verify_onnx(copy)
+def test_rewritten_copy_passes(export_copy):
+    verify_onnx(export_copy)
+    rewrite(export_copy)
+    verify_onnx(export_copy)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_flipped_bit_anywhere_is_found(copy, part):
-    data = bytearray((copy / f"{part}.onnx").read_bytes())
+@pytest.mark.parametrize("graph", GRAPH_NAMES)
+def test_flipped_bit_is_found(export_copy, graph):
+    data = bytearray((export_copy / f"{graph}.onnx").read_bytes())
     data[len(data) // 2] ^= 1
-    (copy / f"{part}.onnx").write_bytes(data)
-    assert f"{part}.onnx is not the file that was exported" in refused(copy)
+    (export_copy / f"{graph}.onnx").write_bytes(data)
+    assert f"{graph}.onnx is not the file that was exported" in refused(export_copy)
 
 
-def test_a_truncated_graph(copy):
-    data = (copy / "decoder.onnx").read_bytes()
-    (copy / "decoder.onnx").write_bytes(data[:1000])
-    assert "decoder.onnx has 1000 bytes" in refused(copy)
-    put(copy, "decoder.onnx", data[:1000])
-    assert "decoder.onnx is no ONNX model" in refused(copy)
+def test_truncated_graph(export_copy):
+    data = (export_copy / "decoder.onnx").read_bytes()
+    (export_copy / "decoder.onnx").write_bytes(data[:1000])
+    assert "decoder.onnx has 1000 bytes" in refused(export_copy)
+    put(export_copy, "decoder.onnx", data[:1000])
+    assert "decoder.onnx is not an ONNX model" in refused(export_copy)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n", b"hello " * 500], ids=["empty", "png", "text"])
-def test_a_foreign_file(copy, data):
-    put(copy, "encoder.onnx", data)
-    message = refused(copy)
-    assert "encoder.onnx is no ONNX model" in message or "is no encoder that vaezoo exported" in message
+def test_foreign_file(export_copy, data):
+    put(export_copy, "encoder.onnx", data)
+    message = refused(export_copy)
+    assert "encoder.onnx is not an ONNX model" in message or "is not a vaezoo encoder" in message
 
 
-def test_a_missing_file(copy):
-    (copy / "golden/encoder/test_data_set_0/output_0.pb").unlink()
-    assert "output_0.pb: No such file" in refused(copy)
-    (copy / "encoder.onnx").unlink()
-    assert "encoder.onnx: No such file" in refused(copy)
+def test_missing_file(export_copy):
+    (export_copy / "golden/encoder/test_data_set_0/output_0.pb").unlink()
+    assert "output_0.pb: No such file" in refused(export_copy)
+    (export_copy / "encoder.onnx").unlink()
+    assert "encoder.onnx: No such file" in refused(export_copy)
 
 
 @pytest.mark.parametrize("name", ["nothing", "file"])
-def test_something_that_is_no_export(tmp_path, name):
+def test_not_an_export(tmp_path, name):
     (tmp_path / "file").write_text("")
-    assert "is no export" in refused(tmp_path / name)
+    assert "is not an export" in refused(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("schema", 99, "schema 99"),
+        ("schema", 99, "was written by a later version of vaezoo (schema 99, this version reads 3)"),
+        ("schema", 2, "was written by an earlier version of vaezoo (schema 2, this version reads 3)"),
         ("schema", None, "schema None"),
-        ("mode", "sigma", "no output of the encoder"),
-        ("latent_shape", ["16"], "no shape"),
-        ("latent_shape", [8], "not that of the decoder's input"),
+        ("mode", "sigma", "not an output of the encoder"),
+        ("latent_shape", ["16"], "not a shape"),
+        ("latent_shape", [8], "the decoder's input does not have latent_shape [8]"),
+        ("data", {"name": "digits", "shape": [], "likelihood": "bernoulli"}, "the data have no dimensions"),
         ("prior", "foo", "says prior foo, encoder.onnx standard-normal"),
         ("model", "vaezoo/mlp-vae", "says model vaezoo/mlp-vae"),
         ("format", {"opset": 18, "dtype": "fp16", "uint8": False}, "says dtype fp16, encoder.onnx fp32"),
@@ -138,95 +150,109 @@ def test_something_that_is_no_export(tmp_path, name):
         ("format", {"opset": 18, "dtype": "int8"}, "damaged"),
         ("files", [], "damaged"),
         ("files", {}, "damaged"),
+        ("files", {"encoder.onnx": {"bytes": 1}}, "damaged"),
+        ("parity", None, "damaged"),
     ],
 )
-def test_a_manifest_of_another_kind(copy, field, value, words):
-    edit_manifest(copy, lambda m: m.update({field: value}))
-    assert words in refused(copy)
+def test_wrong_manifest_fields(export_copy, field, value, words):
+    edit_manifest(export_copy, lambda m: m.update({field: value}))
+    assert words in refused(export_copy)
 
 
-def test_a_manifest_that_is_no_json(copy):
-    (copy / "manifest.json").write_text('{"schema": NaN')
-    assert "manifest.json is damaged" in refused(copy)
+@pytest.mark.parametrize(("schema", "hint"), [(2, "export the run again"), (4, "update vaezoo")])
+def test_other_schemas_have_a_hint(export_copy, schema, hint):
+    edit_manifest(export_copy, lambda m: m.update(schema=schema))
+    for read in (verify_onnx, vaezoo.runtime.load):
+        with pytest.raises(InputError, match=f"schema {schema}, this version reads 3") as e:
+            read(export_copy)
+        assert e.value.hint == hint
 
 
-def test_graphs_of_two_checkpoints_are_refused_even_where_the_hashes_fit(copy, trained, tmp_path):
+def test_manifest_is_not_json(export_copy):
+    (export_copy / "manifest.json").write_text('{"schema": NaN')
+    assert "manifest.json is damaged" in refused(export_copy)
+
+
+def test_graphs_of_different_exports(export_copy, trained, tmp_path):
+    """All hashes fit, and both graphs have the same signature."""
     other = create_model("conv-vae", trained.data)
     export_onnx(dataclasses.replace(trained, vae=other), tmp_path / "other")
-    put(copy, "decoder.onnx", (tmp_path / "other" / "decoder.onnx").read_bytes())
-    assert "do not belong together" in refused(copy)
+    put(export_copy, "decoder.onnx", (tmp_path / "other" / "decoder.onnx").read_bytes())
+    assert "come from different exports" in refused(export_copy)
 
 
-def test_a_graph_changed_behind_its_metadata_is_refused(copy):
-    model = onnx.load(copy / "decoder.onnx")
+def test_graph_changed_under_its_metadata(export_copy):
+    model = onnx.load(export_copy / "decoder.onnx")
     model.graph.name = "mine"
-    put(copy, "decoder.onnx", model.SerializeToString())
-    assert "decoder.onnx was changed after its export" in refused(copy)
+    put(export_copy, "decoder.onnx", model.SerializeToString())
+    assert "decoder.onnx was changed after its export" in refused(export_copy)
 
 
-def test_other_weights_fail_on_the_golden_data(copy):
+def test_other_weights_fail(export_copy):
     def scale(model):
         tensor = model.graph.initializer[0]
         tensor.CopyFrom(onnx.numpy_helper.from_array(1.01 * onnx.numpy_helper.to_array(tensor), tensor.name))
 
-    rewrite(copy, decoder=scale)
-    assert "decoder: 'x_mean' at batch 1 on golden set 0, element [0, " in refused(copy, ParityError)
+    rewrite(export_copy, decoder=scale)
+    assert "decoder: 'x_mean' at batch 1 on golden set 0, element [0, " in refused(export_copy, ParityError)
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "/etc/passwd", "../../secret"])
-def test_weights_in_another_file_are_refused(copy, location):
+def test_external_weights_are_refused(export_copy, location):
     def move(model):
         tensor = model.graph.initializer[0]
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value=location)
 
-    (copy / "weights.bin").write_bytes(b"\0" * 10_000_000)
-    rewrite(copy, encoder=move)
-    assert f"in another file ({location})" in refused(copy)
+    (export_copy / "weights.bin").write_bytes(b"\0" * 10_000_000)
+    rewrite(export_copy, encoder=move)
+    assert f"in another file ({location})" in refused(export_copy)
 
 
-def test_external_data_in_a_constant_of_a_branch_are_refused(copy):
+def test_external_data_in_branches(export_copy):
     def hide(model):
         inner = onnx.TensorProto(name="hidden", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
         branch = onnx.helper.make_graph([onnx.helper.make_node("Constant", [], ["c"], value=inner)], "b", [], [])
         model.graph.node.append(onnx.helper.make_node("If", ["z"], [], then_branch=branch, else_branch=branch))
 
-    rewrite(copy, decoder=hide)
-    assert "keeps the weights 'hidden' in another file" in refused(copy)
+    rewrite(export_copy, decoder=hide)
+    assert "keeps the weights 'hidden' in another file" in refused(export_copy)
 
 
-def test_external_data_in_a_branch_of_a_function_are_refused(copy):
+def test_external_data_in_functions(export_copy):
     def hide(model):
         inner = onnx.TensorProto(name="hidden", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
         branch = onnx.helper.make_graph([], "b", [], [], initializer=[inner])
         node = onnx.helper.make_node("If", ["c"], [], then_branch=branch, else_branch=branch)
         model.functions.append(onnx.helper.make_function("own", "f", ["c"], [], [node], []))
 
-    rewrite(copy, decoder=hide)
-    assert "keeps the weights 'hidden' in another file" in refused(copy)
+    rewrite(export_copy, decoder=hide)
+    assert "keeps the weights 'hidden' in another file" in refused(export_copy)
 
 
-def test_a_pipe_in_the_place_of_a_graph_does_not_wait(copy):
-    (copy / "decoder.onnx").unlink()
-    os.mkfifo(copy / "decoder.onnx")
-    assert "decoder.onnx: not a regular file" in refused(copy, seconds=30)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipe_does_not_block(export_copy):
+    (export_copy / "decoder.onnx").unlink()
+    os.mkfifo(export_copy / "decoder.onnx")
+    assert "decoder.onnx: not a regular file" in refused(export_copy)
 
 
-def test_limits_of_the_user_s_own_are_kept(exported):
+@pytest.mark.skipif(os.name == "nt", reason="needs bash and its limits")
+def test_lower_limits_are_kept(exported):
     command = f"ulimit -t 3600; exec {sys.executable} -m vaezoo_cli verify {exported.path}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_random_node_in_a_branch_is_refused(copy):
+def test_random_operator_in_branch(export_copy):
     def hide(model):
         draw = onnx.helper.make_node("RandomNormal", [], ["r"], name="dice", shape=[1])
         branch = onnx.helper.make_graph([draw], "b", [], [])
         model.graph.node.append(onnx.helper.make_node("If", ["z"], [], then_branch=branch, else_branch=branch))
 
-    rewrite(copy, decoder=hide)
-    assert "node 'dice' (RandomNormal) draws at random" in refused(copy, ParityError)
+    rewrite(export_copy, decoder=hide)
+    assert "node 'dice' (RandomNormal) draws at random" in refused(export_copy, ParityError)
 
 
 def fix_batch(model):
@@ -248,44 +274,44 @@ def reshape(model):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (fix_batch, "'z' has shape [4, 16], its first dimension alone should be free"),
-        (rename, "the graph has other where its manifest has others"),
+        (fix_batch, "'z' has shape [4, 16], only its first dimension may be dynamic"),
+        (rename, "the graph has other, its manifest has other names"),
         (retype, "'x_mean' is float64, not float32"),
         (reshape, "'x_mean' has shape [batch, 5, 28, 28]"),
     ],
 )
-def test_another_signature_is_refused(copy, change, words):
-    rewrite(copy, decoder=change)
-    assert words in refused(copy, ParityError)
+def test_other_signature_is_refused(export_copy, change, words):
+    rewrite(export_copy, decoder=change)
+    assert words in refused(export_copy, ParityError)
 
 
-def test_another_opset_is_refused(copy):
+def test_other_opset_is_refused(export_copy):
     def lower(model):
         model.opset_import[0].version = 17
 
-    rewrite(copy, decoder=lower)
-    assert "asked for opset 18, the graph has 17" in refused(copy, ParityError)
+    rewrite(export_copy, decoder=lower)
+    assert "opset 18 was requested, the graph has 17" in refused(export_copy, ParityError)
 
 
-def test_a_graph_that_is_not_valid_is_refused(copy):
+def test_invalid_graph_is_refused(export_copy):
     def unsort(model):
         model.graph.node.append(onnx.helper.make_node("Relu", ["nowhere"], ["lost"]))
 
-    rewrite(copy, decoder=unsort)
-    assert "decoder.onnx is no valid ONNX" in refused(copy)
+    rewrite(export_copy, decoder=unsort)
+    assert "decoder.onnx is not valid ONNX" in refused(export_copy)
 
 
-def test_golden_data_of_another_shape_or_kind_are_refused(copy):
+def test_wrong_golden_data_are_refused(export_copy):
     name = "golden/decoder/test_data_set_0/input_0.pb"
-    put(copy, name, onnx.numpy_helper.from_array(np.zeros((8, 3), np.float32)).SerializeToString())
-    assert "do not fit 'z'" in refused(copy)
-    put(copy, name, onnx.numpy_helper.from_array(np.zeros((5, 16), np.float32)).SerializeToString())
-    assert "differ in length" in refused(copy)
-    put(copy, name, b"\xff\xff")
-    assert "golden data of decoder.onnx are damaged" in refused(copy)
+    put(export_copy, name, onnx.numpy_helper.from_array(np.zeros((8, 3), np.float32)).SerializeToString())
+    assert "do not fit 'z'" in refused(export_copy)
+    put(export_copy, name, onnx.numpy_helper.from_array(np.zeros((5, 16), np.float32)).SerializeToString())
+    assert "differ in length" in refused(export_copy)
+    put(export_copy, name, b"\xff\xff")
+    assert "golden data of decoder.onnx are damaged" in refused(export_copy)
 
 
-def test_a_provider_that_is_not_there_is_an_error_that_names_what_is_missing(exported):
+def test_missing_provider_is_named(exported):
     if torch.cuda.is_available():
         assert verify_onnx(exported.path, "cuda").provider == "cuda"
     else:
@@ -293,8 +319,8 @@ def test_a_provider_that_is_not_there_is_an_error_that_names_what_is_missing(exp
         assert "lib" in message or "no CUDA provider" in message
 
 
-def bomb(model):
-    """A constant of 64 GiB behind the decoder's output."""
+def allocate_64_gib(model):
+    """Adds a constant of 64 GiB to the decoder's output."""
     size = onnx.helper.make_tensor("size", onnx.TensorProto.INT64, [1], [1 << 34])
     zero = onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT, [1], [0.0])
     last = model.graph.output[0].name
@@ -311,53 +337,58 @@ def bomb(model):
     model.graph.initializer.append(size)
 
 
-def test_a_graph_that_exhausts_the_memory_ends_its_own_process_alone(copy):
-    rewrite(copy, decoder=bomb)
-    assert "Failed to allocate memory" in refused(copy, ParityError)
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of address space")
+def test_memory_is_limited(export_copy):
+    rewrite(export_copy, decoder=allocate_64_gib)
+    assert "Failed to allocate memory" in refused(export_copy, ParityError)
 
 
-def test_random_damage_is_refused_in_plain_words_or_harmless(copy, exported):
-    """Bytes of every file are changed under hashes that fit, so that the parsers themselves are reached."""
-    chance = random.Random(0)
+@pytest.mark.slow
+def test_random_damage_is_handled(export_copy, exported):
+    """Changes bytes of every file and makes the hashes fit, so that the damage reaches the parsers."""
+    rng = random.Random(0)
     files = sorted(p for p in exported.path.rglob("*") if p.suffix in (".onnx", ".pb", ".json"))
     for i in range(16):
         file = files[i % len(files)]
         name = str(file.relative_to(exported.path))
         data = bytearray(file.read_bytes())
-        for _ in range(chance.choice((1, 3, 20))):
-            where = chance.randrange(min(len(data), chance.choice((40, 400, len(data)))))
-            data[where] = chance.randrange(256)
+        for _ in range(rng.choice((1, 3, 20))):
+            position = rng.randrange(min(len(data), rng.choice((40, 400, len(data)))))
+            data[position] = rng.randrange(256)
         if file.suffix == ".json":
-            (copy / name).write_bytes(data)
+            (export_copy / name).write_bytes(data)
         else:
-            put(copy, name, bytes(data))
+            put(export_copy, name, bytes(data))
         with contextlib.suppress(VaezooError):
-            verify_onnx(copy)
-        shutil.copytree(exported.path, copy, dirs_exist_ok=True)
+            verify_onnx(export_copy)
+        shutil.copytree(exported.path, export_copy, dirs_exist_ok=True)
 
 
-def test_a_check_that_takes_too_long_is_stopped(exported, monkeypatch):
-    monkeypatch.setattr(module, "CHILD", "import time; time.sleep(60)")
-    start = time.monotonic()
+def test_time_is_limited(exported, monkeypatch):
+    monkeypatch.setattr(module, "CHILD", "import time; time.sleep(3600)")
     assert "was not checked within 1 seconds" in refused(exported.path, seconds=1)
-    assert time.monotonic() - start < 30
+
+
+def test_limits_need_no_resource_module(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    module.limit_process("cpu", 1, 1)
 
 
 @pytest.mark.parametrize("code", ["import os; os.abort()", "raise SystemExit(3)", "print('{')"])
-def test_a_process_that_dies_is_told_in_plain_words(exported, monkeypatch, code):
+def test_dead_process_is_reported(exported, monkeypatch, code):
     monkeypatch.setattr(module, "CHILD", code)
-    assert "the process that opened the graphs ended with" in refused(exported.path)
+    assert "the process that checks the graphs ended with" in refused(exported.path)
 
 
-def test_modules_in_the_folder_are_not_imported(copy, monkeypatch):
-    monkeypatch.chdir(copy)
+def test_modules_in_folder_not_imported(export_copy, monkeypatch):
+    monkeypatch.chdir(export_copy)
     for name in ("nt", "json", "numpy", "onnx", "vaezoo"):
-        (copy / f"{name}.py").write_text("open('imported', 'w')")
+        (export_copy / f"{name}.py").write_text("open('imported', 'w')")
     verify_onnx(".")
-    assert not (copy / "imported").exists()
+    assert not (export_copy / "imported").exists()
 
 
-def test_verifying_needs_no_torch(exported, tmp_path):
+def test_verify_needs_no_torch(exported, tmp_path):
     shutil.copytree(exported.path, tmp_path / "shipped")
     code = (
         "import sys; sys.modules.update(torch=None, torchvision=None, safetensors=None)\n"

@@ -1,6 +1,6 @@
-"""The processes that trials are forked from, and the figures at the end.
+"""The worker processes that run the cases, and the table of cases at the end.
 
-VAEZOO_FAULTS=all runs every case; without it, a part that takes under a minute.
+VAEZOO_FAULTS=all runs every case. Without it the tests run a selection.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from queue import Queue
 from typing import Any
 
 import pytest
-from injector import ALL, CORES
+from injector import ALL_FAULTS
 
-FIGURES: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-COUNTED = {  # files whose tests are a case each, by their rows in the matrix of faults
+# Under pytest-xdist each of its processes has a pool of its own.
+POOL_SIZE = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+ONE_CASE_PER_TEST = {  # test file -> its row in the table
     "test_downloads": "D2",
     "test_fuzz": "fuzz",
     "test_malformed_archives": "D2",
@@ -33,22 +34,22 @@ COUNTED = {  # files whose tests are a case each, by their rows in the matrix of
 }
 
 
-class Trials:
-    """Does trials in processes that have one thread each, so that they can fork, on two cores."""
+class WorkerPool:
+    """Runs cases in worker processes, which have one thread each so that they can fork."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
         self.idle: Queue[subprocess.Popen[str]] = Queue()
         self.processes = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-            for _ in range(CORES)
+            for _ in range(size)
         ]
         for process in self.processes:
             self.idle.put(process)
 
-    def one(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Does a trial; the answer tells the request."""
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Runs a case. Returns the response together with the request."""
         process = self.idle.get()
         try:
             print(json.dumps(request), file=process.stdin, flush=True)
@@ -56,10 +57,10 @@ class Trials:
         finally:
             self.idle.put(process)
 
-    def all(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Does trials side by side."""
-        with ThreadPoolExecutor(CORES) as pool:
-            return list(pool.map(self.one, requests))
+    def run_all(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Runs cases in parallel."""
+        with ThreadPoolExecutor(len(self.processes)) as executor:
+            return list(executor.map(self.run, requests))
 
     def close(self) -> None:
         for process in self.processes:
@@ -68,36 +69,37 @@ class Trials:
 
 
 @pytest.fixture(scope="session")
-def trials() -> Iterator[Trials]:
+def workers() -> Iterator[WorkerPool]:
     if sys.platform != "linux":
-        pytest.skip("the rig reads /proc")
-    trials = Trials()
-    yield trials
-    trials.close()
+        pytest.skip("the injector reads /proc")
+    pool = WorkerPool(POOL_SIZE)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
-def tell() -> Callable[[str, int, Sequence[object]], None]:
-    """Notes the figures of a matrix id, and fails if a trial was bad."""
+def check_cases(record_property: Callable[[str, object], None]) -> Callable[[str, int, Sequence[object]], None]:
+    """A function that records how many cases ran, for a row of the table, and fails the test if one was bad."""
 
-    def tell(number: str, count: int, bad: Sequence[object]) -> None:
-        FIGURES[number][0] += count
-        FIGURES[number][1] += len(bad)
-        assert not bad, f"{len(bad)} of {count} bad, such as {bad[0]}"
+    def check(row: str, count: int, failures: Sequence[object]) -> None:
+        record_property("cases", [row, count, len(failures)])
+        assert not failures, f"{len(failures)} of {count} bad, such as {failures[0]}"
 
-    return tell
+    return check
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    figures = {number: list(figures) for number, figures in FIGURES.items()}
+    table: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
-            if number := COUNTED.get(Path(report.nodeid.split("::")[0]).stem):
-                count = figures.setdefault(number, [0, 0])
-                count[0] += 1
-                count[1] += outcome == "failed"
-    if figures:
-        terminalreporter.section("faults" if ALL else "faults (a part; make faults runs all)")
+            rows = [value for name, value in report.user_properties if name == "cases"]
+            if row := ONE_CASE_PER_TEST.get(Path(report.nodeid.split("::")[0]).stem):
+                rows.append([row, 1, outcome == "failed"])
+            for row, count, failures in rows:
+                table[row][0] += count
+                table[row][1] += failures
+    if table:
+        terminalreporter.section("faults" if ALL_FAULTS else "faults (a selection; make faults runs all)")
         terminalreporter.write_line(f"{'id':<12}{'cases':>9}{'bad':>6}")
-        for number, (count, bad) in sorted(figures.items()):
-            terminalreporter.write_line(f"{number:<12}{count:>9,}{bad:>6}")
+        for row, (count, failures) in sorted(table.items()):
+            terminalreporter.write_line(f"{row:<12}{count:>9,}{failures:>6}")

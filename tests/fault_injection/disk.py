@@ -1,8 +1,8 @@
-"""A disk that loses power: what may be there afterwards, by what was synced before.
+"""A model of a disk that loses power: which files may be there afterwards.
 
-An fsync of a file makes its bytes last, one of a folder its names; nothing else lasts for sure. What was not synced
-may have happened or not: each change of names by itself (a rename as a whole), and of a file's new bytes some, none,
-or zeros in their place. Real file systems do better than that, but promise no more.
+An fsync of a file makes its bytes durable, an fsync of a folder makes its names durable. Nothing else is durable for
+sure. Each change of names since the last fsync may have happened or not, a rename as a whole. Of a file's new bytes
+some, none, or zeros in their place may be there. Real file systems do better, but promise no more.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ Tree = dict[str, Union[bytes, "Tree"]]
 
 @dataclass(eq=False)
 class File:
-    """A file's bytes: those that a process reads, and those that last."""
+    """A file: the bytes that a process reads now, and the durable bytes."""
 
     now: bytes = b""
-    lasting: bytes = b""
+    durable: bytes = b""
 
 
 Node = Union[File, "Folder"]
-Change = dict[str, Node | None]  # names -> what they stand for after it; None: nothing
+Change = dict[str, Node | None]  # names -> what they stand for afterwards; None: the name is gone
 
 
 @dataclass(eq=False)
 class Folder:
-    """A folder's names: those that a process sees, those that last, and the changes between the two."""
+    """A folder: the names that a process sees now, the durable ones, and the changes between the two."""
 
     now: dict[str, Node] = field(default_factory=dict)
-    lasting: dict[str, Node] = field(default_factory=dict)
+    durable: dict[str, Node] = field(default_factory=dict)
     pending: list[Change] = field(default_factory=list)
 
     def change(self, change: Change) -> None:
-        """Changes names."""
-        make(self.now, change)
+        apply(self.now, change)
         self.pending.append(change)
 
 
-def make(names: dict[str, Node], change: Change) -> None:
-    """Makes a change to names."""
+def apply(names: dict[str, Node], change: Change) -> None:
+    """Applies a change to names in place."""
     for name, node in change.items():
         if node is None:
             names.pop(name, None)
@@ -55,21 +54,21 @@ def make(names: dict[str, Node], change: Change) -> None:
 
 
 class Disk:
-    """Follows the operations on a folder, which was empty and lasting."""
+    """Follows the operations on a folder that is empty and durable at first."""
 
     def __init__(self) -> None:
         self.root = Folder()
 
     def find(self, path: str) -> Node:
-        """Returns what is at a path, which is relative to the folder."""
+        """Returns the file or folder at a path relative to the root."""
         node: Node = self.root
         for name in PurePosixPath(path).parts:
             assert isinstance(node, Folder)
             node = node.now[name]
         return node
 
-    def folder(self, path: str) -> Folder:
-        """Returns the folder that a path lies in; a new one where there is none, so that the operation is in vain."""
+    def parent(self, path: str) -> Folder:
+        """Returns the folder that contains a path. If it does not exist, a new one: the operation has no effect."""
         try:
             node = self.find(os.path.dirname(path))
         except KeyError:
@@ -78,33 +77,33 @@ class Disk:
         return node
 
     def do(self, op: Operation) -> None:
-        """Does an operation as the system did it."""
-        if op.kind == "chmod" or (op.kind == "mkdir" and not op.path):  # which is there
+        """Applies an operation as the system applied it."""
+        if op.kind == "chmod" or (op.kind == "mkdir" and not op.path):  # the root exists
             return
         if op.kind == "fsync":
             self._sync(self.find(op.path))
             return
-        folder, name = self.folder(op.path), os.path.basename(op.path)
-        there = folder.now.get(name)
-        if op.kind in ("unlink", "rmdir") and there:
+        folder, name = self.parent(op.path), os.path.basename(op.path)
+        node = folder.now.get(name)
+        if op.kind in ("unlink", "rmdir") and node:
             folder.change({name: None})
-        elif op.kind == "mkdir" and not there:
+        elif op.kind == "mkdir" and not node:
             folder.change({name: Folder()})
-        elif op.kind in ("rename", "exchange") and there:
-            assert folder is self.folder(op.other), "a rename into another folder"
+        elif op.kind in ("rename", "exchange") and node:
+            assert folder is self.parent(op.other), "a rename into another folder"
             other = os.path.basename(op.other)
-            folder.change({name: folder.now[other] if op.kind == "exchange" else None, other: there})
+            folder.change({name: folder.now[other] if op.kind == "exchange" else None, other: node})
         elif op.kind in ("create", "truncate", "write"):
-            if not there:
-                folder.change({name: (there := File())})
-            assert isinstance(there, File)
-            self._fill(there, op)
+            if not node:
+                folder.change({name: (node := File())})
+            assert isinstance(node, File)
+            self._fill(node, op)
 
     def _sync(self, node: Node) -> None:
         if isinstance(node, File):
-            node.lasting = node.now
+            node.durable = node.now
         else:
-            node.lasting = dict(node.now)
+            node.durable = dict(node.now)
             node.pending.clear()
 
     def _fill(self, file: File, op: Operation) -> None:
@@ -114,68 +113,71 @@ class Disk:
             file.now = file.now[: op.offset].ljust(op.offset, b"\0") + op.data + file.now[op.offset + len(op.data) :]
 
 
-Names = Callable[[list[Change]], list[Change]]  # picks of the pending changes those that happened
-Bytes = Callable[[File], bytes]  # picks what a file holds
+PickChanges = Callable[[list[Change]], list[Change]]  # the pending changes that happened
+PickBytes = Callable[[File], bytes]  # the bytes that the file holds
 
 
-def tree(folder: Folder, names: Names, data: Bytes) -> Tree:
-    """Returns what is there after the power came back."""
-    entries = dict(folder.lasting)
-    for change in names(folder.pending):
-        make(entries, change)
-    return {n: data(node) if isinstance(node, File) else tree(node, names, data) for n, node in entries.items()}
+def tree(folder: Folder, pick_changes: PickChanges, pick_bytes: PickBytes) -> Tree:
+    """Returns the tree after a loss of power."""
+    entries = dict(folder.durable)
+    for change in pick_changes(folder.pending):
+        apply(entries, change)
+    return {
+        name: pick_bytes(node) if isinstance(node, File) else tree(node, pick_changes, pick_bytes)
+        for name, node in entries.items()
+    }
 
 
 def present(folder: Folder) -> Tree:
-    """Returns what is there with the power on."""
-    return tree(folder, all_names, lambda file: file.now)
+    """Returns the tree without a loss of power."""
+    return tree(folder, all_changes, lambda file: file.now)
 
 
-def all_names(pending: list[Change]) -> list[Change]:
+def all_changes(pending: list[Change]) -> list[Change]:
     return pending
 
 
-def no_names(pending: list[Change]) -> list[Change]:
+def no_changes(pending: list[Change]) -> list[Change]:
     return []
 
 
-def kept(file: File) -> bytes:
-    """Returns the bytes that last under what was appended; none, if the file was written anew."""
-    return file.lasting if file.now.startswith(file.lasting) else b""
+def durable_prefix(file: File) -> bytes:
+    """Returns the durable bytes if the file was only appended to since, else nothing."""
+    return file.durable if file.now.startswith(file.durable) else b""
 
 
 def zeros(file: File) -> bytes:
-    """The new length lasted, the new bytes did not."""
-    return kept(file).ljust(len(file.now), b"\0")
+    """The new length is durable, the new bytes are not."""
+    return durable_prefix(file).ljust(len(file.now), b"\0")
 
 
-def crashes(disk: Disk, chance: random.Random, drawn: int) -> Iterator[Tree]:
-    """Yields trees that a loss of power right now may leave; `drawn` of them at random."""
+def trees_after_power_loss(disk: Disk, rng: random.Random, draws: int) -> Iterator[Tree]:
+    """Yields trees that a loss of power at this moment may leave: four fixed kinds, then `draws` random ones."""
 
     def cut(file: File) -> bytes:
-        return file.now[: chance.randint(len(kept(file)), len(file.now))]
+        return file.now[: rng.randint(len(durable_prefix(file)), len(file.now))]
 
-    def some(pending: list[Change]) -> list[Change]:
-        return [change for change in pending if chance.random() < 0.5]
+    def random_changes(pending: list[Change]) -> list[Change]:
+        return [change for change in pending if rng.random() < 0.5]
 
-    def first(pending: list[Change]) -> list[Change]:
-        return pending[: chance.randrange(len(pending) + 1)]
+    def first_changes(pending: list[Change]) -> list[Change]:
+        return pending[: rng.randrange(len(pending) + 1)]
 
-    def any_of(file: File) -> bytes:
-        how = chance.choice((zeros, cut, lambda file: file.lasting, lambda file: file.now))
-        return how(file)
+    def random_bytes(file: File) -> bytes:
+        pick = rng.choice((zeros, cut, lambda file: file.durable, lambda file: file.now))
+        return pick(file)
 
-    for data in (zeros, cut, lambda file: file.lasting):
-        yield tree(disk.root, all_names, data)
-    yield tree(disk.root, no_names, any_of)
-    for number in range(drawn):
-        yield tree(disk.root, (some, first)[number % 2], any_of)
+    for pick_bytes in (zeros, cut, lambda file: file.durable):
+        yield tree(disk.root, all_changes, pick_bytes)
+    yield tree(disk.root, no_changes, random_bytes)
+    for number in range(draws):
+        yield tree(disk.root, (random_changes, first_changes)[number % 2], random_bytes)
 
 
-def write(made: Tree, folder: Path) -> None:
+def write(content: Tree, folder: Path) -> None:
     """Writes a tree into a folder."""
     folder.mkdir(exist_ok=True)
-    for name, node in made.items():
+    for name, node in content.items():
         if isinstance(node, bytes):
             (folder / name).write_bytes(node)
         else:

@@ -1,4 +1,4 @@
-"""Trials on disks that are full."""
+"""Cases with full disks and with a limit on the size of files."""
 
 from __future__ import annotations
 
@@ -12,114 +12,123 @@ from pathlib import Path
 
 import injector
 import toy_run
-from forked import Answer, forked
-from kills import Acknowledged, ends_as_expected, expected, recovers
+from forked import Response, run_forked
+from kills import SharedProgress, check_final_files, check_recovery, expected_files
 
 from vaezoo.errors import StorageError
 
-NEWNS = 0x20000  # CLONE_NEWNS: mounts of one's own
-ROOMY = 4 << 20
+CLONE_NEWNS = 0x20000  # gives the process a mount namespace of its own
+DISK_SIZE = 4 << 20  # bytes; several times what a training needs
 
 
-def limited(folder: Path, size: int) -> Answer:
-    """Trains where no file can grow beyond `size` bytes, and goes on without the limit."""
+def file_size_limit(folder: Path, size: int) -> Response:
+    """Trains while no file can grow beyond `size` bytes, then without the limit."""
 
-    def release() -> None:
+    def lift_limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    expected()
+    expected_files()
 
-    def work() -> None:
+    def train() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-        fails_then_recovers(folder / "run", release)
+        check_failure_and_recovery(folder / "run", lift_limit)
 
-    forked(work)
-    return {"bad": None}
+    run_forked(train)
+    return {"error": None}
 
 
-def fails_then_recovers(run: Path, release: Callable[[], None]) -> None:
-    """Trains where that must fail, then where it need not."""
-    told = Acknowledged()
+def check_failure_and_recovery(run: Path, lift_limit: Callable[[], None]) -> None:
+    """Asserts that a training fails, with the hint to resume, and that it can be resumed without the limit."""
+    progress = SharedProgress()
     try:
-        toy_run.go(run, told)
+        toy_run.train_or_resume(run, progress)
     except StorageError as e:
-        assert told.step < 0 or f"vaezoo train --resume {run}" in e.hint, e.hint
+        assert progress.acknowledged < 0 or f"vaezoo train --resume {run}" in e.hint, e.hint
     else:
         raise AssertionError("success although nothing can grow")
     finally:
-        release()
+        lift_limit()
     if run.exists():
-        assert not toy_run.temporaries(run), toy_run.temporaries(run)
-    recovers(run, told.step)
+        assert not toy_run.temp_files(run), toy_run.temp_files(run)
+    check_recovery(run, progress.acknowledged)
 
 
-def full_disk(folder: Path, part: float, less: int) -> Answer:
-    """Trains on a disk that has `part` of the bytes that it takes, `less` some, then on one with more.
+def full_disk(folder: Path, fraction: float, missing: int) -> Response:
+    """Trains on a disk with too little space, then with enough.
 
-    With all of them it has to succeed, which shows that the number is right.
+    With all bytes it must succeed, which shows that the measured need is right.
+
+    Args:
+        folder: The folder to work in.
+        fraction: The part of the needed bytes that is free.
+        missing: The bytes that are free less than that.
     """
-    expected()
+    expected_files()
 
-    def work() -> str | None:
-        if reason := mount(folder, ROOMY):
+    def train() -> str | None:
+        if reason := mount(folder, DISK_SIZE):
             return reason
-        free = int(part * needed(folder)) - less
+        free = int(fraction * needed_bytes(folder)) - missing
         filler = folder / "filler"
-        filler.write_bytes(bytes(room(folder) - free))
-        assert room(folder) <= max(free, 0), (room(folder), free)
-        if part == 1 and not less:
-            toy_run.go(folder / "run")
-            ends_as_expected(folder / "run")
+        filler.write_bytes(bytes(free_bytes(folder) - free))
+        assert free_bytes(folder) <= max(free, 0), (free_bytes(folder), free)
+        if fraction == 1 and not missing:
+            toy_run.train_or_resume(folder / "run")
+            check_final_files(folder / "run")
         else:
-            fails_then_recovers(folder / "run", filler.unlink)
+            check_failure_and_recovery(folder / "run", filler.unlink)
         return None
 
-    return {"bad": None, "skipped": forked(work)}
+    return {"error": None, "skipped": run_forked(train)}
 
 
-def full_tmpdir(folder: Path) -> Answer:
-    """Trains where only the folder for temporary files is full."""
-    expected()
+def full_tmpdir(folder: Path) -> Response:
+    """Trains while only the folder for temporary files is full."""
+    expected_files()
 
-    def work() -> str | None:
-        (elsewhere := folder / "tmp").mkdir()
-        if reason := mount(elsewhere, 4096):
+    def train() -> str | None:
+        (tmpdir := folder / "tmp").mkdir()
+        if reason := mount(tmpdir, 4096):
             return reason
-        (elsewhere / "filler").write_bytes(bytes(room(elsewhere)))
-        os.environ["TMPDIR"] = str(elsewhere)
+        (tmpdir / "filler").write_bytes(bytes(free_bytes(tmpdir)))
+        os.environ["TMPDIR"] = str(tmpdir)
         tempfile.tempdir = None
-        toy_run.go(folder / "run")
-        ends_as_expected(folder / "run")
+        toy_run.train_or_resume(folder / "run")
+        check_final_files(folder / "run")
         return None
 
-    return {"bad": None, "skipped": forked(work)}
+    return {"error": None, "skipped": run_forked(train)}
 
 
 def mount(folder: Path, size: int) -> str | None:
-    """Mounts a disk in memory that only this process sees, and that goes with it; says why not, if that fails."""
+    """Mounts a disk in memory that only this process sees and that ends with it.
+
+    Returns:
+        Why that is not possible, or None if it worked.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(NEWNS):
-        return f"no mounts of our own: {os.strerror(ctypes.get_errno())}"
+    if libc.unshare(CLONE_NEWNS):
+        return f"no mount namespace: {os.strerror(ctypes.get_errno())}"
     for command in (["--make-rprivate", "/"], ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]):
-        done = subprocess.run(["mount", *command], capture_output=True, text=True)
-        if done.returncode:
-            return done.stderr.strip()
+        result = subprocess.run(["mount", *command], capture_output=True, text=True)
+        if result.returncode:
+            return result.stderr.strip()
     return None
 
 
-def room(folder: Path) -> int:
-    """Returns the bytes that are free."""
-    told = os.statvfs(folder)
-    return told.f_bavail * told.f_frsize
+def free_bytes(folder: Path) -> int:
+    """Returns the free bytes of the disk that a folder is on."""
+    stats = os.statvfs(folder)
+    return stats.f_bavail * stats.f_frsize
 
 
-def needed(folder: Path) -> int:
-    """Returns how many bytes a training takes when it takes most, found by doing it."""
-    start, least = room(folder), [room(folder)]
+def needed_bytes(folder: Path) -> int:
+    """Returns the most bytes that a training needs at any moment, by running one."""
+    start, free = free_bytes(folder), [free_bytes(folder)]
     run = folder / "first" / "run"
-    with injector.watched(folder, lambda op: least.append(room(folder))):
-        toy_run.go(run)
+    with injector.intercept(folder, lambda op: free.append(free_bytes(folder))):
+        toy_run.train_or_resume(run)
     subprocess.run(["rm", "-r", str(run.parent)], check=True)
-    assert room(folder) == start
-    return start - min(least)
+    assert free_bytes(folder) == start
+    return start - min(free)

@@ -1,4 +1,4 @@
-"""Trials of `export`: the real code but for the graphs and the gate, which are slow and write nothing."""
+"""Faults during an export. Only the graphs and the parity gate are replaced, which are slow and write nothing."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from unittest import mock
 import factories
 import injector
 import toy_run
-from forked import Answer, forked
-from kills import may_succeed, no_leftovers
+from forked import Response, run_forked
+from kills import check_ignorable, check_no_leftovers
 
 import vaezoo
 from vaezoo.errors import StorageError
 from vaezoo.export import export as exporting
 from vaezoo.export.graphs import Graph
-from vaezoo.export.tolerance import Parity
-from vaezoo.runtime.manifest import read_manifest
+from vaezoo.export.tolerance import Case, Parity
+from vaezoo.runtime.manifest import GraphName, read_manifest
 
-Contents = dict[str, str]  # name -> SHA-256; empty where there is no export
+FileHashes = dict[str, str]  # path -> SHA-256; empty without an export
 
 
 @cache
@@ -30,43 +30,43 @@ def _run() -> vaezoo.Run:
 
 
 @cache
-def _cases() -> dict[str, list[object]]:
-    return factories.cases()  # type: ignore[return-value]
+def _cases() -> dict[GraphName, list[Case]]:
+    return factories.cases()
 
 
 def export(path: Path, version: str) -> None:
-    """Exports; versions differ in the bytes of their graphs."""
+    """Writes an export. Versions differ in the bytes of their graphs."""
     models, signatures = factories.graphs(), factories.description()["graphs"]
     for model in models.values():
         model.doc_string = version
-    graphs = {part: Graph(part, model.SerializeToString(), signatures[part]) for part, model in models.items()}  # type: ignore[index, arg-type]
-    gate = [Parity("encoder", "real", "mu", 0.0, 0.0, 1)], _cases()
+    graphs = {name: Graph(name, model.SerializeToString(), signatures[name]) for name, model in models.items()}
+    parity = [Parity("encoder", "real", "mu", 0.0, 0.0, 1)], _cases()
     with (
-        mock.patch.object(exporting, "export_graphs", lambda vae, form: graphs),
-        mock.patch.object(exporting, "check_parity", lambda *args: gate),
+        mock.patch.object(exporting, "export_graphs", lambda vae, config: graphs),
+        mock.patch.object(exporting, "check_parity", lambda *args: parity),
     ):
         exporting.export_onnx(_run(), path)
 
 
 @cache
-def version(name: str) -> Contents:
-    """Returns what an export of a version is."""
+def version(name: str) -> FileHashes:
+    """Returns the files of an undisturbed export of a version."""
     path = Path(os.environ["FAULTS_FOLDER"]) / "versions" / name
     export(path, name)
-    return toy_run.contents(path)
+    return toy_run.file_hashes(path)
 
 
-def whole(path: Path) -> Contents:
-    """Returns what an export is, after looking that its manifest is sound and names what is there."""
+def whole(path: Path) -> FileHashes:
+    """Returns the files of an export, after checking them against its manifest."""
     if not path.exists():
         return {}
-    for name, listed in read_manifest(path)["files"].items():
-        assert hashlib.sha256((path / name).read_bytes()).hexdigest() == listed["sha256"], name
-    return toy_run.contents(path)
+    for name, entry in read_manifest(path)["files"].items():
+        assert hashlib.sha256((path / name).read_bytes()).hexdigest() == entry["sha256"], name
+    return toy_run.file_hashes(path)
 
 
-def prepared(folder: Path, replace: bool) -> Path:
-    """Returns the path to export to, where an older export lies if one is to be replaced."""
+def prepare(folder: Path, replace: bool) -> Path:
+    """Returns the path to export to. With `replace`, an older export is there."""
     for name in ("older", "newer"):
         version(name)
     if replace:
@@ -74,63 +74,63 @@ def prepared(folder: Path, replace: bool) -> Path:
     return folder / "export"
 
 
-def export_operations(folder: Path, replace: bool) -> Answer:
+def export_operations(folder: Path, replace: bool) -> Response:
     """Counts the operations of an export."""
-    path = prepared(folder, replace)
-    seen: list[str] = []
+    path = prepare(folder, replace)
+    operations: list[str] = []
 
     def work() -> int:
-        with injector.watched(folder, lambda op: seen.append(op.kind)):
+        with injector.intercept(folder, lambda op: operations.append(op.kind)):
             export(path, "newer")
-        return len(seen)
+        return len(operations)
 
-    return {"bad": None, "count": forked(work)}
+    return {"error": None, "count": run_forked(work)}
 
 
-def kill_export(folder: Path, at: int, replace: bool) -> Answer:
-    """Kills an export at an operation, and exports again."""
-    path = prepared(folder, replace)
+def kill_export(folder: Path, at: int, replace: bool) -> Response:
+    """Kills an export at an operation, then exports again."""
+    path = prepare(folder, replace)
 
     def work() -> bool:
-        with injector.watched(folder, injector.Fault(at, "kill")):
+        with injector.intercept(folder, injector.Fault(at, "kill")):
             export(path, "newer")
         return True
 
-    finished = forked(work)
-    old_or_new(path, replace)
-    goes_on(path)
-    return {"bad": None, "finished": finished}
+    finished = run_forked(work)
+    check_old_or_new(path, replace)
+    check_export_again(path)
+    return {"error": None, "finished": finished}
 
 
-def old_or_new(path: Path, replace: bool) -> None:
-    """Looks that what an export was to replace is there, or what it made."""
+def check_old_or_new(path: Path, replace: bool) -> None:
+    """Checks that either the replaced export is there or the new one."""
     assert whole(path) in (version("older") if replace else {}, version("newer")), "neither old nor new"
 
 
-def goes_on(path: Path) -> None:
-    """Exports again."""
-    forked(lambda: export(path, "newer"))
+def check_export_again(path: Path) -> None:
+    """Exports again and checks the result."""
+    run_forked(lambda: export(path, "newer"))
     assert whole(path) == version("newer")
 
 
-def fail_export(folder: Path, at: int, how: str, sticky: bool, replace: bool) -> Answer:
-    """Fails an operation of an export, and exports again."""
-    path = prepared(folder, replace)
+def fail_export(folder: Path, at: int, how: str, sticky: bool, replace: bool) -> Response:
+    """Makes an operation of an export fail, then exports again."""
+    path = prepare(folder, replace)
 
     def work() -> bool:
         fault = injector.Fault(at, how, sticky)
         try:
-            with injector.watched(folder, fault):
+            with injector.intercept(folder, fault):
                 export(path, "newer")
         except StorageError:
-            no_leftovers(folder, fault)
-            old_or_new(path, replace)
+            check_no_leftovers(folder, fault)
+            check_old_or_new(path, replace)
             return False
-        no_leftovers(folder, fault)
-        may_succeed(fault)
+        check_no_leftovers(folder, fault)
+        check_ignorable(fault)
         assert whole(path) == version("newer"), "success without the new export"
         return True
 
-    finished = forked(work)
-    goes_on(path)
-    return {"bad": None, "finished": finished}
+    finished = run_forked(work)
+    check_export_again(path)
+    return {"error": None, "finished": finished}

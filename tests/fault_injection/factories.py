@@ -1,4 +1,4 @@
-"""A small run and a small export, written without training and without PyTorch's exporter, in milliseconds."""
+"""Writes a small run and a small export in milliseconds, without a training and without PyTorch's exporter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from vaezoo.export.golden import golden_files
 from vaezoo.export.metadata import add_metadata
 from vaezoo.export.tolerance import Case
-from vaezoo.runtime.manifest import SCHEMA, properties
+from vaezoo.runtime.manifest import GRAPH_NAMES, SCHEMA, Description, GraphName, GraphSignature, common_metadata
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {
@@ -27,14 +27,16 @@ SHA = "0" * 64
 
 def run_description() -> dict[str, object]:
     """Returns the run.json of `write_run`."""
+    from vaezoo.training.run import SCHEMA
+
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "model": "vaezoo/mlp-vae",
         "options": {"hidden": [3], "latent_dim": 2},
         "data": {"name": "tiny", "shape": [4], "likelihood": "bernoulli"},
-        "source": {"data": "digits", "data_dir": None, "size": None, "likelihood": None},
+        "source": {"data": "digits", "data_dir": None, "image_size": None, "likelihood": None},
         "training": {"epochs": 1, "lr": 0.001, "schedule": "constant", "milestones": [], "clip_grad": None},
-        "ranks": 1,
+        "world_size": 1,
         "device": "cpu",
         "versions": {"torch": "2.15.0"},
         "fingerprint": "0" * 64,
@@ -42,7 +44,7 @@ def run_description() -> dict[str, object]:
 
 
 def write_run(folder: Path) -> Path:
-    """Writes a run of an untrained mlp-vae and returns the folder."""
+    """Writes a run of an untrained mlp-vae. Returns the folder."""
     from vaezoo.data.base import DataSpec
     from vaezoo.registry import find_model
     from vaezoo.training.checkpoint import save_checkpoint
@@ -56,30 +58,33 @@ def write_run(folder: Path) -> Path:
     return folder
 
 
-def graphs() -> dict[str, ModelProto]:
+def graphs() -> dict[GraphName, ModelProto]:
     """Returns the two graphs: encoder x -> mu, logvar and decoder z -> x_mean."""
-    return {"encoder": _graph("x", 4, {"mu": 2, "logvar": 2}), "decoder": _graph("z", 2, {"x_mean": 4})}
+    return {"encoder": _model("x", 4, {"mu": 2, "logvar": 2}), "decoder": _model("z", 2, {"x_mean": 4})}
 
 
-def _graph(name: str, size: int, outputs: Mapping[str, int]) -> ModelProto:
+def _model(name: str, size: int, outputs: Mapping[str, int]) -> ModelProto:
     def value(name: str, size: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
 
-    made = helper.make_graph(
+    graph = helper.make_graph(
         [helper.make_node("MatMul", [name, f"w_{output}"], [output]) for output in outputs],
         "tiny",
         [value(name, size)],
         [value(output, n) for output, n in outputs.items()],
         [numpy_helper.from_array(WEIGHTS[output], f"w_{output}") for output in outputs],
     )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def description() -> dict[str, object]:
-    """Returns the manifest of `write_export` but for its files."""
+def description() -> Description:
+    """Returns the manifest of `write_export` without files and parity."""
 
-    def value(name: str, size: int) -> dict[str, object]:
-        return {"name": name, "dtype": "float32", "shape": ["batch", size]}
+    def signature(name: str, size: int, outputs: Mapping[str, int]) -> GraphSignature:
+        return {
+            "input": {"name": name, "dtype": "float32", "shape": ["batch", size]},
+            "outputs": [{"name": name, "dtype": "float32", "shape": ["batch", n]} for name, n in outputs.items()],
+        }
 
     return {
         "schema": SCHEMA,
@@ -91,16 +96,18 @@ def description() -> dict[str, object]:
         "mode": "mu",
         "format": {"opset": 18, "dtype": "fp32", "uint8": False},
         "checkpoint": {"step": 7, "sha256": SHA},
-        "license": None,
-        "versions": {"vaezoo": "0"},
         "graphs": {
-            "encoder": {"input": value("x", 4), "outputs": [value("mu", 2), value("logvar", 2)]},
-            "decoder": {"input": value("z", 2), "outputs": [value("x_mean", 4)]},
+            "encoder": signature("x", 4, {"mu": 2, "logvar": 2}),
+            "decoder": signature("z", 2, {"x_mean": 4}),
         },
+        "binarize": "none",
+        "license": None,
+        "weights_license": None,
+        "versions": {"vaezoo": "0"},
     }
 
 
-def cases() -> dict[str, list[Case]]:
+def cases() -> dict[GraphName, list[Case]]:
     """Returns inputs and outputs of both graphs, computed by numpy."""
     x = [RNG.random((8, 4), np.float32) for _ in range(2)]
     z = [x[0] @ WEIGHTS["mu"], RNG.normal(size=(8, 2)).astype(np.float32)]
@@ -112,26 +119,27 @@ def cases() -> dict[str, list[Case]]:
 
 def write_export(
     folder: Path,
-    change: Callable[[dict[str, ModelProto]], object] = lambda models: None,
+    change: Callable[[dict[GraphName, ModelProto]], object] = lambda models: None,
     edit: Callable[[dict[str, bytes]], object] = lambda files: None,
 ) -> Path:
-    """Writes an export whose hashes all fit, as somebody would who wants it believed, and returns the folder.
+    """Writes an export whose hashes all fit, as an attacker would. Returns the folder.
 
     Args:
-        folder: Where to.
+        folder: Where to write it.
         change: Changes the graphs.
-        edit: Changes the files, by path.
+        edit: Changes the files, which are given by path.
     """
     models, manifest = graphs(), description()
     change(models)
-    graph_bytes = {part: models[part].SerializeToString() for part in ("encoder", "decoder")}
-    files = {
-        f"{part}.onnx": data for part, data in add_metadata(graph_bytes, properties(manifest)).items()
-    } | golden_files(cases())
+    serialized = add_metadata(
+        {name: models[name].SerializeToString() for name in GRAPH_NAMES}, common_metadata(manifest)
+    )
+    files = {f"{name}.onnx": data for name, data in serialized.items()} | golden_files(cases())
     edit(files)
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    listed = {name: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for name, d in files.items()}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": listed}))
+    entries = {name: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for name, d in files.items()}
+    parity = {"runtime": "onnxruntime", "batches": [1], "rows": []}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": entries, "parity": parity}))
     return folder

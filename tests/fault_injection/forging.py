@@ -1,4 +1,4 @@
-"""Small runs from real trainings, and what an attacker or an accident does to them."""
+"""Small runs of real trainings, and functions that forge their files with matching hashes."""
 
 from __future__ import annotations
 
@@ -12,76 +12,84 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import vaezoo
 from vaezoo import Dataset, TrainConfig, Trainer
 from vaezoo.core import signals
 from vaezoo.core.json_io import json_bytes
+from vaezoo.training.checkpoint import SCHEMA
 
-STOP = 3  # the step at which `stopped_run` was stopped
+STOP = 3  # the step at which `stopped_run` stops
 X = np.random.default_rng(0).random((40, 4), np.float32)
 
 
-def data(folder: Path) -> Dataset:
-    """40 vectors of 4 numbers, in a file, so that a run of them can be resumed by its path alone."""
+def make_data(folder: Path) -> Dataset:
+    """Writes 40 vectors of 4 numbers to a file, so that their run can be resumed from its path alone."""
     file = folder / "x.npy"
     np.save(file, X)
     return vaezoo.load_data(file)
 
 
-def stop_at(step: int) -> Callable[[Trainer, Path], None]:
-    """What makes a training meet a SIGTERM after so many steps."""
+def stop_after(step: int) -> Callable[[Trainer, Path], None]:
+    """Returns an `on_start` that sends SIGTERM to the process when the training has taken `step` steps."""
 
     def on_start(trainer: Trainer, path: Path) -> None:
-        class Asked(type(trainer.step)):  # type: ignore[misc]
-            def __call__(self, index: int, batch: vaezoo.Batch) -> None:
-                super().__call__(index, batch)
-                if index + 1 == step:
-                    signal.raise_signal(signal.SIGTERM)
+        run = trainer.train_step.run
 
-        trainer.step.__class__ = Asked
+        def run_and_signal(x: Tensor, y: Tensor | None, scalars: Tensor) -> None:
+            run(x, y, scalars)
+            if trainer.global_step + 1 == step:
+                signal.raise_signal(signal.SIGTERM)
+
+        trainer.train_step.run = run_and_signal  # type: ignore[method-assign]
 
     return on_start
 
 
 def stopped_run(folder: Path) -> Path:
-    """Trains an mlp-vae with checkpoints at steps 0, 2 and 3, where it is stopped; two are to come."""
+    """Trains an mlp-vae that is stopped at step 3 of 5. It has checkpoints of steps 0, 2 and 3."""
     config = TrainConfig(steps=5, eval_every=2, batch_size=10, ema_decay=0.9, device="cpu")
     with signals.handle_signals(), pytest.raises(signals.Stopped):
         vaezoo.train(
             "mlp-vae",
-            data(folder),
+            make_data(folder),
             options={"hidden": [3], "latent_dim": 2},
             config=config,
             out=folder / "run",
-            on_start=stop_at(STOP),
+            on_start=stop_after(STOP),
         )
     return folder / "run"
 
 
-def seal(checkpoint: Path, **change: object) -> None:
-    """Writes the manifest that the files of a checkpoint have now; `change` adds or replaces entries of files."""
+def update_manifest(checkpoint: Path, **changes: object) -> None:
+    """Writes the manifest for a checkpoint's current files. `changes` adds or replaces entries of files."""
     files: dict[str, object] = {}
     for name in ("model.safetensors", "objective.safetensors", "training.safetensors", "state.json"):
         file = checkpoint / name
         if file.is_file() and file.stat().st_size < 1 << 24:
-            files[name] = entry(file.read_bytes())
-    (checkpoint / "manifest.json").write_bytes(json_bytes({"schema": 1, "files": files | change}))
+            files[name] = manifest_entry(file.read_bytes())
+    (checkpoint / "manifest.json").write_bytes(json_bytes({"schema": SCHEMA, "files": files | changes}))
 
 
-def entry(content: bytes) -> dict[str, object]:
-    """What a manifest says of a file."""
+def manifest_entry(content: bytes) -> dict[str, object]:
+    """Returns a file's entry in a manifest."""
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def taken_apart(file: Path) -> tuple[dict[str, Any], bytes]:
-    """Returns the header of a safetensors file and the bytes behind it."""
-    content = file.read_bytes()
+def split_safetensors(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Returns the header and the payload of a safetensors file."""
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
-def put_together(header: Mapping[str, object] | bytes, payload: bytes, length: int | None = None) -> bytes:
-    """Returns a safetensors file whose header says what it likes."""
+def join_safetensors(header: Mapping[str, object] | bytes, payload: bytes, length: int | None = None) -> bytes:
+    """Returns a safetensors file with any header and payload, valid or not.
+
+    Args:
+        header: An object, or the bytes of the header.
+        payload: The bytes after the header.
+        length: The length of the header that the file claims, if it is not the true one.
+    """
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + payload

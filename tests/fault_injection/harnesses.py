@@ -1,6 +1,6 @@
-"""Fuzz harnesses: each takes bytes to one of our readers, out of which nothing but a VaezooError may come.
+"""Fuzz harnesses: each passes bytes to one of the readers of vaezoo, which may raise nothing but a VaezooError.
 
-`test_fuzz.py` runs all of them for a few seconds, `fuzz.py --seconds 60` for longer.
+`test_fuzz.py` runs all of them briefly, `fuzz.py --seconds 60` for longer.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vaezoo.core.json_io import json_bytes
+from vaezoo.core.options import configure
 from vaezoo.data import arrays
 from vaezoo.data.images import decode, image_headers
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.export.golden import read_cases
 from vaezoo.export.graph_checks import check_structure, parse
 from vaezoo.export.metadata import check_hashes, read_metadata
-from vaezoo.export.verify import read_format
+from vaezoo.export.verify import read_config
 from vaezoo.registry import find_model
 from vaezoo.runtime.manifest import GRAPH_NAMES, check_metadata, read_graph, read_manifest
-from vaezoo.spec import configure
 from vaezoo.training.checkpoint import find_checkpoint
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.run import load
 from vaezoo_cli.options import parse_options
 
-# What takes the place of bits of the seeds.
-WORDS = (
+# Tokens that replace parts of the seeds.
+TOKENS = (
     *(b"null", b"true", b"-1", b"0", b"1.5", b"1e999", b"NaN", b"-Infinity", b"inf", b"9" * 19, b"9" * 400),
     *(b'""', b'"x"', b"[]", b"{}", b",", b"[[[[", b'{"a":' * 60, b'"\\u0000"', b'"\\ud800"', b'"../../x"'),
     *(b"\xff\xfe", b"\x00" * 8, b"\xff" * 8),
 )
-ROOM = 4 << 30  # bytes
-TOKEN = re.compile(rb'"[^"]*"|-?\d[\d.eE+-]*|true|false|null|\[[^\[\]]*\]')
+MEMORY_BYTES = 4 << 30  # that a harness may reserve
+TOKEN_PATTERN = re.compile(rb'"[^"]*"|-?\d[\d.eE+-]*|true|false|null|\[[^\[\]]*\]')
 
 
 @dataclass(frozen=True)
 class Harness:
-    """What is fuzzed.
+    """A reader to fuzz.
 
     Attributes:
-        seeds: Good inputs, from which others are made.
+        seeds: Valid inputs, from which others are derived.
         read: Reads one input.
     """
 
@@ -58,7 +58,7 @@ class Harness:
     read: Callable[[bytes], object]
 
     def target(self, data: bytes) -> None:
-        """Reads one input; what is no VaezooError is a finding."""
+        """Reads one input. Any exception but a VaezooError is a finding."""
         try:
             self.read(data)
         except VaezooError as e:
@@ -66,26 +66,26 @@ class Harness:
 
 
 def limit_memory() -> None:
-    """Limits what this process may still reserve, so that a number in a file cannot fill the machine."""
+    """Limits the memory that this process may still reserve, so that a number in a file cannot fill the machine."""
     with open("/proc/self/statm") as f:
         now = int(f.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 @st.composite
 def mutants(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
-    """Draws a seed with a few tokens, bytes or stretches changed."""
+    """Draws a seed with a few tokens, bytes or ranges replaced."""
     data = draw(st.sampled_from(seeds))
     for _ in range(draw(st.integers(1, 4))):
-        tokens = [m.span() for m in TOKEN.finditer(data)]
+        tokens = [m.span() for m in TOKEN_PATTERN.finditer(data)]
         at = draw(st.integers(0, len(data)))
         start, end = draw(st.sampled_from([*tokens, (at, at), (at, at + 1), (at, at + 8), (at, len(data))]))
-        data = data[:start] + draw(st.sampled_from(WORDS) | st.binary(max_size=8)) + data[end:]
+        data = data[:start] + draw(st.sampled_from(TOKENS) | st.binary(max_size=8)) + data[end:]
     return data
 
 
 def run_json(work: Path) -> Harness:
-    """run.json, then the model and checkpoint that it names."""
+    """Reads run.json, then loads the model and the checkpoint that it names."""
     folder = factories.write_run(work)
 
     def read(data: bytes) -> object:
@@ -96,15 +96,15 @@ def run_json(work: Path) -> Harness:
 
 
 def options(work: Path) -> Harness:
-    """-o name=value of a model, and the settings of a training."""
+    """Reads options of a model (-o name=value) and settings of a training. The length of the first line chooses."""
     configs: list[object] = [TrainConfig()]
     configs += [
         find_model(name).load().config for name in ("mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder")
     ]
 
     def read(data: bytes) -> None:
-        which, *texts = data.decode(errors="replace").split("\n")
-        configure(configs[len(which) % len(configs)], parse_options(tuple(texts)))
+        choice, *texts = data.decode(errors="replace").split("\n")
+        configure(configs[len(choice) % len(configs)], parse_options(tuple(texts)))
 
     seeds = [
         b"\nlr=1e-3\nsteps=none\nschedule=multistep\nmilestones=5,6",
@@ -115,40 +115,38 @@ def options(work: Path) -> Harness:
 
 
 def manifest(work: Path) -> Harness:
-    """manifest.json of an export, and all files as it describes them."""
+    """Reads manifest.json of an export, then all files as it describes them."""
     folder = factories.write_export(work)
 
     def read(data: bytes) -> None:
         (folder / "manifest.json").write_bytes(data)
-        described = read_manifest(folder)
-        metadata = {part: read_metadata(parse(part, read_graph(folder, described, part))) for part in GRAPH_NAMES}
-        check_metadata(folder, described, metadata)
-        read_format(folder, described)
-        for part in GRAPH_NAMES:
-            read_cases(folder, described, part)
+        manifest = read_manifest(folder)
+        metadata = {name: read_metadata(parse(name, read_graph(folder, manifest, name))) for name in GRAPH_NAMES}
+        check_metadata(folder, manifest, metadata)
+        read_config(folder, manifest)
+        for name in GRAPH_NAMES:
+            read_cases(folder, manifest, name)
 
     return Harness([(folder / "manifest.json").read_bytes()], read)
 
 
 def graph(work: Path) -> Harness:
-    """A graph's structure and metadata, as `vaezoo verify` reads them before it runs the graph."""
+    """Reads a graph's structure and metadata, as `vaezoo verify` does before it runs the graph."""
     folder = factories.write_export(work)
-    files = {part: (folder / f"{part}.onnx").read_bytes() for part in GRAPH_NAMES}
+    files = {name: (folder / f"{name}.onnx").read_bytes() for name in GRAPH_NAMES}
     signature = json.loads((folder / "manifest.json").read_text())["graphs"]["encoder"]
 
     def read(data: bytes) -> None:
         model = parse("encoder", data)
-        decoder = read_metadata(parse("decoder", files["decoder"]))
-        check_hashes(
-            {"encoder": data, "decoder": files["decoder"]}, {"encoder": read_metadata(model), "decoder": decoder}
-        )
+        metadata = {"encoder": read_metadata(model), "decoder": read_metadata(parse("decoder", files["decoder"]))}
+        check_hashes({"encoder": data, "decoder": files["decoder"]}, metadata)
         check_structure("encoder", model, signature, 18)
 
     return Harness([files["encoder"]], read)
 
 
 def structure(work: Path) -> Harness:
-    """A graph's structure alone: hashes that do not fit hide it in `graph`."""
+    """Reads a graph's structure alone. In `graph`, wrong hashes end the reading before."""
     signature = factories.description()["graphs"]["encoder"]  # type: ignore[index]
     return Harness(
         [factories.graphs()["encoder"].SerializeToString()],
@@ -157,7 +155,7 @@ def structure(work: Path) -> Harness:
 
 
 def checkpoint(work: Path) -> Harness:
-    """A file of a checkpoint; by the first byte, its hash in the manifest fits, and which file it is."""
+    """Reads a checkpoint with one file replaced and its hash updated. The first byte chooses the file."""
     from vaezoo.data.base import DataSpec
 
     folder = factories.write_run(work) / "checkpoints" / "step-00000007"
@@ -174,14 +172,14 @@ def checkpoint(work: Path) -> Harness:
             listed = json.loads(good["manifest.json"])
             listed["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             (folder / "manifest.json").write_bytes(json_bytes(listed))
-        for which in ("last", "best", "7"):
-            find_checkpoint(folder.parent, which, "elbo").restore(vae, "model")
+        for name in ("last", "best", "7"):
+            find_checkpoint(folder.parent, name, "elbo").restore(vae, "model")
 
     return Harness([bytes([i]) + good[name] for i, name in enumerate(names)], read)
 
 
 def array_files(work: Path) -> Harness:
-    """.npy and .npz files: which one, the first bytes tell."""
+    """Reads .npy and .npz files. The first bytes choose the suffix."""
     values = {"x": RNG.random((6, 4), np.float32), "y": np.arange(6)}
     npy, npz, packed = io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.save(npy, values["x"])
@@ -197,7 +195,7 @@ def array_files(work: Path) -> Harness:
 
 
 def image_files(work: Path) -> Harness:
-    """Images of an image folder: their headers, then their pixels."""
+    """Reads images of an image folder: the headers, then the pixels."""
     seeds = []
     for mode, form in (
         ("RGB", "PNG"),
@@ -217,10 +215,10 @@ def image_files(work: Path) -> Harness:
     def read(data: bytes) -> None:
         path.write_bytes(data)
         for size in (None, 5):
-            shape = image_headers.scan([path], work, size)
+            shape = image_headers.common_shape([path], work, size)
             try:
                 pixels = decode.read_images([path], work, size)
-            except InputError:  # damage behind the header
+            except InputError:  # damage after the header
                 continue
             assert tuple(pixels.shape[1:]) == shape
 

@@ -1,4 +1,4 @@
-"""Trials that kill a training, or fail one of its operations, and go on. Each is given an empty folder."""
+"""Cases that kill a training or fail one of its operations, and then resume it. Each gets an empty folder."""
 
 from __future__ import annotations
 
@@ -14,38 +14,41 @@ from typing import Any
 
 import injector
 import toy_run
-from forked import Answer, forked
+from forked import Response, run_forked
 
 from vaezoo.errors import StorageError
 
 REMOVALS = {"unlink", "rmdir"}
-MAY_FAIL = REMOVALS | {"exchange", "mkdir"}  # leaves a leftover; there is another way; the folder was there
+IGNORABLE = REMOVALS | {"exchange", "mkdir"}  # a leftover stays; there is another way; the folder exists already
 
 
 @cache
-def expected() -> dict[str, str]:
-    """Returns what a training without faults leaves."""
-    run = Path(os.environ["FAULTS_FOLDER"]) / "whole" / "run"
-    return forked(lambda: [toy_run.go(run), toy_run.contents(run)][1])  # type: ignore[no-any-return]
+def expected_files() -> dict[str, str]:
+    """Returns the file hashes that a training without faults leaves."""
+    run = Path(os.environ["FAULTS_FOLDER"]) / "expected" / "run"
+    return run_forked(lambda: [toy_run.train_or_resume(run), toy_run.file_hashes(run)][1])  # type: ignore[no-any-return]
 
 
-def operations(folder: Path) -> Answer:
-    """Returns the operations of a training: kind and paths, from its folder on."""
-    seen: list[list[str]] = []
+def list_operations(folder: Path) -> Response:
+    """Returns the operations of a training, each with its kind and its paths relative to the folder."""
+    operations: list[list[str]] = []
 
-    def before(op: injector.Operation) -> None:
-        seen.append([op.kind, *(os.path.relpath(p, folder) if p else "" for p in (op.path, op.other))])
+    def hook(op: injector.Operation) -> None:
+        operations.append([op.kind, *(os.path.relpath(p, folder) if p else "" for p in (op.path, op.other))])
 
-    def work() -> list[list[str]]:
-        with injector.watched(folder, before):
-            toy_run.go(folder / "run")
-        return seen
+    def train() -> list[list[str]]:
+        with injector.intercept(folder, hook):
+            toy_run.train_or_resume(folder / "run")
+        return operations
 
-    return {"bad": None, "operations": forked(work)}
+    return {"error": None, "operations": run_forked(train)}
 
 
-class Acknowledged:
-    """The step that the training last said was safe, kept where a killed child leaves it behind."""
+class SharedProgress:
+    """Progress of a training in shared memory, where the parent reads it after a kill.
+
+    An instance is the training's `on_report`: a reported evaluation promises that its checkpoint is safe.
+    """
 
     def __init__(self) -> None:
         self.cells = memoryview(mmap.mmap(-1, 16)).cast("q")
@@ -56,134 +59,147 @@ class Acknowledged:
             self.cells[0] = report.step
 
     @property
-    def step(self) -> int:
+    def acknowledged(self) -> int:
+        """The step of the last reported evaluation, or -1."""
         return self.cells[0]
 
+    @property
+    def operations(self) -> int:
+        """The number of operations so far."""
+        return self.cells[1]
+
+    def reset_operations(self) -> None:
+        self.cells[1] = 0
+
     def count(self, op: injector.Operation) -> None:
-        """Counts operations, for the parent to see."""
         self.cells[1] += 1
 
 
-def recovers(run: Path, acknowledged: int) -> None:
-    """Goes on where a fault left a run, and looks that nothing was lost and all comes out as without it."""
-    at = toy_run.newest(run) if run.exists() else -1
-    assert at >= acknowledged, f"step {acknowledged} was acknowledged, the newest is {at}"
-    over = (run / "result.json").exists()
-    begun: list[int] = []
+def check_recovery(run: Path, acknowledged: int) -> None:
+    """Resumes a run after a fault. Asserts that no acknowledged step was lost and that all files end as expected."""
+    newest = toy_run.newest_step(run) if run.exists() else -1
+    assert newest >= acknowledged, f"step {acknowledged} was acknowledged, the newest is {newest}"
+    finished = (run / "result.json").exists()
+    started_at: list[int] = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        toy_run.go(run, on_start=lambda trainer, _: begun.append(trainer.done))
-    assert begun == ([] if over else [max(at, 0)]), f"began at {begun} instead of {at}"
-    if not over:  # nobody touches a finished run again
-        assert not toy_run.temporaries(run), toy_run.temporaries(run)
-    ends_as_expected(run)
+        toy_run.train_or_resume(run, on_start=lambda trainer, _: started_at.append(trainer.global_step))
+    expected = [] if finished else [max(newest, 0)]
+    assert started_at == expected, f"started at {started_at} instead of {expected}"
+    if not finished:  # a finished run is not touched again
+        assert not toy_run.temp_files(run), toy_run.temp_files(run)
+    check_final_files(run)
 
 
-def ends_as_expected(run: Path) -> None:
-    """Looks that a finished run holds what one without faults holds, byte for byte."""
-    found, wanted = toy_run.contents(run), expected()
-    differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    assert not differing, f"ends otherwise: {differing}"
+def check_final_files(run: Path) -> None:
+    """Asserts that a finished run equals one without faults, byte for byte."""
+    actual, expected = toy_run.file_hashes(run), expected_files()
+    differing = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    assert not differing, f"differing files: {differing}"
 
 
-def kill_at(folder: Path, at: int) -> Answer:
-    """Kills a training at an operation, and goes on."""
-    run, told = folder / "run", Acknowledged()
-    expected()
-    finished = forked(lambda: _go(folder, injector.Fault(at, "kill"), told))
-    forked(lambda: recovers(run, told.step))
-    return {"bad": None, "finished": finished}
+def kill_at(folder: Path, at: int) -> Response:
+    """Kills a training at an operation, then resumes it."""
+    run, progress = folder / "run", SharedProgress()
+    expected_files()
+    finished = run_forked(lambda: _train_with(folder, injector.Fault(at, "kill"), progress))
+    run_forked(lambda: check_recovery(run, progress.acknowledged))
+    return {"error": None, "finished": finished}
 
 
-def kill_twice(folder: Path, at: int, then: int) -> Answer:
-    """Kills a training at an operation, and what resumes it at one of its own."""
-    run, told = folder / "run", Acknowledged()
-    expected()
-    forked(lambda: _go(folder, injector.Fault(at, "kill"), told))
-    finished = forked(lambda: _go(folder, injector.Fault(then, "kill"), told))
-    forked(lambda: recovers(run, told.step))
-    return {"bad": None, "finished": finished}
+def kill_twice(folder: Path, at: int, then: int) -> Response:
+    """Kills a training at an operation, then the resumed one at its operation number `then`, then resumes it."""
+    run, progress = folder / "run", SharedProgress()
+    expected_files()
+    run_forked(lambda: _train_with(folder, injector.Fault(at, "kill"), progress))
+    finished = run_forked(lambda: _train_with(folder, injector.Fault(then, "kill"), progress))
+    run_forked(lambda: check_recovery(run, progress.acknowledged))
+    return {"error": None, "finished": finished}
 
 
-def _go(folder: Path, before: injector.Before, told: Acknowledged) -> bool:
-    with injector.watched(folder, before):
-        toy_run.go(folder / "run", told)
+def _train_with(folder: Path, hook: injector.Hook, progress: SharedProgress) -> bool:
+    with injector.intercept(folder, hook):
+        toy_run.train_or_resume(folder / "run", progress)
     return True
 
 
-def fail_at(folder: Path, at: int, how: str, sticky: bool) -> Answer:
-    """Fails an operation of a training, and goes on."""
-    expected()
+def fail_at(folder: Path, at: int, how: str, sticky: bool) -> Response:
+    """Fails an operation of a training, then resumes the training if it ended."""
+    expected_files()
 
-    def work() -> bool:
-        run, told, fault = folder / "run", Acknowledged(), injector.Fault(at, how, sticky)
+    def train() -> bool:
+        run, progress, fault = folder / "run", SharedProgress(), injector.Fault(at, how, sticky)
         try:
-            _go(folder, fault, told)
+            _train_with(folder, fault, progress)
         except StorageError:
-            no_leftovers(run, fault)
-            recovers(run, told.step)
+            check_no_leftovers(run, fault)
+            check_recovery(run, progress.acknowledged)
             return False
-        no_leftovers(run, fault)
-        may_succeed(fault)
-        ends_as_expected(run)
+        check_no_leftovers(run, fault)
+        check_ignorable(fault)
+        check_final_files(run)
         return True
 
-    return {"bad": None, "finished": forked(work)}
+    return {"error": None, "finished": run_forked(train)}
 
 
-def may_succeed(fault: injector.Fault) -> None:
-    """Looks that nothing failed that would have to be told."""
-    may_fail = MAY_FAIL | {"write"} if fault.how == "EINTR" else MAY_FAIL  # Python's buffers write again
-    told = [op for op in fault.hit if op.kind not in may_fail]
-    assert not told, f"success in spite of {told[0][:3]}"
+def check_ignorable(fault: injector.Fault) -> None:
+    """Asserts that none of the failed operations had to be reported as an error."""
+    ignorable = IGNORABLE | {"write"} if fault.how == "EINTR" else IGNORABLE  # Python's buffers write again
+    unreported = [op for op in fault.failed if op.kind not in ignorable]
+    assert not unreported, f"success in spite of {unreported[0][:3]}"
 
 
-def no_leftovers(folder: Path, fault: injector.Fault) -> None:
-    """Looks that what was not finished was removed, unless it was the removal that failed."""
-    left = toy_run.temporaries(folder) if folder.exists() else []
-    if any(op.kind == "fsync" for op in fault.hit):
-        left = [name for name in left if "-step-" not in name]  # was to be removed, but its new name may not last
-    assert not left or REMOVALS & {op.kind for op in fault.hit}, left
+def check_no_leftovers(folder: Path, fault: injector.Fault) -> None:
+    """Asserts that no temporary file is left, unless its removal failed."""
+    left = toy_run.temp_files(folder) if folder.exists() else []
+    if any(op.kind == "fsync" for op in fault.failed):
+        left = [name for name in left if "-step-" not in name]  # not removed while its new name may be undone
+    assert not left or REMOVALS & {op.kind for op in fault.failed}, left
 
 
-def kill_randomly(folder: Path, seed: int, kills: int = 1) -> Answer:
-    """Kills a training again and again at random times, half of them while it saves, and goes on each time."""
-    run, chance, told = folder / "run", random.Random(seed), Acknowledged()
-    expected()
+def kill_randomly(folder: Path, seed: int, kills: int = 1) -> Response:
+    """Kills a training several times at random moments, half of them during a save, and resumes it each time."""
+    run, rng, progress = folder / "run", random.Random(seed), SharedProgress()
+    expected_files()
     for _ in range(kills):
-        told.cells[1] = 0
+        progress.reset_operations()
 
-        def work() -> None:
-            with injector.watched(folder, told.count):
-                began = told.step
-                toy_run.go(run, told, lambda trainer, _: began <= trainer.done or os._exit(9))
+        def train() -> None:
+            with injector.intercept(folder, progress.count):
+                acknowledged = progress.acknowledged
+                toy_run.train_or_resume(
+                    run, progress, lambda trainer, _: acknowledged <= trainer.global_step or os._exit(9)
+                )
 
-        forked(work, lambda pid: _kill_soon(pid, told, chance))
-    forked(lambda: recovers(run, told.step))
-    return {"bad": None}
+        run_forked(train, lambda pid: _kill_soon(pid, progress, rng))
+    run_forked(lambda: check_recovery(run, progress.acknowledged))
+    return {"error": None}
 
 
-def _kill_soon(child: int, told: Acknowledged, chance: random.Random) -> None:
-    """Kills a child after a time; in half of the cases that runs from an operation that writes a checkpoint."""
-    saving, delay = chance.random() < 0.5, chance.uniform(0, 0.25)
+def _kill_soon(child: int, progress: SharedProgress, rng: random.Random) -> None:
+    """Kills a child after a random time. In half of the cases the time begins at an operation of a save."""
+    saving, delay = rng.random() < 0.5, rng.uniform(0, 0.25)
     if saving:
-        operation, delay = chance.randrange(20, 180), chance.uniform(0, 0.002)
-        while told.cells[1] < operation and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        operation, delay = rng.randrange(20, 180), rng.uniform(0, 0.002)
+        while (
+            progress.operations < operation and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):
             time.sleep(0.0002)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
 
 
-def finished(folder: Path) -> Answer:
-    """Resumes a run that is over."""
+def resume_finished(folder: Path) -> Response:
+    """Resumes a finished run, which must not change any file."""
 
-    def work() -> int:
-        run, told = folder / "run", Acknowledged()
-        toy_run.go(run)
-        with injector.watched(folder, told.count):
-            again = toy_run.go(run)
-        assert again.result
-        return told.cells[1]
+    def train_and_resume() -> int:
+        run, progress = folder / "run", SharedProgress()
+        toy_run.train_or_resume(run)
+        with injector.intercept(folder, progress.count):
+            resumed = toy_run.train_or_resume(run)
+        assert resumed.result
+        return progress.operations
 
-    changes = forked(work)
-    return {"bad": f"{changes} operations" if changes else None}
+    changes = run_forked(train_and_resume)
+    return {"error": f"{changes} operations" if changes else None}

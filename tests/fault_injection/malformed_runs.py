@@ -1,4 +1,4 @@
-"""What an enemy may make of a run, hashes and all: for each case a function that does it to a run folder."""
+"""Malformed runs with matching hashes: for each case a function that changes a run folder."""
 
 from __future__ import annotations
 
@@ -11,290 +11,309 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from forging import entry, put_together, seal, taken_apart
+from forging import join_safetensors, manifest_entry, split_safetensors, update_manifest
 
 from vaezoo.core.json_io import json_bytes
+from vaezoo.training.checkpoint import SCHEMA
 
 Damage = Callable[[Path], object]
+Build = Callable[[dict[str, Any], bytes], bytes]  # header and payload of a safetensors file -> the new file
 HUGE = 10**400
 DEEP = "[" * 100_000
 CODE = "__import__('pathlib').Path('canary').write_text('written')"
 
 
-def steps(run: Path) -> list[Path]:
+def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
-def weights(make: Callable[[dict[str, Any], bytes], bytes]) -> Damage:
-    """Changes model.safetensors of each checkpoint, header and payload, and the hashes with it."""
+# --- model.safetensors
+
+
+def weights(build: Build) -> Damage:
+    """Rebuilds model.safetensors of each checkpoint and updates the hashes."""
 
     def damage(run: Path) -> None:
-        for step in steps(run):
-            file = step / "model.safetensors"
-            file.write_bytes(make(*taken_apart(file)))
-            seal(step)
+        for checkpoint in checkpoints(run):
+            file = checkpoint / "model.safetensors"
+            file.write_bytes(build(*split_safetensors(file.read_bytes())))
+            update_manifest(checkpoint)
 
     return damage
 
 
-def tensor(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """Changes what the header says of one tensor, the first."""
+def tensor_entry(change: Callable[[dict[str, Any]], object]) -> Damage:
+    """Changes the header's entry of the first tensor in place."""
 
-    def make(header: dict[str, Any], payload: bytes) -> bytes:
-        change(header[first(header)])
-        return put_together(header, payload)
+    def build(header: dict[str, Any], payload: bytes) -> bytes:
+        change(header[first_name(header)])
+        return join_safetensors(header, payload)
 
-    return weights(make)
+    return weights(build)
 
 
-def first(header: dict[str, Any]) -> str:
+def first_name(header: dict[str, Any]) -> str:
     return min(name for name in header if name != "__metadata__")
 
 
-def twice(header: dict[str, Any], payload: bytes) -> bytes:
+def duplicate_name(header: dict[str, Any], payload: bytes) -> bytes:
     text = json.dumps(header)
-    name = first(header)
-    return put_together(f"{text[:-1]}, {json.dumps(name)}: {json.dumps(header[name])}}}".encode(), payload)
+    name = first_name(header)
+    return join_safetensors(f"{text[:-1]}, {json.dumps(name)}: {json.dumps(header[name])}}}".encode(), payload)
 
 
-def without(header: dict[str, Any], payload: bytes) -> bytes:
-    """Leaves out the tensor whose bytes come last."""
+def without_last(header: dict[str, Any], payload: bytes) -> bytes:
+    """Leaves out the tensor at the end of the payload."""
     last = max((n for n in header if n != "__metadata__"), key=lambda name: header[name]["data_offsets"])
     start = header.pop(last)["data_offsets"][0]
-    return put_together(header, payload[:start])
+    return join_safetensors(header, payload[:start])
 
 
-def more(header: dict[str, Any], payload: bytes) -> bytes:
+def with_extra(header: dict[str, Any], payload: bytes) -> bytes:
+    """Adds a tensor of one number at the end."""
     end = len(payload)
-    return put_together(
-        header | {"more": {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}}, payload + b"\0" * 4
-    )
+    extra = {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}
+    return join_safetensors(header | {"extra": extra}, payload + b"\0" * 4)
+
+
+def with_hole(header: dict[str, Any], payload: bytes) -> bytes:
+    """Inserts four bytes after the first tensor that belong to no tensor."""
+    first, *others = sorted((e for n, e in header.items() if n != "__metadata__"), key=lambda e: e["data_offsets"])
+    end = first["data_offsets"][1]
+    for entry in others:
+        entry["data_offsets"] = [n + 4 for n in entry["data_offsets"]]
+    return join_safetensors(header, payload[:end] + b"\0" * 4 + payload[end:])
 
 
 def renamed(header: dict[str, Any], payload: bytes) -> bytes:
-    header["encoder.1.weight\n"] = header.pop(first(header))
-    return put_together(header, payload)
+    header["encoder.1.weight\n"] = header.pop(first_name(header))
+    return join_safetensors(header, payload)
 
 
-def names(count: int) -> Callable[[dict[str, Any], bytes], bytes]:
-    nothing = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    return lambda header, payload: put_together({str(i): nothing for i in range(count)}, b"")
+def empty_tensors(count: int) -> Build:
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    return lambda header, payload: join_safetensors({str(i): entry for i in range(count)}, b"")
 
 
-def valued(value: float) -> Damage:
-    return weights(lambda header, payload: put_together(header, payload[:-4] + struct.pack("<f", value)))
+def last_value(value: float) -> Damage:
+    return weights(lambda header, payload: join_safetensors(header, payload[:-4] + struct.pack("<f", value)))
 
 
 def cast(dtype: str, size: int) -> Damage:
-    """All weights of another type, consistently."""
+    """Changes all weights to another type of `size` bytes, consistently."""
 
-    def make(header: dict[str, Any], payload: bytes) -> bytes:
-        for name, told in header.items():
+    def build(header: dict[str, Any], payload: bytes) -> bytes:
+        for name, entry in header.items():
             if name != "__metadata__":
-                told["dtype"] = dtype
-                told["data_offsets"] = [n * size // 4 for n in told["data_offsets"]]
-        return put_together(header, b"\0" * (len(payload) * size // 4))
+                entry["dtype"] = dtype
+                entry["data_offsets"] = [n * size // 4 for n in entry["data_offsets"]]
+        return join_safetensors(header, b"\0" * (len(payload) * size // 4))
 
-    return weights(make)
-
-
-def length(n: int) -> Damage:
-    return weights(lambda header, payload: put_together(header, payload, n))
+    return weights(build)
 
 
-def raw(content: bytes) -> Damage:
-    return weights(lambda header, payload: content)
+def header_length(n: int) -> Damage:
+    return weights(lambda header, payload: join_safetensors(header, payload, n))
 
 
-def text(header: bytes) -> Damage:
-    return weights(lambda _, payload: put_together(header, payload))
+def header_text(header: bytes) -> Damage:
+    return weights(lambda _, payload: join_safetensors(header, payload))
+
+
+def content(data: bytes) -> Damage:
+    return weights(lambda header, payload: data)
 
 
 WEIGHTS: dict[str, Damage] = {
-    "empty": raw(b""),
-    "seven bytes": raw(b"\1" * 7),
-    "no header": raw(bytes(8)),
-    "header of 2^63": length(2**63),
-    "header of 2^64 - 1": length(2**64 - 1),
-    "header of a gibibyte": length(2**30),
-    "header as long as the file and one more": weights(
-        lambda h, p: put_together(h, p, len(json.dumps(h)) + len(p) + 1)
+    "empty": content(b""),
+    "seven bytes": content(b"\1" * 7),
+    "no header": content(bytes(8)),
+    "header of 2^63 bytes": header_length(2**63),
+    "header of 2^64 - 1 bytes": header_length(2**64 - 1),
+    "header of a gibibyte": header_length(2**30),
+    "header one byte longer than the file": weights(
+        lambda h, p: join_safetensors(h, p, len(json.dumps(h)) + len(p) + 1)
     ),
-    "header that ends early": length(5),
-    "header no JSON": text(b"{" * 50),
-    "header a list": text(b"[]"),
-    "header not UTF-8": text(b'{"\xff\xfe": {}}'),
-    "header deep": text(b'{"a":' * 100_000),
-    "header with NaN": text(b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 4]}}'),
-    "metadata no texts": weights(lambda h, p: put_together(h | {"__metadata__": {"a": [1]}}, p)),
-    "ten million names, claimed": length(700_000_000),
-    "100,000 names": weights(names(100_000)),
-    "15,000 names": weights(names(15_000)),
-    "no names": weights(names(0)),
-    "a name twice": weights(twice),
-    "overlap": tensor(lambda t: t.update(data_offsets=[t["data_offsets"][0] + 4, t["data_offsets"][1] + 4])),
-    "hole": weights(lambda h, p: without(*_apart(more(h, p), drop="more"))),
-    "bytes behind": weights(lambda h, p: put_together(h, p + b"\0" * 64)),
-    "offsets negative": tensor(lambda t: t.update(data_offsets=[-4, 8])),
-    "offsets backwards": tensor(lambda t: t["data_offsets"].reverse()),
-    "offsets of 2^64": tensor(lambda t: t.update(data_offsets=[2**64, 2**64 + 4])),
-    "offsets far away": tensor(lambda t: t.update(data_offsets=[2**40, 2**40 + 4])),
-    "one offset": tensor(lambda t: t.update(data_offsets=[0])),
-    "shape turned": tensor(lambda t: t.update(shape=[*t["shape"], 1])),
-    "shape negative": tensor(lambda t: t.update(shape=[-1])),
-    "shape of fractions": tensor(lambda t: t.update(shape=[1.5])),
-    "shape that overflows": tensor(lambda t: t.update(shape=[2**32, 2**32, 2**32])),
-    "shape of 10,000 dimensions": tensor(lambda t: t.update(shape=[1] * 10_000)),
-    "shape a text": tensor(lambda t: t.update(shape=CODE)),
-    "type unknown": tensor(lambda t: t.update(dtype="F7")),
-    "type code": tensor(lambda t: t.update(dtype=CODE)),
-    "half precision": cast("F16", 2),
-    "double precision": cast("F64", 8),
-    "whole numbers": cast("I32", 4),
-    "8 bits": cast("F8_E4M3", 1),
-    "a tensor more": weights(more),
-    "a tensor less": weights(without),
-    "a tensor renamed": weights(renamed),
-    "NaN": valued(float("nan")),
-    "infinity": valued(float("inf")),
-    "minus infinity": valued(float("-inf")),
+    "header cut off": header_length(5),
+    "header is not JSON": header_text(b"{" * 50),
+    "header is a list": header_text(b"[]"),
+    "header is not UTF-8": header_text(b'{"\xff\xfe": {}}'),
+    "header is deep": header_text(b'{"a":' * 100_000),
+    "header with NaN": header_text(b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 4]}}'),
+    "metadata is not text": weights(lambda h, p: join_safetensors(h | {"__metadata__": {"a": [1]}}, p)),
+    "header claims ten million names": header_length(700_000_000),
+    "100,000 names": weights(empty_tensors(100_000)),
+    "15,000 names": weights(empty_tensors(15_000)),
+    "no names": weights(empty_tensors(0)),
+    "duplicate name": weights(duplicate_name),
+    "overlap": tensor_entry(lambda t: t.update(data_offsets=[t["data_offsets"][0] + 4, t["data_offsets"][1] + 4])),
+    "hole": weights(with_hole),
+    "trailing bytes": weights(lambda h, p: join_safetensors(h, p + b"\0" * 64)),
+    "negative offsets": tensor_entry(lambda t: t.update(data_offsets=[-4, 8])),
+    "reversed offsets": tensor_entry(lambda t: t["data_offsets"].reverse()),
+    "offsets of 2^64": tensor_entry(lambda t: t.update(data_offsets=[2**64, 2**64 + 4])),
+    "offsets beyond the file": tensor_entry(lambda t: t.update(data_offsets=[2**40, 2**40 + 4])),
+    "one offset": tensor_entry(lambda t: t.update(data_offsets=[0])),
+    "shape with one more dimension": tensor_entry(lambda t: t.update(shape=[*t["shape"], 1])),
+    "negative shape": tensor_entry(lambda t: t.update(shape=[-1])),
+    "fractional shape": tensor_entry(lambda t: t.update(shape=[1.5])),
+    "shape that overflows": tensor_entry(lambda t: t.update(shape=[2**32, 2**32, 2**32])),
+    "shape of 10,000 dimensions": tensor_entry(lambda t: t.update(shape=[1] * 10_000)),
+    "shape is text": tensor_entry(lambda t: t.update(shape=CODE)),
+    "unknown dtype": tensor_entry(lambda t: t.update(dtype="F7")),
+    "dtype is code": tensor_entry(lambda t: t.update(dtype=CODE)),
+    "float16": cast("F16", 2),
+    "float64": cast("F64", 8),
+    "int32": cast("I32", 4),
+    "float8": cast("F8_E4M3", 1),
+    "extra tensor": weights(with_extra),
+    "missing tensor": weights(without_last),
+    "renamed tensor": weights(renamed),
+    "NaN": last_value(float("nan")),
+    "infinity": last_value(float("inf")),
+    "minus infinity": last_value(float("-inf")),
 }
 
 
-def _apart(content: bytes, drop: str) -> tuple[dict[str, Any], bytes]:
-    """Takes a file apart and leaves out what the header says of one tensor."""
-    (n,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + n])
-    del header[drop]
-    return header, content[8 + n :]
+# --- manifest.json
 
 
 def manifest(change: Callable[[dict[str, Any]], object]) -> Damage:
+    """Changes each manifest in place, or replaces it with the bytes that `change` returns."""
+
     def damage(run: Path) -> None:
-        for step in steps(run):
-            told = json.loads((step / "manifest.json").read_text())
-            result = change(told)
-            (step / "manifest.json").write_bytes(result if isinstance(result, bytes) else json_bytes(told))
+        for checkpoint in checkpoints(run):
+            record = json.loads((checkpoint / "manifest.json").read_text())
+            result = change(record)
+            (checkpoint / "manifest.json").write_bytes(result if isinstance(result, bytes) else json_bytes(record))
 
     return damage
 
 
-def listed(name: str) -> Damage:
-    """A file of another name, with the hash that it has if it is followed from the checkpoint."""
-
-    def change(told: dict[str, Any], step: Path) -> None:
-        target = step / name
-        readable = "\0" not in name and len(name) < 200 and target.is_file()
-        told["files"][name] = entry(target.read_bytes() if readable else b"")
+def extra_file(name: str) -> Damage:
+    """Lists a file of another name. If it exists, seen from the checkpoint, its hash is right."""
 
     def damage(run: Path) -> None:
-        for step in steps(run):
-            told = json.loads((step / "manifest.json").read_text())
-            change(told, step)
-            (step / "manifest.json").write_bytes(json_bytes(told))
+        for checkpoint in checkpoints(run):
+            target = checkpoint / name
+            readable = "\0" not in name and len(name) < 200 and target.is_file()
+            record = json.loads((checkpoint / "manifest.json").read_text())
+            record["files"][name] = manifest_entry(target.read_bytes() if readable else b"")
+            (checkpoint / "manifest.json").write_bytes(json_bytes(record))
 
     return damage
 
 
-def said(**change: object) -> Damage:
-    """Changes what the manifest says of the weights."""
-    return manifest(lambda told: told["files"]["model.safetensors"].update(change))
+def weights_entry(**changes: object) -> Damage:
+    """Changes the manifest's entry of the weights."""
+    return manifest(lambda record: record["files"]["model.safetensors"].update(changes))
 
 
 MANIFEST: dict[str, Damage] = {
-    "up": listed("../../run.json"),
-    "elsewhere": listed("/etc/passwd"),
-    "in a folder": listed("a/model.safetensors"),
-    "not ASCII": listed("modèl.safetensors"),
-    "other digits": listed("model\u0661.safetensors"),
-    "newline": listed("model.safetensors\n"),
-    "NUL": listed("model\0.safetensors"),
-    "escape": listed("\x1b[2Jmodel.json"),
-    "no name": listed(""),
-    "long name": listed("a" * 10_000 + ".json"),
-    "hidden": listed(".json"),
-    "pickle": listed("model.pt"),
-    "itself": listed("manifest.json"),
-    "many files": manifest(lambda told: told["files"].update({f"{c}.json": entry(b"") for c in "abcdefgh"})),
-    "no state": manifest(lambda told: told["files"].pop("state.json")),
-    "no weights": manifest(lambda told: told["files"].pop("model.safetensors")),
-    "no files": manifest(lambda told: told.update(files={})),
-    "files a list": manifest(lambda told: told.update(files=["state.json"])),
-    "entry no object": manifest(lambda told: told["files"].update({"state.json": "0" * 64})),
-    "hash a number": said(sha256=0),
-    "hash none": said(sha256=None),
-    "size a text": said(bytes="1"),
-    "size huge": said(bytes=HUGE),
-    "size negative": said(bytes=-1),
-    "an entry more": said(url="http://example.org"),
-    "a field more": manifest(lambda told: told.update(more=1)),
-    "schema of the future": manifest(lambda told: told.update(schema=2)),
-    "schema a text": manifest(lambda told: told.update(schema="1")),
-    "schema true": manifest(lambda told: told.update(schema=True)),
-    "no schema": manifest(lambda told: told.pop("schema")),
-    "a space more": manifest(lambda told: json_bytes(told) + b" "),
-    "byte order mark": manifest(lambda told: b"\xef\xbb\xbf" + json_bytes(told)),
-    "deep": manifest(lambda told: DEEP.encode()),
-    "two megabytes": manifest(lambda told: b" " * (1 << 21)),
-    "names twice": manifest(lambda told: b'{"files": {}, ' + json_bytes(told)[1:]),
-    "a number of 5,000 digits": manifest(lambda told: b'{"schema": ' + b"9" * 5000 + b"}"),
+    "parent folder": extra_file("../../run.json"),
+    "absolute path": extra_file("/etc/passwd"),
+    "in a folder": extra_file("a/model.safetensors"),
+    "not ASCII": extra_file("modèl.safetensors"),
+    "Arabic digit": extra_file("model\u0661.safetensors"),
+    "newline": extra_file("model.safetensors\n"),
+    "NUL": extra_file("model\0.safetensors"),
+    "escape sequence": extra_file("\x1b[2Jmodel.json"),
+    "empty name": extra_file(""),
+    "long name": extra_file("a" * 10_000 + ".json"),
+    "hidden": extra_file(".json"),
+    "pickle": extra_file("model.pt"),
+    "itself": extra_file("manifest.json"),
+    "many files": manifest(
+        lambda record: record["files"].update({f"{c}.json": manifest_entry(b"") for c in "abcdefgh"})
+    ),
+    "no state": manifest(lambda record: record["files"].pop("state.json")),
+    "no weights": manifest(lambda record: record["files"].pop("model.safetensors")),
+    "no files": manifest(lambda record: record.update(files={})),
+    "files is a list": manifest(lambda record: record.update(files=["state.json"])),
+    "entry is not an object": manifest(lambda record: record["files"].update({"state.json": "0" * 64})),
+    "hash is a number": weights_entry(sha256=0),
+    "hash is null": weights_entry(sha256=None),
+    "size is text": weights_entry(bytes="1"),
+    "size is huge": weights_entry(bytes=HUGE),
+    "size is negative": weights_entry(bytes=-1),
+    "extra field in an entry": weights_entry(url="http://example.org"),
+    "extra field": manifest(lambda record: record.update(more=1)),
+    "future schema": manifest(lambda record: record.update(schema=SCHEMA + 1)),
+    "schema is text": manifest(lambda record: record.update(schema=str(SCHEMA))),
+    "schema is true": manifest(lambda record: record.update(schema=True)),
+    "no schema": manifest(lambda record: record.pop("schema")),
+    "trailing space": manifest(lambda record: json_bytes(record) + b" "),
+    "byte order mark": manifest(lambda record: b"\xef\xbb\xbf" + json_bytes(record)),
+    "deep": manifest(lambda record: DEEP.encode()),
+    "two megabytes": manifest(lambda record: b" " * (1 << 21)),
+    "duplicate key": manifest(lambda record: b'{"files": {}, ' + json_bytes(record)[1:]),
+    "number of 5,000 digits": manifest(lambda record: b'{"schema": ' + b"9" * 5000 + b"}"),
 }
 
 
-def state(**change: object) -> Damage:
+# --- state.json
+
+
+def state(**changes: object) -> Damage:
     """Changes state.json of each checkpoint."""
 
     def damage(run: Path) -> None:
-        for step in steps(run):
-            told = json.loads((step / "state.json").read_text()) | change
-            (step / "state.json").write_text(json.dumps(told))
-            seal(step)
+        for checkpoint in checkpoints(run):
+            record = json.loads((checkpoint / "state.json").read_text()) | changes
+            (checkpoint / "state.json").write_text(json.dumps(record))
+            update_manifest(checkpoint)
 
     return damage
 
 
-def state_text(content: str) -> Damage:
+def state_text(text: str) -> Damage:
+    """Replaces state.json of each checkpoint."""
+
     def damage(run: Path) -> None:
-        for step in steps(run):
-            (step / "state.json").write_text(content)
-            seal(step)
+        for checkpoint in checkpoints(run):
+            (checkpoint / "state.json").write_text(text)
+            update_manifest(checkpoint)
 
     return damage
 
 
+HEAD = f'{{"schema": {SCHEMA}, "step": '
 STATE: dict[str, Damage] = {
-    "no object": state_text("[]"),
-    "NaN": state_text('{"schema": 1, "step": 0, "metrics": {"elbo": NaN}, "counters": {}}'),
-    "1e999": state_text('{"schema": 1, "step": 0, "metrics": {"elbo": 1e999}, "counters": {}}'),
-    "a name twice": state_text('{"schema": 1, "step": 0, "step": 0, "metrics": {}, "counters": {}}'),
+    "is a list": state_text("[]"),
+    "NaN": state_text(HEAD + '0, "metrics": {"elbo": NaN}, "counters": {}}'),
+    "1e999": state_text(HEAD + '0, "metrics": {"elbo": 1e999}, "counters": {}}'),
+    "duplicate key": state_text(HEAD + '0, "step": 0, "metrics": {}, "counters": {}}'),
     "deep": state_text(DEEP),
-    "deep, and whole": state_text('{"a":' * 900 + "1" + "}" * 900),
-    "a number of 5,000 digits": state_text('{"schema": 1, "step": ' + "9" * 5000 + "}"),
+    "deep and complete": state_text('{"a":' * 900 + "1" + "}" * 900),
+    "number of 5,000 digits": state_text(HEAD + "9" * 5000 + "}"),
     "too large": state_text(" " * (1 << 21)),
-    "schema of the future": state(schema=2),
+    "future schema": state(schema=SCHEMA + 1),
     "no schema": state(schema=None),
     "step of 400 digits": state(step=HUGE),
-    "step true": state(step=True),
-    "step a text": state(step="0"),
-    "step a fraction": state(step=0.0),
-    "step none": state(step=None),
-    "step of another": state(step=99),
-    "metrics a list": state(metrics=[1]),
-    "metrics none": state(metrics=None),
-    "metrics texts": state(metrics={"elbo": CODE}),
-    "metrics true": state(metrics={"elbo": True}),
-    "metrics of 400 digits": state(metrics={"elbo": HUGE}),
-    "metrics of metrics": state(metrics={"elbo": {"elbo": 1}}),
-    "counters a list": state(counters=[]),
-    "counters none": state(counters=None),
+    "step is true": state(step=True),
+    "step is text": state(step="0"),
+    "step is a fraction": state(step=0.0),
+    "step is null": state(step=None),
+    "step of another checkpoint": state(step=99),
+    "metrics is a list": state(metrics=[1]),
+    "metrics is null": state(metrics=None),
+    "metric is text": state(metrics={"elbo": CODE}),
+    "metric is true": state(metrics={"elbo": True}),
+    "metric of 400 digits": state(metrics={"elbo": HUGE}),
+    "metric is an object": state(metrics={"elbo": {"elbo": 1}}),
+    "counters is a list": state(counters=[]),
+    "counters is null": state(counters=None),
 }
 
 
+# --- names of checkpoint folders
+
+
 def rename(name: str) -> Damage:
-    """All checkpoints but this one away, and this one under a name that lies."""
+    """Removes all checkpoints but the newest, and gives that one a wrong name."""
 
     def damage(run: Path) -> None:
-        *others, last = steps(run)
+        *others, last = checkpoints(run)
         for other in others:
             shutil.rmtree(other)
         last.rename(last.with_name(name))
@@ -302,42 +321,45 @@ def rename(name: str) -> Damage:
     return damage
 
 
-def negative(run: Path) -> None:
+def negative_step(run: Path) -> None:
     state(step=-3)(run)
     rename("step--0000003")(run)
 
 
 NAMES: dict[str, Damage] = {
-    "of another step": rename("step-00000099"),
-    "of fewer digits": rename("step-3"),
-    "of more digits": rename("step-000000003"),
-    "of 240 digits": rename("step-" + "9" * 240),
-    "of a negative step": negative,
-    "of other digits": rename("step-0000000\u0663"),
-    "with a newline": rename("step-00000003\n"),
-    "with an escape": rename("step-\x1b[2J"),
+    "another step": rename("step-00000099"),
+    "fewer digits": rename("step-3"),
+    "more digits": rename("step-000000003"),
+    "240 digits": rename("step-" + "9" * 240),
+    "negative step": negative_step,
+    "Arabic digit": rename("step-0000000\u0663"),
+    "newline": rename("step-00000003\n"),
+    "escape sequence": rename("step-\x1b[2J"),
     "not UTF-8": rename(os.fsdecode(b"step-\xff\xfe")),
 }
 
 
-def described(**change: object) -> Damage:
-    """Changes run.json; NAME__FIELD reaches inside."""
+# --- run.json
+
+
+def run_record(**changes: object) -> Damage:
+    """Changes run.json. NAME__FIELD means a field of the object NAME."""
 
     def damage(run: Path) -> None:
-        told = json.loads((run / "run.json").read_text())
-        for name, value in change.items():
+        record = json.loads((run / "run.json").read_text())
+        for name, value in changes.items():
             outer, _, inner = name.partition("__")
             if inner:
-                told[outer][inner] = value
+                record[outer][inner] = value
             else:
-                told[outer] = value
-        (run / "run.json").write_text(json.dumps(told))
+                record[outer] = value
+        (run / "run.json").write_text(json.dumps(record))
 
     return damage
 
 
 def without_examples(change: Damage) -> Damage:
-    """Takes away what would not fit the change."""
+    """Also removes the examples, which would not fit the change."""
 
     def damage(run: Path) -> None:
         (run / "examples.safetensors").unlink()
@@ -346,55 +368,57 @@ def without_examples(change: Damage) -> Damage:
     return damage
 
 
+IMAGE = [1, 8, 8]
 RUN: dict[str, Damage] = {
-    "latent_dim of a terabyte": described(options__latent_dim=10**11),
-    "latent_dim of 2^62": described(options__latent_dim=2**62),
-    "latent_dim of 400 digits": described(options__latent_dim=HUGE),
-    "hidden of gigabytes": described(options__hidden=[20_000, 20_000]),
-    "hidden of exabytes": described(options__hidden=[10**9, 10**9]),
-    "hidden of 100,000 layers": described(options__hidden=[1] * 100_000),
-    "hidden of 1,000 layers": described(options__hidden=[1] * 1_000),
-    "data of terabytes": described(data__shape=[10**11]),
-    "data whose size is 0 in 64 bits": described(data__shape=[2**32, 2**31, 2]),
-    "data whose size is 4 in 64 bits": without_examples(described(data__shape=[5, 3689348814741910324, 1])),
-    "an image of terabytes": described(data__shape=[10**4, 10**4, 10**4]),
-    "channels of terabytes": described(
-        model="vaezoo/conv-vae", options={"channels": [10**6, 10**6]}, data__shape=[1, 8, 8]
+    "latent_dim of a terabyte": run_record(options__latent_dim=10**11),
+    "latent_dim of 2^62": run_record(options__latent_dim=2**62),
+    "latent_dim of 400 digits": run_record(options__latent_dim=HUGE),
+    "hidden of gigabytes": run_record(options__hidden=[20_000, 20_000]),
+    "hidden of exabytes": run_record(options__hidden=[10**9, 10**9]),
+    "hidden of 100,000 layers": run_record(options__hidden=[1] * 100_000),
+    "hidden of 1,000 layers": run_record(options__hidden=[1] * 1_000),
+    "data of terabytes": run_record(data__shape=[10**11]),
+    "data size 0 modulo 2^64": run_record(data__shape=[2**32, 2**31, 2]),
+    "data size 4 modulo 2^64": without_examples(run_record(data__shape=[5, 3689348814741910324, 1])),
+    "image of terabytes": run_record(data__shape=[10**4, 10**4, 10**4]),
+    "channels of terabytes": run_record(
+        model="vaezoo/conv-vae", options={"channels": [10**6, 10**6]}, data__shape=IMAGE
     ),
-    "a discriminator of terabytes": described(
-        model="vaezoo/vae-gan", options={"channels": [10**6, 10**6]}, data__shape=[1, 8, 8]
+    "discriminator of terabytes": run_record(
+        model="vaezoo/vae-gan", options={"channels": [10**6, 10**6]}, data__shape=IMAGE
     ),
-    "another model": described(model="vaezoo/conv-vae", options={}, data__shape=[1, 8, 8]),
-    "a model of gigabytes": described(
-        model="vaezoo/conv-vae", options={"latent_dim": 10**8}, data__shape=[3, 256, 256]
-    ),
-    "model unknown": described(model="vaezoo/no-such-vae"),
-    "model of a module": described(model="vaezoo.models.mlp_vae:SPEC"),
-    "model of os": described(model="os.system"),
-    "model code": described(model=CODE),
-    "model a path": described(model="../../model"),
-    "model of a megabyte": described(model="a" * 1_000_000),
-    "model with a newline": described(model="mlp-vae\n"),
-    "model a list": described(model=["vaezoo/mlp-vae"]),
-    "option unknown": described(options____class__="os.system"),
-    "option code": described(options__latent_dim=CODE),
-    "activation a module": described(options__activation="torch.nn.ReLU"),
-    "activation code": described(options__activation=CODE),
-    "objective's option negative": described(model="vaezoo/beta-vae", options={"beta": -1}, data__shape=[1, 8, 8]),
-    "likelihood code": described(data__likelihood=CODE),
-    "likelihood with NaN": described(data__likelihood="gaussian:nan"),
-    "likelihood with 1e999": described(data__likelihood="gaussian:1e999"),
-    "instantiator": described(_instantiator="os.system", options___instantiator="os.system"),
-    "training unknown": described(training__instantiator="os.system"),
-    "optimizer code": described(training__optimizer=CODE),
-    "batch of 400 digits": described(training__batch_size=HUGE),
-    "seed negative": described(training__seed=-1),
-    "milestones of 100,000": described(training__schedule="multistep", training__milestones=[1] * 100_000),
-    "schema of the future": described(schema=2),
-    "schema a text": described(schema=CODE),
-    "schema true": described(schema=True),
-    "source a list": described(source=["digits"]),
+    "another model": run_record(model="vaezoo/conv-vae", options={}, data__shape=IMAGE),
+    "model of gigabytes": run_record(model="vaezoo/conv-vae", options={"latent_dim": 10**8}, data__shape=[3, 256, 256]),
+    "unknown model": run_record(model="vaezoo/no-such-vae"),
+    "model is a module": run_record(model="vaezoo.models.mlp_vae:SPEC"),
+    "model is os.system": run_record(model="os.system"),
+    "model is code": run_record(model=CODE),
+    "model is a path": run_record(model="../../model"),
+    "model of a megabyte": run_record(model="a" * 1_000_000),
+    "model with a newline": run_record(model="mlp-vae\n"),
+    "model is a list": run_record(model=["vaezoo/mlp-vae"]),
+    "unknown option": run_record(options____class__="os.system"),
+    "option is code": run_record(options__latent_dim=CODE),
+    "activation is a module": run_record(options__activation="torch.nn.ReLU"),
+    "activation is code": run_record(options__activation=CODE),
+    "negative option of the objective": run_record(model="vaezoo/beta-vae", options={"beta": -1}, data__shape=IMAGE),
+    "likelihood is code": run_record(data__likelihood=CODE),
+    "likelihood with NaN": run_record(data__likelihood="gaussian:nan"),
+    "likelihood with 1e999": run_record(data__likelihood="gaussian:1e999"),
+    "instantiator": run_record(_instantiator="os.system", options___instantiator="os.system"),
+    "unknown setting": run_record(training__instantiator="os.system"),
+    "optimizer is code": run_record(training__optimizer=CODE),
+    "batch size of 400 digits": run_record(training__batch_size=HUGE),
+    "negative seed": run_record(training__seed=-1),
+    "100,000 milestones": run_record(training__schedule="multistep", training__milestones=[1] * 100_000),
+    "future schema": run_record(schema=SCHEMA + 1),
+    "schema is text": run_record(schema=CODE),
+    "schema is true": run_record(schema=True),
+    "source is a list": run_record(source=["digits"]),
 }
+
+
+# --- other things in the place of files
 
 
 def fifo(path: Path) -> None:
@@ -405,127 +429,140 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-def listening(path: Path) -> None:
+def unix_socket(path: Path) -> None:
     socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))
 
 
-def zeros(path: Path) -> None:
+def endless(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-def itself(path: Path) -> None:
+def link_to_itself(path: Path) -> None:
     path.symlink_to(path)
 
 
-def sparse(path: Path) -> None:
+def sparse_terabyte(path: Path) -> None:
     with path.open("wb") as f:
         f.truncate(1 << 40)
 
 
-def secret(path: Path) -> None:
+def link_outside(path: Path) -> None:
     path.symlink_to("/etc/passwd")
 
 
-KINDS = (fifo, folder, listening, zeros, itself, sparse, secret)
-HASHED = ("model.safetensors", "training.safetensors", "state.json", "manifest.json")
+REPLACEMENTS = (fifo, folder, unix_socket, endless, link_to_itself, sparse_terabyte, link_outside)
+CHECKPOINT_FILES = ("model.safetensors", "training.safetensors", "state.json", "manifest.json")
 
 
-def replaced(name: str, make: Callable[[Path], None]) -> Damage:
+def replaced(name: str, create: Callable[[Path], None]) -> Damage:
     """Puts something else in the place of a file of each checkpoint, or of the run."""
 
     def damage(run: Path) -> None:
-        for place in steps(run) if name in HASHED else [run]:
+        for place in checkpoints(run) if name in CHECKPOINT_FILES else [run]:
             (place / name).unlink()
-            make(place / name)
+            create(place / name)
 
     return damage
 
 
-FILES = {f"{name} {make.__name__}": replaced(name, make) for name in (*HASHED, "run.json") for make in KINDS}
-SETS = {"weights": WEIGHTS, "manifest": MANIFEST, "state": STATE, "names": NAMES, "run": RUN, "files": FILES}
-UNKNOWN = {f"run: model {name}" for name in ("unknown", "of a module", "of os", "code", "a path", "of a megabyte")}
-UNKNOWN |= {"run: model with a newline"}  # a model that is not installed is no damage
-REFUSED = [(f"{which}: {name}", damage) for which, cases in SETS.items() for name, damage in cases.items()]
-
-
-def counted(**change: object) -> Damage:
-    """Changes the counters of each checkpoint; a None takes one away."""
-
-    def damage(run: Path) -> None:
-        for step in steps(run):
-            told = json.loads((step / "state.json").read_text())
-            told["counters"] = {name: v for name, v in (told["counters"] | change).items() if v is not GONE}
-            (step / "state.json").write_text(json.dumps(told))
-            seal(step)
-
-    return damage
-
-
-def trained(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """Changes the header of training.safetensors in each checkpoint."""
-
-    def damage(run: Path) -> None:
-        for step in steps(run):
-            file = step / "training.safetensors"
-            header, payload = taken_apart(file)
-            change(header)
-            file.write_bytes(put_together(header, payload))
-            seal(step)
-
-    return damage
-
-
-GONE = object()
-NUMBERS = ("done", "evaluated", "waited", "first", "log")
-COUNTERS: dict[str, Damage] = {
-    **{f"{name} of 400 digits": counted(**{name: HUGE}) for name in NUMBERS if name != "log"},
-    **{f"{name} far below 0": counted(**{name: -HUGE}) for name in NUMBERS},
-    **{f"{name} true": counted(**{name: True}) for name in NUMBERS},
-    **{f"{name} a text": counted(**{name: "1"}) for name in NUMBERS},
-    **{f"{name} a fraction": counted(**{name: 1.0}) for name in NUMBERS},
-    **{f"{name} gone": counted(**{name: GONE}) for name in (*NUMBERS, "best", "names")},
-    "done one more": counted(done=4),
-    "evaluated later": counted(evaluated=4),
-    "first later": counted(first=4),
-    "best NaN": counted(best="nan"),
-    "best infinite": counted(best="inf"),
-    "best true": counted(best=True),
-    "best of 400 digits": counted(best=HUGE),
-    "best a list": counted(best=[1]),
-    "names a text": counted(names="elbo"),
-    "names none": counted(names=[]),
-    "100,000 names": counted(names=["elbo"] * 100_000),
-    "names numbers": counted(names=[1, 2, 3]),
-    "names lists": counted(names=[["elbo"]] * 3),
-    "a moment less": trained(lambda header: header.pop("vae.0.exp_avg")),
-    "a moment of another shape": trained(lambda header: header["vae.0.exp_avg"]["shape"].reverse()),
+FILES = {
+    f"{name} {create.__name__}": replaced(name, create)
+    for name in (*CHECKPOINT_FILES, "run.json")
+    for create in REPLACEMENTS
 }
+SETS = {"weights": WEIGHTS, "manifest": MANIFEST, "state": STATE, "names": NAMES, "run": RUN, "files": FILES}
+MALFORMED = {f"{group}: {name}": damage for group, cases in SETS.items() for name, damage in cases.items()}
+# A model that is not installed is not damage: the exit code differs.
+UNKNOWN_MODEL = {
+    *("run: unknown model", "run: model is a module", "run: model is os.system", "run: model is code"),
+    *("run: model is a path", "run: model of a megabyte", "run: model with a newline"),
+}
+
+
+# --- counters, which only a resumed training reads
+
+
+def counters(**changes: object) -> Damage:
+    """Changes the counters of each checkpoint. The value MISSING removes one."""
+
+    def damage(run: Path) -> None:
+        for checkpoint in checkpoints(run):
+            record = json.loads((checkpoint / "state.json").read_text())
+            record["counters"] = {k: v for k, v in (record["counters"] | changes).items() if v is not MISSING}
+            (checkpoint / "state.json").write_text(json.dumps(record))
+            update_manifest(checkpoint)
+
+    return damage
+
+
+def training_header(change: Callable[[dict[str, Any]], object]) -> Damage:
+    """Changes the header of training.safetensors in each checkpoint in place."""
+
+    def damage(run: Path) -> None:
+        for checkpoint in checkpoints(run):
+            file = checkpoint / "training.safetensors"
+            header, payload = split_safetensors(file.read_bytes())
+            change(header)
+            file.write_bytes(join_safetensors(header, payload))
+            update_manifest(checkpoint)
+
+    return damage
+
+
+MISSING = object()
+NUMBERS = ("global_step", "last_eval_step", "wait_count", "window_start", "log_bytes")
+COUNTERS: dict[str, Damage] = {
+    **{f"{name} of 400 digits": counters(**{name: HUGE}) for name in NUMBERS if name != "log_bytes"},
+    **{f"{name} far below 0": counters(**{name: -HUGE}) for name in NUMBERS},
+    **{f"{name} is true": counters(**{name: True}) for name in NUMBERS},
+    **{f"{name} is text": counters(**{name: "1"}) for name in NUMBERS},
+    **{f"{name} is a fraction": counters(**{name: 1.0}) for name in NUMBERS},
+    **{f"{name} is missing": counters(**{name: MISSING}) for name in (*NUMBERS, "best_metric", "metric_names")},
+    "global_step of another step": counters(global_step=4),
+    "last_eval_step in the future": counters(last_eval_step=4),
+    "window_start in the future": counters(window_start=4),
+    "best_metric NaN": counters(best_metric="nan"),
+    "best_metric infinite": counters(best_metric="inf"),
+    "best_metric is true": counters(best_metric=True),
+    "best_metric of 400 digits": counters(best_metric=HUGE),
+    "best_metric is a list": counters(best_metric=[1]),
+    "metric_names is text": counters(metric_names="elbo"),
+    "metric_names is empty": counters(metric_names=[]),
+    "100,000 metric_names": counters(metric_names=["elbo"] * 100_000),
+    "metric_names are numbers": counters(metric_names=[1, 2, 3]),
+    "metric_names are lists": counters(metric_names=[["elbo"]] * 3),
+    "missing optimizer state": training_header(lambda header: header.pop("vae.0.exp_avg")),
+    "optimizer state of another shape": training_header(lambda header: header["vae.0.exp_avg"]["shape"].reverse()),
+}
+
+
+# --- result.json and examples.safetensors
 
 RESULT = {"split": "test", "step": 2, "metrics": {"elbo": -1.0, "reconstruction": 1.0, "kl": 0.0}}
 RESULTS = {
-    "no object": [],
-    "empty": {},
-    "split a number": RESULT | {"split": 5},
-    "split gone": {"step": 2, "metrics": RESULT["metrics"]},
-    "step a text": RESULT | {"step": "2"},
-    "metrics a list": RESULT | {"metrics": ["elbo"]},
-    "metrics empty": RESULT | {"metrics": {}},
-    "metrics texts": RESULT | {"metrics": {"elbo": CODE, "reconstruction": "1", "kl": "0"}},
-    "metrics of 400 digits": RESULT | {"metrics": {"elbo": HUGE, "reconstruction": 1, "kl": 0}},
+    "is a list": [],
+    "is empty": {},
+    "split is a number": RESULT | {"split": 5},
+    "split is missing": {"step": 2, "metrics": RESULT["metrics"]},
+    "step is text": RESULT | {"step": "2"},
+    "metrics is a list": RESULT | {"metrics": ["elbo"]},
+    "metrics is empty": RESULT | {"metrics": {}},
+    "metrics are text": RESULT | {"metrics": {"elbo": CODE, "reconstruction": "1", "kl": "0"}},
+    "metric of 400 digits": RESULT | {"metrics": {"elbo": HUGE, "reconstruction": 1, "kl": 0}},
     "deep": None,
 }
 
 PIXELS = {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}
 EXAMPLES = {
     "damaged": b"x",
-    "other names": put_together({"y": PIXELS}, bytes(32)),
-    "none": put_together({"x": PIXELS | {"shape": [0, 4], "data_offsets": [0, 0]}}, b""),
-    "another shape": put_together({"x": PIXELS | {"shape": [4, 2]}}, bytes(32)),
-    "no shape": put_together({"x": PIXELS | {"shape": [], "data_offsets": [0, 4]}}, bytes(4)),
-    "NaN": put_together({"x": PIXELS}, struct.pack("<f", float("nan")) * 8),
-    "whole numbers": put_together({"x": PIXELS | {"dtype": "I32"}}, bytes(32)),
-    "complex": put_together({"x": PIXELS | {"dtype": "C64", "shape": [1, 4]}}, bytes(32)),
-    "a name twice": put_together(
+    "another name": join_safetensors({"y": PIXELS}, bytes(32)),
+    "no examples": join_safetensors({"x": PIXELS | {"shape": [0, 4], "data_offsets": [0, 0]}}, b""),
+    "another shape": join_safetensors({"x": PIXELS | {"shape": [4, 2]}}, bytes(32)),
+    "no shape": join_safetensors({"x": PIXELS | {"shape": [], "data_offsets": [0, 4]}}, bytes(4)),
+    "NaN": join_safetensors({"x": PIXELS}, struct.pack("<f", float("nan")) * 8),
+    "int32": join_safetensors({"x": PIXELS | {"dtype": "I32"}}, bytes(32)),
+    "complex": join_safetensors({"x": PIXELS | {"dtype": "C64", "shape": [1, 4]}}, bytes(32)),
+    "duplicate name": join_safetensors(
         b'{"x": ' + json.dumps(PIXELS).encode() + b', "x": ' + json.dumps(PIXELS).encode() + b"}", bytes(32)
     ),
 }

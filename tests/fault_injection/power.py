@@ -1,4 +1,4 @@
-"""Trials that cut the power at every moment of a training or an export, by replaying what it did to a `Disk`."""
+"""Cases that lose power at any moment of a training or an export: they replay the operations on a model disk."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import disk
 import exports
 import injector
 import toy_run
-from forked import Answer, forked
-from kills import expected, recovers
+from forked import Response, run_forked
+from kills import check_recovery, expected_files
 
 from vaezoo.core import atomic
 from vaezoo.export import export as exporting
 from vaezoo.training import checkpoint, run_dir, run_writer
 
-Event = injector.Operation | int  # or what was acknowledged from then on
-State = tuple[int, int, disk.Tree]  # after so many events; acknowledged; what is there
+Event = injector.Operation | int  # an operation, or the step or export that is acknowledged from here on
+State = tuple[int, int, disk.Tree]  # number of events so far; the last acknowledgement; the files
 
 
 class Killed(BaseException):
-    """What a killed process does not get to handle."""
+    """Ends the process like a kill: no handler may catch it."""
 
 
 class Recording:
-    """Notes operations and acknowledgements. Behind `stop` operations it lets nothing happen."""
+    """Records operations and acknowledgements. After `stop` operations it lets nothing else happen."""
 
     def __init__(self, root: Path, stop: int | None) -> None:
         self.root, self.stop = str(root), stop
@@ -41,148 +41,152 @@ class Recording:
     def __call__(self, op: injector.Operation) -> None:
         if self.stop is not None and sum(not isinstance(e, int) for e in self.events) >= self.stop:
             raise Killed
-        short = (path and path[len(self.root) + 1 :] for path in (op.path, op.other))
-        self.events.append(injector.Operation(op.kind, *short, *op[3:]))
+        relative = (path and path[len(self.root) + 1 :] for path in (op.path, op.other))
+        self.events.append(injector.Operation(op.kind, *relative, *op[3:]))
 
     def report(self, report: Any) -> None:
         if report.split == "valid":
             self.events.append(report.step)
 
 
-def train_once(root: Path, run_writer: Recording) -> None:
-    """Trains; a recording that stops makes that a kill, behind which the training is resumed."""
+def train_once(root: Path, recording: Recording) -> None:
+    """Trains. If the recording stops, that is a kill, and the training is resumed."""
     run = root / "run"
     try:
-        toy_run.go(run, run_writer.report)
+        toy_run.train_or_resume(run, recording.report)
     except Killed:
-        run_writer.stop = None
-        toy_run.go(run, run_writer.report)
-    run_writer.events.append(toy_run.STEPS)
+        recording.stop = None
+        toy_run.train_or_resume(run, recording.report)
+    recording.events.append(toy_run.STEPS)
 
 
-def export_twice(root: Path, run_writer: Recording) -> None:
-    """Exports, and again, in the place of the first."""
+def export_twice(root: Path, recording: Recording) -> None:
+    """Exports, then replaces the export with a newer one."""
     for number, version in enumerate(("older", "newer"), 1):
         exports.export(root / "export", version)
-        run_writer.events.append(number)
+        recording.events.append(number)
 
 
-def whole_run(root: Path, acknowledged: int) -> None:
-    """Looks that nothing acknowledged was lost, and nothing is damaged, before anything is resumed."""
+def check_run(root: Path, acknowledged: int) -> None:
+    """Asserts, before the run is resumed, that nothing acknowledged was lost and no file is incomplete."""
     run = root / "run"
-    newest = toy_run.newest(run) if run.exists() else -1
+    newest = toy_run.newest_step(run) if run.exists() else -1
     assert newest >= acknowledged, f"step {acknowledged} was acknowledged, the newest is {newest}"
     for name in ("run.json", "examples.safetensors", "result.json"):
         if (run / name).exists():
-            assert hashlib.sha256((run / name).read_bytes()).hexdigest() == expected()[name], f"half there: {name}"
+            assert hashlib.sha256((run / name).read_bytes()).hexdigest() == expected_files()[name], (
+                f"incomplete: {name}"
+            )
     if newest >= 0:
-        kept = json.loads((run / f"checkpoints/step-{newest:08d}/state.json").read_text())["counters"]["log"]
-        log = (run / "metrics.jsonl").read_bytes()[:kept] if kept else b""
-        assert len(log) == kept and b"\0" not in log, "the log lacks reports of steps before the checkpoint"
+        counters = json.loads((run / f"checkpoints/step-{newest:08d}/state.json").read_text())["counters"]
+        length = counters["log_bytes"]
+        log = (run / "metrics.jsonl").read_bytes()[:length] if length else b""
+        assert len(log) == length and b"\0" not in log, "the log lacks reports of steps before the checkpoint"
 
 
-def whole_export(root: Path, acknowledged: int) -> None:
-    """Looks that the export that was acknowledged is there, or the one behind it."""
+def check_export(root: Path, acknowledged: int) -> None:
+    """Asserts that the acknowledged export is there, or the next one."""
     versions = [{}, exports.version("older"), exports.version("newer")]
     assert exports.whole(root / "export") in versions[acknowledged : acknowledged + 2], "neither old nor new"
 
 
+# Name -> the work, the check of the files that it leaves, and what is acknowledged at the beginning.
 WORKS: dict[str, tuple[Callable[..., None], Callable[[Path, int], None], int]] = {
-    "train": (train_once, whole_run, -1),
-    "export": (export_twice, whole_export, 0),
+    "train": (train_once, check_run, -1),
+    "export": (export_twice, check_export, 0),
 }
 
 
-def record(root: Path, what: str, stop: int | None, mutation: str | None) -> list[Event]:
-    """Does a work in a child and returns what it did."""
+def record(root: Path, work: str, stop: int | None, mutation: str | None) -> list[Event]:
+    """Does a work in a child process and returns its events."""
     root.mkdir()
-    expected(), exports.version("older"), exports.version("newer")
-    run_writer = Recording(root, stop)
+    expected_files(), exports.version("older"), exports.version("newer")
+    recording = Recording(root, stop)
 
-    def work() -> list[object]:
-        with injector.watched(root, run_writer), mutated(mutation):
-            WORKS[what][0](root, run_writer)
-        return [e if isinstance(e, int) else [*e[:4], e.data.decode("latin-1")] for e in run_writer.events]
+    def run() -> list[object]:
+        with injector.intercept(root, recording), mutated(mutation):
+            WORKS[work][0](root, recording)
+        return [e if isinstance(e, int) else [*e[:4], e.data.decode("latin-1")] for e in recording.events]
 
-    told = forked(work)
-    return [e if isinstance(e, int) else injector.Operation(*e[:4], e[4].encode("latin-1")) for e in told]
+    events = run_forked(run)
+    return [e if isinstance(e, int) else injector.Operation(*e[:4], e[4].encode("latin-1")) for e in events]
 
 
-def states(events: list[Event], acknowledged: int, first: int, drawn: int) -> Iterator[State]:
-    """Yields what a loss of power may leave, behind `first` operations, each once."""
-    made, known, done = disk.Disk(), set(), 0
+def possible_states(events: list[Event], acknowledged: int, first: int, draws: int) -> Iterator[State]:
+    """Yields each distinct state that a loss of power may leave, after more than `first` operations."""
+    model, known, done = disk.Disk(), set(), 0
     for number, event in enumerate(events, 1):
         if isinstance(event, int):
             acknowledged = event
         else:
-            made.do(event)
+            model.do(event)
             done += 1
         if done <= first:
             continue
-        for left in disk.crashes(made, random.Random(number), drawn):
-            key = acknowledged, hashlib.sha256(repr(left).encode()).digest()
+        for files in disk.trees_after_power_loss(model, random.Random(number), draws):
+            key = acknowledged, hashlib.sha256(repr(files).encode()).digest()
             if key not in known:
                 known.add(key)
-                yield number, acknowledged, left
+                yield number, acknowledged, files
 
 
 def lose_power(
     folder: Path,
-    what: str,
+    work: str,
     stop: int | None = None,
     mutation: str | None = None,
-    drawn: int = 2,
-    every: int = 1,
+    draws: int = 2,
+    resume_every: int = 1,
     part: tuple[int, int] = (0, 1),
-) -> Answer:
-    """Checks each state that a loss of power may leave, and resumes from some.
+) -> Response:
+    """Checks each state that a loss of power may leave, and resumes the training from some of them.
 
     Args:
-        folder: Where to.
-        what: Of WORKS.
-        stop: The training is killed after so many operations, and resumed; the power is lost after that.
-        mutation: Of MUTATIONS: what is not done.
-        drawn: States at random after each operation.
-        every: One of so many states is resumed from; 0: none.
-        part: Of the states, this number modulo that.
+        folder: The folder to work in.
+        work: A key of WORKS.
+        stop: Kill the training after this number of operations and resume it; the power is lost after that.
+        mutation: One of MUTATIONS, a protection that is left out.
+        draws: Random states after each operation.
+        resume_every: Resume from every n-th state; 0: from none.
+        part: A remainder and a divisor: of the states, check those whose number has this remainder.
     """
-    _, whole, acknowledged = WORKS[what]
-    events = record(folder / "work", what, stop, mutation)
+    _, check, acknowledged = WORKS[work]
+    events = record(folder / "work", work, stop, mutation)
     bad, count = [], 0
-    for number, state in enumerate(states(events, acknowledged, stop or 0, drawn)):
+    for number, state in enumerate(possible_states(events, acknowledged, stop or 0, draws)):
         if number % part[1] != part[0]:
             continue
         count += 1
         root = folder / str(number)
         disk.write(state[2], root)
         try:
-            whole(root, state[1])
-            if what == "train" and every and number % every == 0:
-                forked(lambda root=root, state=state: recovers(root / "run", state[1]))
+            check(root, state[1])
+            if work == "train" and resume_every and number % resume_every == 0:
+                run_forked(lambda root=root, state=state: check_recovery(root / "run", state[1]))
         except Exception as e:
             bad.append(f"state {number}, after event {state[0]}, {str(events[state[0] - 1])[:200]}: {e}")
         shutil.rmtree(root)
-    return {"bad": None, "states": count, "bad_states": bad}
+    return {"error": None, "states": count, "bad_states": bad}
 
 
-def replay(folder: Path, what: str) -> Answer:
-    """Compares what the operations make of an empty folder with what is there."""
-    made = disk.Disk()
-    for event in record(folder / "work", what, None, None):
+def replay(folder: Path, work: str) -> Response:
+    """Replays the recorded operations on an empty model disk, and compares the result with the real folder."""
+    model = disk.Disk()
+    for event in record(folder / "work", work, None, None):
         if not isinstance(event, int):
-            made.do(event)
-    there = disk.read(folder / "work")
-    return {"bad": None if disk.present(made.root) == there else "something got past the rig"}
+            model.do(event)
+    actual = disk.read(folder / "work")
+    return {"error": None if disk.present(model.root) == actual else "an operation was not intercepted"}
 
 
-def _temporary(path: Path) -> bool:
+def _is_temporary(path: Path) -> bool:
     return any(part.startswith(atomic.TEMP_PREFIX) for part in path.parts)
 
 
 SYNCS: dict[str, Callable[[Path], bool]] = {
-    "file": lambda path: path.is_file() and _temporary(path),
-    "folder": lambda path: path.is_dir() and _temporary(path),
-    "parent": lambda path: path.is_dir() and not _temporary(path),
+    "file": lambda path: path.is_file() and _is_temporary(path),
+    "folder": lambda path: path.is_dir() and _is_temporary(path),
+    "parent": lambda path: path.is_dir() and not _is_temporary(path),
     "log": lambda path: path.name == run_writer.LOG,
 }
 MUTATIONS = (*SYNCS, "rename")
@@ -190,15 +194,15 @@ MUTATIONS = (*SYNCS, "rename")
 
 @contextlib.contextmanager
 def mutated(kind: str | None) -> Iterator[None]:
-    """Leaves out a kind of sync, or writes folders under their final names."""
+    """Leaves out one kind of fsync, or writes folders directly under their final names."""
     real = atomic.fsync
 
-    def sync(path: Path) -> None:
+    def fsync(path: Path) -> None:
         if not SYNCS[str(kind)](path):
             real(path)
 
     @contextlib.contextmanager
-    def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
+    def atomic_dir(target: Path, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         real(target.parent)
@@ -207,8 +211,8 @@ def mutated(kind: str | None) -> Iterator[None]:
             real(path)
 
     with contextlib.ExitStack() as stack:
-        name, other = ("new_folder", new_folder) if kind == "rename" else ("sync", sync)
+        name, function = ("atomic_dir", atomic_dir) if kind == "rename" else ("fsync", fsync)
         users = (checkpoint, exporting) if kind == "rename" else (atomic, run_writer, run_dir)
         for module in users if kind else ():
-            stack.enter_context(mock.patch.object(module, name, other))
+            stack.enter_context(mock.patch.object(module, name, function))
         yield

@@ -1,14 +1,17 @@
-"""Commands as processes of their own."""
+"""Helpers for tests that run commands in processes of their own."""
 
 import os
 import time
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+HANG_SECONDS = 600  # far more than any wait takes on a busy machine: what lasts longer hangs
 
 
-def wait_for(file, process, seconds=60):
-    """Returns when a process has made a file; one that ends before or does not come to it fails the test."""
-    until = time.monotonic() + seconds
-    while not file.exists() and process.poll() is None and time.monotonic() < until:
+def wait_for(file, process):
+    """Waits until a process has created a file. Fails if the process ends first, or hangs."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while not file.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert file.exists(), process.communicate(timeout=5)
+    if not file.exists():
+        process.kill()
+        raise AssertionError(f"{file.name} was not created: {process.communicate()}")

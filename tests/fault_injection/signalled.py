@@ -1,50 +1,63 @@
-"""A program for test_signals.py: runs a command that announces one moment of its work, and dwells there.
+"""A program for test_signals.py and test_launchers.py: a command that waits for a signal at one moment of its work.
 
-signalled.py MOMENT FILE ARGUMENTS...     makes FILE when the moment has come, and waits there for a signal
+signalled.py MOMENT FILE ARGUMENTS...
+
+At the moment it writes its process id to FILE, or to FILE-RANK under torchrun. It then waits for a signal, or until
+FILE-release exists.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
 
+from processes import HANG_SECONDS
+
 from vaezoo.core import signals
 
 MOMENT, FILE, *ARGUMENTS = sys.argv[1:]
-STEP = 7  # of the moment "train"; no evaluation is due there
+REACHED = Path(f"{FILE}-{os.environ['RANK']}" if "RANK" in os.environ else FILE)
+RELEASE = Path(f"{FILE}-release")
 
 
-def dwell():
-    """Waits for the signal, which raises at once unless signals are held."""
-    if not Path(FILE).exists():
-        Path(FILE).touch()
-        until = time.monotonic() + 20
-        while not signals.pending_signal() and time.monotonic() < until:
-            time.sleep(0.002)
+def wait_for_signal():
+    """Waits until a signal has arrived. The signal raises at once unless signals are deferred."""
+    if REACHED.exists():
+        return
+    partial = Path(f"{REACHED}.partial")
+    partial.write_text(str(os.getpid()))
+    partial.rename(REACHED)
+    deadline = time.monotonic() + HANG_SECONDS
+    while not signals.pending_signal() and not RELEASE.exists():
+        if time.monotonic() > deadline:
+            sys.exit("no signal came: the test is gone")
+        time.sleep(0.002)
 
 
-def before(owner, name, when=lambda *args: True):
-    """Dwells before each call of a function for which `when` holds."""
-    plain = getattr(owner, name)
+def wait_before(owner, name, condition=lambda *args: True):
+    """Waits before the first call of a function for which the condition holds."""
+    function = getattr(owner, name)
 
     def call(*args, **kwargs):
-        if when(*args):
-            dwell()
-        return plain(*args, **kwargs)
+        if condition(*args):
+            wait_for_signal()
+        return function(*args, **kwargs)
 
     setattr(owner, name, call)
 
 
-class OnImport:
-    """Dwells where torch is imported."""
+class WaitOnImport:
+    """An import hook that waits where torch is imported."""
 
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            dwell()
+            wait_for_signal()
 
 
-def arrange():
+def install():
+    """Installs the wait for the moment: "import", "compile", "step N", "evaluate", "save", "sample" or "export"."""
     if MOMENT == "import":
-        sys.meta_path.insert(0, OnImport())
+        sys.meta_path.insert(0, WaitOnImport())
         return
     from vaezoo.core import compile  # noqa: A004
     from vaezoo.export import graphs
@@ -52,19 +65,22 @@ def arrange():
     from vaezoo.training.train_step import TrainStep
     from vaezoo.vae import VAE
 
-    {
-        "compile": lambda: before(compile, "only_values"),  # which the compiler asks
-        "first step": lambda: before(TrainStep, "__call__", lambda step, index, batch: index == 0),
-        "train": lambda: before(TrainStep, "__call__", lambda step, index, batch: index == STEP - 1),
-        "evaluate": lambda: before(validation, "binarized"),
-        "save": lambda: before(checkpoint, "_pack"),
-        "sample": lambda: before(VAE, "sample"),
-        "export": lambda: before(graphs, "_export"),
-    }[MOMENT]()
+    if MOMENT.startswith("step "):
+        number = int(MOMENT.removeprefix("step "))
+        wait_before(TrainStep, "prepare", lambda train_step, step: step + 1 == number)
+        return
+    owner, name = {
+        "compile": (compile, "value_guards"),  # the compiler calls it
+        "evaluate": (validation, "binarize"),
+        "save": (checkpoint, "_pack"),
+        "sample": (VAE, "sample"),
+        "export": (graphs, "_export"),
+    }[MOMENT]
+    wait_before(owner, name)
 
 
 if __name__ == "__main__":
-    arrange()
+    install()
     sys.argv = ["vaezoo", *ARGUMENTS]
     from vaezoo_cli.__main__ import main
 

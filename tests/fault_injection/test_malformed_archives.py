@@ -1,4 +1,4 @@
-"""The packed files of the classical sets: cut off, damaged, packed by an enemy. None is ever unpacked to the disk."""
+"""The archives of the standard data sets: truncated, damaged and malicious. Nothing is unpacked to the disk."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FIRST = f"{cifar.FOLDER}/{cifar.TRAIN[0]}"
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SAFE", ("nothing at all",))
+    monkeypatch.setattr(download, "URL_PREFIXES", ("nothing at all",))
 
 
 class Canary:
-    """Unpickling it makes a file."""
+    """An object whose unpickling makes a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,12 +37,12 @@ class Canary:
         return open, (str(self.path), "w")
 
 
-def tar(*members: tuple[tarfile.TarInfo, bytes], packed: bool = True) -> bytes:
+def tar(*members: tuple[tarfile.TarInfo, bytes], compressed: bool = True) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
-    return gzip.compress(stream.getvalue(), 1) if packed else stream.getvalue()
+    return gzip.compress(stream.getvalue(), 1) if compressed else stream.getvalue()
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple:
@@ -51,12 +51,12 @@ def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link:
     return info, content
 
 
-def good(but: str = "") -> list[tuple]:
-    return [member(name, content) for name, content in GOOD.items() if name != but]
+def good_members(without: str = "") -> list[tuple]:
+    return [member(name, content) for name, content in GOOD.items() if name != without]
 
 
 def load(root: Path, content: bytes) -> tuple[TensorSplit, TensorSplit]:
-    """Reads CIFAR-10 from an archive; whatever comes of it, nothing else is there afterwards."""
+    """Reads CIFAR-10 from an archive. Asserts that no other files appear, with or without an error."""
     folder = root / "a" / "b"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / cifar.ARCHIVE).write_bytes(content)
@@ -66,8 +66,8 @@ def load(root: Path, content: bytes) -> tuple[TensorSplit, TensorSplit]:
         assert [path for path in root.rglob("*") if not path.is_dir()] == [folder / cifar.ARCHIVE]
 
 
-# Beside all that is wanted there may lie what is not: it is passed over.
-BESIDE = {
+# Members that are ignored beside the expected ones.
+EXTRA = {
     "outside": member("../../evil", b"x"),
     "absolute": member("/tmp/vaezoo-evil", b"x"),
     "outside, by the folder": member(f"{cifar.FOLDER}/../../evil", b"x"),
@@ -83,16 +83,16 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("extra", BESIDE.values(), ids=BESIDE.keys())
-def test_members_that_are_not_wanted_are_passed_over(tmp_path: Path, extra: tuple) -> None:
-    train, test = load(tmp_path, tar(extra, *good(), extra))
+@pytest.mark.parametrize("extra", EXTRA.values(), ids=EXTRA.keys())
+def test_extra_members_are_ignored(tmp_path: Path, extra: tuple) -> None:
+    train, test = load(tmp_path, tar(extra, *good_members(), extra))
     assert train.x.numpy().tobytes() == b"".join(GOOD[f"{cifar.FOLDER}/{name}"][1:] for name in cifar.TRAIN)
     assert test.y is not None and test.y.tolist() == [5]
     assert not Path("/tmp/vaezoo-evil").exists()
 
 
-# In the place of what is wanted they are no good.
-INSTEAD = {
+# Members that are errors in place of an expected one.
+REPLACEMENT = {
     "missing": member("nothing"),
     "link": member(FIRST, GOOD[FIRST], kind=tarfile.SYMTYPE, link="/etc/passwd"),
     "hard link": member(FIRST, GOOD[FIRST], kind=tarfile.LNKTYPE, link=f"{cifar.FOLDER}/{cifar.TEST[0]}"),
@@ -107,33 +107,33 @@ INSTEAD = {
 }
 
 
-@pytest.mark.parametrize("instead", INSTEAD.values(), ids=INSTEAD.keys())
-def test_members_that_are_not_what_they_should_be(tmp_path: Path, instead: tuple) -> None:
+@pytest.mark.parametrize("replacement", REPLACEMENT.values(), ids=REPLACEMENT.keys())
+def test_wrong_members(tmp_path: Path, replacement: tuple) -> None:
     with pytest.raises(InputError, match=r"'cifar10' in .* is damaged: .*data_batch_1.bin"):
-        load(tmp_path, tar(instead, *good(FIRST)))
+        load(tmp_path, tar(replacement, *good_members(FIRST)))
     assert not Path("/tmp/vaezoo-evil").exists()
 
 
 def zeros(count: int) -> bytes:
-    """Packs megabytes of zeros: a thousandth of their size."""
+    """Returns megabytes of zeros, compressed to a thousandth."""
     return gzip.compress(bytes(2**20)) * count
 
 
-def claiming(size: int) -> bytes:
-    """An archive whose first member claims a size."""
+def declaring(size: int) -> bytes:
+    """Returns an archive whose first member declares a size."""
     info, _ = member(FIRST)
     info.size = size
     return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
 
 
 def chain(kind: bytes) -> bytes:
-    """Headers that each say that the next one has a long name; the reader calls itself for each."""
+    """Returns headers that each announce a long name of the next one. tarfile recurses for each."""
     block = member("x", b"name", kind)[0].tobuf(tarfile.GNU_FORMAT) + b"name".ljust(512, b"\0")
     return gzip.compress(block * 3000)
 
 
 def long_name(size: int) -> bytes:
-    """A header that says that gigabytes of a name follow, and zeros."""
+    """Returns a header that announces a name of gigabytes, and zeros."""
     info, _ = member("x", kind=tarfile.GNUTYPE_LONGNAME)
     info.size = size
     return gzip.compress(info.tobuf(tarfile.GNU_FORMAT)) + zeros(300)
@@ -142,19 +142,19 @@ def long_name(size: int) -> bytes:
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "text": lambda: b"<html>404</html>",
-    "not packed": lambda: tar(*good(), packed=False),
-    "packed nothing": lambda: gzip.compress(b""),
-    "packed text": lambda: gzip.compress(b"hello" * 1000),
-    "packed twice": lambda: gzip.compress(tar(*good())),
+    "not compressed": lambda: tar(*good_members(), compressed=False),
+    "compressed nothing": lambda: gzip.compress(b""),
+    "compressed text": lambda: gzip.compress(b"hello" * 1000),
+    "compressed twice": lambda: gzip.compress(tar(*good_members())),
     "a pickle": lambda: pickle.dumps(Canary(Path("/tmp/vaezoo-evil"))),
-    "a packed pickle": lambda: gzip.compress(pickle.dumps(Canary(Path("/tmp/vaezoo-evil")))),
-    "cut off": lambda: tar(*good())[:-40],
-    "other checksum": lambda: tar(*good())[:-8] + bytes(8),
-    "claims 8 GB": lambda: claiming(2**33 - 1),
-    "claims more than all": lambda: claiming(2**62),
-    "claims less than nothing": lambda: claiming(-(2**20)),
+    "a compressed pickle": lambda: gzip.compress(pickle.dumps(Canary(Path("/tmp/vaezoo-evil")))),
+    "truncated": lambda: tar(*good_members())[:-40],
+    "other checksum": lambda: tar(*good_members())[:-8] + bytes(8),
+    "declares 8 GB": lambda: declaring(2**33 - 1),
+    "declares too much": lambda: declaring(2**62),
+    "declares a negative size": lambda: declaring(-(2**20)),
     "bomb": lambda: tar(member("zeros", bytes(512))) + zeros(300),
-    "bomb as a member": lambda: claiming(2**33 - 1) + zeros(300),
+    "bomb as a member": lambda: declaring(2**33 - 1) + zeros(300),
     "bomb of a name": lambda: long_name(2**32),
     "chain of names": lambda: chain(tarfile.GNUTYPE_LONGNAME),
     "chain of headers": lambda: chain(tarfile.XHDTYPE),
@@ -168,7 +168,7 @@ def test_malformed_archives(tmp_path: Path, make: Callable[[], bytes]) -> None:
     assert not Path("/tmp/vaezoo-evil").exists()
 
 
-def test_no_more_is_unpacked_than_the_archive_may_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacking_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked = 0
 
     class Counting(gzip.GzipFile):
@@ -179,22 +179,22 @@ def test_no_more_is_unpacked_than_the_archive_may_hold(tmp_path: Path, monkeypat
             return data
 
     monkeypatch.setattr(gzip, "open", lambda path: Counting(path, "rb"))
-    monkeypatch.setattr(cifar, "MOST_BYTES", 2**20)
-    less_than_nothing = bytearray(member(FIRST)[0].tobuf(tarfile.GNU_FORMAT))
-    less_than_nothing[124:136] = b"-0000001000\0"
-    for content in (long_name(2**32), claiming(2**33 - 1) + zeros(300), gzip.compress(less_than_nothing) + zeros(300)):
+    monkeypatch.setattr(cifar, "MAX_BYTES", 2**20)
+    negative_size = bytearray(member(FIRST)[0].tobuf(tarfile.GNU_FORMAT))
+    negative_size[124:136] = b"-0000001000\0"
+    for content in (long_name(2**32), declaring(2**33 - 1) + zeros(300), gzip.compress(negative_size) + zeros(300)):
         unpacked = 0
         with pytest.raises(InputError, match="unpacks to more than"):
             load(tmp_path, content)
         assert 0 < unpacked <= 2**20 + 1
 
 
-def test_a_member_that_is_cut_off(tmp_path: Path) -> None:
+def test_truncated_member(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ends early"):
-        load(tmp_path, gzip.compress(tar(*good(), packed=False)[:2000]))
+        load(tmp_path, gzip.compress(tar(*good_members(), compressed=False)[:2000]))
 
 
-def test_a_packed_bomb_in_the_format_of_mnist(tmp_path: Path) -> None:
+def test_idx_bomb(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     head = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (2, 3, 3))
@@ -203,12 +203,12 @@ def test_a_packed_bomb_in_the_format_of_mnist(tmp_path: Path) -> None:
         standard_sets.load("mnist", tmp_path, None)
 
 
-# --- cut off and damaged anywhere
+# --- truncation and random damage
 
 
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
-    """A small set in MNIST's format, all of it packed."""
+    """A small data set in the IDX format, compressed."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for prefix in ("train", "t10k"):
@@ -229,7 +229,7 @@ def damaged(content: bytes, count: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
-def test_packed_files_that_are_cut_off_at_any_byte(mnist: Path, name: str) -> None:
+def test_truncated_at_any_byte(mnist: Path, name: str) -> None:
     path = mnist / "MNIST" / "raw" / name
     content = path.read_bytes()
     for end in range(len(content)):
@@ -240,20 +240,20 @@ def test_packed_files_that_are_cut_off_at_any_byte(mnist: Path, name: str) -> No
     assert len(standard_sets.load("mnist", mnist, None)[0]) == 9
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_damage_anywhere_in_a_file_of_mnist(mnist: Path, packed: bool) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+def test_random_damage_in_idx(mnist: Path, compressed: bool) -> None:
     path = mnist / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
     content = path.read_bytes()
-    for changed in damaged(content if packed else gzip.decompress(content), 1000):
-        path.write_bytes(changed if packed else gzip.compress(changed, 1))
+    for changed in damaged(content if compressed else gzip.decompress(content), 1000):
+        path.write_bytes(changed if compressed else gzip.compress(changed, 1))
         try:
             standard_sets.load("mnist", mnist, None)
         except InputError as error:
             assert "is damaged" in error.message
 
 
-def test_damage_anywhere_in_an_archive(tmp_path: Path) -> None:
-    content = tar(*[member(name, content[:600]) for name, content in GOOD.items()], packed=False)
+def test_random_damage_in_archive(tmp_path: Path) -> None:
+    content = tar(*[member(name, content[:600]) for name, content in GOOD.items()], compressed=False)
     for changed in damaged(content, 2000):
         with pytest.raises(InputError, match="is damaged"):
             load(tmp_path, gzip.compress(changed, 1))

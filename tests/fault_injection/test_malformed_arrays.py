@@ -1,4 +1,4 @@
-"""Array files that are damaged, forged or no arrays: each is read, or is an InputError that names it."""
+"""Damaged and forged array files: each is read, or raises an InputError that names it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CANARY = Path("/tmp/vaezoo-evil")
 
 
 class Canary:
-    """Unpickling it makes a file."""
+    """An object whose unpickling makes a file."""
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(CANARY), "w")
@@ -41,13 +41,13 @@ OBJECTS = np.array([Canary(), Canary()], dtype=object)
 def saved(x: npt.NDArray[np.generic], version: tuple[int, int] = (1, 0)) -> bytes:
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy warns of format 2.0
+        warnings.simplefilter("ignore")  # NumPy warns about format 2.0
         np.lib.format.write_array(stream, x, version=version)
     return stream.getvalue()
 
 
 def forged(shape: str, data: bytes = b"", dtype: str = "'<f4'", order: str = "False", more: str = "") -> bytes:
-    """An array whose header says what it likes."""
+    """Returns an array file with any header."""
     header = f"{{'descr': {dtype}, 'fortran_order': {order}, 'shape': {shape}, {more}}}".ljust(117).encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
 
@@ -60,16 +60,16 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
     return stream.getvalue()
 
 
-def claiming(size: int) -> bytes:
-    """A .npz whose directory and header claim an array of `size` bytes, of which 8 are there."""
+def declaring(size: int) -> bytes:
+    """Returns a .npz file whose directory and header declare an array of `size` bytes. It has 8."""
     content = bytearray(zipped({"x.npy": forged(f"({size - 128},)", b"\0" * 8, "'|u1'")}, zipfile.ZIP_STORED))
     directory = content.index(b"PK\x01\x02")
     content[directory + 24 : directory + 28] = struct.pack("<I", size)
     return bytes(content)
 
 
-def twice(first: bytes, second: bytes) -> bytes:
-    """A .npz with two members of one name."""
+def same_name_twice(first: bytes, second: bytes) -> bytes:
+    """Returns a .npz file with two members of the same name."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -78,11 +78,11 @@ def twice(first: bytes, second: bytes) -> bytes:
     return stream.getvalue()
 
 
-def marked(place: int, value: int) -> bytes:
-    """A .npz with a byte changed in the header of its member, in both places where that stands."""
+def with_header_byte(offset: int, value: int) -> bytes:
+    """Returns a .npz file with one byte of the member's header changed, also in the directory."""
     content = bytearray(zipped({"x.npy": saved(X)}))
-    content[place] = value
-    content[content.index(b"PK\x01\x02") + place + 2] = value
+    content[offset] = value
+    content[content.index(b"PK\x01\x02") + offset + 2] = value
     return bytes(content)
 
 
@@ -90,7 +90,8 @@ GOOD, LABELS = saved(X), saved(np.arange(20))
 READ = "read"
 CALL = "__import__('builtins').open('/tmp/vaezoo-evil', 'w')"
 
-# What a .npy holds, and why it is refused. Each is tried alone, under the name of a .npz, and inside of one.
+# The content of a .npy file and the reason why it is refused, or READ. Each is tried as a .npy file, as a member of a
+# .npz file and as a .npz file itself.
 FORGED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "."),
     "text": (b"hello, this is no array at all", "."),
@@ -101,11 +102,11 @@ FORGED: dict[str, tuple[bytes, str]] = {
                 + pickle.dumps(Canary()), "Python objects"),
     "cut magic": (GOOD[:5], "."),
     "cut header": (GOOD[:50], "."),
-    "only a header": (GOOD[:128], "500 bytes of numbers and it holds 0"),
+    "only a header": (GOOD[:128], "500 bytes of numbers and it has 0"),
     "version 0": (GOOD[:6] + b"\0\0" + GOOD[8:], "."),
     "version 3": (saved(X, (3, 0)), "format version 3.0"),
     "version 255": (GOOD[:6] + b"\xff\xff" + GOOD[8:], "format version 255"),
-    "terabytes": (forged("(1000000, 1000000)"), "4,000,000,000,000 bytes of numbers and it holds 0"),
+    "terabytes": (forged("(1000000, 1000000)"), "4,000,000,000,000 bytes of numbers and it has 0"),
     "more than there are numbers": (forged("(9999999999999999999999, 9999999999999999999999)"), "."),
     "negative shape": (forged("(-1, -4)", bytes(16)), "."),
     "negative and nothing": (forged("(-1, 0)"), "."),
@@ -115,8 +116,8 @@ FORGED: dict[str, tuple[bytes, str]] = {
     "shape of truths": (forged("(True, 4)", bytes(16)), "."),
     "a hundred dimensions": (forged(str((1,) * 99), bytes(4)), "."),
     "none of an immense size": (forged("(0, 10000000000)"), r"shape \(0, 10000000000\)"),
-    "short by one byte": (forged("(4, 2)", bytes(31)), "32 bytes of numbers and it holds 31"),
-    "long by one byte": (forged("(4, 2)", bytes(33)), "32 bytes of numbers and it holds 33"),
+    "short by one byte": (forged("(4, 2)", bytes(31)), "32 bytes of numbers and it has 31"),
+    "long by one byte": (forged("(4, 2)", bytes(33)), "32 bytes of numbers and it has 33"),
     "text array": (forged("(2, 2)", bytes(16), "'<U1'"), "not numbers"),
     "void array": (forged("(2, 2)", bytes(16), "'|V4'"), "not numbers"),
     "dates": (forged("(2, 1)", bytes(16), "'<M8[s]'"), "not numbers"),
@@ -145,16 +146,16 @@ FORGED: dict[str, tuple[bytes, str]] = {
     "no pixels": (saved(np.zeros((8, 0))), r"shape \(8, 0\)"),
     "one example": (saved(np.zeros((1, 8))), "1 training examples"),
     "columns first": (saved(np.asfortranarray(X)), READ),
-    "columns first, short": (forged("(4, 2)", bytes(31), order="True"), "32 bytes of numbers and it holds 31"),
+    "columns first, short": (forged("(4, 2)", bytes(31), order="True"), "32 bytes of numbers and it has 31"),
     "other byte order": (saved(X.astype(">f8") / 255), READ),
     "version 2": (saved(X, (2, 0)), READ),
 }  # fmt: skip
 
-# What a .npz is.
+# The content of a .npz file and the reason why it is refused, or READ.
 PACKED: dict[str, tuple[bytes, str]] = {
     "no members": (zipped({}), "holds nothing"),
     "others": (zipped({"a.npy": GOOD, "b.npy": GOOD}), "holds 'a', 'b'"),
-    "folders": (zipped({"a/b/c/x.npy": GOOD}), READ),  # the only array there is, whatever its name
+    "folders": (zipped({"a/b/c/x.npy": GOOD}), READ),  # the only array, whatever its name
     "outside": (zipped({"../../../tmp/vaezoo-evil": GOOD}), READ),
     "absolute": (zipped({"/tmp/vaezoo-evil": GOOD}), READ),
     "strange names": (zipped({"new\nline\0.npy": GOOD, "'.npy": GOOD}), "it is not clear"),
@@ -165,29 +166,29 @@ PACKED: dict[str, tuple[bytes, str]] = {
     ),
     "labels that are a pickle": (zipped({"x.npy": GOOD, "y.npy": pickle.dumps(Canary())}), "."),
     "labels of another length": (zipped({"x.npy": GOOD, "y.npy": saved(np.arange(3))}), "y of .* for 20 examples"),
-    "test part that is damaged": (zipped({"x.npy": GOOD, "x_test.npy": GOOD[:-1]}), "."),
-    "several packed members": (
+    "damaged test split": (zipped({"x.npy": GOOD, "x_test.npy": GOOD[:-1]}), "."),
+    "several members": (
         zipped({"x_train.npy": GOOD, "y_train.npy": LABELS, "x_test.npy": GOOD}),
         READ,
     ),
-    "packed by bzip2": (zipped({"x.npy": GOOD}, zipfile.ZIP_BZIP2), READ),
-    "packed by LZMA": (zipped({"x.npy": GOOD}, zipfile.ZIP_LZMA), READ),
-    "packed in no known way": (marked(8, 77), "."),
-    "encrypted": (marked(6, 1), "."),
-    "one name, twice": (twice(GOOD, pickle.dumps(Canary())), "."),
-    "claims 2 GB": (claiming(2**31), "."),
-    "claims 4 GB": (claiming(2**32 - 2), "."),
+    "bzip2": (zipped({"x.npy": GOOD}, zipfile.ZIP_BZIP2), READ),
+    "LZMA": (zipped({"x.npy": GOOD}, zipfile.ZIP_LZMA), READ),
+    "unknown compression": (with_header_byte(8, 77), "."),
+    "encrypted": (with_header_byte(6, 1), "."),
+    "one name, twice": (same_name_twice(GOOD, pickle.dumps(Canary())), "."),
+    "declares 2 GB": (declaring(2**31), "."),
+    "declares 4 GB": (declaring(2**32 - 2), "."),
     "other checksum": (zipped({"x.npy": GOOD}).replace(struct.pack("<I", zlib.crc32(GOOD)), b"\0\0\0\0"), "."),
     "cut off": (zipped({"x.npy": GOOD})[:-30], "."),
     "text before it": (b"#!/bin/sh\n" + zipped({"x.npy": GOOD}), READ),
     "text behind it": (zipped({"x.npy": GOOD}) + b"x" * 100, READ),
     "100,000 bytes behind it": (zipped({"x.npy": GOOD}) + b"x" * 100_000, "."),
-    "bomb": (zipped({"x.npy": saved(np.zeros((3, 700_000), np.uint8))}), "GiB are too much|MiB"),
+    "bomb": (zipped({"x.npy": saved(np.zeros((3, 700_000), np.uint8))}), "GiB do not fit in memory"),
 }
 
 
 def outcome(path: Path) -> str:
-    """Reads an array file as a user would; returns READ or the error."""
+    """Loads an array file. Returns READ or the error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -201,8 +202,8 @@ def outcome(path: Path) -> str:
         assert not CANARY.exists()
 
 
-def matches(expected: str, found: str) -> bool:
-    return found == READ if expected == READ else found != READ and re.search(expected, found) is not None
+def matches(expected: str, actual: str) -> bool:
+    return actual == READ if expected == READ else actual != READ and re.search(expected, actual) is not None
 
 
 @pytest.mark.parametrize(("content", "expected"), FORGED.values(), ids=FORGED.keys())
@@ -216,35 +217,33 @@ def test_malformed_arrays(tmp_path: Path, content: bytes, expected: str) -> None
 
 
 @pytest.mark.parametrize(("content", "expected"), PACKED.values(), ids=PACKED.keys())
-def test_malformed_packed_arrays(
-    tmp_path: Path, content: bytes, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_malformed_archives(tmp_path: Path, content: bytes, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if "GiB" in expected:
-        monkeypatch.setattr(npy, "MOST_BYTES", 2_000_000)
+        monkeypatch.setattr(npy, "MAX_BYTES", 2_000_000)
     (tmp_path / "a.npz").write_bytes(content)
     assert matches(expected, outcome(tmp_path / "a.npz"))
     assert [path.name for path in tmp_path.rglob("*")] == ["a.npz"]
 
 
 @pytest.mark.parametrize("make", [np.save, np.savez, np.savez_compressed])
-def test_arrays_of_objects_are_not_unpickled(tmp_path: Path, make: Callable[..., None]) -> None:
+def test_objects_are_not_unpickled(tmp_path: Path, make: Callable[..., None]) -> None:
     path = tmp_path / ("a.npy" if make is np.save else "a.npz")
     make(path, OBJECTS)
     assert "Python objects, which could run code" in outcome(path)
 
 
-def test_an_array_that_is_too_much_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", X)
     monkeypatch.setattr(npy, "machine_memory", lambda: 400)
-    assert "too much to hold in memory" in outcome(tmp_path / "a.npy")
+    assert "do not fit in memory" in outcome(tmp_path / "a.npy")
 
 
-def test_what_is_claimed_and_not_there_takes_no_memory(tmp_path: Path) -> None:
-    (tmp_path / "a.npz").write_bytes(claiming(2**31))
+def test_declared_size_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(declaring(2**31))
     (tmp_path / "b.npy").write_bytes(forged("(2147483648,)", b"\0" * 8, "'|u1'"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert outcome(tmp_path / "a.npz") != READ and outcome(tmp_path / "b.npy") != READ
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB: an eighth of what is claimed
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB: an eighth of the declared size
 
 
 def link_to_itself(path: Path) -> None:
@@ -255,20 +254,20 @@ def link_to_zeros(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-def listener(path: Path) -> None:
+def unix_socket(path: Path) -> None:
     socket.socket(socket.AF_UNIX).bind(str(path))
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-@pytest.mark.parametrize("make", [os.mkfifo, link_to_itself, link_to_zeros, listener])
-def test_what_is_no_file(inside: Path, make: Callable[[Path], None], suffix: str) -> None:
+@pytest.mark.parametrize("make", [os.mkfifo, link_to_itself, link_to_zeros, unix_socket])
+def test_special_files(inside: Path, make: Callable[[Path], None], suffix: str) -> None:
     make(Path(f"x{suffix}"))
     with pytest.raises(VaezooError, match="no file"):
         load_data(f"x{suffix}")
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_files_that_are_cut_off(tmp_path: Path, suffix: str) -> None:
+def test_truncated_files(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     content = GOOD if suffix == "npy" else zipped({"x.npy": GOOD, "y.npy": LABELS})
     for end in range(0, len(content), 3):
@@ -277,7 +276,7 @@ def test_files_that_are_cut_off(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_damage_anywhere(tmp_path: Path, suffix: str) -> None:
+def test_random_damage(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(2)
     path = tmp_path / f"a.{suffix}"
     content = GOOD if suffix == "npy" else zipped({"x.npy": GOOD, "y.npy": LABELS})

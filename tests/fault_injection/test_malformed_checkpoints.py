@@ -1,4 +1,4 @@
-"""Runs that an enemy made, hashes and all: each is refused with our error or is what it was, nothing else happens."""
+"""Malformed runs with matching hashes: each is refused with a VaezooError, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -19,68 +19,70 @@ from malformed_runs import (
     DEEP,
     EXAMPLES,
     FILES,
-    KINDS,
+    MALFORMED,
     MANIFEST,
     NAMES,
-    REFUSED,
+    REPLACEMENTS,
     RESULTS,
     RUN,
     STATE,
-    UNKNOWN,
+    UNKNOWN_MODEL,
     WEIGHTS,
     Damage,
+    checkpoints,
+    endless,
     fifo,
     folder,
-    itself,
+    link_to_itself,
     replaced,
-    sparse,
-    steps,
-    zeros,
+    sparse_terabyte,
 )
+from processes import HANG_SECONDS
+from selection import every_nth
 
 import vaezoo
 from vaezoo.errors import InputError, VaezooError
+from vaezoo.training.checkpoint import SCHEMA
 from vaezoo_cli.main import main
 
-Tell = Callable[[str, int, Sequence[object]], None]
-SECONDS = 5  # after which a case counts as hanging
-GROWTH = 1 << 20  # KiB of memory
+CheckCases = Callable[[str, int, Sequence[object]], None]
+MAX_GROWTH = 1 << 20  # KiB of memory that a case may take
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped."""
-    return stopped_run(tmp_path_factory.mktemp("hostile"))
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An intact run that was stopped."""
+    return stopped_run(tmp_path_factory.mktemp("malformed"))
 
 
 @pytest.fixture
-def run(whole: Path, inside: Path) -> Path:
-    """A copy of it, to damage, in the current directory."""
-    return shutil.copytree(whole, inside / "run").relative_to(inside)
+def run(original: Path, inside: Path) -> Path:
+    """A copy of the intact run in the current directory."""
+    return shutil.copytree(original, inside / "run").relative_to(inside)
 
 
 @pytest.fixture(autouse=True)
 def limits() -> Iterator[None]:
-    """A little memory and time, for the case alone."""
+    """Limits the memory of a case, and ends it if it hangs."""
 
-    def late(number: int, frame: object) -> None:
-        pytest.fail("the case hangs")  # no OSError, which somebody might ignore
+    def on_alarm(number: int, frame: object) -> None:
+        pytest.fail("the case hangs")  # not an OSError, which the code under test might ignore
 
     rlimit, before = resource.getrlimit(resource.RLIMIT_AS), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     limit_memory()
-    handler = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    handler = signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(HANG_SECONDS)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, handler)
     resource.setrlimit(resource.RLIMIT_AS, rlimit)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GROWTH
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_GROWTH
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """Returns what a call gives, or the exit code of our error; any other exception comes through."""
+    """Returns the result of a call, or the exit code of a VaezooError. Other exceptions are raised."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", vaezoo.errors.VaezooWarning)  # "... is damaged; taking step 2"
+        warnings.simplefilter("ignore", vaezoo.errors.VaezooWarning)  # "... is damaged; using step 2"
         try:
             return call()
         except VaezooError as e:
@@ -89,146 +91,152 @@ def outcome(call: Callable[[], object]) -> object:
 
 
 def tree(path: Path) -> dict[str, object]:
-    """What lies in a folder: names, kinds and contents."""
+    """Returns the mode and the content of each entry of a folder."""
     return {
         str(p.relative_to(path)): (p.lstat().st_mode, p.lstat().st_size < 1 << 22 and p.is_file() and p.read_bytes())
         for p in path.rglob("*")
     }
 
 
-@pytest.mark.parametrize(("name", "damage"), REFUSED, ids=[name for name, _ in REFUSED])
-def test_what_an_enemy_made_is_refused(name: str, damage: Damage, run: Path, tell: Tell) -> None:
-    damage(run)
+@pytest.mark.parametrize("name", every_nth(5, MALFORMED))
+def test_malformed_run_is_refused(name: str, run: Path, check_cases: CheckCases) -> None:
+    MALFORMED[name](run)
     before = tree(run)
     loaded = outcome(lambda: vaezoo.load(run))
     after = tree(run)
     resumed = outcome(lambda: vaezoo.resume(run))
-    code = 2 if name in UNKNOWN else 3
-    bad = [f"{name}: {found}" for found in (loaded, resumed) if found != code]
-    if name.startswith("files: training.safetensors"):  # which only a resumed training reads
+    code = 2 if name in UNKNOWN_MODEL else 3
+    bad = [f"{name}: {result}" for result in (loaded, resumed) if result != code]
+    if name.startswith("files: training.safetensors"):  # only a resumed training reads it
         bad = bad[1:]
     if before != after or not {".lock"} >= tree(run).keys() - before.keys():
         bad.append(f"{name}: wrote {tree(run).keys() - before.keys()}")
     if os.listdir() != ["run"]:
         bad.append(f"{name}: wrote {os.listdir()}")
-    tell("C3", 2, bad)
+    check_cases("C3", 2, bad)
 
 
-@pytest.mark.parametrize(("name", "damage"), COUNTERS.items(), ids=COUNTERS)
-def test_counters_that_no_training_wrote_are_refused(name: str, damage: Damage, run: Path, tell: Tell) -> None:
-    damage(run)
+@pytest.mark.parametrize("name", every_nth(5, COUNTERS))
+def test_malformed_counters_are_refused(name: str, run: Path, check_cases: CheckCases) -> None:
+    COUNTERS[name](run)
     before = tree(run)
     resumed = outcome(lambda: vaezoo.resume(run))
     bad = [f"{name}: {resumed}"] if resumed != 3 else []
     if not {".lock", "metrics.jsonl"} >= tree(run).keys() - before.keys():
         bad.append(f"{name}: wrote {tree(run).keys() - before.keys()}")
-    tell("C3", 1, bad)
+    check_cases("C3", 1, bad)
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_results_that_no_training_wrote_are_refused(name: str, run: Path, tell: Tell) -> None:
+def test_malformed_result_is_refused(name: str, run: Path, check_cases: CheckCases) -> None:
     (run / "result.json").write_text(DEEP if name == "deep" else json.dumps(RESULTS[name]))
-    found = [outcome(lambda: vaezoo.load(run)), outcome(lambda: vaezoo.resume(run))]
-    tell("C3", 2, [f"{name}: {code}" for code in found if code != 3])
+    results = [outcome(lambda: vaezoo.load(run)), outcome(lambda: vaezoo.resume(run))]
+    check_cases("C3", 2, [f"{name}: {result}" for result in results if result != 3])
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_that_are_no_pixels_are_refused(name: str, run: Path, tell: Tell) -> None:
+def test_malformed_examples_are_refused(name: str, run: Path, check_cases: CheckCases) -> None:
     (run / "examples.safetensors").write_bytes(EXAMPLES[name])
-    found = outcome(lambda: vaezoo.load(run))
-    tell("C3", 1, [f"{name}: {found}"] if found != 3 else [])
+    result = outcome(lambda: vaezoo.load(run))
+    check_cases("C3", 1, [f"{name}: {result}"] if result != 3 else [])
 
 
-@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("create", REPLACEMENTS)
 @pytest.mark.parametrize("name", ["examples.safetensors", "result.json"])
-def test_what_is_no_file_beside_the_model(name: str, make: Callable[[Path], None], run: Path, tell: Tell) -> None:
+def test_special_files_are_refused(
+    name: str, create: Callable[[Path], None], run: Path, check_cases: CheckCases
+) -> None:
     (run / name).unlink(missing_ok=True)
-    make(run / name)
-    found = outcome(lambda: vaezoo.load(run))
-    fine = {3} if make is not itself else {3, "a run"}  # a link to itself is as good as none
-    tell("C3", 1, [f"{name}: {found}"] if ("a run" if isinstance(found, vaezoo.Run) else found) not in fine else [])
+    create(run / name)
+    result = outcome(lambda: vaezoo.load(run))
+    # A link to itself counts as a missing file.
+    fine = result == 3 or (create is link_to_itself and isinstance(result, vaezoo.Run))
+    check_cases("C3", 1, [] if fine else [f"{name}: {result}"])
 
 
-# Where a resumed training writes: what stands there already may be anything.
+# Where a resumed training writes, something else may be already.
 WRITTEN = ("metrics.jsonl", ".lock", "result.json", "examples.safetensors", "checkpoints/step-00000004")
 PLANTED = {
     "link": lambda path, canary: path.symlink_to(canary),
     "link to nothing": lambda path, canary: path.symlink_to(canary.with_name("new")),
     "link to a folder": lambda path, canary: path.symlink_to(canary.parent),
-    "second name": lambda path, canary: path.hardlink_to(canary),
+    "hard link": lambda path, canary: path.hardlink_to(canary),
     "fifo": lambda path, canary: fifo(path),
     "folder": lambda path, canary: folder(path),
-    "zeros": lambda path, canary: zeros(path),
-    "sparse": lambda path, canary: sparse(path),
+    "endless": lambda path, canary: endless(path),
+    "sparse": lambda path, canary: sparse_terabyte(path),
 }
+PLACES = [f"{kind} as {name}" for name in (*WRITTEN, ".tmp-1-x", "checkpoints/.tmp-1-x") for kind in PLANTED]
 
 
-@pytest.mark.parametrize("content", [b"precious", b""], ids=["full", "empty"])
-@pytest.mark.parametrize("how", PLANTED)
-@pytest.mark.parametrize("name", [*WRITTEN, ".tmp-1-x", "checkpoints/.tmp-1-x"])
-def test_nothing_outside_the_run_is_written(name: str, how: str, content: bytes, run: Path, tell: Tell) -> None:
-    canary = Path("outside/canary")
-    canary.parent.mkdir()
-    canary.write_bytes(content)
-    (run / name).unlink(missing_ok=True)
-    PLANTED[how](run / name, canary.absolute())
-    found = outcome(lambda: vaezoo.resume(run))
-    bad = [] if isinstance(found, vaezoo.Run) or found in (3, 5) else [f"{name}, {how}: {found}"]
-    if tree(canary.parent) != {"canary": (canary.lstat().st_mode, content)} or sorted(os.listdir()) != [
-        "outside",
-        "run",
-    ]:
-        bad.append(f"{name}, {how}: outside")
-    tell("C3", 1, bad)
+@pytest.mark.parametrize("place", every_nth(5, PLACES))
+def test_nothing_outside_is_written(place: str, run: Path, check_cases: CheckCases) -> None:
+    kind, name = place.split(" as ")
+    bad = []
+    for number, content in enumerate((b"precious", b"")):
+        copy = shutil.copytree(run, Path(f"run-{number}"))
+        canary = Path(f"outside-{number}/canary")
+        canary.parent.mkdir()
+        canary.write_bytes(content)
+        (copy / name).unlink(missing_ok=True)
+        PLANTED[kind](copy / name, canary.absolute())
+        result = outcome(lambda copy=copy: vaezoo.resume(copy))
+        if not isinstance(result, vaezoo.Run) and result not in (3, 5):
+            bad.append(f"{place}: {result}")
+        if tree(canary.parent) != {"canary": (canary.lstat().st_mode, content)}:
+            bad.append(f"{place}: changed a file outside")
+        if set(os.listdir()) != {"run", "run-0", "outside-0", copy.name, canary.parent.name}:
+            bad.append(f"{place}: wrote {os.listdir()}")
+    check_cases("C3", 2, bad)
 
 
-@pytest.mark.parametrize("where", ["checkpoints", "checkpoints/step-00000000", "checkpoints/step-00000003"])
-def test_a_linked_folder_is_left_alone(where: str, run: Path, tell: Tell) -> None:
-    (run / where).rename("elsewhere")
-    (run / where).symlink_to(Path("elsewhere").absolute())
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/step-00000000", "checkpoints/step-00000003"])
+def test_linked_folder_is_unchanged(name: str, run: Path, check_cases: CheckCases) -> None:
+    (run / name).rename("elsewhere")
+    (run / name).symlink_to(Path("elsewhere").absolute())
     before = tree(Path("elsewhere"))
-    found = outcome(lambda: vaezoo.resume(run))
-    bad = [] if isinstance(found, vaezoo.Run) or found == 3 else [f"{where}: {found}"]
-    tell("C3", 1, bad + ([f"{where}: outside"] if tree(Path("elsewhere")) != before else []))
+    result = outcome(lambda: vaezoo.resume(run))
+    bad = [] if isinstance(result, vaezoo.Run) or result == 3 else [f"{name}: {result}"]
+    check_cases("C3", 1, bad + ([f"{name}: changed"] if tree(Path("elsewhere")) != before else []))
 
 
-@pytest.mark.parametrize("damage", [case["schema of the future"] for case in (MANIFEST, STATE, RUN)])
-def test_a_schema_of_the_future_says_which_is_read_and_what_to_do(damage: Damage, run: Path) -> None:
+@pytest.mark.parametrize("damage", [group["future schema"] for group in (MANIFEST, STATE, RUN)])
+def test_future_schema_suggests_update(damage: Damage, run: Path) -> None:
     damage(run)
-    with pytest.raises(InputError, match="has schema 2; this version reads 1") as e:
+    with pytest.raises(InputError, match=f"has schema {SCHEMA + 1}; this version reads {SCHEMA}") as e:
         vaezoo.load(run)
     assert e.value.hint == "update vaezoo"
 
 
-def test_what_nobody_may_read(run: Path) -> None:
+def test_unreadable_file_is_refused(run: Path) -> None:
     if os.geteuid() == 0:
-        pytest.skip("root may read all")
-    for step in steps(run):
-        (step / "model.safetensors").chmod(0)
+        pytest.skip("root may read all files")
+    for checkpoint in checkpoints(run):
+        (checkpoint / "model.safetensors").chmod(0)
     assert outcome(lambda: vaezoo.load(run)) == 3
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        WEIGHTS["header of 2^63"],
+        WEIGHTS["header of 2^63 bytes"],
         WEIGHTS["NaN"],
-        MANIFEST["up"],
-        MANIFEST["schema of the future"],
+        MANIFEST["parent folder"],
+        MANIFEST["future schema"],
         STATE["deep"],
-        NAMES["with an escape"],
+        NAMES["escape sequence"],
         RUN["latent_dim of a terabyte"],
-        RUN["option code"],
+        RUN["option is code"],
         RUN["model with a newline"],
         FILES["model.safetensors fifo"],
-        FILES["run.json sparse"],
-        replaced("examples.safetensors", zeros),
+        FILES["run.json sparse_terabyte"],
+        replaced("examples.safetensors", endless),
     ],
 )
-def test_the_commands_say_so_in_two_lines(damage: Damage, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_commands_print_two_lines(damage: Damage, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     damage(run)
     for arguments in (["sample", "run"], ["train", "--resume", "run"], ["export", "run", "--onnx"]):
-        if arguments[0] == "train" and damage is not RUN["option code"]:
+        if arguments[0] == "train" and damage is not RUN["option is code"]:
             continue
         with pytest.raises(SystemExit) as e:
             main(arguments)

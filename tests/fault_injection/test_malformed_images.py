@@ -1,4 +1,4 @@
-"""Image files that are damaged, forged or no images: each is read, or is an InputError that names it."""
+"""Damaged and forged image files: each is read, or raises an InputError that names it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from vaezoo.errors import InputError, VaezooWarning
 
 RNG = np.random.default_rng(0)
 CANARY = Path("/tmp/vaezoo-evil")
-GIGANTIC = "more than 89 million pixels"
-NONE = "not an image of the formats"
+TOO_LARGE = "more than 89 million pixels"
+NOT_AN_IMAGE = "not an image of the formats"
 
 
 def noise(mode: str = "RGB", size: tuple[int, int] = (16, 12)) -> Image.Image:
@@ -55,21 +55,21 @@ def png(
     pixels: bytes = b"",
     end: bool = True,
 ) -> bytes:
-    """A PNG that claims to be `width` x `height`, with `pixels` before they are packed."""
+    """Returns a PNG that declares `width` x `height`, with the uncompressed data `pixels`."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     last = chunk(b"IEND", b"") if end else b""
     return b"\x89PNG\r\n\x1a\n" + header + between + chunk(b"IDAT", zlib.compress(pixels)) + last
 
 
-GREYS = bytes(range(12)) * 4  # four rows of a byte for the filter and 11 pixels
-ROWS = b"".join(b"\0" + bytes(33) for _ in range(4))  # the same in colour
+GREY_ROWS = bytes(range(12)) * 4  # four rows of a filter byte and 11 pixels
+COLOUR_ROWS = b"".join(b"\0" + bytes(33) for _ in range(4))
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """A JPEG whose header is changed to claim another size."""
+    """Returns a JPEG whose header declares another size."""
     content = bytearray(encoded("JPEG"))
-    place = content.index(b"\xff\xc0")
-    content[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    i = content.index(b"\xff\xc0")
+    content[i + 5 : i + 9] = struct.pack(">HH", height, width)
     return bytes(content)
 
 
@@ -83,7 +83,7 @@ def gif(width: int, height: int, rest: bytes = b";") -> bytes:
 
 
 def webp(width: int, height: int) -> bytes:
-    """The header of a WebP file of the extended kind."""
+    """Returns the header of a WebP file in the extended format."""
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + size
     return b"RIFF" + struct.pack("<I", len(body)) + body
@@ -94,7 +94,7 @@ def tiff(kind: str) -> bytes:
 
 
 class Canary:
-    """Unpickling it makes a file."""
+    """An object whose unpickling makes a file."""
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(CANARY), "w")
@@ -107,47 +107,47 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def texts(count: int) -> bytes:
-    """Texts of a megabyte each, packed to a thousandth."""
+    """Returns text chunks of a megabyte each, compressed to a thousandth."""
     return chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2**20)) * count
 
 
-UP = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0up\0\0" + bytes(4)  # EXIF data: the orientation is "up"
+TEXT_ORIENTATION = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0up\0\0" + bytes(4)  # EXIF data with the text "up"
 FRAMES = [noise("P"), noise("P")]
 WHOLE = {kind: encoded(kind, noise(size=(40, 30))) for kind in ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")}
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
 FITS = b"SIMPLE  =                    T".ljust(80) + b"BITPIX  =                    8".ljust(80) + b"END".ljust(2720)
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 
-# Content, and why it is refused; or the mode that it is read in.
+# The content and the reason why it is refused, or READ.
 READ = "read"
 CASES: dict[str, tuple[bytes, str]] = {
-    # no images at all
-    "0 bytes": (b"", NONE),
-    "1 byte": (b"\x89", NONE),
-    "zeros": (bytes(10_000), NONE),
-    "text": (b"hello", NONE),
-    "html": (b"<html>404 Not Found</html>", NONE),
-    "svg": (SVG, NONE),
-    "pickle": (pickle.dumps(Canary()), NONE),
-    "array": (b"\x93NUMPY\x01\x00", NONE),
-    "zip": (b"PK\x05\x06" + bytes(18), NONE),
-    "program": (b"\x7fELF" + bytes(100), NONE),
-    # images of formats that are not let in, whatever their names say
-    "EPS": (EPS, NONE),
-    "EPS, DOS": (b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(EPS)) + bytes(20) + EPS, NONE),
-    "TIFF": (tiff("raw"), NONE),
-    "TIFF, packed": (tiff("tiff_deflate"), NONE),
-    "FITS": (FITS, NONE),
-    "ICO": (encoded("ICO"), NONE),
-    "ICNS": (b"icns" + struct.pack(">I", 16) + b"ic07" + struct.pack(">I", 8), NONE),
-    "PCX": (encoded("PCX"), NONE),
-    "TGA": (encoded("TGA"), NONE),
-    "SGI": (encoded("SGI"), NONE),
-    "DDS": (encoded("DDS"), NONE),
-    "PDF": (encoded("PDF"), NONE),
-    "PSD": (b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + bytes(12), NONE),
-    "JPEG 2000": (b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(40), NONE),
-    # kinds that are read
+    # other files
+    "0 bytes": (b"", NOT_AN_IMAGE),
+    "1 byte": (b"\x89", NOT_AN_IMAGE),
+    "zeros": (bytes(10_000), NOT_AN_IMAGE),
+    "text": (b"hello", NOT_AN_IMAGE),
+    "html": (b"<html>404 Not Found</html>", NOT_AN_IMAGE),
+    "svg": (SVG, NOT_AN_IMAGE),
+    "pickle": (pickle.dumps(Canary()), NOT_AN_IMAGE),
+    "array": (b"\x93NUMPY\x01\x00", NOT_AN_IMAGE),
+    "zip": (b"PK\x05\x06" + bytes(18), NOT_AN_IMAGE),
+    "program": (b"\x7fELF" + bytes(100), NOT_AN_IMAGE),
+    # image formats that are not allowed, whatever the file's name
+    "EPS": (EPS, NOT_AN_IMAGE),
+    "EPS, DOS": (b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(EPS)) + bytes(20) + EPS, NOT_AN_IMAGE),
+    "TIFF": (tiff("raw"), NOT_AN_IMAGE),
+    "TIFF, packed": (tiff("tiff_deflate"), NOT_AN_IMAGE),
+    "FITS": (FITS, NOT_AN_IMAGE),
+    "ICO": (encoded("ICO"), NOT_AN_IMAGE),
+    "ICNS": (b"icns" + struct.pack(">I", 16) + b"ic07" + struct.pack(">I", 8), NOT_AN_IMAGE),
+    "PCX": (encoded("PCX"), NOT_AN_IMAGE),
+    "TGA": (encoded("TGA"), NOT_AN_IMAGE),
+    "SGI": (encoded("SGI"), NOT_AN_IMAGE),
+    "DDS": (encoded("DDS"), NOT_AN_IMAGE),
+    "PDF": (encoded("PDF"), NOT_AN_IMAGE),
+    "PSD": (b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + bytes(12), NOT_AN_IMAGE),
+    "JPEG 2000": (b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(40), NOT_AN_IMAGE),
+    # images that are read
     "1 x 1": (encoded("PNG", noise(size=(1, 1))), READ),
     "1 x 2000": (encoded("PNG", noise("L", (1, 2000))), READ),
     **{mode: (encoded("PNG", noise(mode)), READ) for mode in ("1", "L", "LA", "P", "RGBA")},
@@ -161,47 +161,44 @@ CASES: dict[str, tuple[bytes, str]] = {
     "animated WebP": (encoded("WEBP", save_all=True, append_images=[noise()]), READ),
     "several in one JPEG": (encoded("MPO", save_all=True, append_images=[noise()]), READ),
     "other ending": (encoded("PNG") + bytes(1000), READ),
-    "without an end": (png(11, 4, colour=0, pixels=GREYS, end=False), READ),
+    "without an end": (png(11, 4, colour=0, pixels=GREY_ROWS, end=False), READ),
     "from below": (bmp(2, -2, data=bytes(16)), READ),
     "palette with transparency": (encoded("PNG", noise("P"), transparency=3), READ),
     "lies sideways": (encoded("JPEG", exif=exif(6)), READ),
-    "lies in no known way": (encoded("JPEG", exif=exif(77)), READ),
-    "orientation is text": (
-        encoded("PNG", exif=b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0up\0\0" + bytes(4)),
-        READ,
-    ),
+    "unknown orientation": (encoded("JPEG", exif=exif(77)), READ),
+    "orientation is text": (encoded("PNG", exif=TEXT_ORIENTATION), READ),
     "damaged metadata": (encoded("JPEG", exif=b"Exif\0\0" + bytes(range(200))), READ),
     "damaged colour profile": (encoded("PNG", icc_profile=bytes(500)), READ),
     "GIF without a palette": (gif(1, 1, b",\0\0\0\0\1\0\1\0\0\2\2D\1\0;"), READ),
-    "more pixels than it says": (png(11, 2, colour=0, pixels=GREYS), READ),
-    "fewer pixels than it says": (png(11, 9, colour=0, pixels=GREYS), READ),  # Pillow makes the others black
-    # headers that claim what is not there
-    "bomb of 20,000 x 20,000": (png(20_000, 20_000), GIGANTIC),
-    "bomb just above the limit": (png(9_460, 9_459), GIGANTIC),
-    "PNG of 4 billion squared": (png(2**31 - 1, 2**31 - 1), GIGANTIC),
-    "JPEG of 65,500 squared": (jpeg(65_500, 65_500), GIGANTIC),
-    "GIF of 65,535 squared": (gif(65_535, 65_535, b",\0\0\0\0\xff\xff\xff\xff\0\2\1\0\0;"), GIGANTIC),
-    "BMP of 2 billion squared": (bmp(2**31 - 1, 2**31 - 1), GIGANTIC),
-    "PPM of 99,999 squared": (b"P6 99999 99999 255\n", GIGANTIC),
-    "WebP of 16,384 squared": (webp(16_384, 16_384), GIGANTIC),
+    "more pixels than it says": (png(11, 2, colour=0, pixels=GREY_ROWS), READ),
+    "fewer pixels than it says": (png(11, 9, colour=0, pixels=GREY_ROWS), READ),  # Pillow makes the missing ones black
+    # headers that declare more than the file has
+    "bomb of 20,000 x 20,000": (png(20_000, 20_000), TOO_LARGE),
+    "bomb just above the limit": (png(9_460, 9_459), TOO_LARGE),
+    "PNG of 4 billion squared": (png(2**31 - 1, 2**31 - 1), TOO_LARGE),
+    "JPEG of 65,500 squared": (jpeg(65_500, 65_500), TOO_LARGE),
+    "GIF of 65,535 squared": (gif(65_535, 65_535, b",\0\0\0\0\xff\xff\xff\xff\0\2\1\0\0;"), TOO_LARGE),
+    "BMP of 2 billion squared": (bmp(2**31 - 1, 2**31 - 1), TOO_LARGE),
+    "PPM of 99,999 squared": (b"P6 99999 99999 255\n", TOO_LARGE),
+    "WebP of 16,384 squared": (webp(16_384, 16_384), TOO_LARGE),
     "large, and nothing there": (png(9_000, 9_000), "truncated"),
     "no width": (png(0, 4), "."),
     "no height": (jpeg(8, 0), "."),
     "no frames": (gif(8, 8), "."),
-    "bomb of texts": (png(11, 4, colour=0, between=texts(70), pixels=GREYS), "."),
+    "bomb of texts": (png(11, 4, colour=0, between=texts(70), pixels=GREY_ROWS), "."),
     "text larger than allowed": (
-        png(11, 4, colour=0, between=chunk(b"zTXt", b"C\0\0" + zlib.compress(b"x" * 2**26)), pixels=GREYS),
+        png(11, 4, colour=0, between=chunk(b"zTXt", b"C\0\0" + zlib.compress(b"x" * 2**26)), pixels=GREY_ROWS),
         ".",
     ),
-    "endless chunk": (png(11, 4, between=chunk(b"teSt", b"", 2**31 - 1), pixels=ROWS), "."),
+    "endless chunk": (png(11, 4, between=chunk(b"teSt", b"", 2**31 - 1), pixels=COLOUR_ROWS), "."),
     "damaged pixels": (encoded("PNG").replace(b"IDAT", b"IDAT\0\0\0\0", 1), "."),
-    "unknown depth": (png(11, 4, depth=7, pixels=ROWS), "."),
-    "unknown colours": (png(11, 4, colour=5, pixels=ROWS), "."),
-    "no palette": (png(11, 4, colour=3, pixels=GREYS), "it has no palette"),
+    "unknown depth": (png(11, 4, depth=7, pixels=COLOUR_ROWS), "."),
+    "unknown colours": (png(11, 4, colour=5, pixels=COLOUR_ROWS), "."),
+    "no palette": (png(11, 4, colour=3, pixels=GREY_ROWS), "it has no palette"),
     "BMP of unknown kind": (bmp(8, 8, compression=77, data=bytes(256)), "."),
     "BMP with pixels behind its end": (bmp(8, 8, offset=10**9, data=bytes(256)), "."),
     "BMP of 7 bits": (bmp(8, 8, bits=7, data=bytes(256)), "."),
-    "BMP, run over its end": (bmp(4, 4, bits=8, compression=1, offset=54, data=b"\xff\x01" * 40), "."),
+    "BMP, run beyond its end": (bmp(4, 4, bits=8, compression=1, offset=54, data=b"\xff\x01" * 40), "."),
     "PPM without levels": (b"P5 2 2 0\n\0\0\0\0", "."),
     "PPM of negative size": (b"P5 -2 2 255\n\0\0\0\0", "."),
     "PPM with letters": (b"P5 two 2 255\n\0\0\0\0", "."),
@@ -212,43 +209,43 @@ CASES: dict[str, tuple[bytes, str]] = {
 
 
 def load_all_ways(root: Path) -> list[str]:
-    """Loads a folder in memory and streamed, at its size and scaled; returns READ or the error of each way."""
-    found = []
+    """Loads a folder in memory and streamed, with and without resizing. Returns READ or the error of each."""
+    outcomes = []
     for stream in (False, True):
-        for size in (None, 8):
+        for image_size in (None, 8):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
-                    part, _ = image_folder.load(root, size, stream)
-                    x = part.gather(slice(None)).x
-                assert x.shape == (len(part), *part.shape) and len(part) >= 1
-                assert size is None or part.shape[1:] == (8, 8)
-                assert isinstance(part, StreamedImages) == stream
-                found.append(READ)
+                    split, _ = image_folder.load(root, image_size, stream)
+                    x = split.gather(slice(None)).x
+                assert x.shape == (len(split), *split.shape) and len(split) >= 1
+                assert image_size is None or split.shape[1:] == (8, 8)
+                assert isinstance(split, StreamedImages) == stream
+                outcomes.append(READ)
             except InputError as error:
-                found.append(error.message)
+                outcomes.append(error.message)
     assert not CANARY.exists()
-    return found
+    return outcomes
 
 
-@pytest.mark.parametrize(("content", "outcome"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("content", "expected"), CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("suffix", ["png", "JPG"])
-def test_malformed_images(tmp_path: Path, content: bytes, outcome: str, suffix: str) -> None:
+def test_malformed_images(tmp_path: Path, content: bytes, expected: str, suffix: str) -> None:
     (tmp_path / f"x.{suffix}").write_bytes(content)
-    expected = READ if outcome == READ else rf"1 of 1 images in '.*' cannot be read: x.{suffix} \(.*{outcome}.*\)"
-    for found in load_all_ways(tmp_path):
-        assert re.fullmatch(expected, found)
+    pattern = READ if expected == READ else rf"1 of 1 images in '.*' cannot be read: x.{suffix} \(.*{expected}.*\)"
+    for outcome in load_all_ways(tmp_path):
+        assert re.fullmatch(pattern, outcome)
 
 
 @pytest.mark.parametrize("kind", WHOLE)
 @pytest.mark.parametrize("sixteenths", range(1, 16))
-def test_images_that_are_cut_off(tmp_path: Path, kind: str, sixteenths: int) -> None:
+def test_truncated_images(tmp_path: Path, kind: str, sixteenths: int) -> None:
     (tmp_path / "bad.png").write_bytes(WHOLE[kind][: len(WHOLE[kind]) * sixteenths // 16])
-    for found in load_all_ways(tmp_path):
-        assert "1 of 1 images" in found and "bad.png" in found
+    for outcome in load_all_ways(tmp_path):
+        assert "1 of 1 images" in outcome and "bad.png" in outcome
 
 
-# --- what lies in a folder
+# --- special files and names
 
 
 def link_to_itself(path: Path) -> None:
@@ -259,16 +256,16 @@ def link_to_nothing(path: Path) -> None:
     path.symlink_to(path.with_name("nowhere"))
 
 
-def link_to_a_device(path: Path) -> None:
+def link_to_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-def link_to_a_folder(path: Path) -> None:
+def link_to_folder(path: Path) -> None:
     (path.parent / "cat").mkdir()
     path.symlink_to(path.parent / "cat")
 
 
-def listener(path: Path) -> None:
+def unix_socket(path: Path) -> None:
     socket.socket(socket.AF_UNIX).bind(str(path))
 
 
@@ -277,28 +274,28 @@ def unreadable(path: Path) -> None:
     path.chmod(0)
 
 
-SPECIAL = [link_to_itself, link_to_nothing, link_to_a_device, os.mkfifo, listener]
+SPECIAL = [link_to_itself, link_to_nothing, link_to_device, os.mkfifo, unix_socket]
 
 
 @pytest.mark.parametrize("make", SPECIAL)
-def test_what_is_no_regular_file(tmp_path: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # the address of a socket must be short
+def test_special_files(tmp_path: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     make(Path("x.png"))
-    for found in load_all_ways(tmp_path):
-        assert "1 of 1 images" in found and "x.png (not a file)" in found
+    for outcome in load_all_ways(tmp_path):
+        assert "1 of 1 images" in outcome and "x.png (not a file)" in outcome
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_file_without_read_permission(tmp_path: Path) -> None:
     unreadable(tmp_path / "x.png")
-    assert all("Permission denied" in found for found in load_all_ways(tmp_path))
+    assert all("Permission denied" in outcome for outcome in load_all_ways(tmp_path))
 
 
-@pytest.mark.parametrize("make", [link_to_a_folder, Path.mkdir, None])
+@pytest.mark.parametrize("make", [link_to_folder, Path.mkdir, None])
 def test_folders_without_images(tmp_path: Path, make: Callable[[Path], None] | None) -> None:
     if make:
         make(tmp_path / "x.png")
-    assert all("no images in folder" in found for found in load_all_ways(tmp_path))
+    assert all("no images in folder" in outcome for outcome in load_all_ways(tmp_path))
 
 
 NAMES = [
@@ -318,14 +315,14 @@ def test_strange_names(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(encoded("PNG"))
     assert load_all_ways(tmp_path) == [READ] * 4
     (tmp_path / name).write_bytes(b"")
-    assert all(name in found for found in load_all_ways(tmp_path))
+    assert all(name in outcome for outcome in load_all_ways(tmp_path))
 
 
-# --- damaged anywhere
+# --- random damage
 
 
-def test_damage_anywhere(tmp_path: Path) -> None:
-    """Damaged files, of which some are still good; nothing but InputError may come out."""
+def test_random_damage(tmp_path: Path) -> None:
+    """Some damaged files can still be read. The others raise InputError and nothing else."""
     rng = np.random.default_rng(1)
     modes = {
         "JPEG": ("RGB", "CMYK"),
@@ -335,7 +332,7 @@ def test_damage_anywhere(tmp_path: Path) -> None:
         "WEBP": ("RGB",),
         "PPM": ("L",),
     }
-    for kind, mode in [(kind, mode) for kind, its in modes.items() for mode in its]:
+    for kind, mode in [(k, m) for k, names in modes.items() for m in names]:
         content = encoded(kind, noise(mode))
         for i in range(150):
             changed = bytearray(content)

@@ -1,4 +1,4 @@
-"""A third party's package may fail in any way: what does not use it goes on, what does tells why in two lines."""
+"""Faulty plugins: commands that do not use one work, and commands that do fail with an error of two lines."""
 
 import os
 import signal
@@ -14,111 +14,117 @@ from vaezoo.registry import get_model, list_models
 from vaezoo_cli.main import main
 
 GOOD = "from vaezoo.models.mlp_vae import SPEC\n"
-# A model whose decode returns {what}, which may name the logits that would be right, y.
-ODD = """
+UNKNOWN = "no model named"
+GROUP = "[vaezoo.models]\n"  # the section of entry_points.txt
+# A model whose decode returns {result}, an expression of the correct logits y.
+DECODE = """
 from dataclasses import replace
 from vaezoo.models import mlp_vae
 def build(config, data):
     vae = mlp_vae.SPEC.build(config, data)
-    right = vae.decode
-    vae.decode = lambda z: (lambda y: {what})(right(z))
+    decode = vae.decode
+    vae.decode = lambda z: (lambda y: {result})(decode(z))
     return vae
 SPEC = replace(mlp_vae.SPEC, build=build)
 """
-RANDOM = "y + y.new_empty(y.shape).normal_() * 0.1"  # which no graph may hold
+RANDOM = "y + y.new_empty(y.shape).normal_() * 0.1"  # not allowed in an exported graph
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A way to fail.
+class Fault:
+    """A faulty package.
 
     Attributes:
         code: The package's module.
         model: The model's name in the entry points.
-        says: What the error says when the model is asked for.
-        train: The exit code of its training, and `show` that of `vaezoo show`.
-        metadata: The METADATA file, where it is not as it should be; None: there is none.
-        points: The entry_points.txt, likewise.
+        message: Part of the error for a command that uses the model.
+        train: Exit code of `vaezoo train`.
+        show: Exit code of `vaezoo show`.
+        metadata: Contents of METADATA. Empty: a valid file. None: no file.
+        entry_points: Contents of entry_points.txt, likewise.
     """
 
     code: str = GOOD
     model: str = "odd-vae"
-    says: str = ""
+    message: str = ""
     train: int = 3
     show: int = 3
     metadata: str | bytes | None = ""
-    points: str | bytes = ""
+    entry_points: str | bytes = ""
 
 
-KINDS = {
-    "import error": Kind("import nothing_of_that_name", says="ModuleNotFoundError"),
-    "old name": Kind("from vaezoo.spec import NothingOfThatName", says="ImportError"),
-    "syntax error": Kind("SPEC = (", says="SyntaxError"),
-    "null byte": Kind("SPEC = '\\0'\0", says="cannot be imported"),
-    "exit": Kind("raise SystemExit(0)", says="SystemExit"),
-    "interrupt of its own": Kind("raise KeyboardInterrupt", says="KeyboardInterrupt"),
-    "base exception": Kind("class Odd(BaseException): pass\nraise Odd('why')", says="Odd: why"),
-    "error that cannot be shown": Kind(
-        "class Odd(Exception):\n  def __str__(self): raise ValueError\nraise Odd", says="imported: Odd"
+FAULTS = {
+    "import error": Fault("import nothing_of_that_name", message="ModuleNotFoundError"),
+    "old name": Fault("from vaezoo.spec import NothingOfThatName", message="ImportError"),
+    "syntax error": Fault("SPEC = (", message="SyntaxError"),
+    "null byte": Fault("SPEC = '\\0'\0", message="cannot be imported"),
+    "exit": Fault("raise SystemExit(0)", message="SystemExit"),
+    "own keyboard interrupt": Fault("raise KeyboardInterrupt", message="KeyboardInterrupt"),
+    "base exception": Fault("class Odd(BaseException): pass\nraise Odd('why')", message="Odd: why"),
+    "exception without text": Fault(
+        "class Odd(Exception):\n  def __str__(self): raise ValueError\nraise Odd", message="imported: Odd"
     ),
-    "long message": Kind("raise ValueError('x' * 10**7)", says="ValueError: xxx"),
-    "deep recursion": Kind("def f(): f()\nf()", says="RecursionError"),
-    "print": Kind("print('printed')\n" + GOOD, train=0, show=0),
-    "no spec": Kind("SPEC = 3", says="is a int, no ModelSpec"),
-    "no attribute": Kind("", says="AttributeError"),
-    "another API": Kind("from vaezoo import ModelSpec\nSPEC = ModelSpec(make=print)", says="unexpected keyword"),
-    "config of another kind": Kind(
+    "long message": Fault("raise ValueError('x' * 10**7)", message="ValueError: xxx"),
+    "deep recursion": Fault("def f(): f()\nf()", message="RecursionError"),
+    "print": Fault("print('printed')\n" + GOOD, train=0, show=0),
+    "no spec": Fault("SPEC = 3", message="is of type int, not a ModelSpec"),
+    "no attribute": Fault("", message="AttributeError"),
+    "another API": Fault("from vaezoo import ModelSpec\nSPEC = ModelSpec(make=print)", message="unexpected keyword"),
+    "config not a dataclass": Fault(
         "from vaezoo import ModelSpec\nSPEC = ModelSpec(config={}, build=print, summary='', reference='')",
-        says="no instance of a dataclass",
+        message="not an instance of a dataclass",
     ),
-    "build returns nothing": Kind(
+    "build returns nothing": Fault(
         "import dataclasses\n" + GOOD + "SPEC = dataclasses.replace(SPEC, build=lambda config, data: None)",
-        says="makes a NoneType where a VAE belongs",
+        message="returns a NoneType instead of a VAE",
     ),
-    "build fails": Kind(
+    "build fails": Fault(
         "import dataclasses\n" + GOOD + "SPEC = dataclasses.replace(SPEC, build=lambda config, data: 1 / 0)",
-        says="ZeroDivisionError",
+        message="ZeroDivisionError",
     ),
-    "wrong shape": Kind(ODD.format(what="y[:, :-1]"), says="cannot be trained: ValueError", show=0),
-    "not a tensor": Kind(ODD.format(what="None"), says="cannot be trained", show=0),
-    "not a number": Kind(ODD.format(what="y * float('nan')"), says="not finite", train=4, show=0),
-    "not exportable": Kind(ODD.format(what=RANDOM), train=0, show=0),
-    "stale metadata": Kind(points="[vaezoo.models]\nodd-vae = zoo_gone:SPEC\n", says="No module named 'zoo_gone'"),
-    "no value": Kind(points="[vaezoo.models]\nodd-vae =\n", says="cannot be imported"),
-    "missing dist": Kind(metadata=None, says="not allowed"),
-    "metadata of bytes": Kind(metadata=b"\xff\xfe\x00", says="no model named", train=2, show=2),
-    "points without a value": Kind(points="[vaezoo.models]\nodd-vae\n", says="no model named", train=2, show=2),
-    "points of bytes": Kind(points=b"[vaezoo.models]\n\xff = a:b\n", says="no model named", train=2, show=2),
-    "name of a built-in": Kind("raise ValueError", "mlp-vae", train=0, show=0),
-    "long name": Kind(model="a" * 10**7, says="not allowed"),
-    "slash": Kind(model="a/b", says="not allowed"),
-    "dots": Kind(model="../../etc", says="not allowed"),
-    "newline": Kind(points="[vaezoo.models]\na\x1b[31m\x85b = zoo_odd:SPEC\n", says="no model named", train=2, show=2),
-    "script": Kind(model="<script>alert(1)</script>", says="not allowed"),
-    "control": Kind(model="\x1b]0;title\x07", says="not allowed"),
-    "package name": Kind(metadata="Name: <b>\x1b[2J\nVersion: 1\n", says="not allowed"),
-    "version": Kind(metadata="Name: zoo-odd\nVersion: \x1b[2J\n", train=0, show=0),
+    "wrong shape": Fault(DECODE.format(result="y[:, :-1]"), message="cannot be trained: ValueError", show=0),
+    "not a tensor": Fault(DECODE.format(result="None"), message="cannot be trained", show=0),
+    "not a number": Fault(DECODE.format(result="y * float('nan')"), message="not finite", train=4, show=0),
+    "not exportable": Fault(DECODE.format(result=RANDOM), train=0, show=0),
+    "stale metadata": Fault(entry_points=GROUP + "odd-vae = zoo_gone:SPEC\n", message="No module named 'zoo_gone'"),
+    "no value": Fault(entry_points=GROUP + "odd-vae =\n", message="cannot be imported"),
+    "missing dist": Fault(metadata=None, message="not allowed"),
+    "binary metadata": Fault(metadata=b"\xff\xfe\x00", message=UNKNOWN, train=2, show=2),
+    "entry points without value": Fault(entry_points=GROUP + "odd-vae\n", message=UNKNOWN, train=2, show=2),
+    "binary entry points": Fault(entry_points=b"[vaezoo.models]\n\xff = a:b\n", message=UNKNOWN, train=2, show=2),
+    "name of a built-in": Fault("raise ValueError", "mlp-vae", train=0, show=0),
+    "long name": Fault(model="a" * 10**7, message="not allowed"),
+    "slash": Fault(model="a/b", message="not allowed"),
+    "dots": Fault(model="../../etc", message="not allowed"),
+    "newline": Fault(entry_points=GROUP + "a\x1b[31m\x85b = zoo_odd:SPEC\n", message=UNKNOWN, train=2, show=2),
+    "script": Fault(model="<script>alert(1)</script>", message="not allowed"),
+    "control": Fault(model="\x1b]0;title\x07", message="not allowed"),
+    "package name": Fault(metadata="Name: <b>\x1b[2J\nVersion: 1\n", message="not allowed"),
+    "version": Fault(metadata="Name: zoo-odd\nVersion: \x1b[2J\n", train=0, show=0),
 }  # fmt: skip
 
 
 @pytest.fixture
-def plant(install):
-    """Returns a function that installs a package that fails in one way."""
+def install_fault(install):
+    """Returns a function that installs a faulty package."""
 
-    def plant(kind):
-        info = install("zoo-odd", kind.model, kind.code)
-        for name, content in (("METADATA", kind.metadata), ("entry_points.txt", kind.points)):
+    def install_fault(fault):
+        info = install("zoo-odd", fault.model, fault.code)
+        for name, content in (("METADATA", fault.metadata), ("entry_points.txt", fault.entry_points)):
             if content is None:
                 (info / name).unlink()
             elif content:
                 (info / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    return plant
+    return install_fault
 
 
 @pytest.fixture
 def vaezoo(capsys, inside):
-    """Returns a function that runs a command line in this process: exit code, stdout, warnings, error lines."""
+    """Returns a function that runs a command in this process.
+
+    It returns the exit code, stdout, the warnings and stderr.
+    """
     np.save("data.npy", np.random.default_rng(0).random((40, 9), np.float32))
 
     def vaezoo(*arguments):
@@ -138,76 +144,76 @@ def vaezoo(capsys, inside):
 TRAIN = ("--steps", "1", "--batch-size", "8", "--data", "data.npy", "--json")
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_what_does_not_use_a_package_goes_on(plant, vaezoo, kind):
-    plant(kind)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_other_commands_work(install_fault, vaezoo, fault):
+    install_fault(fault)
     for command in (("list",), ("--help",), ("train", "mlp-vae", *TRAIN)):
         code, out, warnings, err = vaezoo(*command)
         assert code == 0, err
         assert len(warnings) <= 1 and "printed" not in out
         if command == ("list",):
-            assert "beta-vae" in out and bool(warnings) == (kind.says in ("not allowed", "no model named"))
+            assert "beta-vae" in out and bool(warnings) == (fault.message in ("not allowed", UNKNOWN))
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_what_uses_it_tells_why(plant, vaezoo, kind):
-    plant(kind)
-    for command, expected in (("train", kind.train), ("show", kind.show)):
-        code, out, _, err = vaezoo(command, kind.model, *(TRAIN if command == "train" else ()))
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_error_names_cause(install_fault, vaezoo, fault):
+    install_fault(fault)
+    for command, expected in (("train", fault.train), ("show", fault.show)):
+        code, out, _, err = vaezoo(command, fault.model, *(TRAIN if command == "train" else ()))
         assert code == expected, err
         assert "printed" not in out
         if code:
             *_, error, hint = err.splitlines()
-            assert error.startswith("vaezoo: error: ") and hint.startswith("hint: ") and kind.says in error
+            assert error.startswith("vaezoo: error: ") and hint.startswith("hint: ") and fault.message in error
 
 
 HANG = "import sys, time; print('hanging', file=sys.stderr, flush=True); time.sleep(600)"
 
 
-# Runs command lines, separated by --, one after the other, and prints their exit codes.
-SEVERAL = """
+# Runs commands that are separated by --, one after the other, and prints their exit codes.
+RUN_COMMANDS = """
 import itertools, sys
 from vaezoo_cli.main import main
-for separator, words in itertools.groupby(sys.argv[1:], '--'.__eq__):
+for separator, arguments in itertools.groupby(sys.argv[1:], '--'.__eq__):
     if not separator:
         try:
-            main(list(words))
+            main(list(arguments))
         except SystemExit as e:
             print('code', e.code)
 """
 
 
 @pytest.fixture
-def process(install, inside, monkeypatch):
-    """Returns a function that installs a package with `code` and starts command lines in a process of their own."""
+def start_process(install, inside, monkeypatch):
+    """Returns a function that installs a package with `code` and starts commands in a subprocess."""
 
-    def process(code, *arguments):
+    def start_process(code, *arguments):
         site = install("zoo-odd", "odd-vae", code).parent
         monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         np.save("data.npy", np.random.default_rng(0).random((40, 9), np.float32))
-        command = [sys.executable, "-c", SEVERAL, *arguments]
+        command = [sys.executable, "-c", RUN_COMMANDS, *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    return process
+    return start_process
 
 
 @pytest.mark.parametrize("code", ["import os; os._exit(7)", HANG], ids=["exit", "hang"])
-def test_a_package_that_ends_or_stops_the_process_is_not_imported_unasked(process, code):
-    started = process(code, "list", "--", "--help", "--", "train", "mlp-vae", *TRAIN)
-    out, err = started.communicate(timeout=120)
+def test_unused_package_is_not_imported(start_process, code):
+    process = start_process(code, "list", "--", "--help", "--", "train", "mlp-vae", *TRAIN)
+    out, err = process.communicate(timeout=600)
     assert out.count("code 0") == 3 and "odd-vae" in out and "hanging" not in err, err
 
 
-def test_a_hanging_import_can_be_interrupted(process):
-    started = process(HANG, "train", "odd-vae", *TRAIN)
-    assert started.stderr.readline() == "hanging\n"
-    started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=120)
+def test_hanging_import_can_be_interrupted(start_process):
+    process = start_process(HANG, "train", "odd-vae", *TRAIN)
+    assert process.stderr.readline() == "hanging\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=600)
     assert "code 130" in out and err.startswith("vaezoo: error: interrupted\nhint: "), err
 
 
-def test_an_interrupt_that_a_package_turns_into_its_own_error_is_the_user_s(install):
-    """The signal arrives within the import, and the package makes something else of it."""
+def test_user_interrupt_is_not_swallowed(install):
+    """The signal arrives during the import, and the package replaces KeyboardInterrupt by its own error."""
     code = (
         "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt: raise ValueError from None"
     )
@@ -216,7 +222,7 @@ def test_an_interrupt_that_a_package_turns_into_its_own_error_is_the_user_s(inst
         get_model("odd-vae")
 
 
-def test_two_packages_of_one_model_stop_nobody_else(install, vaezoo):
+def test_ambiguous_name_affects_only_itself(install, vaezoo):
     install("zoo-a", "twin-vae")
     install("zoo-b", "twin-vae")
     code, out, warnings, _ = vaezoo("list")
@@ -227,8 +233,8 @@ def test_two_packages_of_one_model_stop_nobody_else(install, vaezoo):
     assert vaezoo("train", "mlp-vae", *TRAIN)[0] == 0
 
 
-def test_a_model_that_cannot_be_exported_says_so(plant, vaezoo):
-    plant(KINDS["not exportable"])
+def test_unexportable_model_is_reported(install_fault, vaezoo):
+    install_fault(FAULTS["not exportable"])
     assert vaezoo("train", "odd-vae", *TRAIN, "--out", "run")[0] == 0
     code, _, _, err = vaezoo("export", "run", "--onnx")
     assert code == 3 and len(err.splitlines()) == 2, err
@@ -244,30 +250,30 @@ def test_a_model_that_cannot_be_exported_says_so(plant, vaezoo):
         ("nothing", set()),
     ],
 )
-def test_the_packages_can_be_chosen(install, monkeypatch, value, names):
+def test_packages_can_be_selected(install, monkeypatch, value, names):
     install("zoo-one", "one-vae")
     install("zoo-two", "two-vae")
     if value is not None:
         monkeypatch.setenv("VAEZOO_PLUGINS", value)
-    found = list_models()
-    assert {r.name for r in found if not r.built_in} == names
-    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} == {r.name for r in found if r.built_in}
+    models = list_models()
+    assert {r.name for r in models if not r.built_in} == names
+    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} == {r.name for r in models if r.built_in}
 
 
-def test_a_chosen_package_that_is_not_there_is_told(install, monkeypatch):
+def test_missing_selected_package_warns(install, monkeypatch):
     install("zoo-one", "one-vae")
     monkeypatch.setenv("VAEZOO_PLUGINS", "zoo-one, Zoo.Too")
-    with pytest.warns(VaezooWarning, match=r"^VAEZOO_PLUGINS names 'zoo-too', and no installed") as told:
+    with pytest.warns(VaezooWarning, match=r"^VAEZOO_PLUGINS names 'zoo-too', but no installed") as warned:
         assert "one-vae" in {r.name for r in list_models()}
-    assert len(told) == 1
+    assert len(warned) == 1
     install("zoo-two", "two-vae")
     with pytest.raises(VaezooError) as error:
         get_model("two-vae")
     assert "VAEZOO_PLUGINS leaves out the packages that it does not name" in error.value.hint
 
 
-def test_choosing_none_silences_their_warnings(plant, vaezoo, monkeypatch):
+def test_empty_selection_silences_warnings(install_fault, vaezoo, monkeypatch):
     monkeypatch.setenv("VAEZOO_PLUGINS", "")
-    plant(KINDS["points of bytes"])
+    install_fault(FAULTS["binary entry points"])
     code, out, warnings, _ = vaezoo("list")
     assert code == 0 and "odd" not in out and not warnings

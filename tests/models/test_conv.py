@@ -1,4 +1,4 @@
-"""The convolutional networks: any size from 8x8 to 256x256, any channels, odd sides too."""
+"""The convolutional networks: sizes from 8x8 to 256x256, odd sides, any channels."""
 
 import pytest
 import torch
@@ -25,11 +25,11 @@ def test_images_keep_their_shape(name, shape):
     ("side", "channels"),
     [(8, (32,)), (28, (32, 64)), (32, (32, 64, 128)), (64, (32, 64, 128, 256)), (256, (32, 64, 128, 256, 256, 256))],
 )
-def test_the_depth_follows_from_the_size(side, channels):
+def test_depth_follows_image_size(side, channels):
     assert conv_channels(DataSpec(name="x", shape=(1, side, side)), ()) == channels
 
 
-# Taken before convolutions had strides, kernels and dense layers: a seed still means the same network.
+# The numbers are older than the options strides, kernel_size and dense. A seed must still give the same network.
 @pytest.mark.parametrize(
     ("name", "shape", "options", "weights", "images"),
     [
@@ -39,7 +39,7 @@ def test_the_depth_follows_from_the_size(side, channels):
         ("conv-vae", (1, 64, 64), {"channels": "8,16,24"}, 4481.727710, 6800.468871),
     ],
 )
-def test_the_defaults_build_the_network_they_always_built(name, shape, options, weights, images):
+def test_default_networks_never_change(name, shape, options, weights, images):
     torch.manual_seed(3)
     vae = create_model(name, DataSpec(name="x", shape=shape), options).eval()
     state = vae.state_dict()
@@ -47,7 +47,7 @@ def test_the_defaults_build_the_network_they_always_built(name, shape, options, 
     encoder = [2 * i for i in range(depth)] + [2 * depth + 1]
     decoder = [0] + [3 + 2 * i for i in range(depth)]
     numbers = [("encoder", i) for i in encoder] + [("decoder", i) for i in decoder]
-    assert list(state) == [f"{part}.{i}.{kind}" for part, i in numbers for kind in ("weight", "bias")]
+    assert list(state) == [f"{network}.{i}.{kind}" for network, i in numbers for kind in ("weight", "bias")]
     with torch.no_grad():
         y = vae.reconstruct(torch.rand(3, *shape, generator=torch.Generator().manual_seed(1)))
     assert sum(float(v.double().abs().sum()) for v in state.values()) == pytest.approx(weights, rel=1e-8)
@@ -66,14 +66,14 @@ def test_the_defaults_build_the_network_they_always_built(name, shape, options, 
         {"activation": "tanh"},
     ],
 )
-def test_other_convolutions_give_images_their_size_back(options, shape):
+def test_other_options_keep_shape(options, shape):
     vae = create_model("conv-vae", DataSpec(name="x", shape=shape), options)
     x = torch.rand(2, *shape)
     for training in (True, False):
         assert vae.train(training).reconstruct(x).shape == x.shape
 
 
-def test_the_decoder_mirrors_strides_and_dense_layers():
+def test_decoder_mirrors_encoder():
     options = {"channels": "32,64,64,64", "strides": "1,2,1,1", "kernel_size": 3, "dense": "32,8", "latent_dim": 2}
     vae = create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
     layers = [m for m in vae.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear)]
@@ -84,7 +84,7 @@ def test_the_decoder_mirrors_strides_and_dense_layers():
     assert [m.stride for m in layers if hasattr(m, "stride")] == [(s, s) for s in (1, 2, 1, 1, 1, 1, 2, 1)]
 
 
-def test_a_gated_convolution_is_one_times_the_sigmoid_of_another():
+def test_gated_convolution_multiplies_by_sigmoid():
     vae = create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "4,6", "activation": "gated"})
     x = torch.randn(2, 1, 28, 28)
     first, gate = vae.encoder[0], vae.encoder[1]
@@ -92,26 +92,26 @@ def test_a_gated_convolution_is_one_times_the_sigmoid_of_another():
     expected = F.conv2d(x, w, b, 2, 1) * torch.sigmoid(F.conv2d(x, v, c, 2, 1))
     torch.testing.assert_close(gate(first(x)), expected)
     assert [m.out_channels for m in vae.decoder if isinstance(m, Upsample2x)] == [8, 1]
-    assert sum(isinstance(m, torch.nn.GLU) for m in vae.modules()) == 4  # two convolutions; the coarse image, and one
+    assert sum(isinstance(m, torch.nn.GLU) for m in vae.modules()) == 4  # two in the encoder, two in the decoder
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
 @pytest.mark.parametrize(("activation", "layer"), [("silu", torch.nn.SiLU), ("softplus", torch.nn.Softplus)])
-def test_the_activation_stands_between_all_layers(part, activation, layer):
+def test_activation_follows_hidden_layers(network, activation, layer):
     options = {"channels": "4,6", "dense": "5", "activation": activation}
-    network = getattr(create_model("beta-vae", DataSpec(name="x", shape=(1, 28, 28)), options), part)
-    assert sum(isinstance(m, layer) for m in network) == 3
-    assert not any(isinstance(m, torch.nn.ReLU) for m in network)
+    layers = getattr(create_model("beta-vae", DataSpec(name="x", shape=(1, 28, 28)), options), network)
+    assert sum(isinstance(m, layer) for m in layers) == 3
+    assert not any(isinstance(m, torch.nn.ReLU) for m in layers)
 
 
-def test_channels_can_be_given():
+def test_channels_option():
     vae = create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), {"channels": "8,16,24"})
     convolutions = [m.out_channels for m in vae.encoder.modules() if isinstance(m, torch.nn.Conv2d)]
     assert convolutions == [8, 16, 24]
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 7), (1, 28, 7), (1, 257, 257), (784,)])
-def test_other_data_are_refused_with_a_way_out(shape):
+def test_unsupported_data_are_refused(shape):
     with pytest.raises(UnsupportedDataError) as e:
         create_model("conv-vae", DataSpec(name="x", shape=shape))
     assert "8x8 to 256x256" in e.value.message and "mlp-vae" in e.value.hint
@@ -131,23 +131,26 @@ def test_other_data_are_refused_with_a_way_out(shape):
         {"dense": 0},
     ],
 )
-def test_options_that_cannot_work_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(VaezooError) as e:
         create_model("conv-vae", DataSpec(name="x", shape=(1, 28, 28)), options)
-    assert not isinstance(e.value, PluginError)  # what an error that nobody foresaw becomes
+    assert not isinstance(e.value, PluginError)  # which would mean that the error was not expected
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
-@pytest.mark.parametrize("extra", [(0, 0), (1, 0), (1, 1)])
-@pytest.mark.parametrize("kernel", [3, 4])
-def test_doubling_is_a_transposed_convolution_in_training_as_in_evaluation(outputs, extra, kernel):
+@pytest.mark.parametrize("out_channels", [1, 3])
+@pytest.mark.parametrize("output_padding", [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize("kernel_size", [3, 4])
+def test_upsample_equals_transposed_convolution(out_channels, output_padding, kernel_size):
     torch.manual_seed(0)
-    layer = Upsample2x(5, outputs, extra, kernel)
+    layer = Upsample2x(5, out_channels, output_padding, kernel_size)
     x = torch.randn(3, 5, 4, 6, requires_grad=True)
     results = []
     for training in (True, False):
         y = layer.train(training)(x)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
-    assert results[0][0].shape == (3, outputs, 4 + kernel + extra[0], 8 + kernel + extra[1])
+    assert results[0][0].shape == (
+        *(3, out_channels),
+        *(4 + kernel_size + output_padding[0], 8 + kernel_size + output_padding[1]),
+    )
     for trained, evaluated in zip(*results, strict=True):
         torch.testing.assert_close(trained, evaluated, rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ from vaezoo import DataSpec, create_model
 from vaezoo.nn.mlp import mlp_layers
 
 
-def test_a_gated_layer_is_a_layer_times_the_sigmoid_of_another():
+def test_gated_layer_multiplies_by_sigmoid():
     first, gate, last = mlp_layers((5, 3, 2), "gated")
     x = torch.randn(4, 5)
     w, v = first.weight.chunk(2)
@@ -17,7 +17,7 @@ def test_a_gated_layer_is_a_layer_times_the_sigmoid_of_another():
 
 
 @pytest.mark.parametrize("activation", ["relu", "gated"])
-def test_the_decoder_mirrors_the_encoder(activation):
+def test_decoder_mirrors_encoder(activation):
     vae = create_model("mlp-vae", DataSpec(name="x", shape=(1, 4, 5)), {"hidden": "7,6", "activation": activation})
     sizes = [m.in_features for m in vae.modules() if isinstance(m, torch.nn.Linear)]
     assert sizes == [20, 7, 6, 20, 6, 7]

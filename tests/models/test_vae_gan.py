@@ -1,11 +1,11 @@
-"""VAE-GAN: each loss acts on its group alone, and balancing rests the group that is ahead."""
+"""VAE-GAN: each loss acts on its own group, and balancing pauses the group that is ahead."""
 
 import pytest
 import torch
 
 from vaezoo import Batch, DataSpec, StepContext, get_model
+from vaezoo.core.options import configure
 from vaezoo.errors import VaezooError
-from vaezoo.spec import configure
 
 DATA = DataSpec(name="x", shape=(1, 16, 16))
 
@@ -17,43 +17,43 @@ def build(**options):
     return spec.build(config, DATA), spec.objective(config, DATA)
 
 
-def step(vae, objective):
+def compute_losses(vae, objective):
     torch.manual_seed(1)
     return objective(vae, Batch(torch.rand(4, 1, 16, 16), None), StepContext.initial())
 
 
-def test_the_three_groups_are_encoder_decoder_and_discriminator():
+def test_parameters_form_three_groups():
     vae, objective = build()
     groups = objective.parameter_groups(vae)
-    assert list(groups) == list(step(vae, objective).losses) == ["encoder", "decoder", "discriminator"]
+    assert list(groups) == list(compute_losses(vae, objective).losses) == ["encoder", "decoder", "discriminator"]
     assert {id(p) for p in groups["encoder"]} == {id(p) for p in vae.encoder.parameters()}
     assert {id(p) for p in groups["decoder"]} == {id(p) for p in vae.decoder.parameters()}
     assert {id(p) for p in groups["discriminator"]} == {id(p) for p in objective.discriminator.parameters()}
 
 
-def test_gamma_weighs_the_reconstruction_for_the_decoder_alone():
-    outs = {gamma: step(*build(gamma=gamma)) for gamma in (0.0, 2.0)}
-    features = outs[0.0].metrics["feature_reconstruction"]
-    torch.testing.assert_close(outs[0.0].losses["decoder"], outs[0.0].metrics["adversarial"])
-    torch.testing.assert_close(outs[2.0].losses["decoder"] - outs[0.0].losses["decoder"], 2 * features)
-    torch.testing.assert_close(outs[2.0].losses["encoder"], outs[0.0].losses["encoder"])
-    torch.testing.assert_close(outs[2.0].losses["encoder"], features + outs[2.0].metrics["kl"])
+def test_gamma_affects_only_decoder():
+    outputs = {gamma: compute_losses(*build(gamma=gamma)) for gamma in (0.0, 2.0)}
+    features = outputs[0.0].metrics["feature_reconstruction"]
+    torch.testing.assert_close(outputs[0.0].losses["decoder"], outputs[0.0].metrics["adversarial"])
+    torch.testing.assert_close(outputs[2.0].losses["decoder"] - outputs[0.0].losses["decoder"], 2 * features)
+    torch.testing.assert_close(outputs[2.0].losses["encoder"], outputs[0.0].losses["encoder"])
+    torch.testing.assert_close(outputs[2.0].losses["encoder"], features + outputs[2.0].metrics["kl"])
 
 
-def test_the_decoder_is_rewarded_for_fooling_and_the_discriminator_for_not_being_fooled():
+def test_decoder_and_discriminator_are_adversaries():
     vae, objective = build(gamma=0)
     bias = objective.discriminator.head[1].bias
-    out = step(vae, objective)
-    (decoder,) = torch.autograd.grad(out.losses["decoder"], bias, retain_graph=True)
+    output = compute_losses(vae, objective)
+    (decoder,) = torch.autograd.grad(output.losses["decoder"], bias, retain_graph=True)
     assert decoder < 0  # a higher logit, "real", would lower the decoder's loss
     with torch.no_grad():
-        bias.fill_(30.0)  # takes everything for real
-    fooled = step(vae, objective)
+        bias.fill_(30.0)  # classifies everything as real
+    fooled = compute_losses(vae, objective)
     assert fooled.losses["decoder"] < 0.01 and fooled.losses["discriminator"] > 40
 
 
 @pytest.mark.parametrize(
-    ("real", "fake", "resting"),
+    ("real", "fake", "paused"),
     [
         (0.1, 0.6, ["discriminator"]),
         (0.6, 0.1, ["discriminator"]),
@@ -62,14 +62,14 @@ def test_the_decoder_is_rewarded_for_fooling_and_the_discriminator_for_not_being
         (0.6, 0.6, []),
     ],
 )
-def test_balancing_rests_the_part_that_is_ahead(real, fake, resting):
+def test_balancing_pauses_leading_group(real, fake, paused):
     _, objective = build(equilibrium=0.68, margin=0.35)
-    assert objective.resting(torch.tensor(real), torch.tensor(fake)) == resting
+    assert objective.paused_groups(torch.tensor(real), torch.tensor(fake)) == paused
     _, objective = build()
-    assert objective.resting(torch.tensor(real), torch.tensor(fake)) == []
+    assert objective.paused_groups(torch.tensor(real), torch.tensor(fake)) == []
 
 
 @pytest.mark.parametrize("options", [{"gamma": -1}, {"margin": -1}, {"equilibrium": "x"}])
-def test_values_out_of_range_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(VaezooError):
         build(**options)

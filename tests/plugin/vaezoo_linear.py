@@ -12,10 +12,18 @@ from vaezoo import VAE, DataSpec, DiagonalGaussian, ModelSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """The options of linear.
+
+    Attributes:
+        latent_dim: Number of latent dimensions.
+    """
+
     latent_dim: int = 8
 
 
 class LinearVAE(VAE):
+    """Linear encoder and decoder. The log-variances do not depend on x."""
+
     def __init__(self, config: Config, data: DataSpec) -> None:
         super().__init__(data, latent_shape=(config.latent_dim,))
         self.encoder = nn.Linear(data.dims, config.latent_dim)
@@ -27,7 +35,7 @@ class LinearVAE(VAE):
         return DiagonalGaussian.from_raw(mu, self.raw.expand_as(mu))
 
     def decode(self, z: Tensor) -> Tensor:
-        return torch.unflatten(self.decoder(z), 1, self.data.shape)
+        return torch.unflatten(self.decoder(z), 1, self.data.shape)  # logits
 
 
 SPEC = ModelSpec(config=Config(), build=LinearVAE, summary="Linear VAE", reference="arXiv 1911.02469")

@@ -1,5 +1,6 @@
 """`vaezoo.runtime`: an export on numpy arrays, without torch."""
 
+import shutil
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ def model(exported):
     return vaezoo.runtime.load(exported.path)
 
 
-def test_it_computes_what_the_run_computes(model, trained):
+def test_results_match_the_run(model, trained):
     x = trained.examples
     with torch.no_grad():
         posterior, images = trained.vae.encode(x), trained.vae.reconstruct(x)
@@ -28,7 +29,7 @@ def test_it_computes_what_the_run_computes(model, trained):
     np.testing.assert_array_equal(model.decode(fields["mu"]), model.reconstruct(x.numpy()))
 
 
-def test_samples_are_the_decoder_s_at_standard_normal_latents(model):
+def test_samples_are_decoded_normal_latents(model):
     a, b, other = model.sample(5, seed=1), model.sample(5, seed=1), model.sample(5, seed=2)
     assert a.shape == (5, 1, 28, 28) and a.dtype == np.float32 and 0 <= a.min() <= a.max() <= 1
     assert (a == b).all() and (a != other).any()
@@ -36,12 +37,12 @@ def test_samples_are_the_decoder_s_at_standard_normal_latents(model):
     np.testing.assert_array_equal(a, model.decode(z))
 
 
-def test_more_examples_than_one_chunk_keep_their_order(model):
+def test_chunks_keep_their_order(model):
     z = np.random.default_rng(0).standard_normal((600, 16), dtype=np.float32)
     np.testing.assert_allclose(model.decode(z)[550:], model.decode(z[550:]), atol=1e-6)
 
 
-def test_any_kind_of_float_will_do(model, trained):
+def test_any_float_array_is_accepted(model, trained):
     x = trained.examples.numpy()
     np.testing.assert_array_equal(model.reconstruct(x.astype(np.float64)), model.reconstruct(x))
     np.testing.assert_array_equal(model.reconstruct(x[:, :, ::1, ::-1][:, :, :, ::-1]), model.reconstruct(x))
@@ -52,26 +53,26 @@ def test_any_kind_of_float_will_do(model, trained):
     [
         (lambda m: m.encode(np.zeros((2, 28, 28), np.float32)), "x has shape (2, 28, 28)"),
         (lambda m: m.encode(np.zeros((0, 1, 28, 28), np.float32)), "x has shape (0, 1, 28, 28)"),
-        (lambda m: m.encode(np.zeros((2, 1, 28, 28), np.uint8)), "takes floats in [0, 1], not uint8"),
+        (lambda m: m.encode(np.zeros((2, 1, 28, 28), np.uint8)), "accepts floats in [0, 1], not uint8"),
         (lambda m: m.encode(np.full((2, 1, 28, 28), 255.0)), "values from 255 to 255"),
         (lambda m: m.encode(np.full((2, 1, 28, 28), np.nan)), "values from nan"),
         (lambda m: m.decode(np.zeros(16, np.float32)), "z has shape (16,)"),
         (lambda m: m.sample(0), "cannot draw 0"),
     ],
 )
-def test_wrong_arrays_are_told(model, call, words):
+def test_wrong_arrays_are_refused(model, call, words):
     with pytest.raises(VaezooError) as e:
         call(model)
     assert words in e.value.message and e.value.hint
 
 
-def test_floats_for_an_encoder_of_bytes_are_told(trained, tmp_path):
-    model = vaezoo.runtime.load(export_onnx(trained, tmp_path / "out", uint8=True).path)
-    with pytest.raises(VaezooError, match="takes uint8 images, not float32"):
+def test_uint8_encoder_refuses_floats(shared_export):
+    model = vaezoo.runtime.load(shared_export(uint8=True).path)
+    with pytest.raises(VaezooError, match="accepts uint8 images, not float32"):
         model.encode(np.zeros((2, 28, 28, 1), np.float32))
 
 
-def test_a_prior_of_its_own_is_not_sampled(trained, tmp_path):
+def test_custom_prior_is_not_sampled(trained, tmp_path):
     class Own(type(trained.vae.prior)):
         pass
 
@@ -81,31 +82,29 @@ def test_a_prior_of_its_own_is_not_sampled(trained, tmp_path):
     finally:
         trained.vae.prior.__class__ = before
     model = vaezoo.runtime.load(exported.path)
-    with pytest.raises(VaezooError, match="a prior of its own"):
+    with pytest.raises(VaezooError, match="a custom prior"):
         model.sample(3)
-    assert "draw z from it" in (exported.path / "README.md").read_text()
+    assert "draw z from the model's prior" in (exported.path / "README.md").read_text()
     assert model.decode(np.zeros((1, 16), np.float32)).shape == (1, 1, 28, 28)
 
 
-def test_damaged_and_mismatched_folders_are_refused(copy, trained, tmp_path):
-    other = export_onnx(trained, tmp_path / "other", opset=20)
-    (copy / "decoder.onnx").write_bytes(b"\0" * (copy / "decoder.onnx").stat().st_size)
+def test_damaged_export_is_refused(export_copy, shared_export, tmp_path):
+    other = shutil.copytree(shared_export(opset=20).path, tmp_path / "other")
+    (export_copy / "decoder.onnx").write_bytes(b"\0" * (export_copy / "decoder.onnx").stat().st_size)
     with pytest.raises(InputError, match="SHA-256 differs"):
-        vaezoo.runtime.load(copy)
-    manifest = (copy / "manifest.json").read_text().split('"files"')[0]
-    own = (other.path / "manifest.json").read_text().split('"files"')[1]
-    for name in ("decoder.onnx",):
-        (copy / name).write_bytes((other.path / name).read_bytes())
-    encoder = (other.path / "encoder.onnx").read_bytes()
-    (other.path / "encoder.onnx").write_bytes(encoder)
-    (copy / "manifest.json").write_text(manifest + '"files"' + own)
+        vaezoo.runtime.load(export_copy)
+    # The manifest lists the files of the other export, and only the decoder is the other's.
+    manifest = (export_copy / "manifest.json").read_text().split('"files"')[0]
+    files = (other / "manifest.json").read_text().split('"files"')[1]
+    shutil.copy(other / "decoder.onnx", export_copy / "decoder.onnx")
+    (export_copy / "manifest.json").write_text(manifest + '"files"' + files)
     with pytest.raises(InputError, match=r"encoder.onnx has \d+ bytes|SHA-256 differs"):
-        vaezoo.runtime.load(copy)
-    with pytest.raises(InputError, match="is no export"):
+        vaezoo.runtime.load(export_copy)
+    with pytest.raises(InputError, match="is not an export"):
         vaezoo.runtime.load(tmp_path)
 
 
-def test_importing_and_using_it_needs_neither_torch_nor_onnx(exported):
+def test_runtime_needs_only_onnxruntime(exported):
     code = (
         "import sys; sys.modules.update(torch=None, onnx=None, PIL=None, rich=None)\n"
         "import vaezoo.runtime, vaezoo\n"

@@ -34,7 +34,7 @@ def fit(digits, vae, objective, **settings):
     return reports
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [m if m == "mlp-vae" else pytest.param(m, marks=pytest.mark.slow) for m in MODELS])
 def test_compiled_and_eager_steps_agree(name, digits):
     """Within 5e-4 of each metric over five steps. The rate is low: Adam's first steps amplify each rounding."""
     metrics, trained = [], []
@@ -46,6 +46,7 @@ def test_compiled_and_eager_steps_agree(name, digits):
     assert float((trained[0] - trained[1]).norm() / trained[0].norm()) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"grad_accum_steps": 2, "optimizer": "adamax"}, {"precision": "bf16", "clip_grad": 1.0}]
 )
@@ -67,14 +68,15 @@ class Poisoned(Objective):
 
     def forward(self, vae, batch, step):
         out = self.inner(vae, batch, step)
-        here = (step.number == self.at) & self.training
+        here = (step.global_step == self.at) & self.training
         if self.read:
             here = torch.tensor(True) if here.item() else torch.tensor(False)
         return LossOutput({"vae": out.losses["vae"] * torch.where(here, float("nan"), 1.0)}, out.metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_what_is_not_finite_never_reaches_the_weights_of_a_compiled_step(optimizer, digits):
+def test_compiled_guard_keeps_weights(optimizer, digits):
     vae, _ = build("mlp-vae", digits)
     fit(digits, vae, Poisoned(at=99, read=False), steps=3, optimizer=optimizer)
     before = weights(vae)
@@ -84,16 +86,17 @@ def test_what_is_not_finite_never_reaches_the_weights_of_a_compiled_step(optimiz
     assert torch.equal(weights(vae), before)
 
 
-def test_a_model_that_cannot_be_compiled_is_trained_all_the_same(digits):
+def test_uncompilable_model_trains_eagerly(digits):
     vae, _ = build("mlp-vae", digits)
-    with pytest.warns(VaezooWarning, match="cannot be compiled, the run goes on without: "):
+    with pytest.warns(VaezooWarning, match="cannot be compiled, so the plain step runs: "):
         fit(digits, vae, Poisoned(at=99, read=True))
     plain, _ = build("mlp-vae", digits)
     fit(digits, plain, Poisoned(at=99, read=True), compile="off")
     assert torch.equal(weights(vae), weights(plain))
 
 
-def test_without_a_compiler_a_warning_says_so(digits, monkeypatch):
+@pytest.mark.slow
+def test_missing_compiler_warns(digits, monkeypatch):
     monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", lambda *a, **k: "/no/such/compiler")
     uncached = torch.compiler.config.patch(force_disable_caches=True)
     with uncached, pytest.warns(VaezooWarning, match=r"cannot be compiled, .*/no/such/compiler"):
@@ -101,38 +104,40 @@ def test_without_a_compiler_a_warning_says_so(digits, monkeypatch):
     assert reports[-1].step == 5
 
 
-def test_errors_of_the_function_itself_are_no_failure_to_compile(monkeypatch):
+def test_errors_of_function_pass_through(monkeypatch):
     def function(x):
-        raise VaezooError("mine", "mend it")
+        raise VaezooError("mine", "fix it")
 
     monkeypatch.setattr("torch.compile", lambda function, **settings: function)
     with pytest.raises(VaezooError, match="mine"):
         Compiled(function)(torch.zeros(()))
 
 
-def test_a_process_may_compile_many_steps(monkeypatch):
+@pytest.mark.slow
+def test_many_functions_compile(monkeypatch):
     def double(x):
-        return x * len(made)
+        return x * len(functions)
 
-    made = []
-    while len(made) < 12:
-        made.append(Compiled(double))
-        assert made[-1](torch.ones(())) == len(made)
+    functions = []
+    while len(functions) < 12:
+        functions.append(Compiled(double))
+        assert functions[-1](torch.ones(())) == len(functions)
 
 
-def test_auto_goes_by_the_length_of_the_whole_training(digits, tmp_path):
+def test_auto_compile_depends_on_length(digits, tmp_path):
     n = len(digits.train)
     config = TrainConfig(batch_size=50, epochs=2)
-    assert config.decided(n).compile == "off"
-    assert TrainConfig(batch_size=50, steps=LONG).decided(n).compile == "on"
-    assert TrainConfig(batch_size=50, steps=LONG, compile="off").decided(n).compile == "off"
+    assert config.resolved(n).compile == "off"
+    assert TrainConfig(batch_size=50, steps=LONG).resolved(n).compile == "on"
+    assert TrainConfig(batch_size=50, steps=LONG, compile="off").resolved(n).compile == "off"
     run = train("mlp-vae", digits, config=config, out=tmp_path / "run")
     assert json.loads((run.path / "run.json").read_text())["training"]["compile"] == "off"
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", MODELS)
-def test_a_captured_step_agrees_with_an_eager_one_on_cuda(name, digits):
+def test_captured_step_agrees_with_eager(name, digits):
     metrics = [
         fit(digits, *build(name, digits), compile=how, steps=12, device="cuda")[0].metrics for how in ("off", "on")
     ]

@@ -36,7 +36,7 @@ def mean_of(data):
 
 
 @pytest.mark.parametrize("name", ["mlp-vae", "autoencoder"])
-def test_dense_decoders_begin_at_the_mean_of_each_pixel(name, digits, tmp_path):
+def test_mlp_decoder_starts_at_mean(name, digits, tmp_path):
     vae = at_start(name, digits, tmp_path)
     bias = vae.decoder[-2].bias.detach()
     expected = mean_of(digits).clamp(0.001, 0.999)
@@ -45,30 +45,30 @@ def test_dense_decoders_begin_at_the_mean_of_each_pixel(name, digits, tmp_path):
     assert float((image - expected).abs().mean()) < 0.02
 
 
-def test_an_average_of_the_weights_begins_there_too(digits, tmp_path):
+def test_ema_starts_at_initial_weights(digits, tmp_path):
     def on_start(trainer, path):
-        pairs = zip(trainer.step.average.values, trainer.vae.parameters(), strict=True)
+        pairs = zip(trainer.train_step.ema.values, trainer.vae.parameters(), strict=True)
         assert all(torch.equal(value, p) for value, p in pairs)
 
     vaezoo.train("mlp-vae", digits, config=replace(CONFIG, ema_decay=0.9), out=tmp_path / "run", on_start=on_start)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian:optimal"])
-def test_convolutions_begin_at_the_mean_of_each_channel(likelihood, tmp_path):
+def test_conv_decoder_starts_at_mean(likelihood, tmp_path):
     x = torch.rand(200, 16, 16, 3) * torch.tensor([0.2, 0.9, 1.0])
     data = vaezoo.from_arrays((255 * x).byte().numpy(), likelihood=likelihood)
     vae = at_start("conv-vae", data, tmp_path)
     torch.testing.assert_close(torch.sigmoid(vae.decoder[-1].bias).detach(), mean_of(data).mean((1, 2)).float())
 
 
-def test_the_decoder_of_a_gan_begins_as_it_was_built(digits):
+def test_gan_decoder_keeps_its_bias(digits):
     vae = create_model("vae-gan", digits)
     before = vae.decoder[-1].bias.clone()
     vae.init_from_data(digits.train)
     assert torch.equal(vae.decoder[-1].bias, before)
 
 
-def test_the_continuous_bernoulli_and_other_networks_keep_their_weights(digits):
+def test_other_decoders_keep_their_weights(digits):
     data = vaezoo.from_arrays(digits.train.x.squeeze(1).numpy(), likelihood="continuous-bernoulli")
     networks = [nn.Sequential(nn.Linear(2, 784), nn.Tanh()), nn.Linear(2, 784), nn.Sequential(nn.Unflatten(1, (1, 2)))]
     for vae in [create_model("mlp-vae", data), *(GaussianVAE(digits.spec, 2, nn.Identity(), n) for n in networks)]:
@@ -77,7 +77,7 @@ def test_the_continuous_bernoulli_and_other_networks_keep_their_weights(digits):
         assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
 
 
-def test_a_training_that_was_killed_before_its_first_checkpoint_begins_the_same_way(digits, tmp_path):
+def test_restarted_training_is_exact(digits, tmp_path):
     def die(trainer, path):
         raise KeyboardInterrupt
 
@@ -89,48 +89,48 @@ def test_a_training_that_was_killed_before_its_first_checkpoint_begins_the_same_
     assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "killed/metrics.jsonl").read_bytes()
 
 
-def test_a_training_that_goes_on_does_not_begin(digits, tmp_path, monkeypatch):
+def test_resume_does_not_initialise(digits, tmp_path, monkeypatch):
     def stop(trainer, path):
         trainer.steps = 2  # its last checkpoint is that of the half
 
     with monkeypatch.context() as patch:
         patch.setattr("vaezoo.training.train.finish", lambda run, *_: run)
         vaezoo.train("mlp-vae", digits, config=CONFIG, out=tmp_path / "run", on_start=stop)
-    monkeypatch.setattr(GaussianVAE, "begin", lambda vae, train: pytest.fail("began again"))
+    monkeypatch.setattr(GaussianVAE, "init_from_data", lambda vae, train: pytest.fail("began again"))
     assert vaezoo.resume(tmp_path / "run", digits).result
 
 
-def test_bytes_are_summed_exactly_however_many_at_once(monkeypatch):
+def test_mean_of_bytes_is_exact(monkeypatch):
     x = torch.randint(0, 256, (1000, 3, 5, 5), dtype=torch.uint8)
     expected = x.numpy().sum(0, dtype=np.int64) / 1000 / 255
-    for room in (1, 10_000, 1 << 22):
-        monkeypatch.setattr(base, "ROOM", room)
+    for size in (1, 10_000, 1 << 22):
+        monkeypatch.setattr(base, "CHUNK_ELEMENTS", size)
         np.testing.assert_array_equal(mean_example(TensorSplit(x, None)).numpy(), expected)
     np.testing.assert_allclose(mean_example(TensorSplit(x.float() / 255, None)).numpy(), expected, rtol=1e-6)
 
 
-def test_of_streamed_images_some_are_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "STREAMED_MEAN", 10)
+def test_streamed_mean_uses_a_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "STREAMED_MEAN_EXAMPLES", 10)
     for i in range(40):
         Image.fromarray(np.full((8, 8), 5 * i, np.uint8)).save(tmp_path / f"{i:02}.png")
     data = vaezoo.load_data(tmp_path, stream=True)
     decoded = []
-    spread = type(data.train).spread
-    monkeypatch.setattr(type(data.train), "spread", lambda part, n: decoded.append(n) or spread(part, n))
+    subsample = type(data.train).subsample
+    monkeypatch.setattr(type(data.train), "subsample", lambda split, n: decoded.append(n) or subsample(split, n))
     assert float(mean_example(data.train).mean()) == pytest.approx(5 * 20 / 255, abs=0.05)
     assert decoded == [10]
 
 
-def test_a_package_that_fails_at_it_is_named(install, digits, tmp_path):
+def test_failing_plugin_is_named(install, digits, tmp_path):
     code = """
 import dataclasses
 from vaezoo.models import mlp_vae
 def build(config, data):
     vae = mlp_vae.build(config, data)
-    vae.begin = lambda train: 1 / 0
+    vae.init_from_data = lambda train: 1 / 0
     return vae
 SPEC = dataclasses.replace(mlp_vae.SPEC, build=build)
 """
     install("zoo-odd", "odd-vae", code)
-    with pytest.raises(PluginError, match=r"'odd-vae' of zoo-odd 1\.2 cannot be begun: ZeroDivisionError"):
+    with pytest.raises(PluginError, match=r"'odd-vae' of zoo-odd 1\.2 cannot be initialised from the data: Zero"):
         vaezoo.train("odd-vae", digits, config=CONFIG, out=tmp_path / "run")

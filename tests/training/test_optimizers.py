@@ -7,7 +7,7 @@ from vaezoo import TrainConfig
 from vaezoo.training import optimizers
 from vaezoo.training.optimizers import FLUSH_EVERY, RULES, Optimizer, StepScalars
 
-THEIRS = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adamax": "Adamax"}
+PYTORCH = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adamax": "Adamax"}
 BAD, GOOD = torch.tensor(1.0), torch.tensor(0.0)
 
 
@@ -21,8 +21,8 @@ def gradients(step):
     return [torch.randn(n, generator=generator, dtype=torch.float64) * 10.0**-step for n in (7, 3)]
 
 
-def rates(lr, number):
-    return StepScalars(*torch.tensor(StepScalars.row(lr, number), dtype=torch.float64).unbind())
+def scalars(lr, number):
+    return StepScalars(*torch.tensor(StepScalars.values(1.0, lr, number), dtype=torch.float64).unbind())
 
 
 @pytest.fixture(params=["fused", "rule"])
@@ -34,52 +34,52 @@ def form(request, monkeypatch):
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", RULES)
-def test_each_is_pytorchs_optimizer_of_that_name(name, decay, form):
-    ours, theirs = parameters(), parameters()
-    optimizer = Optimizer(ours, TrainConfig(optimizer=name, weight_decay=decay))
-    reference = getattr(torch.optim, THEIRS[name])(theirs, lr=1.0, weight_decay=decay)
+def test_optimizer_equals_pytorch(name, decay, form):
+    actual, expected = parameters(), parameters()
+    optimizer = Optimizer(actual, TrainConfig(optimizer=name, weight_decay=decay))
+    reference = getattr(torch.optim, PYTORCH[name])(expected, lr=1.0, weight_decay=decay)
     for step in range(6):
         lr = 0.1 / (step + 1)
-        optimizer.update(gradients(step), rates(lr, step), GOOD)
+        optimizer.update(gradients(step), scalars(lr, step), GOOD)
         reference.param_groups[0]["lr"] = lr
-        for p, g in zip(theirs, gradients(step), strict=True):
+        for p, g in zip(expected, gradients(step), strict=True):
             p.grad = g
         reference.step()
-        for a, b in zip(ours, theirs, strict=True):
+        for a, b in zip(actual, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_bad_step_changes_neither_weights_nor_state(name, form):
+def test_skipped_step_changes_nothing(name, form):
     params = parameters()
     optimizer = Optimizer(params, TrainConfig(optimizer=name))
-    optimizer.update(gradients(0), rates(0.1, 0), GOOD)
+    optimizer.update(gradients(0), scalars(0.1, 0), GOOD)
     before = [t.clone() for p, s in zip(params, optimizer.state, strict=True) for t in (p.detach(), *s.values())]
-    optimizer.update([g * float("nan") for g in gradients(1)], rates(0.1, 1), BAD)
+    optimizer.update([g * float("nan") for g in gradients(1)], scalars(0.1, 1), BAD)
     after = [t for p, s in zip(params, optimizer.state, strict=True) for t in (p.detach(), *s.values())]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_parameter_without_a_gradient_is_left_alone(name, form):
+def test_missing_gradient_changes_nothing(name, form):
     params = parameters()
     before = params[1].detach().clone()
     Optimizer(params, TrainConfig(optimizer=name, weight_decay=0.1)).update(
-        [gradients(0)[0], None], rates(0.1, 0), GOOD
+        [gradients(0)[0], None], scalars(0.1, 0), GOOD
     )
     assert torch.equal(params[1], before)
     assert not torch.equal(params[0], parameters()[0])
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_what_no_longer_learns_comes_to_rest_at_zero_and_not_at_a_tiny_number(name, form):
+def test_state_is_flushed_to_zero(name, form):
     params = [torch.nn.Parameter(torch.ones(4))]
     optimizer = Optimizer(params, TrainConfig(optimizer=name))
     for step in range(2_000):
         if step % FLUSH_EVERY == 0:
-            optimizer.sweep()
+            optimizer.flush_denormals()
         gradient = torch.full((4,), 1.0 if step < 5 else 0.0)
-        optimizer.update([gradient], StepScalars(*torch.tensor(StepScalars.row(1e-3, step)).unbind()), GOOD)
+        optimizer.update([gradient], StepScalars(*torch.tensor(StepScalars.values(1.0, 1e-3, step)).unbind()), GOOD)
     for values in optimizer.state[0].values():
         assert (values[values != 0].abs() > 1.2e-38).all()
     assert params[0].isfinite().all()
@@ -87,14 +87,14 @@ def test_what_no_longer_learns_comes_to_rest_at_zero_and_not_at_a_tiny_number(na
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", RULES)
-def test_gradients_may_lie_in_another_order_than_their_parameters(name, order, form):
+def test_gradient_memory_order_is_free(name, order, form):
     generator = torch.Generator().manual_seed(0)
     p, g = (torch.randn(4, 3, 2, 2, generator=generator) for _ in range(2))
-    ours = torch.nn.Parameter(p.clone().contiguous(memory_format=order))
-    Optimizer([ours], TrainConfig(optimizer=name)).update(
-        [g.transpose(0, 3).contiguous().transpose(0, 3)], rates(0.1, 0), GOOD
+    actual = torch.nn.Parameter(p.clone().contiguous(memory_format=order))
+    Optimizer([actual], TrainConfig(optimizer=name)).update(
+        [g.transpose(0, 3).contiguous().transpose(0, 3)], scalars(0.1, 0), GOOD
     )
-    theirs = torch.nn.Parameter(p.clone())
-    theirs.grad = g
-    getattr(torch.optim, THEIRS[name])([theirs], lr=0.1, weight_decay=0).step()
-    torch.testing.assert_close(ours, theirs)
+    expected = torch.nn.Parameter(p.clone())
+    expected.grad = g
+    getattr(torch.optim, PYTORCH[name])([expected], lr=0.1, weight_decay=0).step()
+    torch.testing.assert_close(actual, expected)

@@ -23,7 +23,7 @@ def copy(trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_run_reloads_to_the_same_model(name, digits, tmp_path):
+def test_run_reloads_the_model(name, digits, tmp_path):
     run = vaezoo.train(name, digits, options={"latent_dim": 4}, config=TrainConfig(steps=3), out=tmp_path / "run")
     again = vaezoo.load(tmp_path / "run")
     x = digits.test.batch(slice(0, 8)).x
@@ -33,7 +33,7 @@ def test_a_run_reloads_to_the_same_model(name, digits, tmp_path):
     assert not again.vae.training
 
 
-def test_a_run_holds_what_it_takes_to_repeat_it(trained, digits, tmp_path):
+def test_run_can_be_repeated(trained, digits, tmp_path):
     repeated = vaezoo.train(
         trained.model, digits, options=trained.options, config=trained.training, out=tmp_path / "again"
     )
@@ -43,7 +43,7 @@ def test_a_run_holds_what_it_takes_to_repeat_it(trained, digits, tmp_path):
     assert trained.load_data().spec == digits.spec
 
 
-def test_the_result_is_the_bound_on_the_test_part_of_the_best_checkpoint(trained):
+def test_result_is_of_best_checkpoint(trained):
     assert trained.result["split"] == "test"
     metrics = trained.result["metrics"]
     assert metrics["elbo"] == pytest.approx(-(metrics["reconstruction"] + metrics["kl"]), rel=1e-5)
@@ -51,7 +51,7 @@ def test_the_result_is_the_bound_on_the_test_part_of_the_best_checkpoint(trained
     assert trained.checkpoint.metrics["elbo"] == max(c.metrics["elbo"] for c in kept)
 
 
-def test_the_best_and_the_newest_two_checkpoints_are_kept_and_can_be_chosen(trained, tmp_path):
+def test_prune_keeps_best_and_newest(trained, tmp_path):
     for step, bound in enumerate([-9.0, -3.0, -5.0, -4.0, -6.0, None]):
         metrics = {} if bound is None else {"elbo": bound}  # the last: of a training that was stopped
         save_checkpoint(tmp_path, {"model": trained.vae.state_dict()}, step, metrics, {})
@@ -62,7 +62,7 @@ def test_the_best_and_the_newest_two_checkpoints_are_kept_and_can_be_chosen(trai
     assert find_checkpoint(tmp_path, "3", "elbo").step == 3
 
 
-def test_a_training_keeps_its_checkpoints(digits, tmp_path):
+def test_training_keeps_its_checkpoints(digits, tmp_path):
     run = vaezoo.train("mlp-vae", digits, config=TrainConfig(steps=40, eval_every=10), out=tmp_path / "run")
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     bounds = {line["step"]: line["elbo"] for line in lines if line["split"] == "valid"}
@@ -71,19 +71,19 @@ def test_a_training_keeps_its_checkpoints(digits, tmp_path):
     assert vaezoo.load(run.path, "30").checkpoint.metrics["elbo"] == bounds[30]
 
 
-def test_without_a_metric_to_rank_by_the_newest_is_the_best(digits, tmp_path):
+def test_newest_is_best_without_monitor(digits, tmp_path):
     run = vaezoo.train("vae-gan", digits, config=TrainConfig(steps=6, eval_every=2), out=tmp_path / "run")
     assert run.checkpoint.step == 6
 
 
-def test_no_file_of_a_run_holds_times_or_paths_but_the_description(trained):
+def test_run_files_hold_no_paths(trained):
     assert (trained.path / "run.json").exists()
     for file in trained.path.rglob("*.json*"):
         assert str(trained.path) not in file.read_text()
 
 
 @pytest.mark.parametrize("part", ["model.safetensors", "state.json", "manifest.json"])
-def test_a_damaged_checkpoint_is_refused(copy, part):
+def test_damaged_checkpoint_is_refused(copy, part):
     for file in copy.glob(f"checkpoints/*/{part}"):
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_refused(copy, part):
         vaezoo.load(copy)
 
 
-def test_a_truncated_or_missing_file_is_refused(copy):
+def test_truncated_file_is_refused(copy):
     for file in copy.glob("checkpoints/*/model.safetensors"):
         file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match="SHA-256"):
@@ -117,7 +117,7 @@ def test_a_truncated_or_missing_file_is_refused(copy):
         {"training": {"lr": 10**400}},
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(copy, change):
+def test_mismatched_record_is_refused(copy, change):
     described = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(described | change))
     with pytest.raises(VaezooError):
@@ -138,7 +138,7 @@ NESTED = [
 
 @pytest.mark.parametrize("field", [*USED, *NESTED])
 @pytest.mark.parametrize("value", [[], {}, True, -1.5, [[[]]], "\x1b", 10**4000], ids=lambda v: str(v)[:9])
-def test_a_field_of_the_wrong_type_is_refused(copy, field, value):
+def test_wrong_type_is_refused(copy, field, value):
     described = json.loads((copy / "run.json").read_text())
     *path, name = field.split(".")
     inner = described[path[0]] if path else described
@@ -151,7 +151,7 @@ def test_a_field_of_the_wrong_type_is_refused(copy, field, value):
     assert len(e.value.message) < 1000
 
 
-def test_a_misspelt_field_gets_the_nearest(copy):
+def test_misspelt_field_gets_hint(copy):
     described = json.loads((copy / "run.json").read_text())
     described["training"]["bach_size"] = described["training"].pop("batch_size")
     (copy / "run.json").write_text(json.dumps(described))
@@ -162,28 +162,28 @@ def test_a_misspelt_field_gets_the_nearest(copy):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "nan", '{"schema": NaN}', "[" * 100_000, "x" * 2_000_000])
-def test_a_damaged_description_is_refused(copy, text):
+def test_damaged_record_is_refused(copy, text):
     (copy / "run.json").write_text(text)
     with pytest.raises(InputError):
         vaezoo.load(copy)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is no run folder"):
+def test_other_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is not a run folder"):
         vaezoo.load(tmp_path)
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         vaezoo.load(tmp_path / "missing")
 
 
-def test_a_checkpoint_that_is_not_there_names_those_that_are(trained):
+def test_missing_checkpoint_lists_others(trained):
     with pytest.raises(InputError) as e:
         find_checkpoint(trained.path / "checkpoints", "7", "elbo")
     assert str(trained.checkpoint.step) in e.value.hint
 
 
-def test_a_folder_in_the_way_is_left_alone(digits, tmp_path):
+def test_occupied_folder_is_unchanged(digits, tmp_path):
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(StorageError, match="is in the way"):
+    with pytest.raises(StorageError, match="exists and is not empty"):
         vaezoo.train("mlp-vae", digits, config=TrainConfig(steps=1), out=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
@@ -197,13 +197,13 @@ def test_a_folder_in_the_way_is_left_alone(digits, tmp_path):
         {"model": "nothing"},
     ],
 )
-def test_nothing_is_written_for_bad_input(digits, tmp_path, bad):
+def test_bad_input_writes_nothing(digits, tmp_path, bad):
     with pytest.raises(VaezooError):
         vaezoo.train(**({"model": "mlp-vae", "data": digits, "out": tmp_path / "run"} | bad))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_runs_are_numbered_and_the_newest_is_found(digits, inside):
+def test_newest_run_is_found(digits, inside):
     config = TrainConfig(steps=1)
     paths = [vaezoo.train(name, digits, config=config).path for name in ("mlp-vae", "mlp-vae", "conv-vae")]
     assert [p.name for p in paths] == ["mlp-vae-digits-1", "mlp-vae-digits-2", "conv-vae-digits-1"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from vaezoo import ELBO, LossOutput, TrainConfig, Trainer, create_model, get_model, list_models
+from vaezoo.core.device import resolve_device
+from vaezoo.core.options import configure
 from vaezoo.core.seed import derive_seed, epoch_permutation
 from vaezoo.errors import DivergedError, UnsupportedDataError, VaezooError, VaezooWarning
 from vaezoo.objectives.base import Objective, StepContext
-from vaezoo.spec import configure
 from vaezoo.training import trainer
 from vaezoo.training.train_step import binarize
-from vaezoo.core.device import resolve_device
 from vaezoo.training.trainer import evaluate
 
 MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
@@ -39,7 +39,7 @@ def weights(*modules):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_trains_on_the_same_trainer_and_repeats_itself_exactly(name, digits):
+def test_training_repeats_exactly(name, digits):
     results = []
     for noise in (1, 2):
         vae, objective = build(name, digits)
@@ -51,31 +51,31 @@ def test_every_model_trains_on_the_same_trainer_and_repeats_itself_exactly(name,
     assert not torch.equal(results[0][0], weights(*build(name, digits)))
 
 
-def test_training_lowers_the_negative_elbo(digits):
+def test_training_raises_elbo(digits):
     vae, _ = build("mlp-vae", digits)
     reports = [r for r in fit(digits, vae, steps=120) if r.split == "valid"]
     assert reports[-1].metrics["elbo"] > reports[0].metrics["elbo"] + 50
 
 
-def test_a_collapsed_posterior_is_told_once(digits, monkeypatch):
-    monkeypatch.setattr(trainer, "LEARNED", 40)
+def test_posterior_collapse_warns_once(digits, monkeypatch):
+    monkeypatch.setattr(trainer, "COLLAPSE_STEPS", 40)
     vae, _ = build("mlp-vae", digits)
-    with pytest.warns(VaezooWarning, match="the posterior has collapsed by step 80") as told:
+    with pytest.warns(VaezooWarning, match="the posterior has collapsed by step 80") as warned:
         fit(digits, vae, ELBO(beta=1e4), lr=0.01, steps=160, eval_every=40)
-    assert len(told) == 1
+    assert len(warned) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(digits, build("mlp-vae", digits)[0], steps=160, eval_every=40)
 
 
-def test_another_seed_gives_another_training(digits):
+def test_seed_changes_weights(digits):
     a, b = (build("mlp-vae", digits)[0] for _ in range(2))
     fit(digits, a, seed=1)
     fit(digits, b, seed=2)
     assert not torch.equal(weights(a), weights(b))
 
 
-def test_the_callers_random_state_is_left_alone(digits):
+def test_caller_rng_is_unchanged(digits):
     vae, _ = build("mlp-vae", digits)
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -86,13 +86,13 @@ def test_the_callers_random_state_is_left_alone(digits):
 
 @pytest.mark.parametrize("name", ["mlp-vae", "conv-vae"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adamax"])
-def test_a_step_is_what_pytorch_does_by_hand(optimizer, name, digits):
+def test_step_equals_manual_pytorch(optimizer, name, digits):
     config = TrainConfig(
         optimizer=optimizer, lr=2e-3, weight_decay=0.01, clip_grad=5.0, batch_size=50, steps=3, schedule="cosine"
     )
     vae, objective = build(name, digits)
     Trainer(vae, objective, digits, config).fit()
-    ours = [p.detach().clone() for p in vae.parameters()]
+    actual = [p.detach().clone() for p in vae.parameters()]
 
     vae, objective = build(name, digits)
     before = [p.detach().clone() for p in vae.parameters()]
@@ -109,7 +109,7 @@ def test_a_step_is_what_pytorch_does_by_hand(optimizer, name, digits):
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
         by_hand.step()
     # Where a gradient is a sum that cancels, a rounding turns the sign of an update: so each layer, not each weight.
-    for a, b, start in zip(ours, vae.parameters(), before, strict=True):
+    for a, b, start in zip(actual, vae.parameters(), before, strict=True):
         assert float((a - b.detach()).norm()) <= 0.03 * float((b.detach() - start).norm())
 
 
@@ -125,7 +125,7 @@ class Poisoned(Objective):
 
     def forward(self, vae, batch, step):
         out = self.inner(vae, batch, step)
-        if int(step.number) != self.at or not self.training:
+        if int(step.global_step) != self.at or not self.training:
             return out
         loss = out.losses["vae"]
         zero = 0 * next(vae.parameters()).sum()
@@ -135,7 +135,7 @@ class Poisoned(Objective):
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adamax"])
-def test_what_is_not_finite_never_reaches_the_weights(kind, optimizer, digits):
+def test_non_finite_never_reaches_weights(kind, optimizer, digits):
     vae, _ = build("mlp-vae", digits)
     fit(digits, vae, steps=4, optimizer=optimizer)
     before = weights(vae)
@@ -146,7 +146,7 @@ def test_what_is_not_finite_never_reaches_the_weights(kind, optimizer, digits):
     assert torch.equal(weights(vae), before)
 
 
-def test_a_group_without_a_loss_is_not_stepped(digits):
+def test_paused_group_keeps_weights(digits):
     vae, objective = build("vae-gan", digits, equilibrium=5.0, margin=0.1)  # the discriminator is always "ahead"
     before = weights(vae), weights(objective)
     fit(digits, vae, objective, steps=3)
@@ -154,14 +154,14 @@ def test_a_group_without_a_loss_is_not_stepped(digits):
     assert not torch.equal(weights(vae), before[0])
 
 
-def test_each_epoch_shows_each_example_once_in_another_order(digits):
+def test_epochs_are_permutations(digits):
     n = len(digits.train)
     first, second = epoch_permutation(0, 0, n), epoch_permutation(0, 1, n)
     assert sorted(first.tolist()) == list(range(n)) == sorted(second.tolist())
     assert first.tolist() != second.tolist()
 
 
-def test_dynamic_binarization_draws_bits_with_the_grey_levels_as_probabilities(digits):
+def test_dynamic_binarization_samples_bits(digits):
     config = TrainConfig(binarize="dynamic")
     index = torch.arange(100)
     torch.manual_seed(0)
@@ -171,7 +171,7 @@ def test_dynamic_binarization_draws_bits_with_the_grey_levels_as_probabilities(d
     assert float((draws.mean(0) - grey).abs().max()) < 0.25
 
 
-def test_evaluation_samples_z_repeats_itself_and_weighs_examples_equally(digits):
+def test_evaluation_is_deterministic_and_unbiased(digits):
     vae, objective = build("mlp-vae", digits)
     vae.train()
     results = [evaluate(vae, objective, digits.valid, TrainConfig(batch_size=size)) for size in (64, 64, 7)]
@@ -186,7 +186,7 @@ def test_evaluation_samples_z_repeats_itself_and_weighs_examples_equally(digits)
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_reports_tell_progress(digits):
+def test_reports_show_progress(digits):
     vae, _ = build("mlp-vae", digits)
     reports = fit(digits, vae, steps=24, eval_every=10)
     assert [(r.split, r.step) for r in reports] == [
@@ -196,14 +196,14 @@ def test_reports_tell_progress(digits):
     assert last.epoch == last.epochs == 2 and last.seconds_left == 0 and last.images_per_second > 0
 
 
-def test_kl_warm_up_changes_the_training(digits):
+def test_kl_warmup_changes_training(digits):
     a, b = (build("mlp-vae", digits)[0] for _ in range(2))
     fit(digits, a)
     fit(digits, b, kl_warmup=100)
     assert not torch.equal(weights(a), weights(b))
 
 
-def test_what_does_not_fit_is_refused_before_training(digits):
+def test_mismatched_setup_is_refused(digits):
     vae, objective = build("mlp-vae", digits)
     with pytest.raises(VaezooError, match="batch size 601 is larger"):
         Trainer(vae, objective, digits, TrainConfig(batch_size=601))
@@ -212,13 +212,13 @@ def test_what_does_not_fit_is_refused_before_training(digits):
         Trainer(other, objective, digits, TrainConfig())
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(digits):
+def test_indivisible_batch_is_refused(digits):
     vae, objective = build("mlp-vae", digits)
     with pytest.raises(VaezooError, match="batch size 50 cannot be divided into 4 equal parts"):
         Trainer(vae, objective, digits, TrainConfig(batch_size=50, grad_accum_steps=4))
 
 
-def test_parts_of_a_batch_train_like_the_whole(digits):
+def test_grad_accumulation_matches_full_batch(digits):
     whole, parts = (build("mlp-vae", digits)[0] for _ in range(2))
     fit(digits, whole, lr=1e-4)
     reports = fit(digits, parts, grad_accum_steps=5, lr=1e-4)
@@ -227,7 +227,7 @@ def test_parts_of_a_batch_train_like_the_whole(digits):
     assert reports[-1].metrics["elbo"] < 0
 
 
-def test_early_stopping_ends_after_evaluations_without_a_better_bound(digits):
+def test_early_stopping_waits_for_improvement(digits):
     vae, _ = build("mlp-vae", digits)
     bounds = [
         r.metrics["elbo"]
@@ -239,13 +239,13 @@ def test_early_stopping_ends_after_evaluations_without_a_better_bound(digits):
     assert len(bounds) == best + 3
 
 
-def test_early_stopping_needs_a_metric_that_tells_the_best(digits):
-    with pytest.raises(VaezooError, match="no metric"):
+def test_early_stopping_needs_a_monitor(digits):
+    with pytest.raises(VaezooError, match="no metric that tells its best"):
         Trainer(*build("vae-gan", digits), digits, TrainConfig(early_stopping=2))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_in_bf16_the_networks_alone_are_in_bf16(name, digits):
+def test_bf16_covers_networks_only(name, digits):
     vae, objective = build(name, digits)
     seen = {"layers": set(), "terms": set()}
     for module in [*vae.modules(), *objective.modules()]:
@@ -270,7 +270,7 @@ def test_in_bf16_the_networks_alone_are_in_bf16(name, digits):
     assert reports[0].metrics["elbo"] < 0
 
 
-def test_bf16_trains_as_well_as_fp32(digits):
+def test_bf16_matches_fp32_elbo(digits):
     bounds = []
     for precision in ("fp32", "bf16"):
         vae, _ = build("conv-vae", digits)
@@ -278,8 +278,8 @@ def test_bf16_trains_as_well_as_fp32(digits):
     assert bounds[1] == pytest.approx(bounds[0], rel=0.02)
 
 
-def test_tf32_is_refused_where_there_is_no_cuda(digits):
-    with pytest.raises(VaezooError, match="precision tf32 is CUDA's"):
+def test_tf32_needs_cuda(digits):
+    with pytest.raises(VaezooError, match="precision tf32 needs CUDA"):
         Trainer(*build("mlp-vae", digits), digits, TrainConfig(precision="tf32", device="cpu"))
 
 
@@ -290,27 +290,28 @@ class Greedy(ELBO):
         return super().forward(vae, batch, step)._replace(metrics={"elbo": torch.empty(2**50)})
 
 
-def test_too_little_memory_is_an_error_that_names_the_batch_and_what_to_change(digits):
+def test_out_of_memory_names_batch(digits):
     vae, _ = build("mlp-vae", digits)
-    with pytest.raises(VaezooError, match="a batch of 50 in 1 part") as e:
+    with pytest.raises(VaezooError, match="a batch of 50 does not fit in the memory") as e:
         fit(digits, vae, Greedy())
     assert "--grad-accum-steps 2" in e.value.hint and "--batch-size" in e.value.hint
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps:3", "xpu", ""])
-def test_a_device_that_is_not_there_is_refused(name):
+def test_missing_device_is_refused(name):
     with pytest.raises(VaezooError) as e:
         resolve_device(name)
     assert "auto" in e.value.hint
 
 
-def test_auto_takes_a_device_that_is_there():
+def test_auto_device_exists():
     assert torch.zeros(1, device=resolve_device("auto")).sum() == 0
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", MODELS)
-def test_training_on_cuda_follows_the_cpu(name, digits):
+def test_cuda_training_follows_cpu(name, digits):
     metrics = {}
     for device in ("cpu", "cuda"):
         vae, objective = build(name, digits)

@@ -1,1 +1,1 @@
-"""The benchmark: an exported model under ONNX Runtime against the model itself in PyTorch."""
+"""Benchmark an exported model in ONNX Runtime against the model in PyTorch."""

@@ -1,7 +1,7 @@
-"""The ways to run a model, each as a call that is complete when it returns.
+"""The backends: ways to run a model, each as a call that returns when the run is complete.
 
-Two regimes, never mixed: "device", where inputs and outputs stay on the device, and "host", numpy in and numpy out on
-both sides. ONNX Runtime gets its inputs bound where they lie, as PyTorch does.
+There are two IO modes, which are never mixed. With "device", inputs and outputs stay on the device. With "host", both
+PyTorch and ONNX Runtime get and return numpy arrays.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaezoo.bench.workload import Task, Workload
+from vaezoo.bench.result import IOMode, Task
+from vaezoo.bench.workload import Workload
 from vaezoo.errors import VaezooError
 from vaezoo.export.graphs import Decoder, Encoder, silence
 from vaezoo.runtime.manifest import Array, GraphName
 from vaezoo.runtime.ort_session import RECORD_PLACEMENT, STOP_SPINNING, Provider, first_line, open_session, placement
 from vaezoo.vae import VAE
 
-Run = Callable[[], list[Array] | list[Tensor]]
-IOMode = Literal["device", "host"]
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+RunFn = Callable[[], list[Array] | list[Tensor]]
 IO_MODES: Mapping[IOMode, str] = {"device": "inputs and outputs on the device", "host": "numpy in, numpy out"}
 NATIVE = ("eager", "channels-last", "compile", "cuda-graph")
 GRAPHS: Mapping[Task, tuple[GraphName, ...]] = {
@@ -37,12 +40,12 @@ GRAPHS: Mapping[Task, tuple[GraphName, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """What all contestants share.
+    """The settings that all backends share.
 
     Attributes:
         device: "cpu" or "cuda".
-        threads: Threads for one operator, on both sides.
-        tf32: Whether CUDA may round the factors of products to 10 bits, on both sides.
+        threads: Threads for one operator.
+        tf32: Whether CUDA may round the factors of products to 10 bits.
     """
 
     device: Provider
@@ -56,19 +59,19 @@ class Backend:
 
     Attributes:
         run: Runs once and returns the outputs.
-        first: Milliseconds that the first run took, a compilation included where none was made before.
-        created: Milliseconds that opening its sessions took; 0 for PyTorch.
-        nodes: How many nodes of its graphs each provider runs; empty for PyTorch.
+        first: Milliseconds of the first run, including the compilation unless it was compiled before.
+        created: Milliseconds that opening its sessions took, or 0 for PyTorch.
+        nodes: How many nodes of its graphs each provider runs. Empty for PyTorch.
     """
 
-    run: Run
+    run: RunFn
     first: float
     created: float
     nodes: Mapping[str, int]
 
 
-def start_backend(run: Run, created: float = 0.0, nodes: Mapping[str, int] | None = None) -> Backend:
-    """Runs for the first time."""
+def start_backend(run: RunFn, created: float = 0.0, nodes: Mapping[str, int] | None = None) -> Backend:
+    """Runs for the first time and returns the backend."""
     start = time.perf_counter()
     with silence():
         run()
@@ -76,7 +79,7 @@ def start_backend(run: Run, created: float = 0.0, nodes: Mapping[str, int] | Non
 
 
 class RoundTrip(nn.Module):
-    """x -> the mean image for its most probable code."""
+    """Maps x to the mean of p(x|z) at the mode of q(z|x)."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
@@ -90,66 +93,66 @@ MODULES: Mapping[Task, type[nn.Module]] = {"encoder": Encoder, "decoder": Decode
 
 
 def native_modules(vae: VAE, task: Task, device: Provider) -> dict[str, nn.Module]:
-    """Returns the forms in which PyTorch can run a task: as it is, with other strides, compiled."""
+    """Returns the modules in which PyTorch can run a task: eager, channels-last, compiled."""
     module = MODULES[task](vae).eval().to(device)
     modules: dict[str, nn.Module] = {"eager": module}
     if any(p.dim() == 4 for p in module.parameters()):
-        with contextlib.suppress(RuntimeError):  # a parametrized module, which cannot be copied, goes without
+        with contextlib.suppress(RuntimeError):  # a parametrized module cannot be copied
             modules["channels-last"] = copy.deepcopy(module).to(memory_format=torch.channels_last)
-    # One graph for each batch size, as for a user who serves that size; a dynamic one is slower.
+    # One graph for each batch size, as for a user who serves that size. A dynamic graph is slower.
     modules["compile"] = torch.compile(module, dynamic=False)  # type: ignore[assignment]
     return modules
 
 
 def native_backends(
-    subject: Workload, task: Task, batch: int, regime: IOMode, modules: Mapping[str, nn.Module], setting: BenchConfig
+    workload: Workload, task: Task, batch: int, io_mode: IOMode, modules: Mapping[str, nn.Module], config: BenchConfig
 ) -> tuple[dict[str, Backend], dict[str, str]]:
-    """Returns the contestants in PyTorch, and those left out with the reason."""
-    made: dict[str, Backend] = {}
-    left_out: dict[str, str] = {}
-    x = subject.case(task, batch).inputs
+    """Returns the PyTorch backends, and the reasons of those that were skipped."""
+    backends: dict[str, Backend] = {}
+    skipped: dict[str, str] = {}
+    x = workload.case(task, batch).inputs
     for name, module in modules.items():
         try:
-            made[name] = start_backend(native_run(module, x, regime, setting.device, name == "channels-last"))
+            backends[name] = start_backend(native_run(module, x, io_mode, config.device, name == "channels-last"))
         except torch.OutOfMemoryError:
             raise
-        except Exception as e:  # a compiler that is missing or fails raises anything
-            left_out[name] = f"{type(e).__name__}: {first_line(e)}"
-    if setting.device == "cuda" and modules:
-        best = modules["compile"] if "compile" in made else modules["eager"]
+        except Exception as e:  # a missing or failing compiler may raise anything
+            skipped[name] = f"{type(e).__name__}: {first_line(e)}"
+    if config.device == "cuda" and modules:
+        best = modules["compile"] if "compile" in backends else modules["eager"]
         try:
-            made["cuda-graph"] = start_backend(captured_run(best, x, regime))
+            backends["cuda-graph"] = start_backend(captured_run(best, x, io_mode))
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
-            left_out["cuda-graph"] = f"{type(e).__name__}: {first_line(e)}"
-    return made, left_out
+            skipped["cuda-graph"] = f"{type(e).__name__}: {first_line(e)}"
+    return backends, skipped
 
 
-def native_run(module: nn.Module, x: Array, regime: IOMode, device: Provider, channels_last: bool) -> Run:
-    """Returns a run of a module."""
-    there = torch.from_numpy(x).to(device)
-    if channels_last and there.dim() == 4:
-        there = there.contiguous(memory_format=torch.channels_last)
-    if regime == "host":
-        return lambda: [o.cpu().numpy() for o in as_list(module(torch.from_numpy(x).to(device)))]
+def native_run(module: nn.Module, x: Array, io_mode: IOMode, device: Provider, channels_last: bool) -> RunFn:
+    """Returns a call that runs a module."""
+    on_device = torch.from_numpy(x).to(device)
+    if channels_last and on_device.dim() == 4:
+        on_device = on_device.contiguous(memory_format=torch.channels_last)
+    if io_mode == "host":
+        return lambda: [output.cpu().numpy() for output in as_list(module(torch.from_numpy(x).to(device)))]
     if device == "cpu":
-        return lambda: as_list(module(there))
+        return lambda: as_list(module(on_device))
 
     def run() -> list[Tensor]:
-        outputs = as_list(module(there))
+        outputs = as_list(module(on_device))
         torch.cuda.synchronize()
         return outputs
 
     return run
 
 
-def captured_run(module: nn.Module, x: Array, regime: IOMode) -> Run:
-    """Returns a replay of a module that was captured in a CUDA graph, for inputs of one shape."""
+def captured_run(module: nn.Module, x: Array, io_mode: IOMode) -> RunFn:
+    """Captures a module in a CUDA graph for one input shape. Returns a call that replays it."""
     static = torch.from_numpy(x).to("cuda")
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # a capture wants its kernels chosen and its memory pools warm
+    with torch.cuda.stream(stream):  # kernels must be chosen and memory pools filled before the capture
         for _ in range(3):
             module(static)
     torch.cuda.current_stream().wait_stream(stream)
@@ -157,118 +160,131 @@ def captured_run(module: nn.Module, x: Array, regime: IOMode) -> Run:
     with torch.cuda.graph(graph):
         outputs = as_list(module(static))
 
-    def on_device() -> list[Tensor]:
+    def run_on_device() -> list[Tensor]:
         graph.replay()
         torch.cuda.synchronize()
         return outputs
 
-    def from_host() -> list[Array]:
+    def run_from_host() -> list[Array]:
         static.copy_(torch.from_numpy(x))
         graph.replay()
-        return [o.cpu().numpy() for o in outputs]
+        return [output.cpu().numpy() for output in outputs]
 
-    return from_host if regime == "host" else on_device
+    return run_from_host if io_mode == "host" else run_on_device
 
 
 def onnx_backends(
-    subject: Workload, task: Task, batch: int, regime: IOMode, setting: BenchConfig
+    workload: Workload, task: Task, batch: int, io_mode: IOMode, config: BenchConfig
 ) -> tuple[dict[str, Backend], dict[str, str]]:
-    """Returns the contestants in ONNX Runtime, and those left out with the reason.
+    """Returns the ONNX Runtime backends, and the reasons of those that were skipped.
 
     Raises:
         VaezooError: If the device's provider cannot run here.
     """
-    made = {f"ort-{setting.device}": onnx_backend(subject, task, batch, regime, setting, {})}
-    left_out: dict[str, str] = {}
-    if setting.device == "cuda":
+    backends = {f"ort-{config.device}": onnx_backend(workload, task, batch, io_mode, config, {})}
+    skipped: dict[str, str] = {}
+    if config.device == "cuda":
         try:
-            graphs = {"enable_cuda_graph": "1"}
-            made["ort-cuda-graph"] = onnx_backend(subject, task, batch, regime, setting, graphs)
+            options = {"enable_cuda_graph": "1"}
+            backends["ort-cuda-graph"] = onnx_backend(workload, task, batch, io_mode, config, options)
         except VaezooError as e:
-            left_out["ort-cuda-graph"] = e.message
-        except Exception as e:  # ONNX Runtime's errors have no common class
-            left_out["ort-cuda-graph"] = first_line(e)
-    return made, left_out
+            skipped["ort-cuda-graph"] = e.message
+        except Exception as e:  # ONNX Runtime's errors have no common base class
+            skipped["ort-cuda-graph"] = first_line(e)
+    return backends, skipped
 
 
 def onnx_backend(
-    subject: Workload, task: Task, batch: int, regime: IOMode, setting: BenchConfig, settings: Mapping[str, str]
+    workload: Workload,
+    task: Task,
+    batch: int,
+    io_mode: IOMode,
+    config: BenchConfig,
+    provider_options: Mapping[str, str],
 ) -> Backend:
-    """Opens the sessions of a task and binds them."""
-    if setting.tf32:
-        settings = {**settings, "use_tf32": "1"}
-    # A user who runs both graphs wants the first to leave the cores to the second; see providers.py.
+    """Opens the sessions of a task and returns the backend that runs them."""
+    if config.tf32:
+        provider_options = {**provider_options, "use_tf32": "1"}
+    # In a round trip, the threads of the first session must leave the cores to the second; see ort_session.py.
     entries = RECORD_PLACEMENT | (STOP_SPINNING if task == "round trip" else {})
     start = time.perf_counter()
     sessions = [
         open_session(
-            subject.files[part],
-            setting.device,
-            threads=setting.threads,
-            settings=settings,
+            workload.files[graph],
+            config.device,
+            threads=config.threads,
+            provider_options=provider_options,
             entries=entries,
         )
-        for part in GRAPHS[task]
+        for graph in GRAPHS[task]
     ]
     created = 1e3 * (time.perf_counter() - start)
     nodes: dict[str, int] = {}
     for session in sessions:
         for provider, count in placement(session).items():
             nodes[provider] = nodes.get(provider, 0) + count
-    x = subject.case(task, batch).inputs
-    if regime == "host" and "enable_cuda_graph" not in settings:
-        return start_backend(host_run(subject, task, sessions, x), created, nodes)
-    bound = bound_run(subject, task, sessions, batch, x, setting.device, regime)
-    return start_backend(bound, created, nodes)
+    x = workload.case(task, batch).inputs
+    # A CUDA graph replays with fixed addresses, so it needs bound tensors in both IO modes.
+    if io_mode == "host" and "enable_cuda_graph" not in provider_options:
+        return start_backend(host_run(workload, task, sessions, x), created, nodes)
+    run = bound_run(workload, task, sessions, batch, x, config.device, io_mode)
+    return start_backend(run, created, nodes)
 
 
-def host_run(subject: Workload, task: Task, sessions: list[Any], x: Array) -> Run:
-    """Returns a run with numpy in and out, as `session.run` offers it."""
+def host_run(workload: Workload, task: Task, sessions: list[ort.InferenceSession], x: Array) -> RunFn:
+    """Returns a call that runs the sessions with numpy arrays, as `session.run` does."""
     names = [session.get_inputs()[0].name for session in sessions]
     if task != "round trip":
         return lambda: list(sessions[0].run(None, {names[0]: x}))
 
     def run() -> list[Array]:
-        (code,) = sessions[0].run([subject.mode], {names[0]: x})
-        return list(sessions[1].run(None, {names[1]: code}))
+        (z,) = sessions[0].run([workload.mode], {names[0]: x})
+        return list(sessions[1].run(None, {names[1]: z}))
 
     return run
 
 
 def bound_run(
-    subject: Workload, task: Task, sessions: list[Any], batch: int, x: Array, device: Provider, regime: IOMode
-) -> Run:
-    """Returns a run with inputs and outputs bound to tensors on the device, one graph's output being the next's input.
+    workload: Workload,
+    task: Task,
+    sessions: list[ort.InferenceSession],
+    batch: int,
+    x: Array,
+    device: Provider,
+    io_mode: IOMode,
+) -> RunFn:
+    """Returns a call that runs the sessions with inputs and outputs bound to tensors on the device.
 
-    In the host regime, which only a CUDA graph needs here, the input is copied in and the outputs are copied out.
+    In a round trip, the encoder's output is the decoder's input. In IO mode "host", which only CUDA graphs use here,
+    the input is copied in and the outputs are copied out.
     """
     static = torch.from_numpy(x).to(device)
     current, outputs = static, [static]
     steps = []
-    for session, part in zip(sessions, GRAPHS[task], strict=True):
+    for session, graph in zip(sessions, GRAPHS[task], strict=True):
         binding = session.io_binding()
         bind(binding.bind_input, session.get_inputs()[0].name, current, device)
         outputs = []
-        for name, example in subject.cases[part].outputs.items():
+        for name, example in workload.cases[graph].outputs.items():
             outputs.append(torch.empty((batch, *example.shape[1:]), dtype=torch_dtype(example), device=device))
             bind(binding.bind_output, name, outputs[-1], device)
-        steps.append((session, binding, current, outputs))  # the tensors, too: a binding does not keep them alive
-        if part == "encoder":
-            current = outputs[list(subject.cases[part].outputs).index(subject.mode)]
+        steps.append((session, binding, current, outputs))  # a binding does not keep its tensors alive
+        if graph == "encoder":
+            current = outputs[list(workload.cases[graph].outputs).index(workload.mode)]
     if device == "cuda":
-        torch.cuda.synchronize()  # ONNX Runtime has a stream of its own, which does not wait for PyTorch's
+        torch.cuda.synchronize()  # ONNX Runtime's stream does not wait for PyTorch's
 
-    def on_device() -> list[Tensor]:
+    def run_on_device() -> list[Tensor]:
         for session, binding, *_ in steps:
-            session.run_with_iobinding(binding)  # complete when it returns
+            session.run_with_iobinding(binding)  # returns when the run is complete
         return outputs
 
-    def from_host() -> list[Array]:
+    def run_from_host() -> list[Array]:
         static.copy_(torch.from_numpy(x))
         torch.cuda.synchronize()
-        return [o.cpu().numpy() for o in on_device()]
+        return [output.cpu().numpy() for output in run_on_device()]
 
-    return from_host if regime == "host" else on_device
+    return run_from_host if io_mode == "host" else run_on_device
 
 
 def bind(binder: Callable[..., None], name: str, tensor: Tensor, device: Provider) -> None:
@@ -278,7 +294,7 @@ def bind(binder: Callable[..., None], name: str, tensor: Tensor, device: Provide
 
 
 def torch_dtype(array: Array) -> torch.dtype:
-    """Returns the torch type of an array's elements."""
+    """Returns the torch dtype of an array."""
     return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 

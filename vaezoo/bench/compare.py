@@ -1,17 +1,19 @@
-"""Two results beside each other: which rows changed by more than their spread."""
+"""Compare two benchmark results: which rows changed by more than their spread."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
+from vaezoo.bench.result import BenchResult
 from vaezoo.core.json_io import read_json
 from vaezoo.errors import InputError
 
-SCHEMA = 1
-KEYS = ("task", "batch", "regime", "contestant")
+SCHEMA = 2
+KEYS: tuple[Literal["task", "batch", "io_mode", "backend"], ...] = ("task", "batch", "io_mode", "backend")
+SECTIONS: tuple[Literal["environment", "setting", "model"], ...] = ("environment", "setting", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,10 @@ class Change:
     """One row of two results.
 
     Attributes:
-        where: Task, batch size, regime and contestant.
-        before: Median in the first, in milliseconds; None if it has no such row.
-        after: Median in the second, likewise.
-        verdict: "faster", "slower" or "same", where the quartiles of the two overlap; "missing" if one has no such row.
+        where: Task, batch size, IO mode and backend.
+        before: Median of the first result in milliseconds, or None without such a row.
+        after: Median of the second result, likewise.
+        verdict: "faster", "slower", "same" if the quartiles overlap, or "missing" if one result has no such row.
     """
 
     where: tuple[str, ...]
@@ -31,34 +33,35 @@ class Change:
     verdict: str
 
 
-def read_result(path: Path) -> Mapping[str, Any]:
-    """Reads what `bench` returned and somebody wrote to a file.
+def read_result(path: Path) -> BenchResult:
+    """Reads a result that `vaezoo bench --json` wrote.
 
     Raises:
-        InputError: If it cannot be read, is no such result or has another schema.
+        InputError: If the file cannot be read, is not such a result, or has another schema.
     """
-    wrong = InputError(f"{path} is no result of schema {SCHEMA}", "give a file that 'vaezoo bench --json' wrote")
+    hint = "give a file that 'vaezoo bench --json' wrote"
     if not path.is_file():
-        raise InputError(f"cannot read {path}: no such file", wrong.hint)
+        raise InputError(f"cannot read {path}: no such file", hint)
+    invalid = InputError(f"{path} is not a benchmark result of schema {SCHEMA}", hint)
     try:
         result: dict[str, Any] = read_json(path)
     except InputError as e:
-        raise wrong from e
+        raise invalid from e
     if result.get("schema") != SCHEMA or not isinstance(result.get("rows"), list):
-        raise wrong
+        raise invalid
     try:
         for row in result["rows"]:
             [row[key] for key in KEYS]
             if not 0 < row["p25"] <= row["p50"] <= row["p75"]:
-                raise ValueError(f"quartiles of {row['contestant']}")
+                raise ValueError(f"quartiles of {row['backend']}")
     except (KeyError, TypeError, ValueError) as e:
         raise InputError(f"{path} is damaged: {e!r}", "measure again") from e
-    return result
+    return cast("BenchResult", result)
 
 
-def compare_results(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def compare_results(before: BenchResult, after: BenchResult) -> list[Change]:
     """Compares two results row by row, in the order of the first."""
-    old, new = ({tuple(str(r[k]) for k in KEYS): r for r in result["rows"]} for result in (before, after))
+    old, new = ({tuple(str(row[key]) for key in KEYS): row for row in result["rows"]} for result in (before, after))
     changes = []
     for where in {**old, **new}:
         a, b = old.get(where), new.get(where)
@@ -72,14 +75,15 @@ def compare_results(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
     return changes
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Returns what else differs between two results: machine, versions, setting, model."""
-    found = []
-    for part in ("environment", "setting", "model"):
-        a, b = before.get(part) or {}, after.get(part) or {}
-        found += [
-            f"{part} {key}: {a.get(key, 'not stated')} -> {b.get(key, 'not stated')}"
+def differences(before: BenchResult, after: BenchResult) -> list[str]:
+    """Returns the other differences of two results: machine, versions, settings and model."""
+    lines = []
+    for section in SECTIONS:
+        a: Mapping[str, object] = before.get(section) or {}
+        b: Mapping[str, object] = after.get(section) or {}
+        lines += [
+            f"{section} {key}: {a.get(key, 'not stated')} -> {b.get(key, 'not stated')}"
             for key in {**a, **b}
             if a.get(key) != b.get(key)
         ]
-    return found
+    return lines

@@ -1,11 +1,11 @@
-"""The sweep: every task at every batch size in both regimes, and what the times say."""
+"""Run a benchmark: every task at every batch size in both IO modes."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,209 +15,223 @@ from vaezoo.bench.backends import (
     NATIVE,
     Backend,
     BenchConfig,
-    IOMode,
     native_backends,
     native_modules,
     onnx_backends,
 )
 from vaezoo.bench.compare import SCHEMA
+from vaezoo.bench.result import BenchResult, BenchRow, Bound, IOMode, OnnxFields, Task
 from vaezoo.bench.timer import MIN_RUNS, measure, summarize
-from vaezoo.bench.workload import TASKS, Task, Workload
+from vaezoo.bench.workload import TASKS, Workload
 from vaezoo.core.environment import environment, gpu_environment
 from vaezoo.core.memory import is_out_of_memory
 from vaezoo.core.precision import tf32
 from vaezoo.errors import ParityError, VaezooError
-from vaezoo.export.tolerance import Case, Rule, compare_output
+from vaezoo.export.tolerance import Case, Tolerance, compare_output
 from vaezoo.runtime.manifest import Array
 from vaezoo.runtime.ort_session import Provider
 
 BATCHES = (1, 8, 64, 256, 1024)
 PACKAGES = ("vaezoo", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
-COPIES, CALLS = 0.3, 0.5  # shares of a time from which copies, or the cost of a call, are said to bound it
+COPY_SHARE = 0.3  # copies bound a row if they take at least this share of its time
+CALL_SHARE = 0.5  # calls bound a row if they take at least this share of its time
+PASSES = 2  # over everything, minutes apart: a disturbance of the machine during one of them shows in the spread
 
-PASSES = 2  # over everything, minutes apart: what the machine does in one of them shows in the spread
 
+class Key(NamedTuple):
+    """What identifies a row."""
 
-Row = dict[str, Any]
-Key = tuple[Task, int, IOMode, str]  # task, batch size, regime, contestant
+    task: Task
+    batch: int
+    io_mode: IOMode
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One contestant at one task, batch size and regime, with its times in seconds."""
+class Samples:
+    """The timed runs of one backend at one task, batch size and IO mode.
 
-    contestant: Backend
+    Attributes:
+        backend: The backend.
+        max_abs: Its largest difference from the model.
+        times: Seconds of each run.
+    """
+
+    backend: Backend
     max_abs: float
     times: list[float]
 
 
 def bench(
-    subject: Workload,
-    setting: BenchConfig,
+    workload: Workload,
+    config: BenchConfig,
     batches: Sequence[int] = BATCHES,
     *,
     seconds: float = 1.0,
-    on_row: Callable[[str], None] = lambda what: None,
-) -> dict[str, Any]:
+    on_progress: Callable[[str], None] = lambda step: None,
+) -> BenchResult:
     """Measures a model.
 
     Args:
-        subject: The model.
-        setting: Device, threads and precision, the same for all contestants.
+        workload: The model.
+        config: Device, threads and precision of all backends.
         batches: Batch sizes.
-        seconds: Timed seconds for each contestant, task, batch size and regime.
-        on_row: Called with what is about to be measured.
+        seconds: Timed seconds for each backend, task, batch size and IO mode.
+        on_progress: Called with a description of the next step.
 
     Returns:
-        For JSON: `schema`, `environment`, `setting`, `model`, `rows` and `left_out`. A row is one contestant at one
-        task, batch size and regime: its times in milliseconds, images a second, its largest difference from the
-        model and, for ONNX Runtime, the speed-up over eager and over the best native contestant.
+        The result, for JSON.
 
     Raises:
-        ParityError: If a contestant computes something else than the model.
-        VaezooError: If the device cannot run here, or a batch does not fit into its memory.
+        ParityError: If a backend computes something else than the model.
+        VaezooError: If the device cannot run here, or a batch does not fit in its memory.
     """
-    cells: dict[Key, Cell] = {}
-    left_out: dict[str, str] = {}
-    with same_conditions(setting):
+    samples: dict[Key, Samples] = {}
+    skipped: dict[str, str] = {}
+    with torch_settings(config):
         for number in range(PASSES):
             for task in TASKS:
                 for batch in sorted(set(batches)):
-                    on_row(f"{task}, batch {batch}, pass {number + 1} of {PASSES}")
-                    found = measure_cells(subject, setting, task, batch, seconds / PASSES, left_out)
-                    for key, cell in found.items():
-                        cells.setdefault(key, Cell(cell.contestant, cell.max_abs, [])).times.extend(cell.times)
-    rows = make_rows(cells)
-    add_bounds(rows, setting.device)
+                    on_progress(f"{task}, batch {batch}, pass {number + 1} of {PASSES}")
+                    new = measure_backends(workload, config, task, batch, seconds / PASSES, skipped)
+                    for key, s in new.items():
+                        samples.setdefault(key, Samples(s.backend, s.max_abs, [])).times.extend(s.times)
+    about = environment(PACKAGES)
+    if config.device == "cuda":
+        about["gpu"] = gpu_environment()
     return {
         "schema": SCHEMA,
-        "environment": environment(PACKAGES) | ({"gpu": gpu_environment()} if setting.device == "cuda" else {}),
-        "setting": {"device": setting.device, "threads": setting.threads, "tf32": setting.tf32, "seconds": seconds},
-        "model": dict(subject.described),
-        "rows": rows,
-        "left_out": left_out,
+        "environment": about,
+        "setting": {"device": config.device, "threads": config.threads, "tf32": config.tf32, "seconds": seconds},
+        "model": workload.entry,
+        "rows": make_rows(samples, config.device),
+        "skipped": skipped,
     }
 
 
-def measure_cells(
-    subject: Workload, setting: BenchConfig, task: Task, batch: int, seconds: float, left_out: dict[str, str]
-) -> dict[Key, Cell]:
-    """Measures all contestants of one task and batch size, in both regimes, against each other; see `bench`.
+def measure_backends(
+    workload: Workload, config: BenchConfig, task: Task, batch: int, seconds: float, skipped: dict[str, str]
+) -> dict[Key, Samples]:
+    """Measures all backends of one task and batch size against each other, in both IO modes; see `bench`.
 
-    Those that fail are added to `left_out` with the reason.
+    Backends that fail are added to `skipped` with the reason.
     """
-    torch._dynamo.reset()  # otherwise it gives up after a few shapes and runs eagerly
-    modules = native_modules(subject.vae, task, setting.device) if subject.vae is not None else {}
-    contestants: dict[Key, Backend] = {}
+    torch._dynamo.reset()  # otherwise dynamo stops compiling after a few shapes and runs eagerly
+    modules = native_modules(workload.vae, task, config.device) if workload.vae is not None else {}
+    backends: dict[Key, Backend] = {}
     try:
-        for regime in IO_MODES:
-            native, missing = native_backends(subject, task, batch, regime, modules, setting)
-            onnx, more = onnx_backends(subject, task, batch, regime, setting)
-            contestants |= {(task, batch, regime, name): c for name, c in (native | onnx).items()}
-            for name, reason in (missing | more).items():
-                left_out[f"{name}, {task}, batch {batch}, {regime}"] = reason
-        largest = check(subject.case(task, batch), contestants, subject, setting)
-        times = measure({key: c.run for key, c in contestants.items()}, seconds, MIN_RUNS // PASSES)
+        for io_mode in IO_MODES:
+            native, native_skipped = native_backends(workload, task, batch, io_mode, modules, config)
+            onnx, onnx_skipped = onnx_backends(workload, task, batch, io_mode, config)
+            backends |= {Key(task, batch, io_mode, name): backend for name, backend in (native | onnx).items()}
+            for name, reason in (native_skipped | onnx_skipped).items():
+                skipped[f"{name}, {task}, batch {batch}, {io_mode}"] = reason
+        max_abs = check_outputs(workload.case(task, batch), backends, workload, config)
+        times = measure({key: backend.run for key, backend in backends.items()}, seconds, MIN_RUNS // PASSES)
     except (RuntimeError, MemoryError) as e:  # PyTorch and ONNX Runtime have no common error for it
         if not is_out_of_memory(e):
             raise
         raise VaezooError(
-            f"batch {batch} does not fit into the memory of {setting.device}", "give smaller --batch"
+            f"batch {batch} does not fit in the memory of {config.device}", "give smaller sizes with --batch"
         ) from e
-    return {key: Cell(contestants[key], largest[key], times[key]) for key in contestants}
+    return {key: Samples(backends[key], max_abs[key], times[key]) for key in backends}
 
 
 @contextlib.contextmanager
-def same_conditions(setting: BenchConfig) -> Iterator[None]:
-    """Gives PyTorch the threads and the precision that ONNX Runtime gets, without gradients; restores them after."""
+def torch_settings(config: BenchConfig) -> Iterator[None]:
+    """Gives PyTorch the threads and precision of the config and disables gradients. Restores them afterwards."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(setting.threads)
+    torch.set_num_threads(config.threads)
     try:
-        with torch.inference_mode(), tf32(setting.tf32):
+        with torch.inference_mode(), tf32(config.tf32):
             yield
     finally:
         torch.set_num_threads(threads)
         torch._dynamo.reset()
 
 
-def check(case: Case, contestants: Mapping[Key, Backend], subject: Workload, setting: BenchConfig) -> dict[Key, float]:
-    """Returns each contestant's largest difference from the model; raises ParityError if it is out of tolerance."""
-    rule = Rule(subject.form.dtype, setting.device, tf32=setting.tf32)
-    largest: dict[Key, float] = {}
-    for key, contestant in contestants.items():
-        task, _, _, name = key
-        outputs = [numpy(o) for o in contestant.run()]
+def check_outputs(
+    case: Case, backends: Mapping[Key, Backend], workload: Workload, config: BenchConfig
+) -> dict[Key, float]:
+    """Returns each backend's largest difference from the model. Raises ParityError if one is out of tolerance."""
+    tolerance = Tolerance(workload.config.dtype, config.device, tf32=config.tf32)
+    max_abs: dict[Key, float] = {}
+    for key, backend in backends.items():
+        outputs = [to_numpy(output) for output in backend.run()]
         try:
             rows = [
-                compare_output(task, name, output, ours, theirs, rule)
-                for (output, ours), theirs in zip(case.outputs.items(), outputs, strict=True)
+                compare_output(key.task, key.backend, name, expected, actual, tolerance)
+                for (name, expected), actual in zip(case.outputs.items(), outputs, strict=True)
             ]
         except ParityError as e:
-            raise ParityError(e.message, "its times would mean nothing; see 'vaezoo doctor'") from e
-        largest[key] = max(r.max_abs for r in rows)
-    return largest
+            raise ParityError(e.message, "see 'vaezoo doctor': times of wrong outputs mean nothing") from e
+        max_abs[key] = max(row.max_abs for row in rows)
+    return max_abs
 
 
-def numpy(output: Array | torch.Tensor) -> Array:
-    """Returns an output as an array of its own."""
+def to_numpy(output: Array | torch.Tensor) -> Array:
+    """Returns a copy of an output. Backends may overwrite their outputs in the next run."""
     return output.detach().cpu().numpy().copy() if isinstance(output, torch.Tensor) else np.array(output)
 
 
-def make_rows(cells: Mapping[Key, Cell]) -> list[Row]:
-    """Returns the rows; see `bench`."""
-    timings = {key: summarize(cell.times) for key, cell in cells.items()}
+def make_rows(samples: Mapping[Key, Samples], device: Provider) -> list[BenchRow]:
+    """Returns the rows of the result, sorted."""
+    measurements = {key: summarize(s.times) for key, s in samples.items()}
+    p50 = {key: measurement.p50 for key, measurement in measurements.items()}
+    bounds = find_bounds(p50, device)
     rows = []
-    for key, cell in sorted(cells.items(), key=lambda item: order(item[0])):
-        task, batch, regime, name = key
-        timing, contestant = timings[key], cell.contestant
-        made: Row = {
-            "task": task,
-            "batch": batch,
-            "regime": regime,
-            "contestant": name,
-            **timing.as_dict(),
-            "spread": round(timing.spread, 4),
-            "images_per_s": round(1e3 * batch / timing.p50, 1),
-            "max_abs": cell.max_abs,
-            "first": round(contestant.first, 3),
-        }
-        if contestant.nodes:
-            made |= {"created": round(contestant.created, 3), "nodes": dict(contestant.nodes)}
-            p50 = {n: timings[task, batch, regime, n].p50 for n in NATIVE if (task, batch, regime, n) in timings}
-            if "eager" in p50:
-                best = min(p50, key=lambda n: p50[n])
-                made |= {
-                    "over_eager": round(p50["eager"] / timing.p50, 3),
-                    "over_best": round(p50[best] / timing.p50, 3),
+    for key in sorted(samples, key=sort_key):
+        measurement, backend = measurements[key], samples[key].backend
+        extra: OnnxFields = {}
+        if backend.nodes:
+            extra |= {"created": round(backend.created, 3), "nodes": dict(backend.nodes)}
+            native = {name: p50[k] for name in NATIVE if (k := key._replace(backend=name)) in p50}
+            if "eager" in native:
+                best = min(native, key=lambda name: native[name])
+                extra |= {
+                    "over_eager": round(native["eager"] / p50[key], 3),
+                    "over_best": round(native[best] / p50[key], 3),
                     "best": best,
                 }
-        rows.append(made)
+        row: BenchRow = {
+            "task": key.task,
+            "batch": key.batch,
+            "io_mode": key.io_mode,
+            "backend": key.backend,
+            **measurement.as_dict(),
+            "spread": round(measurement.spread, 4),
+            "images_per_s": round(1e3 * key.batch / p50[key], 1),
+            "max_abs": samples[key].max_abs,
+            "first": round(backend.first, 3),
+            **extra,
+            "bound": bounds[key],
+        }
+        rows.append(row)
     return rows
 
 
-def order(key: Key) -> tuple[int, int, int, int]:
-    """Returns what sorts rows as people read them: PyTorch before ONNX Runtime, the plain before the special."""
-    task, batch, regime, name = key
-    place = NATIVE.index(name) if name in NATIVE else len(NATIVE) + len(name)
-    return TASKS.index(task), list(IO_MODES).index(regime), batch, place
+def sort_key(key: Key) -> tuple[int, int, int, int]:
+    """Returns the order of rows: by task, IO mode and batch size, PyTorch before ONNX Runtime."""
+    position = NATIVE.index(key.backend) if key.backend in NATIVE else len(NATIVE) + len(key.backend)
+    return TASKS.index(key.task), list(IO_MODES).index(key.io_mode), key.batch, position
 
 
-def add_bounds(rows: list[Row], device: Provider) -> None:
-    """Adds to each row what bounds it: "arithmetic", "copies" or "calls".
+def find_bounds(p50: Mapping[Key, float], device: Provider) -> dict[Key, Bound]:
+    """Returns what bounds the speed of each row, given the medians.
 
-    Arithmetic grows with the batch: what an image costs at the largest batch is taken for it. What a row takes
-    beyond that is the cost of calls: Python, dispatch and, on a GPU, launches. Copies are what the host regime
-    takes on a GPU beyond the device regime.
+    - "arithmetic" grows with the batch. Its cost for one image is estimated at the largest batch, on the device.
+    - "calls" are the time beyond arithmetic: Python, dispatch and, on a GPU, launches.
+    - "copies" are what IO mode "host" takes on a GPU beyond IO mode "device".
     """
-    p50 = {(r["task"], r["contestant"], r["regime"], r["batch"]): r["p50"] for r in rows}
-    for r in rows:
-        task, name, batch = r["task"], r["contestant"], r["batch"]
-        largest = max(b for t, c, _, b in p50 if (t, c) == (task, name))
-        on_device = p50.get((task, name, "device", batch), r["p50"]) if device == "cuda" else r["p50"]
-        arithmetic = p50.get((task, name, "device", largest), r["p50"]) / largest * batch
-        if (r["p50"] - on_device) / r["p50"] >= COPIES:
-            r["bound"] = "copies"
-        elif batch < largest and 1 - arithmetic / on_device >= CALLS:
-            r["bound"] = "calls"
+    bounds: dict[Key, Bound] = {}
+    for key, time in p50.items():
+        largest = max(k.batch for k in p50 if (k.task, k.backend) == (key.task, key.backend))
+        on_device = p50.get(key._replace(io_mode="device"), time) if device == "cuda" else time
+        arithmetic = p50.get(key._replace(io_mode="device", batch=largest), time) / largest * key.batch
+        if (time - on_device) / time >= COPY_SHARE:
+            bounds[key] = "copies"
+        elif key.batch < largest and 1 - arithmetic / on_device >= CALL_SHARE:
+            bounds[key] = "calls"
         else:
-            r["bound"] = "arithmetic"
+            bounds[key] = "arithmetic"
+    return bounds

@@ -1,31 +1,34 @@
-"""One clock for all contestants: warmed up, interleaved, nothing left out."""
+"""Time several backends against each other: warmed up, interleaved, and without dropping any run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from vaezoo.bench.result import Quantiles
+
 K = TypeVar("K")
 
-MIN_RUNS = 100  # so that a 99th percentile means something
-BLOCK = 0.05  # seconds that one contestant runs at a stretch
-MOST = 10.0  # times `seconds`, then a slow contestant may end with fewer runs
-STEADY = 0.05  # two windows of warm-up agree within this share
-MOST_WINDOWS = 20
-SETTLE = 0.01  # seconds in which the threads of the contestant before stop spinning
-LEAD_IN = 2  # runs after a change of contestant that only bring its data back into the caches
+MIN_RUNS = 100  # enough for a 99th percentile
+BLOCK_SECONDS = 0.05  # time that one backend runs before the next one does
+MAX_TIME_FACTOR = 10.0  # a slow backend may end with fewer runs after this many times the requested seconds
+WARM_UP_TOLERANCE = 0.05  # the warm-up ends once two windows differ by at most this share
+MAX_WARM_UP_WINDOWS = 20
+SETTLE_SECONDS = 0.01  # until the threads of the previous backend stop spinning
+LEAD_IN_RUNS = 2  # untimed runs at the start of a block, which bring the backend's data back into the caches
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """How long runs took, in milliseconds.
+    """Times of all timed runs, in milliseconds.
 
     Attributes:
-        p25, p50, p75, p90, p99, mean: Of the timed runs, all of them.
+        p25, p50, p75, p90, p99: Percentiles.
+        mean: Mean.
         n: Number of timed runs.
     """
 
@@ -39,60 +42,68 @@ class Measurement:
 
     @property
     def spread(self) -> float:
-        """The distance between the quartiles, as a share of the median."""
+        """The distance between the quartiles as a share of the median."""
         return (self.p75 - self.p25) / self.p50
 
-    def as_dict(self) -> dict[str, float]:
-        """Returns the fields for JSON."""
-        return {name: round(value, 6) for name, value in asdict(self).items()}
+    def as_dict(self) -> Quantiles:
+        """Returns the fields for JSON, rounded to nanoseconds."""
+        return {
+            "p25": round(self.p25, 6),
+            "p50": round(self.p50, 6),
+            "p75": round(self.p75, 6),
+            "p90": round(self.p90, 6),
+            "p99": round(self.p99, 6),
+            "mean": round(self.mean, 6),
+            "n": self.n,
+        }
 
 
-def measure(runs: Mapping[K, Callable[[], object]], seconds: float, least: int = MIN_RUNS) -> dict[K, list[float]]:
-    """Times several contestants against each other.
+def measure(runs: Mapping[K, Callable[[], object]], seconds: float, min_runs: int = MIN_RUNS) -> dict[K, list[float]]:
+    """Times several backends against each other.
 
-    Each is warmed up until two windows agree. Then they take turns, in blocks of about 50 ms, until each has run
-    for `seconds` and at least `least` times; one that is too slow for that is done at ten times `seconds`. All go
-    on until the last is done, so that what the machine does meanwhile meets all of them.
+    Each is warmed up until two windows agree. Then they take turns in blocks of about 50 ms, until each has run for
+    `seconds` and at least `min_runs` times. A backend that is too slow for that is done after ten times `seconds`. All
+    backends continue until the last is done, so that disturbances of the machine affect all of them.
 
     Args:
-        runs: The contestants: a call is one run, complete when it returns.
+        runs: The backends. A call is one run and returns when the run is complete.
         seconds: Timed seconds for each.
-        least: Timed runs for each.
+        min_runs: Timed runs for each.
 
     Returns:
         The seconds of each timed run.
     """
-    block = {name: max(1, min(MIN_RUNS, int(BLOCK / warm_up(run)))) for name, run in runs.items()}
-    taken: dict[K, list[float]] = {name: [] for name in runs}
-    while not all(done(times, seconds, least) for times in taken.values()):
+    block_runs = {name: max(1, min(MIN_RUNS, int(BLOCK_SECONDS / warm_up(run)))) for name, run in runs.items()}
+    times: dict[K, list[float]] = {name: [] for name in runs}
+    while not all(is_done(own, seconds, min_runs) for own in times.values()):
         for name, run in runs.items():
-            time.sleep(SETTLE)
-            timed(run, min(LEAD_IN, block[name]))
-            taken[name] += timed(run, block[name])
-    return taken
+            time.sleep(SETTLE_SECONDS)
+            time_runs(run, min(LEAD_IN_RUNS, block_runs[name]))
+            times[name] += time_runs(run, block_runs[name])
+    return times
 
 
-def done(times: Sequence[float], seconds: float, least: int) -> bool:
-    """Says whether a contestant has been timed enough, given its times."""
-    return (len(times) >= least and sum(times) >= seconds) or sum(times) >= MOST * seconds
+def is_done(times: Sequence[float], seconds: float, min_runs: int) -> bool:
+    """Tells whether a backend has been timed enough, given the seconds of its runs."""
+    return (len(times) >= min_runs and sum(times) >= seconds) or sum(times) >= MAX_TIME_FACTOR * seconds
 
 
 def warm_up(run: Callable[[], object]) -> float:
-    """Runs until the medians of two successive windows agree; returns the last, in seconds."""
+    """Runs until the medians of two successive windows agree. Returns the last median in seconds."""
     before = float("inf")
-    for _ in range(MOST_WINDOWS):
+    for _ in range(MAX_WARM_UP_WINDOWS):
         times: list[float] = []
-        while not times or (sum(times) < BLOCK and len(times) < MIN_RUNS):
-            times += timed(run, 1)
+        while not times or (sum(times) < BLOCK_SECONDS and len(times) < MIN_RUNS):
+            times += time_runs(run, 1)
         now = float(np.median(times))
-        if abs(now - before) <= STEADY * now:
+        if abs(now - before) <= WARM_UP_TOLERANCE * now:
             break
         before = now
     return now
 
 
-def timed(run: Callable[[], object], n: int) -> list[float]:
-    """Runs n times and returns the seconds of each."""
+def time_runs(run: Callable[[], object], n: int) -> list[float]:
+    """Runs n times and returns the seconds of each run."""
     times = []
     for _ in range(n):
         start = time.perf_counter_ns()
@@ -102,7 +113,7 @@ def timed(run: Callable[[], object], n: int) -> list[float]:
 
 
 def summarize(seconds: Sequence[float]) -> Measurement:
-    """Returns the timing of a contestant, given its runs in seconds."""
+    """Returns the quantiles of a backend, given the seconds of its runs."""
     ms = 1e3 * np.asarray(seconds)
     p25, p50, p75, p90, p99 = (float(q) for q in np.percentile(ms, (25, 50, 75, 90, 99)))
     return Measurement(p25, p50, p75, p90, p99, float(ms.mean()), len(ms))

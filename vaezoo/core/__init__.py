@@ -1,1 +1,1 @@
-"""Parts that do not know what a model is: seeds, devices, processes, signals and files."""
+"""Utilities that know nothing about models: devices, processes, signals, seeds, memory and files."""

@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half there under its final name."""
+"""Atomic writes: under its final name, a file or folder is always complete."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import BinaryIO
 
 from vaezoo.errors import InputError, StorageError
 
-TEMP_PREFIX = ".tmp-"  # what the names of things begin with that are not finished
+TEMP_PREFIX = ".tmp-"  # the names of unfinished files and folders begin with it
 
 
 @contextlib.contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Turns an OSError of the block into a StorageError that says what was being written."""
+    """Turns an OSError of the block into a StorageError that names what was written."""
     try:
         yield
     except OSError as e:
-        format_error = e.strerror or type(e).__name__
-        raise StorageError(f"cannot write {what}: {format_error}", "check the disk's space and the permissions") from e
+        reason = e.strerror or type(e).__name__
+        raise StorageError(f"cannot write {what}: {reason}", "check the disk's space and the permissions") from e
 
 
 @contextlib.contextmanager
 def atomic_dir(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Gives a temporary folder beside `target` that becomes `target` when the block ends well.
+    """Gives a temporary folder beside `target` and renames it to `target` when the block succeeds.
 
-    Files and folder are synced before the rename, so that after a power cut `target` is whole or absent.
+    Files and folder are synced before the rename, so after a power cut `target` is complete or absent.
     If the block fails, nothing is left.
 
     Args:
         target: The final path.
-        replace: Take the place of a folder that is there; otherwise that is an error.
+        replace: Replace an existing folder. Otherwise an existing folder is an error.
 
     Raises:
         StorageError: If writing fails or `target` is in the way.
@@ -63,10 +63,10 @@ def atomic_dir(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes a file whole: under a temporary name, synced, then renamed.
+    """Writes a file atomically: under a temporary name, synced, then renamed.
 
     Raises:
-        StorageError: If writing fails; what was there before is then still there.
+        StorageError: If writing fails. A previous file of that name is then unchanged.
     """
     with storage_errors(str(path)):
         make_dir(path.parent)
@@ -80,8 +80,19 @@ def write_file(path: Path, data: bytes) -> None:
             Path(name).unlink(missing_ok=True)
 
 
+def atomic_replace(source: Path, target: Path) -> None:
+    """Syncs a written file, then renames it to `target` in the same folder.
+
+    Raises:
+        OSError: If that fails. A previous file at `target` is then unchanged.
+    """
+    fsync(source)
+    os.replace(source, target)
+    fsync(target.parent)
+
+
 def make_dir(path: Path) -> None:
-    """Makes a folder and those above it, if they are not there, to last through a power cut."""
+    """Creates a folder and its missing parents, synced so that they survive a power cut."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for p in missing:
@@ -89,7 +100,7 @@ def make_dir(path: Path) -> None:
 
 
 def remove_dir(folder: Path) -> None:
-    """Removes a folder with all that is in it: under its own name it is whole, then gone, through a power cut, too."""
+    """Removes a folder atomically: under its own name it is complete or absent, also after a power cut."""
     doomed = folder.with_name(f"{TEMP_PREFIX}{os.getpid()}-{folder.name}")
     with storage_errors(str(folder)):
         os.rename(folder, doomed)
@@ -98,10 +109,10 @@ def remove_dir(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers who were killed left in a folder, for one who knows that no other writes there now.
+    """Removes temporary files that killed processes left in a folder.
 
-    What they renamed last is made to last first: nothing may build on a name that a power cut could undo. What cannot
-    be removed stays, and is in nobody's way.
+    The caller makes sure that no other process writes there. The folder is synced first: a power cut must not undo
+    a rename that later work builds on. A leftover that cannot be removed stays and does no harm.
 
     Raises:
         StorageError: If the folder cannot be synced.
@@ -117,67 +128,51 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def file_lock(file: Path, what: str) -> Iterator[None]:
-    """Holds a file locked while the context lasts. However the process ends, the system frees it.
+def file_lock(path: Path, message: str) -> Iterator[None]:
+    """Holds a lock on a file inside the block, without waiting for it. The file stays afterwards.
+
+    The system frees the lock however the process ends.
 
     Raises:
-        StorageError: If another process holds it; `what` says what that one does.
+        StorageError: With this message if another process holds the lock, or if the file cannot be opened.
     """
-    with storage_errors(str(file)):
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        import fcntl  # which Windows lacks
+    from filelock import lock_descriptor  # takes 0.1 s, and exports run without this package
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except OSError as e:
-        # Some network disks have no locks (ENOLCK, ENOSYS ...): a training there is no worse off than before.
-        if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            os.close(handle)
-            raise StorageError(what, "wait for it, or stop it first") from e
+    with storage_errors(str(path)):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        try:
+            locked = lock_descriptor(handle, blocking=False)
+        except OSError:  # some network disks have no locks (ENOLCK, ENOSYS ...): work continues without one
+            locked = True
+        if not locked:
+            raise StorageError(message, "wait until it ends, or stop it")
         yield
     finally:
         os.close(handle)
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """Reads a file that may be anything.
-
-    Args:
-        path: The file.
-        most: Bytes that it may have.
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Reads an untrusted file of at most `max_bytes` bytes.
 
     Raises:
-        InputError: If it cannot be read, is no regular file or is larger.
+        InputError: If it cannot be read, is not a regular file or is larger.
     """
     try:
         with open_regular(path) as f:
             size = os.fstat(f.fileno()).st_size
-            if size > most:
-                raise InputError(f"{path} is damaged: {size:,} bytes, more than {most:,}", "restore the file")
-            return f.read(size)  # not `most`: so many bytes would be allocated
+            if size > max_bytes:
+                raise InputError(f"{path} is damaged: {size:,} bytes, more than {max_bytes:,}", "restore the file")
+            return f.read(size)  # read(max_bytes) would allocate max_bytes
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}", "check the path") from e
 
 
-def atomic_replace(work: Path, target: Path) -> None:
-    """Gives a written file its final name, in the same folder, once it lies on the disk.
-
-    Raises:
-        OSError: If that fails; what was at `target` before is then still there.
-    """
-    fsync(work)
-    os.replace(work, target)
-    fsync(target.parent)
-
-
 def open_regular(path: Path) -> BinaryIO:
-    """Opens a file to read it. A pipe of that name would make open() wait for a writer, and a device never end.
+    """Opens a regular file for reading. On a pipe, open() would wait for a writer; a device may never end.
 
     Raises:
-        OSError: If it cannot be opened or is no regular file.
+        OSError: If it cannot be opened or is not a regular file.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -192,8 +187,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def fsync(path: Path) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk."""
+    try:
+        # Windows syncs only what is open for writing.
+        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():  # Windows cannot open a folder; NTFS keeps a journal of its names
+            return
+        raise
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _swap(work: Path, target: Path) -> None:
-    """Puts `work` in the place of `target`, which on Linux is there at every moment, old or new."""
+    """Exchanges two folders. On Linux `target` exists at every moment, as the old folder or the new one."""
     if not _exchange(work, target):
         aside = work.with_name(work.name + "-old")
         os.rename(target, aside)
@@ -202,27 +212,18 @@ def _swap(work: Path, target: Path) -> None:
         except OSError:
             os.rename(aside, target)
             raise
-        os.rename(aside, work)  # for the caller to remove, once the new one is on the disk
+        os.rename(aside, work)  # the caller removes it once the new folder is on the disk
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Lets two paths change places at once; False where the system cannot. Python has no word for it."""
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    """Exchanges two paths in one step, and tells whether the system can. Python has no function for it."""
+    at_fdcwd, rename_exchange = -100, 2  # constants of Linux: AT_FDCWD, RENAME_EXCHANGE
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError, TypeError):  # not Linux, or an old C library
         return False
-    done: bool = renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
+    done: bool = renameat2(at_fdcwd, os.fsencode(first), at_fdcwd, os.fsencode(second), rename_exchange) == 0
     return done
-
-
-def fsync(path: Path) -> None:
-    """Waits until a file or a folder's list of names is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""Faster forms of a function of tensors: compiled, and replayed from a CUDA graph; or itself, where that fails."""
+"""Functions of tensors made faster by torch.compile and CUDA graphs, with the plain function as a fallback."""
 
 from __future__ import annotations
 
@@ -18,52 +18,52 @@ from vaezoo.errors import VaezooError, VaezooWarning, first_line
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WARMUP_CALLS = 3  # calls before a capture: lazy initialisations must not fall into it
+WARMUP_CALLS = 3  # calls before a capture, because lazy initialisation must not be captured
 
 
 class Compiled(Generic[P, R]):
-    """A function that `torch.compile` has made one graph of, backward passes included; itself where that fails.
+    """A function compiled to one graph, including its backward passes. If compilation fails, the plain function runs.
 
-    Random numbers are drawn as the function alone would draw them.
+    Random numbers are the same as those of the plain function.
 
     Args:
-        function: Changes tensors only in place, and reads none on the host.
-        any_shape: Looks at the shapes of the arguments before each call; they otherwise have to be the same in all.
+        function: It changes tensors only in place and reads none on the host.
+        dynamic_shapes: Check the shapes of the arguments at each call. Otherwise they must be the same at all calls.
     """
 
-    def __init__(self, function: Callable[P, R], *, any_shape: bool = False) -> None:
+    def __init__(self, function: Callable[P, R], *, dynamic_shapes: bool = False) -> None:
         self.plain = function
         options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
-        if not any_shape:
+        if not dynamic_shapes:
             options["guard_filter_fn"] = value_guards
         self.function: Callable[P, R] = torch.compile(clone_code(function), fullgraph=True, options=options)
-        self.tried = False
+        self.called = False
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        first, self.tried = not self.tried, True
-        state = torch.get_rng_state() if first else None
+        first_call, self.called = not self.called, True
+        rng_state = torch.get_rng_state() if first_call else None
         try:
-            with compiling() if first else nullcontext():
+            with compiling() if first_call else nullcontext():
                 return self.function(*args, **kwargs)
         except Exception as e:
-            # What cannot be compiled is told before anything is computed: by any error at first, later by dynamo's.
-            failed = first or isinstance(e, torch._dynamo.exc.TorchDynamoException)
+            # Compilation fails before anything is computed: with any error at the first call, later with dynamo's own.
+            failed = first_call or isinstance(e, torch._dynamo.exc.TorchDynamoException)
             if not failed or isinstance(e, VaezooError) or is_out_of_memory(e):
                 raise
-            warn("compiled", e)
-        if state is not None:
-            torch.set_rng_state(state)
+            warn_fallback("compiled", e)
+        if rng_state is not None:
+            torch.set_rng_state(rng_state)
         self.function = self.plain
         return self.function(*args, **kwargs)
 
 
 class CUDAGraphWrapper:
-    """A function of tensors whose kernels are launched together, from a CUDA graph; itself where it cannot be captured.
+    """A function of tensors that is replayed from a CUDA graph. If it cannot be captured, the plain function runs.
 
-    The first calls run as they are, on a stream of their own. Random numbers follow the seed of each call.
+    The first calls run the function itself, on a separate stream. Random numbers follow the seed of each call.
 
     Args:
-        function: Returns nothing, allocates nothing that must last, and never waits for the device.
+        function: It returns nothing, allocates nothing that must last, and never waits for the device.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
@@ -86,9 +86,9 @@ class CUDAGraphWrapper:
         if self.graph is None:
             self.function(*inputs)
             return
-        for place, given in zip(self.inputs, inputs, strict=True):
-            if place is not None and given is not None:
-                place.copy_(given, non_blocking=True)
+        for static, value in zip(self.inputs, inputs, strict=True):
+            if static is not None and value is not None:
+                static.copy_(value, non_blocking=True)
         self.graph.replay()
 
     def _capture(self, inputs: tuple[Tensor | None, ...]) -> None:
@@ -100,16 +100,16 @@ class CUDAGraphWrapper:
         except RuntimeError as e:
             if is_out_of_memory(e):
                 raise
-            warn("captured in a CUDA graph", e)
+            warn_fallback("captured in a CUDA graph", e)
             return
         self.graph = graph
 
 
 def clone_code(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns a function that calls another and shares its code with no third.
+    """Returns a function that calls another one and shares its code object with no other function.
 
-    PyTorch counts what it compiles by code, not by function, and gives up after the eighth time: a program that trains
-    nine models is not one that recompiles one of them.
+    PyTorch counts compilations by code object and gives up after the eighth. A program that trains nine models would
+    count as one function that is compiled again and again.
     """
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -120,34 +120,35 @@ def clone_code(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def value_guards(guards: Sequence[Any]) -> list[bool]:
-    """Tells which of the things that the graph relies on are looked at before each call: Python's numbers and texts.
+    """Selects the guards that are checked before each call: Python's numbers and strings.
 
-    An objective may count in Python. Tensors, modules and classes stay what they are while a training runs, and looking
-    at all of them took a twentieth of a small network's step.
+    An objective may count in Python. Tensors, modules and classes do not change during a training. Checking all of them
+    took 5 % of a small network's step.
     """
     return [guard.guard_type in ("CONSTANT_MATCH", "EQUALS_MATCH") for guard in guards]
 
 
-def warn(what: str, error: Exception) -> None:
-    """Warns that something is not done, and why."""
-    cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed, whose own text begins with its name
-    message = f"the step cannot be {what}, the run goes on without: {first_line(cause)}"
+def warn_fallback(what: str, error: Exception) -> None:
+    """Warns that the plain function runs, and why."""
+    cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed, whose text starts with its own name
+    message = f"the step cannot be {what}, so the plain step runs: {first_line(cause)}"
     warnings.warn(message, VaezooWarning, stacklevel=2)
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Lets a compiled function take gradients, for which PyTorch has to be 2.11, and keeps the compiler from logging.
+    """Allows gradients inside a compiled function (PyTorch 2.11 and newer) and silences the compiler's log.
 
-    What it logs is what it finds on this machine, a missing CUDA for one; our warning says what matters. It may take a
-    minute, so a signal ends it at once: all is saved before the first step. Of several ranks none may leave alone.
+    The log is about the machine, for example a missing CUDA. Our warning says what matters. Compilation may take a
+    minute, so a signal ends it at once: everything is saved before the first step. With several processes none may
+    leave alone, so they finish compiling.
     """
-    config, before = torch._dynamo.config, logging.root.manager.disable
+    config, level_before = torch._dynamo.config, logging.root.manager.disable
     logging.disable(logging.WARNING)
-    leaving = signals.allow_signals() if distributed.world_size() == 1 else nullcontext()
-    tracing = config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext()
+    interruptible = signals.allow_signals() if distributed.world_size() == 1 else nullcontext()
+    gradients = config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext()
     try:
-        with leaving, tracing:
+        with interruptible, gradients:
             yield
     finally:
-        logging.disable(before)
+        logging.disable(level_before)

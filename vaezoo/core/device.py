@@ -9,21 +9,23 @@ from vaezoo.errors import VaezooError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Returns the device of that name, for "auto" the best there is.
+    """Returns the device of that name, or the best device for "auto".
+
+    With several processes, "cuda" is the GPU of this process.
 
     Raises:
-        VaezooError: If there is no such device here.
+        VaezooError: If this machine has no such device.
     """
-    there = [d for d, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok]
-    there.append("cpu")
+    present = [d for d, ok in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if ok]
+    present.append("cpu")
     if name == "auto":
-        name = there[0]
+        name = present[0]
     if name == "cuda" and distributed.is_distributed_env():
-        name = f"cuda:{distributed.local_rank()}"  # one GPU for each rank
+        name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
-        if device.type in there and (device.index or 0) < max(1, torch.cuda.device_count()):
+        if device.type in present and (device.index or 0) < max(1, torch.cuda.device_count()):
             return device
     except RuntimeError:
         pass
-    raise VaezooError(f"there is no device '{name}' here", f"use auto, {', '.join(there)}")
+    raise VaezooError(f"there is no device '{name}' on this machine", f"use auto, {', '.join(present)}")

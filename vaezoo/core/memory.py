@@ -1,4 +1,4 @@
-"""How much memory there is and was used, and errors that mean there was too little."""
+"""The memory of this machine, the memory that was used, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from vaezoo.errors import VaezooError
+
 if TYPE_CHECKING:
     import torch
 
-from vaezoo.errors import VaezooError
+# PyTorch and ONNX Runtime have no common exception for it; these are their messages.
+OUT_OF_MEMORY = re.compile(r"failed to allocate|can't allocate memory|bad allocation|out of memory", re.IGNORECASE)
 
 
 def available_memory() -> float:
-    """Returns how many bytes can still be taken without swapping; all there are where the system does not say."""
+    """Returns how many bytes can be allocated without swapping.
+
+    Where the system does not say, that is all the memory of the machine.
+    """
     try:
         with open("/proc/meminfo") as file:
             kibibytes = {name: rest.split()[0] for name, _, rest in (line.partition(":") for line in file)}
@@ -25,37 +31,39 @@ def available_memory() -> float:
 
 
 def machine_memory() -> float:
-    """Returns how many bytes of memory this machine has; infinity where the system does not say."""
+    """Returns how many bytes of memory this machine has, or infinity where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return math.inf
 
 
-NO_MEMORY = re.compile(r"failed to allocate|can't allocate memory|bad allocation|out of memory", re.IGNORECASE)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether there was no memory left; PyTorch and ONNX Runtime have no common error for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error)))
-    )
-
-
 def peak_memory(device: torch.device) -> int:
-    """Returns the most bytes that tensors took on a CUDA device, or this process of the machine's; 0: unknown."""
+    """Returns the peak memory in bytes: of tensors on a CUDA device, of this process on the CPU. 0 if unknown."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return 0
-    import resource  # which Windows lacks
+        import torch
 
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    # macOS counts in bytes, Linux in kibibytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error of Python, PyTorch or ONNX Runtime means that memory ran out."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
+    )
+
+
 def out_of_memory(batch_size: int, grad_accum_steps: int, device: torch.device) -> VaezooError:
-    """Returns the error for a batch that is too large."""
+    """Returns the error for a batch that is too large for the memory of a device."""
     return VaezooError(
-        f"a batch of {batch_size} in {grad_accum_steps} part(s) does not fit in the memory of {device}",
-        f"divide it with --grad-accum-steps {2 * grad_accum_steps}, or lower --batch-size",
+        f"a batch of {batch_size} does not fit in the memory of {device} with {grad_accum_steps} accumulation step(s)",
+        f"use --grad-accum-steps {2 * grad_accum_steps}, or lower --batch-size",
     )

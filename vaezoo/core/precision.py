@@ -1,4 +1,4 @@
-"""How CUDA rounds; what the process had set is put back afterwards."""
+"""Floating-point precision: TF32 on CUDA, and float32 for sums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from torch import Tensor
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Lets CUDA round the factors of products to 10 bits, or forbids it: cuDNN does so unless told otherwise."""
+    """Allows or forbids TF32 on CUDA inside the block, and restores the previous settings.
+
+    TF32 rounds the factors of products to 10 bits. PyTorch forbids it in matrix products and allows it in cuDNN
+    by default.
+    """
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -21,5 +25,8 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def to_float32(x: Tensor) -> Tensor:
-    """Returns float16 and bfloat16 as float32, all else as it is: sums of nats are never taken in 8 bits."""
+    """Returns float16 and bfloat16 tensors as float32, and others unchanged.
+
+    Sums of nats need more than the 8 bits of bfloat16.
+    """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

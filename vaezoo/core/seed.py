@@ -1,7 +1,7 @@
-"""All chance in training comes from here: each seed is a function of the run's seed and of where it is drawn.
+"""Random numbers in training: each seed is a function of the run's seed and of where it is used.
 
-Nothing about generators has to be stored to resume a run, and a run's order and noise do not depend on how
-often it was stopped.
+Resuming a run needs no stored generator state. The order and the noise of a run do not depend on how often it was
+stopped.
 """
 
 from __future__ import annotations
@@ -14,26 +14,36 @@ import numpy as np
 import torch
 
 STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3, "bits": 4, "latents": 5}
-BLOCK = 1024  # seeds made at once: one alone takes longer than a small network's step on a GPU
+BLOCK_SIZE = 1024  # seeds drawn at once: drawing one alone takes longer than a small network's step on a GPU
 
 Stream = Literal["weights", "order", "noise", "evaluation", "bits", "latents"]
 
 
 def derive_seed(seed: int, stream: Stream, number: int = 0, rank: int = 0) -> int:
-    """Returns 63 bits for one draw; `number` is an epoch, a step or a batch. Streams never overlap."""
-    block, place = divmod(number, BLOCK)
-    return _block(seed, stream, rank, block)[place]
+    """Returns a seed of 63 bits for one use. Streams never overlap.
+
+    Args:
+        seed: The run's seed.
+        stream: What the seed is for.
+        number: The epoch, step or batch.
+        rank: The process that uses it.
+    """
+    block, index = divmod(number, BLOCK_SIZE)
+    return _seed_block(seed, stream, rank, block)[index]
 
 
 @lru_cache(maxsize=8)
-def _block(seed: int, stream: Stream, rank: int, block: int) -> list[int]:
-    words = np.random.SeedSequence([seed, STREAMS[stream], rank, block]).generate_state(BLOCK, np.uint64)
-    numbers: list[int] = (words >> np.uint64(1)).tolist()
-    return numbers
+def _seed_block(seed: int, stream: Stream, rank: int, block: int) -> list[int]:
+    words = np.random.SeedSequence([seed, STREAMS[stream], rank, block]).generate_state(BLOCK_SIZE, np.uint64)
+    seeds: list[int] = (words >> np.uint64(1)).tolist()
+    return seeds
 
 
 def set_seed(seed: int, device: torch.device) -> None:
-    """Seeds what draws on the CPU and on the device. `torch.manual_seed` asks for each kind of device, every time."""
+    """Seeds the default generators of the CPU and of the device.
+
+    `torch.manual_seed` would check every kind of device each time.
+    """
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
     elif device.type == "cuda":
@@ -44,11 +54,11 @@ def set_seed(seed: int, device: torch.device) -> None:
 
 
 def epoch_permutation(seed: int, epoch: int, n: int) -> torch.Tensor:
-    """Returns the order of n examples in an epoch, `(n,)` int64, the same on each device and rank."""
+    """Returns the order of n examples in an epoch, `(n,)` int64, the same on every device and in every process."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(n, generator=generator)
 
 
 def isolate_rng(device: torch.device) -> AbstractContextManager[None]:
-    """Returns a context in which seeding does not disturb the caller's random state."""
+    """Returns a context that restores the caller's random state when it ends."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])

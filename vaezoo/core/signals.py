@@ -1,7 +1,7 @@
-"""How a process that is asked to end does so: at once, or, where work would be lost, as soon as that is safe.
+"""Signals that ask the process to end. They end it at once, or, where work would be lost, at the next safe point.
 
-Nothing here is installed by the library: the commands call `handle_signals`, and so may a program. Until then a keyboard
-interrupt is Python's own, and what was saved last stands.
+The library installs no handler by itself. The commands call `handle_signals`, and other programs may do so. Without it
+a keyboard interrupt is Python's own, and the newest checkpoint stays valid.
 """
 
 from __future__ import annotations
@@ -15,35 +15,34 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-REPEAT_WINDOW = (
-    1.0  # seconds: one Ctrl-C reaches a process from the terminal and again from torchrun or another launcher
-)
+# Seconds in which a second SIGINT counts as the first: the terminal and torchrun (or another launcher) both send one.
+REPEAT_WINDOW = 1.0
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end. No Exception, as KeyboardInterrupt is none: nobody may go on.
+    """The process was asked to end. Like KeyboardInterrupt it is not an Exception, so no handler swallows it.
 
     Attributes:
         exit_code: 130 after an interrupt, 143 after a request to terminate or a lost terminal.
-        hint: How to go on, where there is something to go on with.
+        hint: How to continue, where that is possible.
     """
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__("interrupted" if number == signal.SIGINT else "asked to terminate")
         self.exit_code = 130 if number == signal.SIGINT else 143
-        self.hint = "what was written before is whole"
+        self.hint = "files written so far are complete"
 
 
-_pending = 0  # the first signal that came
+_pending = 0  # the first signal that arrived
 _pending_since = 0.0
 _deferring = False
 
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Turns the signals that ask a process to end into `Stopped`, in the main thread and while the context lasts.
+    """Turns the signals that ask a process to end into `Stopped`, in the main thread and inside the block.
 
-    A second keyboard interrupt ends the process at once. What the process was started to ignore stays ignored.
+    A second keyboard interrupt ends the process at once. Signals that the process was started to ignore stay ignored.
     """
     global _pending, _deferring
     if threading.current_thread() is not threading.main_thread():
@@ -62,7 +61,7 @@ def handle_signals() -> Iterator[None]:
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Lets signals only be noted while the context lasts; what runs in it asks `raise_if_stopped` where it can leave."""
+    """Only records signals inside the block. The block calls `raise_if_stopped` where it is safe to end."""
     global _deferring
     before, _deferring = _deferring, True
     try:
@@ -73,10 +72,12 @@ def defer_signals() -> Iterator[None]:
 
 @contextmanager
 def allow_signals() -> Iterator[None]:
-    """Lets signals raise again within `defer_signals`: in what takes long, changes nothing and asks nobody.
+    """Lets signals raise again within `defer_signals`.
+
+    It is for slow work that changes nothing and communicates with no other process.
 
     Raises:
-        Stopped: At once, if a signal has come already.
+        Stopped: At once if a signal has arrived already.
     """
     global _deferring
     before, _deferring = _deferring, False
@@ -88,7 +89,7 @@ def allow_signals() -> Iterator[None]:
 
 
 def pending_signal() -> int:
-    """Returns the signal that asked this process to end; 0: none did."""
+    """Returns the signal that asked this process to end, or 0."""
     return _pending
 
 

@@ -1,1 +1,1 @@
-"""Data sets: packaged, generated, downloaded, from image folders and from arrays."""
+"""Data sets: packaged, generated, downloaded, read from image folders or made of arrays."""

@@ -1,4 +1,4 @@
-"""What a model, an objective and a trainer may know of data: DataSpec, Batch, Part, Split, Dataset."""
+"""The data contracts of models, objectives and trainers: DataSpec, Batch, Split, TensorSplit and Dataset."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.likelihoods.make import make_likelihood
 
-VALID_DIVISOR = 10  # one example in ten ...
-MAX_VALID = 3_000  # ... but never more than this many
-STREAMED_MEAN_EXAMPLES = 1_000  # examples that a mean is taken of where all would have to be decoded
-CHUNK_ELEMENTS = 1 << 22  # numbers that are widened at once
+VALID_DIVISOR = 10  # one training example in ten is held out for validation
+MAX_VALID = 3_000  # the largest number of validation examples
+STREAMED_MEAN_EXAMPLES = 1_000  # streamed images whose mean stands for the mean of all, to avoid decoding all
+CHUNK_ELEMENTS = 1 << 22  # numbers that are converted to float64 at a time
 
 
 class Batch(NamedTuple):
-    """What an objective takes.
+    """The examples that an objective gets.
 
     Attributes:
         x: `(B, *shape)`, float in [0, 1].
-        y: `(B,)` labels or `(B, factors)` factors of variation, int64; None where the data has none.
+        y: `(B,)` labels or `(B, factors)` factors of variation, int64. None if the data have none.
     """
 
     x: Tensor
@@ -32,15 +32,15 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSpec:
-    """All that a model may know of its data.
+    """Everything that a model may know about its data.
 
     Attributes:
-        name: What the data set is called, for people.
+        name: The data set's name, for people.
         shape: `(channels, height, width)` of an image or `(dimensions,)` of a vector.
         likelihood: The family of p(x|z), in the notation of `vaezoo.likelihoods.make.make_likelihood`.
 
     Raises:
-        VaezooError: If the shape is neither, or there is no such likelihood.
+        VaezooError: If the shape has another form, or the likelihood does not exist.
     """
 
     name: str
@@ -57,7 +57,7 @@ class DataSpec:
 
     @property
     def dims(self) -> int:
-        """How many numbers one example has."""
+        """The number of values in one example."""
         return math.prod(self.shape)
 
 
@@ -65,27 +65,28 @@ AnySplit = TypeVar("AnySplit", bound="Split")
 
 
 def to_floats(x: Tensor) -> Tensor:
-    """Brings bytes in 0..255 to float32 in [0, 1], on their device; floats stay as they are."""
+    """Converts bytes in 0..255 to float32 in [0, 1] on their device. Floats are returned unchanged."""
     return x.float() / 255.0 if x.dtype == torch.uint8 else x
 
 
-def mean_example(part: Split) -> Tensor:
-    """Returns the mean of a part's examples, `shape`, float64 in [0, 1]; of streamed images that of 1,000 of them.
+def mean_example(split: Split) -> Tensor:
+    """Returns the mean of a split's examples, of shape `shape`, float64 in [0, 1].
 
-    Bytes are summed exactly, so that neither the number of threads nor of processes changes the result.
+    For streamed images it is the mean of 1,000 of them. Bytes are summed exactly, so the number of threads or processes
+    does not change the result.
     """
-    x = part.x if isinstance(part, TensorSplit) else part.subsample(STREAMED_MEAN_EXAMPLES).x
+    x = split.x if isinstance(split, TensorSplit) else split.subsample(STREAMED_MEAN_EXAMPLES).x
     rows = max(1, CHUNK_ELEMENTS // max(1, x[0].numel()))
     total = torch.stack([chunk.double().sum(0) for chunk in torch.split(x, rows)]).sum(0).cpu() / len(x)
     return total / 255 if x.dtype == torch.uint8 else total
 
 
 class Split(Protocol):
-    """One part of a data set, wherever its examples lie: a `TensorSplit` in memory, or images that are streamed."""
+    """One split of a data set: a `TensorSplit` in memory, or `StreamedImages` that stay in their files."""
 
     @property
     def y(self) -> Tensor | None:
-        """All labels `(N,)` or factors `(N, factors)`, int64, in memory; None where the data has none."""
+        """All labels `(N,)` or factors `(N, factors)`, int64, in memory. None if the data have none."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,41 +94,46 @@ class Split(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes all x have, as `raw` gives them."""
+        """The size of all x in bytes, in the form that `gather` returns."""
 
     def __len__(self) -> int:
         """The number of examples."""
 
     def gather(self, index: Tensor | slice) -> Batch:
-        """Gathers the examples at `index` as they are stored, in bytes or floats: a Split's on its device, else on
-        the CPU.
+        """Gathers the examples at `index` in their stored form, bytes or floats.
+
+        Returns:
+            The batch. That of a `TensorSplit` is on the split's device, that of any other split on the CPU.
 
         Raises:
-            InputError: If they are files that cannot be read any more.
+            InputError: If the examples are files that can no longer be read.
         """
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """Gathers the examples at `index` and brings them to float in [0, 1]; raises as `raw` does."""
+        """Gathers the examples at `index` as floats in [0, 1]. Raises the errors of `gather`."""
 
     def select(self, index: Tensor) -> Self:
-        """Returns the part that has the examples at `index`, numbers or a mask."""
+        """Returns a split with the examples at `index`, which holds indices or a mask."""
 
     def subsample(self, count: int) -> TensorSplit:
-        """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
+        """Returns `count` evenly spaced examples, or all if there are fewer.
+
+        Even spacing keeps the classes balanced, because folders are sorted by class.
+        """
 
 
 def even_indices(count: int, n: int) -> Tensor:
-    """Returns the numbers of `count` of n examples, evenly spaced, or of all if there are fewer."""
+    """Returns `count` evenly spaced indices in 0..n-1, or all n if there are fewer."""
     count = min(count, n)
     return torch.arange(count) * n // max(count, 1)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TensorSplit:
-    """One part of a data set, in memory.
+    """One split of a data set, in memory.
 
     Attributes:
-        x: `(N, *shape)`, uint8 in 0..255 (kept small; made float batch by batch) or float32 in [0, 1].
+        x: `(N, *shape)`, uint8 in 0..255 or float32 in [0, 1]. Bytes save memory and become floats batch by batch.
         y: `(N,)` or `(N, factors)`, int64, or None.
     """
 
@@ -135,7 +141,7 @@ class TensorSplit:
     y: Tensor | None
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} x {tuple(self.x.shape[1:])} {self.x.dtype})"
+        return f"TensorSplit({len(self)} x {tuple(self.x.shape[1:])} {self.x.dtype})"
 
     def __len__(self) -> int:
         return len(self.x)
@@ -147,47 +153,50 @@ class TensorSplit:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes x has."""
+        """The size of x in bytes."""
         return self.x.nbytes
 
     def gather(self, index: Tensor | slice) -> Batch:
-        """Gathers the examples at `index` as they are stored: x in bytes or floats."""
+        """Gathers the examples at `index` in their stored form, bytes or floats."""
         return Batch(_rows(self.x, index), None if self.y is None else _rows(self.y, index))
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """Gathers the examples at `index` and brings them to float in [0, 1]."""
+        """Gathers the examples at `index` as floats in [0, 1]."""
         x, y = self.gather(index)
         return Batch(to_floats(x), y)
 
     def select(self, index: Tensor) -> TensorSplit:
-        """Returns the part that has the examples at `index`, numbers or a mask."""
+        """Returns a split with the examples at `index`, which holds indices or a mask."""
         return TensorSplit(*self.gather(index))
 
     def subsample(self, count: int) -> TensorSplit:
-        """Returns `count` examples, or all if there are fewer, evenly spaced: folders are sorted by class."""
+        """Returns `count` evenly spaced examples, or all if there are fewer.
+
+        Even spacing keeps the classes balanced, because folders are sorted by class.
+        """
         return self.select(even_indices(count, len(self)))
 
     def to(self, device: torch.device) -> TensorSplit:
-        """Returns the part on `device`."""
+        """Returns the split on `device`."""
         return TensorSplit(self.x.to(device), None if self.y is None else self.y.to(device))
 
 
 def _rows(values: Tensor, index: Tensor | slice) -> Tensor:
-    """Gathers whole rows: `index_select` copies them as such, a seventh of the time that indexing takes."""
-    mask = isinstance(index, Tensor) and index.dtype == torch.bool
-    return values[index] if mask or isinstance(index, slice) else values.index_select(0, index)
+    """Gathers rows. `index_select` copies whole rows, in a seventh of the time that indexing takes."""
+    is_mask = isinstance(index, Tensor) and index.dtype == torch.bool
+    return values[index] if is_mask or isinstance(index, slice) else values.index_select(0, index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """The words that name a data set, so that a finished run can load it again.
+    """The arguments of `load_data` that load a data set again, as a run stores them.
 
     Attributes:
-        data: A name known to `vaezoo.load_data`, or the path of an image folder or array file.
-        data_dir: Where the classical sets lie.
+        data: A name that `vaezoo.load_data` knows, or the path of an image folder or array file.
+        data_dir: The folder of the standard data sets.
         image_size: Height and width that images are resized to, in pixels.
-        likelihood: Overrides the data set's own default.
-        on_bad_image: What happens to images that cannot be read: error or skip.
+        likelihood: Overrides the data set's default.
+        on_bad_image: What to do with unreadable images: error or skip.
     """
 
     data: str
@@ -199,14 +208,14 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set, in memory or streamed from files, with a validation part that training never sees.
+    """A data set in memory or streamed from files, with a validation split that training never sees.
 
     Attributes:
-        spec: What models may know of it.
-        train: The training part, without the validation examples.
-        valid: Carved from the training part: every tenth example, at most 3,000.
-        test: The official test part, or None where the source has none.
-        source: How to load it again; None if it was made from arrays in a program.
+        spec: What models may know about it.
+        train: The training split, without the validation examples.
+        valid: The validation split: every tenth training example, at most 3,000.
+        test: The official test split, or None if the source has none.
+        source: How to load it again. None if it was made of arrays in a program.
     """
 
     spec: DataSpec
@@ -217,15 +226,15 @@ class Dataset:
 
     @property
     def held_out(self) -> tuple[str, Split]:
-        """The part that reports and images are made of, with its name: test, else validation."""
+        """The name and the split that reports and plots use: test, or validation if there is no test split."""
         return ("test", self.test) if self.test is not None else ("valid", self.valid)
 
 
 def train_valid_split(train: AnySplit) -> tuple[AnySplit, AnySplit]:
-    """Splits a training part into training and validation examples, evenly spaced, without chance.
+    """Divides a training split into training and validation examples. The choice is evenly spaced and not random.
 
-    Evenly spaced picks keep the classes balanced in sets that are sorted by class, and give
-    the same parts with each version of each library.
+    Even spacing keeps the classes balanced in sets that are sorted by class. It also gives the same splits with every
+    version of every library.
 
     Raises:
         InputError: If there are fewer than two examples.
@@ -233,7 +242,7 @@ def train_valid_split(train: AnySplit) -> tuple[AnySplit, AnySplit]:
     n = len(train)
     if n < 2:
         raise InputError(f"{n} training examples are too few to split", "give at least two examples")
-    held = torch.zeros(n, dtype=torch.bool)
+    is_valid = torch.zeros(n, dtype=torch.bool)
     count = max(1, min(n // VALID_DIVISOR, MAX_VALID))
-    held[even_indices(count, n)] = True
-    return train.select(~held), train.select(held)
+    is_valid[even_indices(count, n)] = True
+    return train.select(~is_valid), train.select(is_valid)

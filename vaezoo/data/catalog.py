@@ -1,4 +1,4 @@
-"""The data sets that `load_data` knows by name. No torch here: `vaezoo list` reads this table."""
+"""The data sets that `load_data` knows by name. This module does not import torch, so that `vaezoo list` stays fast."""
 
 from __future__ import annotations
 

@@ -1,20 +1,18 @@
-"""Downloads files whose size and SHA-256 are known beforehand, so that nothing else can come in their place.
+"""Downloads files of known size and SHA-256. Only https is used, also after a redirect.
 
-A file grows under the name NAME.part, which whoever comes next continues, and gets its own name when it is whole, is
-the one that was asked for, and lies on the disk. Only https is spoken, after a redirect too.
+A file grows under the name NAME.part, and the next call resumes it. It gets its own name when it is complete, has the
+right hash and is on the disk.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import io
-import os
 import queue
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -24,11 +22,11 @@ from typing import IO
 from vaezoo.core.atomic import atomic_replace, sha256
 from vaezoo.errors import InputError, StorageError, first_line
 
-SAFE: tuple[str, ...] = ("https://",)  # how addresses begin that are asked; the tests name their own server here
-TIMEOUT = 15.0  # seconds without an answer, or with less than LEAST bytes, after which an attempt has failed
-LEAST = 16 * 1024
-TRIES = 5  # attempts at one address, each of which must have brought the file further
-CHUNK = 1 << 16
+URL_PREFIXES: tuple[str, ...] = ("https://",)  # of the URLs that are allowed; tests put their own server here
+TIMEOUT = 15.0  # seconds: an attempt fails without an answer, or if fewer than MIN_BYTES arrive in this time
+MIN_BYTES = 16 * 1024
+MAX_ATTEMPTS = 5  # for one URL; only an attempt that brought new bytes is followed by another
+CHUNK_SIZE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,9 @@ class Remote:
     """A file that can be downloaded.
 
     Attributes:
-        urls: Where it can be had, in the order in which they are tried.
-        size: Its bytes.
-        sha256: Their hash, in hexadecimal.
+        urls: Its URLs, in the order in which they are tried.
+        size: Its size in bytes.
+        sha256: Its hash, in hexadecimal.
     """
 
     urls: tuple[str, ...]
@@ -47,166 +45,167 @@ class Remote:
 
 
 class _AttemptError(Exception):
-    """An attempt failed for the reason that it holds; another one may not."""
+    """An attempt failed, for the reason in the message. Another attempt may succeed."""
 
 
 def fetch(remote: Remote, root: Path, name: str) -> None:
-    """Downloads a file to `root / name`, unless it is there already.
+    """Downloads a file to `root / name`, unless it exists.
 
-    Several processes may do so at once: one downloads, the others wait for it.
+    Several processes may call this at the same time. One of them downloads and the others wait.
 
     Raises:
-        InputError: If it cannot be had, or what can be had is another file.
+        InputError: If the file cannot be downloaded, or every server sends another file.
         StorageError: If it cannot be written.
     """
     target = root / name
+    part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target) as part:
+        with _exclusive(target):
             if target.exists():
                 return
             failure = _download(remote, part)
             if failure is None:
-                atomic_replace(Path(part.name), target)
+                atomic_replace(part, target)
                 return
     except OSError as error:
         raise StorageError(
             f"cannot write {target}: {error.strerror or first_line(error)}",
-            "pass --data-dir with a folder that has room and can be written to",
+            "pass --data-dir with a writable folder that has free space",
         ) from error
     raise InputError(
         f"{name} is not in '{root}' and cannot be downloaded: {failure}",
-        f"pass --data-dir with the folder that holds it, or put {remote.urls[0]} there by other means",
+        f"pass --data-dir with the folder that contains it, or save {remote.urls[0]} there yourself",
     )
 
 
-@contextmanager
-def _alone(target: Path) -> Iterator[IO[bytes]]:
-    """Opens the part of `target` that is there, for one process at a time; removes it if it is of no more use."""
-    path = target.with_name(target.name + ".part")
-    while True:
-        with path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _lies_at(path, file):
-                continue  # the one before us gave it its final name, or removed it
-            try:
-                yield file
-            finally:
-                if target.exists() or os.fstat(file.fileno()).st_size == 0:
-                    path.unlink(missing_ok=True)
-            return
+@contextlib.contextmanager
+def _exclusive(target: Path) -> Iterator[None]:
+    """Lets one process at a time download `target`, by a lock on the file NAME.lock.
 
+    Some network disks have no locks. There two downloads may spoil each other, which the hash detects.
+    """
+    from filelock import FileLock  # takes 0.1 s, and most data sets need no download
 
-def _lies_at(path: Path, file: IO[bytes]) -> bool:
-    """Tells whether an open file is the one that `path` names now."""
+    lock = FileLock(target.with_name(f"{target.name}.lock"))
+    with contextlib.suppress(OSError, NotImplementedError):  # in a read-only folder the download itself will fail
+        lock.acquire()
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        # The file is removed while the lock is held. Waiting processes notice that and lock a new file.
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
-def _download(remote: Remote, part: IO[bytes]) -> str | None:
-    """Completes a file, trying one address after the other, or returns why that cannot be done."""
+def _download(remote: Remote, path: Path) -> str | None:
+    """Completes the partial file at `path` from one URL after the other. Returns the reason if that fails."""
     reason = ""
-    for url in remote.urls:
-        for _ in range(TRIES):
-            before = _size(part)
-            try:
-                _continue(url, part, remote.size)
-                _verify(url, part, remote)
-                return None
-            except _AttemptError as error:
-                reason = str(error)
-            if _size(part) == before:  # nothing came; or all, anew, and it was another file
-                break
+    try:
+        with path.open("a+b") as part:
+            for url in remote.urls:
+                for _ in range(MAX_ATTEMPTS):
+                    before = _size(part)
+                    try:
+                        _resume(url, part, remote.size)
+                        _verify(url, part, remote)
+                        return None
+                    except _AttemptError as error:
+                        reason = str(error)
+                    if _size(part) == before:  # the server sent nothing, or a whole file with another hash
+                        break
+    finally:
+        if path.exists() and path.stat().st_size == 0:
+            path.unlink()
     return reason
 
 
 def _verify(url: str, part: IO[bytes], remote: Remote) -> None:
-    """Raises unless the file is the one that was asked for; of another one nothing is kept."""
+    """Raises an error and empties the file if it is not the expected one."""
     part.flush()
     if sha256(Path(part.name)) != remote.sha256:
         part.truncate(0)
-        raise _AttemptError(f"what {url} gives is another file: its SHA-256 differs")
+        raise _AttemptError(f"{url} sends another file: its SHA-256 differs")
 
 
-def _continue(url: str, part: IO[bytes], size: int) -> None:
-    """Appends to a file what it lacks of `size` bytes; starts anew where the server cannot continue."""
+def _resume(url: str, part: IO[bytes], size: int) -> None:
+    """Appends the missing bytes, up to `size` bytes in all. Starts again if the server cannot resume."""
     start = _size(part)
     if start >= size:
         return
     try:
-        answer = _open(url, start)
+        response = _request(url, start)
     except _AttemptError as error:
         if getattr(error.__cause__, "code", None) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.truncate(0)  # the file there is shorter
+            part.truncate(0)  # the server's file is shorter
         raise
-    with answer:
-        if not (start and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")):
+    with response:
+        if not (start and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")):
             part.truncate(0)
-            if answer.status != HTTPStatus.OK:
-                raise _AttemptError(f"{url} does not answer with the whole file but {answer.status} {answer.reason}")
-        _receive(answer, part, size)
+            if response.status != HTTPStatus.OK:
+                raise _AttemptError(f"{url} does not send the whole file but {response.status} {response.reason}")
+        _receive(response, part, size)
 
 
-def _receive(answer: HTTPResponse, part: IO[bytes], size: int) -> None:
-    """Appends what comes, up to `size` bytes in all."""
-    left = size - _size(part)
-    got, deadline = 0, time.monotonic() + TIMEOUT
-    while left > 0:
+def _receive(response: HTTPResponse, part: IO[bytes], size: int) -> None:
+    """Appends the body of a response, up to `size` bytes in all."""
+    missing = size - _size(part)
+    received, deadline = 0, time.monotonic() + TIMEOUT  # since the last check of the speed
+    while missing > 0:
         try:
-            chunk = answer.read1(min(CHUNK, left))
+            chunk = response.read1(min(CHUNK_SIZE, missing))
         except (OSError, HTTPException) as error:
-            raise _AttemptError(_reason(error)) from error
+            raise _AttemptError(_describe(error)) from error
         if not chunk:
-            raise _AttemptError(f"the connection ended {left:,} bytes early")
+            raise _AttemptError(f"the connection ended {missing:,} bytes early")
         part.write(chunk)
-        left, got = left - len(chunk), got + len(chunk)
+        missing, received = missing - len(chunk), received + len(chunk)
         if time.monotonic() > deadline:
-            if got < LEAST:
-                raise _AttemptError(f"only {got:,} bytes came in {TIMEOUT:g} s")
-            got, deadline = 0, time.monotonic() + TIMEOUT
+            if received < MIN_BYTES:
+                raise _AttemptError(f"only {received:,} bytes arrived in {TIMEOUT:g} s")
+            received, deadline = 0, time.monotonic() + TIMEOUT
 
 
-def _open(url: str, start: int) -> HTTPResponse:
-    """Asks for a file from byte `start` on; fails within `TIMEOUT` seconds.
+def _request(url: str, start: int) -> HTTPResponse:
+    """Requests a file from byte `start` on. Fails within `TIMEOUT` seconds.
 
-    In a thread, because names are looked up without a limit, a name may stand for eight addresses that are each
-    waited for where a firewall swallows what is sent, and a header may come byte by byte.
+    The request runs in a thread, because three steps of it have no time limit of their own. The name lookup has none.
+    A name may have eight addresses, and a firewall may drop the packets to each. Headers may arrive byte by byte.
     """
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    outcome: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
+    results: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def send() -> None:
         try:
-            _check(url)
-            outcome.put(urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT))
+            _check_url(url)
+            results.put(urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT))
         except (_AttemptError, OSError, HTTPException, ValueError) as error:
-            outcome.put(error)
+            results.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=send, daemon=True).start()
     try:
-        answer = outcome.get(timeout=TIMEOUT)
+        result = results.get(timeout=TIMEOUT)
     except queue.Empty:
         raise _AttemptError(f"no answer from {url}") from None
-    if isinstance(answer, Exception):
-        raise _AttemptError(_reason(answer)) from answer
-    return answer
+    if isinstance(result, Exception):
+        raise _AttemptError(_describe(result)) from result
+    return result
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to safe addresses alone; urllib itself goes from https to http."""
+    """Follows redirects to allowed URLs only. urllib itself would also go from https to http."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        _check(newurl)
+        _check_url(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check(url: str) -> None:
-    """Raises unless an address is a safe one."""
-    if not url.startswith(SAFE):
+def _check_url(url: str) -> None:
+    """Raises an error if a URL is not allowed."""
+    if not url.startswith(URL_PREFIXES):
         raise _AttemptError(f"{url} is not https")
 
 
@@ -214,9 +213,9 @@ def _size(file: IO[bytes]) -> int:
     return file.seek(0, io.SEEK_END)
 
 
-def _reason(error: Exception) -> str:
-    """Returns in one clause why there is no answer; urllib wraps the system's errors."""
-    if isinstance(error, HTTPException):  # it holds what the server wrote
+def _describe(error: Exception) -> str:
+    """Returns in one clause why a request failed. urllib wraps the errors of the system."""
+    if isinstance(error, HTTPException):  # its text is what the server wrote
         return f"the answer is broken ({type(error).__name__})"
     reason = getattr(error, "reason", None)
     return first_line(reason if isinstance(reason, Exception) else error)

@@ -1,4 +1,4 @@
-"""Batches on the device: gathered there, or prepared ahead by threads while the device computes."""
+"""Batches on the device: gathered there, or prepared by threads while the device computes."""
 
 from __future__ import annotations
 
@@ -11,82 +11,88 @@ from torch import Tensor
 
 from vaezoo.data.base import Batch, Split, TensorSplit
 
+THREAD_PREFIX = "vaezoo-prefetch"
 
-def fits(part: Split, device: torch.device) -> bool:
-    """Tells whether a part can be moved to a device as a whole.
 
-    On CUDA it may fill half of the memory that is free now: the model's activations are to come. Streamed images are
-    moved to none.
+def fits(split: Split, device: torch.device) -> bool:
+    """Returns whether a whole split can be moved to a device.
+
+    On CUDA a split may fill half of the free memory, because the model's activations will need the rest. Streamed
+    images are never moved.
     """
-    if not isinstance(part, TensorSplit):
+    if not isinstance(split, TensorSplit):
         return False
-    if device.type != "cuda" or _lies_on(part, device):
+    if device.type != "cuda" or _is_on(split, device):
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return part.nbytes <= free / 2
+    return split.nbytes <= free / 2
 
 
-def to_device_if_fits(part: Split, device: torch.device) -> Split:
-    """Returns a part on the device if it fits there, else as it is, for `prefetch` to bring over batch by batch."""
-    return part.to(device) if isinstance(part, TensorSplit) and fits(part, device) else part
+def to_device_if_fits(split: Split, device: torch.device) -> Split:
+    """Returns a split on the device if it fits there. Otherwise `prefetch` moves its batches."""
+    return split.to(device) if isinstance(split, TensorSplit) and fits(split, device) else split
 
 
-def prefetch(part: Split, indices: Iterable[Tensor], device: torch.device, workers: int) -> Generator[Batch]:
-    """Yields the batches at `indices`, in their order, as `part.raw` gives them, on the device.
+def prefetch(split: Split, indices: Iterable[Tensor], device: torch.device, workers: int) -> Generator[Batch]:
+    """Yields the batches at `indices` on the device, in their order and in the form that `split.gather` returns.
 
-    Where the part does not lie there, threads prepare the next ones meanwhile, for CUDA in pinned memory, from which
-    they are copied while the device computes. Close the generator, or use it up, to end the threads; they end with
-    the interpreter at the latest.
+    If the split is not on the device, threads prepare the next batches in the meantime. For CUDA they use pinned
+    memory, which is copied while the device computes. Exhaust or close the generator to end the threads. They also end
+    with the interpreter.
 
     Args:
-        part: A part of a data set.
-        indices: The numbers of each batch's examples, on the CPU unless the part lies elsewhere. They are asked for up
-            to `workers` batches early, in the caller's thread.
-        device: Where the batches go.
-        workers: How many batches are prepared at once, each by a thread; with the one in the caller's hands one more
-            is alive. 0 to prepare each in the caller's thread when it is asked for. Images are decoded by
-            several threads within each batch, so one or two workers keep all cores busy.
+        split: A split of a data set.
+        indices: The indices of each batch, on the CPU unless the split is on another device. The caller's thread asks
+            for them up to `workers` batches early.
+        device: The device of the batches.
+        workers: The number of threads, each of which prepares one batch at a time. With the caller's batch,
+            `workers + 1` batches are in memory. With 0 the caller's thread prepares each batch on demand. Several
+            threads decode the images of one batch, so one or two workers keep all cores busy.
 
     Raises:
-        InputError: From the batch whose files cannot be read, after all before it.
+        InputError: If files cannot be read, after the batches before theirs.
     """
-    if workers < 1 or _lies_on(part, device):
-        return (_bring(_prepare(part, index, device), device) for index in indices)
-    return _in_threads(part, indices, device, workers)
+    if workers < 1 or _is_on(split, device):
+        return (_to_device(_prepare(split, index, device), device) for index in indices)
+    return _prefetch_in_threads(split, indices, device, workers)
 
 
-def _in_threads(part: Split, indices: Iterable[Tensor], device: torch.device, workers: int) -> Generator[Batch]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="vaezoo-ahead")
-    coming: deque[Future[Batch]] = deque()
+def _prefetch_in_threads(
+    split: Split, indices: Iterable[Tensor], device: torch.device, workers: int
+) -> Generator[Batch]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=THREAD_PREFIX)
+    pending: deque[Future[Batch]] = deque()
     try:
         for index in indices:
-            ready = coming.popleft().result() if len(coming) == workers else None
-            coming.append(pool.submit(_prepare, part, index, device))
+            ready = pending.popleft().result() if len(pending) == workers else None
+            pending.append(pool.submit(_prepare, split, index, device))
             if ready is not None:
-                yield _bring(ready, device)
-        while coming:
-            yield _bring(coming.popleft().result(), device)
+                yield _to_device(ready, device)
+        while pending:
+            yield _to_device(pending.popleft().result(), device)
     finally:
-        # What has not begun is dropped, and what has begun is waited for: a thread that decodes cannot be stopped.
+        # Tasks that have not started are dropped. Those that have are waited for: a decoding thread cannot be stopped.
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(part: Split, index: Tensor, device: torch.device) -> Batch:
-    """Gathers a batch, for CUDA in pinned memory: copies from there alone go on while Python does."""
-    x, y = part.gather(index)
+def _prepare(split: Split, index: Tensor, device: torch.device) -> Batch:
+    """Gathers a batch. For CUDA it is in pinned memory, the only memory that is copied asynchronously."""
+    x, y = split.gather(index)
     if device.type != "cuda" or x.device.type != "cpu":
         return Batch(x, y)
-    with torch.cuda.device(device):  # a thread starts on the first device, and would open that one too
+    with torch.cuda.device(device):  # a new thread uses the first device and would create a context there, too
         return Batch(x.pin_memory(), None if y is None else y.pin_memory())
 
 
-def _bring(batch: Batch, device: torch.device) -> Batch:
-    """Moves a batch to the device. Only from pinned memory to CUDA is it safe not to wait."""
-    hurry = device.type == "cuda"
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    """Moves a batch to the device. Only copies from pinned memory to CUDA may be asynchronous."""
+    non_blocking = device.type == "cuda"
     x, y = batch
-    return Batch(x.to(device, non_blocking=hurry), None if y is None else y.to(device, non_blocking=hurry))
+    return Batch(
+        x.to(device, non_blocking=non_blocking), None if y is None else y.to(device, non_blocking=non_blocking)
+    )
 
 
-def _lies_on(part: Split, device: torch.device) -> bool:
-    """Tells whether a part lies on a device; "cuda" means the current one, as for a new tensor."""
-    return isinstance(part, TensorSplit) and part.x.device == torch.empty(0, device=device).device
+def _is_on(split: Split, device: torch.device) -> bool:
+    """Returns whether a split is on a device. "cuda" means the current CUDA device, as for a new tensor."""
+    return isinstance(split, TensorSplit) and split.x.device == torch.empty(0, device=device).device

@@ -1,1 +1,1 @@
-"""Evaluation: numbers that stand beside the literature, each with its protocol."""
+"""Evaluation: metrics as the literature computes them, each with its protocol."""

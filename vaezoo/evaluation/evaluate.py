@@ -1,4 +1,4 @@
-"""`evaluate`: the figures of a run or an export, as one table and one JSON."""
+"""`evaluate`: the metrics of a run or an export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaezoo.errors import UnsupportedDataError, VaezooError, suggest
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
 from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
-from vaezoo.evaluation.likelihood import check, elbo_metrics, nll_metrics
+from vaezoo.evaluation.likelihood import check_settings, elbo_metrics, nll_metrics
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.probes import probe_metrics
@@ -23,22 +23,23 @@ from vaezoo.training.run import Run, load
 from vaezoo.vae import VAE, device_of
 
 SCHEMA = 2
-NLL_SAMPLES = 5000  # what the literature takes
-NEAREST = 1000  # samples that are looked for among the training examples
+NLL_SAMPLES = 5000  # as in the literature
+MAX_NEIGHBOUR_SAMPLES = 1000  # samples that are compared with the training examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The figures of a model.
+    """The metrics of a model on a data set.
 
     Attributes:
         model: The model's name, `distribution/name`.
         checkpoint: Step and SHA-256 of the weights.
         data: Name of the data set.
-        part: "test" or "valid".
-        examples: How many of its examples, of `of` that it has.
-        config: How it was done.
-        figures: The numbers.
+        split: "test" or "valid".
+        examples: Number of evaluated examples.
+        total: Number of examples in the split.
+        config: The settings.
+        metrics: The results, in the order of the requested groups.
     """
 
     model: str
@@ -51,10 +52,10 @@ class Evaluation:
     metrics: Sequence[Metric]
 
     def as_dict(self) -> dict[str, object]:
-        """Returns it as JSON has it."""
-        plain = asdict(self)
-        plain |= {"config": self.config._asdict(), "metrics": [figure._asdict() for figure in self.metrics]}
-        return {"schema": SCHEMA, **plain}
+        """Returns the evaluation as JSON data."""
+        fields = asdict(self)
+        fields |= {"config": self.config._asdict(), "metrics": [metric._asdict() for metric in self.metrics]}
+        return {"schema": SCHEMA, **fields}
 
 
 def evaluate(
@@ -71,101 +72,113 @@ def evaluate(
     device: str = "auto",
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Evaluates a model on the held-out part of a data set: the test part, or the validation part where there is none.
+    """Evaluates a model on the test split of a data set, or on the validation split if there is no test split.
 
     Args:
-        source: A run, with the weights of its checkpoint, or its folder; or an export, which runs in ONNX Runtime.
-        data: The data set; by default the one that the run was trained on.
-        metrics: Groups of figures, out of `METRICS`.
-        nll_samples: Samples of z for each example in the NLL.
-        binarize: What is done to grey levels: "none", "fixed" or "dynamic" (see `likelihood.bound`); "auto": fixed bits
-            where the training drew bits, else none.
-        elbo_samples: Samples of z for each example in the ELBO.
-        limit: Evaluate this many evenly spaced examples instead of all.
-        inception: File of Inception's weights, in whose features Frechet distances are then measured.
-        seed: Determines bits and latents.
+        source: A run or its folder, or an export. An export runs in ONNX Runtime.
+        data: The data set. The default is the one that the run was trained on.
+        metrics: Groups of metrics, from `METRICS`.
+        nll_samples: Samples of z per example for the NLL.
+        binarize: "none", "fixed" or "dynamic", see `vaezoo.evaluation.likelihood.elbo`. "auto" is "fixed" for models
+            that were trained on random bits, and "none" for others.
+        elbo_samples: Samples of z per example for the ELBO.
+        limit: Number of evenly spaced examples to evaluate. The default is all.
+        inception: File of Inception's weights. With it, Frechet distances are measured in Inception's features.
+        seed: Seed of bits and latents.
         device: As in TrainConfig.
-        on_progress: Called with examples done and all, where it takes long.
+        on_progress: Called with the number of examples done and the total, in the slow metrics.
 
     Raises:
         UnsupportedDataError: If the data do not fit the model.
-        VaezooError: If a metric is unknown or cannot be had for this model or these data.
-        InputError: If `inception` is another file.
-        DivergedError: If the model gives values that are not finite.
+        VaezooError: If a metric is unknown, or is not defined for this model or these data.
+        InputError: If `inception` is not the expected file.
+        DivergedError: If the model's values are not finite.
     """
     check_metrics(metrics)
     if isinstance(source, str | os.PathLike):
         source = load(source)
     if data is None:
         if isinstance(source, OnnxVAE):
-            raise VaezooError("an export does not hold its data", "name a data set with --data")
+            raise VaezooError("an export does not contain its data", "name a data set with --data")
         data = source.load_data()
     vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(resolve_device(device))
     check_data(vae, data)
-    name, whole = data.held_out
-    part = whole if limit is None else whole.select(even_indices(limit, len(whole)))
-    if not len(part):
+    split_name, whole = data.held_out
+    split = whole if limit is None else whole.select(even_indices(limit, len(whole)))
+    if not len(split):
         raise VaezooError(f"a limit of {limit} leaves no examples", "give at least 1")
-    config = EvalConfig(choose(binarize, source), nll_samples, elbo_samples, seed)
-    for latents in (elbo_samples, nll_samples):
-        check(config.binarize, latents)
-    part = to_device_if_fits(part, device_of(vae))
+    config = EvalConfig(resolve_binarize(binarize, source), nll_samples, elbo_samples, seed)
+    for num_samples in (elbo_samples, nll_samples):
+        check_settings(config.binarize, num_samples)
+    split = to_device_if_fits(split, device_of(vae))
     try:
-        subject = EvalContext(vae, data, part, config, inception, on_progress)
-        # A likelihood may take hours: what is refused to other groups is to be told before.
-        found = {metric: METRICS[metric](subject) for metric in sorted(metrics, key=("elbo", "nll").__contains__)}
+        context = EvalContext(vae, data, split, config, inception, on_progress)
+        # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
+        order = sorted(metrics, key=("elbo", "nll").__contains__)
+        results = {name: METRICS[name](context) for name in order}
     finally:
         vae.cpu()
     return Evaluation(
         model=source.manifest["model"] if isinstance(source, OnnxVAE) else source.full_name,
         checkpoint=checkpoint_of(source),
         data=data.spec.name,
-        split=name,
-        examples=len(part),
+        split=split_name,
+        examples=len(split),
         total=len(whole),
         config=config,
-        metrics=[figure for metric in metrics for figure in found[metric]],
+        metrics=[metric for name in metrics for metric in results[name]],
     )
 
 
 class EvalContext(NamedTuple):
-    """What is evaluated, and on what; `part` is the held-out part of the data, or some of it."""
+    """The input of a group of metrics. `split` is the held-out split of the data, or a selection from it."""
 
     vae: VAE
     data: Dataset
-    part: Split
+    split: Split
     config: EvalConfig
     inception: str | os.PathLike[str] | None
     on_progress: OnProgress
 
 
+def _reconstructions(c: EvalContext) -> list[Metric]:
+    is_image = len(c.split.shape) == 3
+    return [psnr(c.vae, c.split), *([ssim(c.vae, c.split)] if is_image else [])]
+
+
+def _nearest_neighbour(c: EvalContext) -> list[Metric]:
+    count = min(MAX_NEIGHBOUR_SAMPLES, len(c.split))
+    return [nearest_neighbour_ratio(c.vae, c.data.train, c.split, count=count, seed=c.config.seed)]
+
+
+def _fid(c: EvalContext) -> list[Metric]:
+    extractor = find_feature_extractor(c.split.shape, c.inception)
+    return frechet_metrics(c.vae, c.data.train, c.split, extractor, c.config.seed, c.on_progress)
+
+
 METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
-    "elbo": lambda s: elbo_metrics(s.vae, s.part, s.config),
-    "nll": lambda s: nll_metrics(s.vae, s.part, s.config, s.on_progress),
-    "reconstructions": lambda s: [psnr(s.vae, s.part), *([ssim(s.vae, s.part)] if len(s.part.shape) == 3 else [])],
-    "probe": lambda s: probe_metrics(s.vae, s.data.train, s.part),
-    # The published protocols take 15,000 examples, and no classifier is asked for those it was fitted on.
-    "disentanglement": lambda s: disentanglement_metrics(s.vae, s.data.train, s.config.seed),
-    "nearest-neighbour": lambda s: [
-        nearest_neighbour_ratio(s.vae, s.data.train, s.part, count=min(1000, len(s.part)), seed=s.config.seed)
-    ],
-    "fid": lambda s: frechet_metrics(
-        s.vae, s.data.train, s.part, find_feature_extractor(s.part.shape, s.inception), s.config.seed, s.on_progress
-    ),
+    "elbo": lambda c: elbo_metrics(c.vae, c.split, c.config),
+    "nll": lambda c: nll_metrics(c.vae, c.split, c.config, c.on_progress),
+    "reconstructions": _reconstructions,
+    "probe": lambda c: probe_metrics(c.vae, c.data.train, c.split),
+    # On the training split: the published protocol needs 15,000 examples, and tests on other ones than it fits on.
+    "disentanglement": lambda c: disentanglement_metrics(c.vae, c.data.train, c.config.seed),
+    "nearest-neighbour": _nearest_neighbour,
+    "fid": _fid,
 }
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raises VaezooError unless these are groups of `METRICS`, one at least."""
+    """Raises VaezooError unless these are names of groups in `METRICS`, at least one."""
     if not metrics:
-        raise VaezooError("no metrics are asked for", f"give some of {', '.join(METRICS)}")
+        raise VaezooError("no metrics given", f"give one or more of {', '.join(METRICS)}")
     for name in metrics:
         if name not in METRICS:
             raise VaezooError(f"no metric named '{name}'", suggest(name, METRICS, f"use {', '.join(METRICS)}"))
 
 
-def choose(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE) -> Binarize:
-    """Decides what "auto" means."""
+def resolve_binarize(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE) -> Binarize:
+    """Replaces "auto" by "fixed" if the model was trained on random bits, and by "none" if not."""
     if binarize != "auto":
         return binarize
     trained_on = source.training.binarize if isinstance(source, Run) else source.manifest.get("binarize")
@@ -176,13 +189,13 @@ def check_data(vae: VAE, data: Dataset) -> None:
     """Raises UnsupportedDataError unless the examples have the model's shape."""
     if data.spec.shape != vae.data.shape:
         raise UnsupportedDataError(
-            f"data set '{data.spec.name}' has shape {data.spec.shape}, the model was made for {vae.data.shape}",
-            "bring images to its size with --image-size, or name other data",
+            f"data set '{data.spec.name}' has shape {data.spec.shape}, but the model was made for {vae.data.shape}",
+            "resize images with --image-size, or name other data",
         )
 
 
 def checkpoint_of(source: Run | OnnxVAE) -> Mapping[str, object]:
-    """Says which weights are evaluated."""
+    """Returns step and SHA-256 of the weights."""
     if isinstance(source, OnnxVAE):
         return dict(source.manifest["checkpoint"])
     return {"step": source.checkpoint.step, "sha256": source.checkpoint.model_sha256}

@@ -1,4 +1,4 @@
-"""The named features that Frechet distances are measured in: a packaged classifier's, or Inception's."""
+"""The networks in whose features Frechet distances are measured: a packaged classifier, or Inception."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vaezoo.core.atomic import read_file
 from vaezoo.errors import InputError, UnsupportedDataError
 from vaezoo.training.checkpoint import unpack
 
-FILE = "mnist-lenet64.safetensors"  # make_features.py made it
+FILE = "mnist-lenet64.safetensors"  # made by scripts/make_features.py
 SHA256 = "b7b6fa3762ae1b1410c631a0adee90ef267371faab62d809e02edde5d1e6bf62"
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 SHAPE = (1, 28, 28)
 DIMS = 64
-ACCURACY = "test accuracy"  # the file's metadata
+ACCURACY = "test accuracy"  # key in the metadata of the file
 
 
 class FeatureExtractor(NamedTuple):
-    """What a Frechet distance is measured in.
+    """A network that maps images to features.
 
     Attributes:
-        name: Says which weights, for distances in other features are other figures.
-        dims: How many they are.
-        network: Maps `(B, *shape)` in [0, 1] to `(B, dims)`, in evaluation mode, on the CPU.
+        name: Identifies the weights. Distances in other features cannot be compared.
+        dims: Number of features.
+        network: Maps `(B, *shape)` in [0, 1] to `(B, dims)`. It is in evaluation mode and on the CPU.
     """
 
     name: str
@@ -38,7 +38,7 @@ class FeatureExtractor(NamedTuple):
 
 
 class LeNet(nn.Module):
-    """Tells digits apart, `(B, 1, 28, 28)` to `(B, 10)` logits, in the manner of LeCun et al. 1998."""
+    """A digit classifier in the style of LeCun et al. 1998: `(B, 1, 28, 28)` to logits `(B, 10)`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,43 +55,48 @@ class LeNet(nn.Module):
 
 
 def find_feature_extractor(shape: tuple[int, ...], weights: str | os.PathLike[str] | None = None) -> FeatureExtractor:
-    """Returns the features for images of a shape: Inception's where its weights are given, else the packaged ones.
+    """Returns the feature extractor for images of a shape.
+
+    Args:
+        shape: Shape of an example.
+        weights: File of Inception's weights. Without it, the packaged classifier is used.
 
     Raises:
-        UnsupportedDataError: If they cannot take this shape.
-        InputError: If the file of weights is damaged or another one.
+        UnsupportedDataError: If the network does not accept this shape.
+        InputError: If the file of weights is damaged or a different one.
     """
     if weights is not None:
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise UnsupportedDataError(
-                f"Inception takes no examples of shape {shape}", "give grey or colour images, (1 or 3, height, width)"
+                f"Inception does not accept examples of shape {shape}",
+                "give grey or colour images, (1 or 3, height, width)",
             )
-        from vaezoo.evaluation import inception  # torchvision takes a second
+        from vaezoo.evaluation import inception  # imports torchvision, which takes a second
 
-        network, digits = inception.load(Path(weights))
+        network, digits = inception.load_inception(Path(weights))
         return FeatureExtractor(f"Inception {digits}", inception.DIMS, network)
     if shape != SHAPE:
         raise UnsupportedDataError(
-            f"the packaged features are of images of shape {SHAPE}, not {shape}",
-            "give Inception's weights, which take images of any size: --inception FILE",
+            f"the packaged feature extractor needs images of shape {SHAPE}, not {shape}",
+            "give Inception's weights, which accept any image size: --inception FILE",
         )
     with resources.as_file(resources.files("vaezoo.evaluation") / "files" / FILE) as file:
-        lenet, share = load_lenet(file)
-    return FeatureExtractor(f"mnist-lenet{DIMS} {SHA256[:8]}, {share:.1%}", DIMS, lenet.body)
+        lenet, accuracy = load_lenet(file)
+    return FeatureExtractor(f"mnist-lenet{DIMS} {SHA256[:8]}, {accuracy:.1%}", DIMS, lenet.body)
 
 
 def load_lenet(file: Path) -> tuple[LeNet, float]:
     """Reads the packaged classifier.
 
     Returns:
-        It, in evaluation mode, and the share of MNIST's test images that it told right when it was made.
+        The classifier, in evaluation mode, and its accuracy on MNIST's test images when it was made.
 
     Raises:
         InputError: If the file is damaged.
     """
-    data = read_file(file, MOST_BYTES)
+    data = read_file(file, MAX_BYTES)
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise InputError(f"{file} is damaged: its SHA-256 is not that of this version", "install vaezoo anew")
+        raise InputError(f"{file} is damaged: its SHA-256 differs from that of this version", "reinstall vaezoo")
     lenet = LeNet().eval()
     lenet.load_state_dict(unpack(data, file))
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -1,57 +1,87 @@
-"""What a latent space looks like: codes of data, and images along lines and planes of codes.
+"""The latent space: codes of examples, and images along lines and planes of codes.
 
-A code is the mode of q(z|x), and an image the mean of p(x|z): nothing is drawn at random.
+The code of an example is the mode of q(z|x). The image of a code is the mean of p(x|z). Nothing here is random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vaezoo.data.base import Split
 from vaezoo.errors import VaezooError
+from vaezoo.evaluation.batches import iter_batches, map_batches
+from vaezoo.evaluation.metrics import check_finite
 from vaezoo.vae import VAE, device_of, eval_mode
 
-BATCH = 256  # that go through a network together
 QUANTILES = (0.05, 0.95)
 
 
 def encode(vae: VAE, x: Tensor) -> Tensor:
-    """Returns the codes of `x`, `(N, *shape)` in [0, 1]: `(N, *latent_shape)`, on the CPU."""
-    device = device_of(vae)
+    """Returns the codes of examples.
+
+    Args:
+        vae: The model, on any device.
+        x: Examples, `(N, *shape)` in [0, 1].
+
+    Returns:
+        Codes `(N, *latent_shape)`, on the CPU.
+    """
     with eval_mode(vae):
-        return torch.cat([vae.encode(part.to(device)).mode().cpu() for part in torch.split(x, BATCH)])
+        return map_batches(lambda batch: vae.encode(batch).mode(), x, device_of(vae))
+
+
+def encode_split(vae: VAE, split: Split) -> npt.NDArray[np.float64]:
+    """Returns the codes of all examples of a split as vectors, `(N, latents)`, for scikit-learn.
+
+    Raises:
+        DivergedError: If the model's values are not finite.
+    """
+    codes = torch.cat([encode(vae, x) for x in iter_batches(split, "none", 0, device_of(vae))])
+    check_finite(codes)
+    return codes.flatten(1).double().numpy()
 
 
 def decode(vae: VAE, z: Tensor) -> Tensor:
-    """Returns the mean images of latents `(..., *latent_shape)`: `(..., *shape)` in [0, 1], on the CPU."""
-    device = device_of(vae)
-    lead = z.shape[: z.ndim - len(vae.latent_shape)]
-    parts = torch.split(z.reshape(-1, *vae.latent_shape), BATCH)
+    """Returns the images of latents, the means of p(x|z).
+
+    Args:
+        vae: The model, on any device.
+        z: Latents `(..., *latent_shape)`.
+
+    Returns:
+        Images `(..., *shape)` in [0, 1], on the CPU.
+    """
+    leading_shape = z.shape[: z.ndim - len(vae.latent_shape)]
     with eval_mode(vae):
-        images = torch.cat([vae.likelihood.mean(vae.decode(part.to(device))).cpu() for part in parts])
-    return images.view(*lead, *vae.data.shape)
+        images = map_batches(
+            lambda batch: vae.likelihood.mean(vae.decode(batch)), z.reshape(-1, *vae.latent_shape), device_of(vae)
+        )
+    return images.view(*leading_shape, *vae.data.shape)
 
 
 def traversal(vae: VAE, x: Tensor, dims: Sequence[int], values: Tensor) -> Tensor:
-    """Gives one latent dimension after the other other values, and leaves the rest of the code as it is.
+    """Varies one latent dimension of an example's code at a time.
 
     Args:
         vae: The model.
-        x: The example whose code is changed, `(*shape)` in [0, 1].
-        dims: Numbers of latent dimensions, counted from 0 through the flattened latent.
-        values: What they become, `(V,)`.
+        x: The example, `(*shape)` in [0, 1].
+        dims: Latent dimensions, as indices of the flattened latent.
+        values: The values that each dimension is set to, `(V,)`.
 
     Returns:
         Images `(len(dims), V, *shape)` in [0, 1].
 
     Raises:
-        VaezooError: If there is no such dimension.
+        VaezooError: If a dimension does not exist.
     """
     code = encode(vae, x.unsqueeze(0)).flatten()
-    if wrong := [d for d in dims if not 0 <= d < len(code)]:
-        raise VaezooError(f"there is no latent dimension {wrong[0]}", f"give numbers from 0 to {len(code) - 1}")
+    if unknown := [d for d in dims if not 0 <= d < len(code)]:
+        raise VaezooError(f"there is no latent dimension {unknown[0]}", f"give numbers from 0 to {len(code) - 1}")
     z = code.repeat(len(dims), len(values), 1)
     for row, dim in enumerate(dims):
         z[row, :, dim] = values
@@ -59,22 +89,22 @@ def traversal(vae: VAE, x: Tensor, dims: Sequence[int], values: Tensor) -> Tenso
 
 
 def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
-    """Draws a plane of latents whose coordinates are the standard normal's quantiles from 0.05 to 0.95, evenly spaced.
+    """Decodes a grid of latents. Its coordinates are evenly spaced quantiles of the standard normal, 0.05 to 0.95.
 
     Args:
         vae: A model with two latent dimensions.
-        n: Images a side.
+        n: Images per side.
 
     Returns:
-        Images `(n, n, *shape)` in [0, 1]: z0 grows to the right and z1 upwards, as in a chart; and the
-        coordinates, `(n,)`, rising.
+        Images `(n, n, *shape)` in [0, 1], and the coordinates `(n,)` in ascending order. As in a chart, z0 grows to the
+        right and z1 grows upwards.
 
     Raises:
-        VaezooError: If the latents are no pairs.
+        VaezooError: If the model does not have two latent dimensions.
     """
     if vae.latent_shape != (2,):
         raise VaezooError(
-            f"a manifold is drawn of 2 latent dimensions; this model's latents have shape {vae.latent_shape}",
+            f"a manifold needs 2 latent dimensions, but this model's latents have shape {vae.latent_shape}",
             "train with -o latent_dim=2, or plot traversals",
         )
     values = torch.special.ndtri(torch.linspace(*QUANTILES, n, dtype=torch.float64)).float()
@@ -83,16 +113,17 @@ def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
 
 
 def interpolation(vae: VAE, first: Tensor, second: Tensor, steps: int) -> Tensor:
-    """Goes from code to code on a straight line.
+    """Decodes points on straight lines between the codes of pairs of examples.
 
-    Not on the sphere, where White (2016, arXiv 1609.04468) keeps draws from the prior: codes are means, which lie on no
-    shell, and in few dimensions often face each other across the origin, where an arc leaves the data.
+    White (2016, arXiv 1609.04468) interpolates on the sphere, because samples from the prior lie near one. Codes are
+    means, which do not. In few dimensions two codes are often on opposite sides of the origin, and an arc between them
+    would leave the data.
 
     Args:
         vae: The model.
-        first: Examples to begin at, `(B, *shape)` in [0, 1].
-        second: Examples to end at, likewise.
-        steps: Images a line, both ends among them.
+        first: Examples at the start, `(B, *shape)` in [0, 1].
+        second: Examples at the end, `(B, *shape)` in [0, 1].
+        steps: Images per line, including both ends.
 
     Returns:
         Images `(B, steps, *shape)` in [0, 1].
@@ -102,31 +133,34 @@ def interpolation(vae: VAE, first: Tensor, second: Tensor, steps: int) -> Tensor
 
 
 def attribute_direction(codes: Tensor, labels: Tensor, label: int) -> Tensor:
-    """Returns the mean code of one label minus the mean code of all others, `(*latent_shape)`.
+    """Returns the mean code of one label minus the mean code of all other labels, `(*latent_shape)`.
 
     Args:
         codes: `(N, *latent_shape)`.
         labels: `(N,)`.
-        label: The one.
+        label: The label.
 
     Raises:
-        VaezooError: If no code has the label, or all have.
+        VaezooError: If no example has the label, or all examples have it.
     """
-    chosen = labels == label
-    if chosen.all() or not chosen.any():
-        there = ", ".join(map(str, torch.unique(labels).tolist()))
-        raise VaezooError(f"label {label} cannot be told from others: there are {there}", "take one of several labels")
-    return codes[chosen].mean(0) - codes[~chosen].mean(0)
+    selected = labels == label
+    if selected.all() or not selected.any():
+        present = ", ".join(map(str, torch.unique(labels).tolist()))
+        raise VaezooError(
+            f"label {label} cannot be compared with other labels: the data have {present}",
+            "give one of several labels of the data",
+        )
+    return codes[selected].mean(0) - codes[~selected].mean(0)
 
 
 def edit(vae: VAE, x: Tensor, direction: Tensor, amounts: Tensor) -> Tensor:
-    """Adds multiples of a direction to the codes of examples.
+    """Adds multiples of a direction to the codes of examples, and decodes them.
 
     Args:
         vae: The model.
         x: Examples, `(B, *shape)` in [0, 1].
         direction: `(*latent_shape)`.
-        amounts: Multiples, `(A,)`; negative ones subtract it.
+        amounts: The multiples, `(A,)`. Negative ones subtract the direction.
 
     Returns:
         Images `(B, A, *shape)` in [0, 1].
@@ -136,19 +170,21 @@ def edit(vae: VAE, x: Tensor, direction: Tensor, amounts: Tensor) -> Tensor:
 
 
 def principal_plane(codes: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """Projects codes on the two directions in which they vary most.
+    """Projects codes onto their first two principal components.
 
     Args:
-        codes: `(N, *latent_shape)`, of two or more dimensions.
+        codes: `(N, *latent_shape)`, with two or more latent dimensions.
 
     Returns:
-        Coordinates `(N, 2)` around the mean, each axis turned so that its largest weight is positive; and the shares
-        of the variance that the axes have.
+        Coordinates `(N, 2)` around the mean, and the two components' shares of the variance. The sign of each component
+        is such that its largest weight is positive.
     """
     centred = codes.flatten(1).double()
     centred = centred - centred.mean(0)
+    # The eigenvalues of the scatter matrix are in ascending order, so the first component is the last column.
     variances, axes = torch.linalg.eigh(centred.T @ centred)
     axes = axes[:, [-1, -2]]
     signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    # The clamp prevents 0 / 0 for codes that do not vary.
     shares = (variances[[-1, -2]] / variances.sum().clamp(min=1e-30)).tolist()
     return (centred @ (axes * signs)).float(), (shares[0], shares[1])

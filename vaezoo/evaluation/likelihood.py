@@ -1,16 +1,16 @@
-"""How probable a VAE finds data, in nats an example: the bound, and the likelihood itself by importance sampling.
+"""Likelihood metrics, in nats per example: the ELBO, and -log p(x) by importance sampling.
 
-z is always drawn from q(z|x); the mean in its place would give a number that looks like the bound and is none.
+z is always sampled from q(z|x). Decoding the mean of q(z|x) instead would give a number that is not a bound.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -18,93 +18,82 @@ from torch import Tensor
 from vaezoo.core.compile import Compiled
 from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
 from vaezoo.data.base import Split, to_floats
-from vaezoo.errors import DivergedError, VaezooError
-from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
+from vaezoo.errors import VaezooError
+from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches
+from vaezoo.evaluation.metrics import Binarize, EvalConfig, Mean, Metric, OnProgress, mean_with_error
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Posterior, active_units
 from vaezoo.vae import VAE, device_of, eval_mode
 
-BLOCK = 500  # examples that are seeded together: results do not depend on how much memory there is
-CHUNK_ELEMENTS = 1 << 20  # numbers that the decoder puts out at once: more would leave the processor's cache
-GROUP = 16  # pixels that share a logarithm
-COMPILE_FROM = 1 << 21  # passes through the decoder that pay for compiling it
-
-
-class Mean(NamedTuple):
-    """A mean over the examples.
-
-    Attributes:
-        value: The mean.
-        error: Its standard error, from the spread of the examples; of one example there is none.
-    """
-
-    value: float
-    error: float | None
+CHUNK_ELEMENTS = 1 << 20  # decoder outputs computed at once; more of them would not fit the processor's cache
+LOG_GROUP = 16  # pixels per logarithm in bernoulli_log_prob
+COMPILE_FROM = 1 << 21  # decoded latents from which compiling the decoder saves time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ELBOEstimate:
-    """The evidence lower bound and its parts, in nats an example.
+    """The evidence lower bound and its terms, in nats per example.
 
     Attributes:
         elbo: E_q[log p(x|z)] - KL(q(z|x) || p(z)).
         reconstruction: -E_q[log p(x|z)].
-        kl: The KL.
-        kl_by_part: The KL in the parts that add up to it, by latent dimension where a closed form exists.
-        active_units: Latent dimensions whose code varies by more than 0.01 over the examples.
-        bits_per_dim: -ELBO in bits for each number of an example.
+        kl: KL(q(z|x) || p(z)).
+        kl_terms: The terms of the KL. Where the KL has a closed form, there is one for each latent dimension.
+        active_units: Number of latent dimensions whose mean varies by more than 0.01 over the examples.
+        bits_per_dim: -ELBO in bits, divided by the number of values of an example.
     """
 
     elbo: Mean
     reconstruction: Mean
     kl: Mean
-    kl_by_part: tuple[float, ...]
+    kl_terms: tuple[float, ...]
     active_units: int
     bits_per_dim: float
 
 
-def elbo(vae: VAE, part: Split, *, num_samples: int = 10, binarize: Binarize = "none", seed: int = 0) -> ELBOEstimate:
+def elbo(vae: VAE, split: Split, *, num_samples: int = 10, binarize: Binarize = "none", seed: int = 0) -> ELBOEstimate:
     """Estimates the evidence lower bound.
 
     Args:
         vae: The model, on any device.
-        part: The examples.
-        num_samples: How often z is drawn for each example.
-        binarize: "none": the pixels as they are, which with a Bernoulli likelihood is the grey-level cross-entropy, no
-            likelihood. "fixed": one draw of bits with the grey levels as probabilities. "dynamic": another for each
-            draw of z.
-        seed: Determines bits and latents.
+        split: The examples.
+        num_samples: Samples of z per example.
+        binarize: "none" keeps the pixels. With a Bernoulli likelihood the result is then the cross-entropy of grey
+            levels, which is not a likelihood. "fixed" draws bits once, with the grey levels as probabilities.
+            "dynamic" draws new bits for each sample of z.
+        seed: Seed of bits and latents.
 
     Raises:
-        VaezooError: If `num_samples` is below 1 or `binarize` is none of these.
-        DivergedError: If the model gives values that are not finite.
+        VaezooError: If `num_samples` is below 1 or `binarize` is unknown.
+        DivergedError: If the model's values are not finite.
     """
-    check(binarize, num_samples)
+    check_settings(binarize, num_samples)
     device = device_of(vae)
-    reconstruction, kl = torch.zeros((2, len(part)), dtype=torch.float64)
-    by_part: list[Tensor] = []
+    # One value per example, averaged over the samples of z in float64.
+    reconstruction, kl = torch.zeros((2, len(split)), dtype=torch.float64)
+    kl_sums: list[Tensor] = []  # of each KL term over a batch
     codes: list[Tensor] = []
     with eval_mode(vae), isolate_rng(device):
         for draw in range(num_samples):
-            for number, x in enumerate(
-                iter_batches(part, binarize, seed, device, draw if binarize == "dynamic" else 0)
-            ):
-                set_seed(derive_seed(seed, "latents", draw * len(part) + number), device)
-                result = elbo_terms(vae, x)
-                place, terms = slice(number * BLOCK, number * BLOCK + len(x)), result.kl_terms.double().cpu()
-                reconstruction[place] += result.reconstruction.double().cpu() / num_samples
-                kl[place] += terms.sum(1) / num_samples
-                by_part.append(terms.sum(0))
+            batches = iter_batches(split, binarize, seed, device, draw if binarize == "dynamic" else 0)
+            for number, x in enumerate(batches):
+                set_seed(derive_seed(seed, "latents", draw * len(split) + number), device)
+                terms = elbo_terms(vae, x)
+                kl_terms = terms.kl_terms.double().cpu()
+                rows = slice(number * BATCH_SIZE, number * BATCH_SIZE + len(x))
+                reconstruction[rows] += terms.reconstruction.double().cpu() / num_samples
+                kl[rows] += kl_terms.sum(1) / num_samples
+                kl_sums.append(kl_terms.sum(0))
                 if draw == 0:
                     codes.append(vae.encode(x).mode().cpu())
-    elbo = mean(-reconstruction - kl)
+    elbo = mean_with_error(-reconstruction - kl)
     return ELBOEstimate(
         elbo=elbo,
-        reconstruction=mean(reconstruction),
-        kl=mean(kl),
-        kl_by_part=tuple((torch.stack(by_part).sum(0) / len(part) / num_samples).tolist()),
+        reconstruction=mean_with_error(reconstruction),
+        kl=mean_with_error(kl),
+        kl_terms=tuple((torch.stack(kl_sums).sum(0) / len(split) / num_samples).tolist()),
         active_units=active_units(torch.cat(codes)),
         bits_per_dim=-elbo.value / (vae.data.dims * math.log(2)),
     )
@@ -112,161 +101,141 @@ def elbo(vae: VAE, part: Split, *, num_samples: int = 10, binarize: Binarize = "
 
 def negative_log_likelihood(
     vae: VAE,
-    part: Split,
+    split: Split,
     *,
-    samples: int = 5000,
+    num_samples: int = 5000,
     binarize: Binarize = "none",
     seed: int = 0,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Mean:
     """Estimates -log p(x) by importance sampling from q(z|x) (Burda et al. 2016, arXiv 1509.00519, equation 8).
 
-    The estimate falls with the number of samples, and is above -log p(x) on average; one sample gives -ELBO.
+    With samples z_k from q(z|x) and weights w_k = p(x|z_k) p(z_k) / q(z_k|x), the estimate is -log of the mean weight.
+    Its expectation is above -log p(x). It falls with the number of samples, and with one sample it is -ELBO.
 
     Args:
         vae: The model, on any device.
-        part: The examples.
-        samples: Latents drawn for each example; the literature takes 5,000.
-        binarize: As in `elbo`; each example is binarized once.
-        seed: Determines bits and latents.
-        on_progress: Called with the examples done, and all.
+        split: The examples.
+        num_samples: Samples of z per example. The literature uses 5,000.
+        binarize: As in `elbo`. Each example is binarized once.
+        seed: Seed of bits and latents.
+        on_progress: Called with the number of examples done and the total.
 
     Raises:
-        VaezooError: If `samples` is below 1, `binarize` is no such way, or q(z|x) has no density.
-        DivergedError: If the model gives values that are not finite.
+        VaezooError: If `num_samples` is below 1, `binarize` is unknown, or q(z|x) has no density.
+        DivergedError: If the model's values are not finite.
     """
-    check(binarize, samples)
+    check_settings(binarize, num_samples)
     device = device_of(vae)
-    check_density(vae, part, device)
-    rows = max(1, CHUNK_ELEMENTS // vae.data.dims)
-    together, parts = max(1, rows // samples), -(-samples // rows)
-    weigh: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
-    if len(part) * samples >= COMPILE_FROM and not isinstance(vae, OnnxModuleVAE):
-        weigh = Compiled(log_weights, any_shape=True)
-    # One tensor for all: small ones that stay, among large ones that go, would keep the heap from using these again.
-    found, done = torch.empty(len(part), dtype=torch.float64), 0
+    check_density(vae, split, device)
+    # At most `max_latents` latents are decoded at once: those of several examples, or a chunk of those of one example.
+    max_latents = max(1, CHUNK_ELEMENTS // vae.data.dims)
+    batch_size, num_chunks = max(1, max_latents // num_samples), -(-num_samples // max_latents)
+    compute_weights: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
+    if len(split) * num_samples >= COMPILE_FROM and not isinstance(vae, OnnxModuleVAE):
+        compute_weights = Compiled(log_weights, dynamic_shapes=True)
+    # The results are written into one tensor. A list of small results between large temporary tensors would fragment
+    # the heap: memory then grew by 100 MB over 40 examples.
+    nll, done = torch.empty(len(split), dtype=torch.float64), 0
     with eval_mode(vae), isolate_rng(device):
-        for number, block in enumerate(iter_batches(part, binarize, seed, device)):
+        for number, batch in enumerate(iter_batches(split, binarize, seed, device)):
             set_seed(derive_seed(seed, "latents", number), device)
-            for x in torch.split(block, together):
+            for x in torch.split(batch, batch_size):
                 posterior = vae.encode(x)
-                total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=device)
-                for i in range(parts):
-                    count = samples * (i + 1) // parts - samples * i // parts
-                    weights = weigh(vae, x, posterior, count).double()
-                    total = torch.logaddexp(total, weights.logsumexp(1))
-                found[done : done + len(x)] = math.log(samples) - total.cpu()
+                # log of the sum of the weights so far. It starts at log 0, and chunks are added in log space, because
+                # the weights themselves underflow.
+                log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64, device=device)
+                for i in range(num_chunks):
+                    count = num_samples * (i + 1) // num_chunks - num_samples * i // num_chunks
+                    weights = compute_weights(vae, x, posterior, count).double()
+                    log_sum = torch.logaddexp(log_sum, weights.logsumexp(1))
+                # -log(sum / K) = log K - log sum
+                nll[done : done + len(x)] = math.log(num_samples) - log_sum.cpu()
                 done += len(x)
-                on_progress(done, len(part))
-    return mean(found)
+                on_progress(done, len(split))
+    return mean_with_error(nll)
 
 
-def check_density(vae: VAE, part: Split, device: torch.device) -> None:
-    """Raises VaezooError if q(z|x) has no density: a point, which an autoencoder's codes are."""
+def check_density(vae: VAE, split: Split, device: torch.device) -> None:
+    """Raises VaezooError if q(z|x) has no density. An autoencoder's posterior is a single point."""
     with eval_mode(vae):
-        posterior = vae.encode(to_floats(part.gather(slice(0, 1)).x).to(device))
+        posterior = vae.encode(to_floats(split.gather(slice(0, 1)).x).to(device))
         posterior.log_prob(posterior.mode())
 
 
 def log_weights(vae: VAE, x: Tensor, posterior: Posterior, count: int) -> Tensor:
-    """Returns log p(x|z) + log p(z) - log q(z|x) for `count` draws of z for each example, `(B, count)`."""
+    """Returns log p(x|z) + log p(z) - log q(z|x) for `count` samples of z per example, `(B, count)`."""
+    # Each example's posterior and pixels are repeated `count` times: `(B * count, ...)`, examples in order.
     repeated = type(posterior)(*(field.repeat_interleave(count, 0) for field in posterior))  # type: ignore[attr-defined]
     z = repeated.rsample()
-    params, x_again = vae.decode(z), x.repeat_interleave(count, 0)
+    params, repeated_x = vae.decode(z), x.repeat_interleave(count, 0)
     log_prob = bernoulli_log_prob if isinstance(vae.likelihood, Bernoulli) else vae.likelihood.log_prob
-    return (log_prob(params, x_again) + vae.prior.log_prob(z) - repeated.log_prob(z)).view(len(x), count)
+    return (log_prob(params, repeated_x) + vae.prior.log_prob(z) - repeated.log_prob(z)).view(len(x), count)
 
 
 def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
-    """Returns what Bernoulli.log_prob does, `(B,)`, with one logarithm for the product of several pixels.
+    """Returns the same as Bernoulli.log_prob, `(B,)`, with one logarithm per 16 pixels.
 
-    log p = x l - max(l, 0) - log(1 + exp(-|l|)), and the logarithms take two thirds of its time. A product of GROUP
-    numbers from 1 to 2 is as exact as float32 is, and far from its end.
+    For each pixel, log p = x l - max(l, 0) - log(1 + exp(-|l|)) with logit l. The logarithms take two thirds of the
+    time. Their sum is the logarithm of a product of factors 1 + exp(-|l|), which lie between 1 and 2. A product of 16
+    such factors is at most 2^16. It does not overflow and is as precise as float32.
     """
     logits, x = logits.flatten(1), x.flatten(1)
-    over = (1 + torch.exp(-logits.abs())).view(len(logits), math.gcd(logits.shape[1], GROUP), -1)
-    return (x * logits - logits.clamp(min=0)).sum(1) - reduce(mul, over.unbind(1)).log().sum(1)
+    # The factors in groups of 16, or of the largest power of two up to 16 that divides the number of pixels.
+    factors = (1 + torch.exp(-logits.abs())).view(len(logits), math.gcd(logits.shape[1], LOG_GROUP), -1)
+    return (x * logits - logits.clamp(min=0)).sum(1) - reduce(mul, factors.unbind(1)).log().sum(1)
 
 
-def iter_batches(part: Split, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Tensor]:
-    """Yields the examples, a block at a time, as the protocol wants them: `(B, *shape)`, floats on the device."""
-    for number, start in enumerate(range(0, len(part), BLOCK)):
-        x = to_floats(part.gather(slice(start, start + BLOCK)).x)
-        if binarize != "none":
-            generator = torch.Generator().manual_seed(derive_seed(seed, "bits", draw * len(part) + number))
-            x = (torch.rand(x.shape, generator=generator) < x.cpu()).float()  # the same on each device
-        yield x.to(device)
-
-
-def mean(values: Tensor) -> Mean:
-    """Returns the mean of the examples' values, `(N,)`, with its standard error.
-
-    Raises:
-        DivergedError: If one is not finite.
-    """
-    check_finite(values)
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
-    return Mean(values.mean().item(), error)
-
-
-def check_finite(values: Tensor) -> None:
-    """Raises DivergedError unless all numbers of all examples, `(N, ...)`, are finite."""
-    if bad := int((~values.reshape(len(values), -1).isfinite().all(1)).sum()):
-        raise DivergedError(
-            f"the model gives no finite number for {bad:,} of {len(values):,} examples", "take another checkpoint"
-        )
-
-
-def check(binarize: str, latents: int) -> None:
-    """Raises VaezooError unless there are latents for an example and `binarize` is a way to do so."""
-    if latents < 1:
-        raise VaezooError(f"{latents} latents for each example are none", "give at least 1")
+def check_settings(binarize: str, num_samples: int) -> None:
+    """Raises VaezooError unless there is at least one sample of z and `binarize` is known."""
+    if num_samples < 1:
+        raise VaezooError(f"{num_samples} samples of z per example are too few", "give at least 1")
     if binarize not in get_args(Binarize):
-        raise VaezooError(f"no way to binarize named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
+        raise VaezooError(f"no binarization named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
 
 
-def elbo_metrics(vae: VAE, part: Split, config: EvalConfig) -> list[Metric]:
-    """The bound and what it consists of."""
-    found = elbo(vae, part, num_samples=config.elbo_samples, binarize=config.binarize, seed=config.seed)
+def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:
+    """Returns -ELBO, its terms, bits per dimension and the active units."""
+    estimate = elbo(vae, split, num_samples=config.elbo_samples, binarize=config.binarize, seed=config.seed)
     times = "once" if config.elbo_samples == 1 else f"{config.elbo_samples} times"
-    protocol = f"z drawn {times} for each example; {pixels(vae, config)}"
-    reconstruction, kl, latents = found.reconstruction, found.kl, math.prod(vae.latent_shape)
+    protocol = f"z drawn {times} for each example; {pixel_protocol(vae, config)}"
+    reconstruction, kl, latents = estimate.reconstruction, estimate.kl, math.prod(vae.latent_shape)
     return [
-        Metric("-ELBO", -found.elbo.value, "nats", protocol, found.elbo.error),
+        Metric("-ELBO", -estimate.elbo.value, "nats", protocol, estimate.elbo.error),
         Metric("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
         Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
-        Metric("bits per dimension", found.bits_per_dim, "bits", "-ELBO / log 2 / numbers in an example"),
-        Metric("active units", found.active_units, "", f"of {latents}: code varies by more than 0.01"),
-        Metric("KL by dimension", found.kl_by_part, "nats", "parts of KL"),
+        Metric("bits per dimension", estimate.bits_per_dim, "bits", "-ELBO / log 2 / values per example"),
+        Metric("active units", estimate.active_units, "", f"of {latents}: code varies by more than 0.01"),
+        Metric("KL by dimension", estimate.kl_terms, "nats", "terms of KL"),
     ]
 
 
-def nll_metrics(vae: VAE, part: Split, config: EvalConfig, on_progress: OnProgress) -> list[Metric]:
-    """The negative log-likelihood."""
-    found = negative_log_likelihood(
+def nll_metrics(vae: VAE, split: Split, config: EvalConfig, on_progress: OnProgress) -> list[Metric]:
+    """Returns the negative log-likelihood, in nats and in bits per dimension."""
+    nll = negative_log_likelihood(
         vae,
-        part,
-        samples=config.nll_samples,
+        split,
+        num_samples=config.nll_samples,
         binarize=config.binarize,
         seed=config.seed,
         on_progress=on_progress,
     )
     name = f"NLL-{config.nll_samples}"
-    # Each example is binarized once, anew or not: it is the probability of those bits that is found.
+    # The estimate is the probability of one draw of bits per example, so "dynamic" is the same as "fixed".
     bits_drawn = config._replace(binarize="none" if config.binarize == "none" else "fixed")
-    protocol = f"importance sampling, {config.nll_samples:,} z for each example; {pixels(vae, bits_drawn)}"
-    bits = found.value / (vae.data.dims * math.log(2))
+    protocol = f"importance sampling, {config.nll_samples:,} z for each example; {pixel_protocol(vae, bits_drawn)}"
+    bits = nll.value / (vae.data.dims * math.log(2))
     return [
-        Metric(name, found.value, "nats", protocol, found.error),
-        Metric(f"{name} per dimension", bits, "bits", f"{name} / log 2 / numbers in an example"),
+        Metric(name, nll.value, "nats", protocol, nll.error),
+        Metric(f"{name} per dimension", bits, "bits", f"{name} / log 2 / values per example"),
     ]
 
 
-def pixels(vae: VAE, config: EvalConfig) -> str:
-    """Says what the pixels are that a likelihood is computed of."""
+def pixel_protocol(vae: VAE, config: EvalConfig) -> str:
+    """Returns the part of a protocol that describes the pixels."""
     if config.binarize == "fixed":
         return f"one draw of bits with the grey levels as probabilities, seed {config.seed}"
     if config.binarize == "dynamic":
         return f"bits drawn anew for each z, seed {config.seed}"
     grey = vae.data.likelihood == "bernoulli"
-    return "grey levels: a cross-entropy, no likelihood" if grey else "pixels as they are"
+    return "grey levels: a cross-entropy, not a likelihood" if grey else "pixels as they are"

@@ -1,4 +1,4 @@
-"""An exported folder as a VAE, for what is computed of models."""
+"""An adapter that lets metrics evaluate an export as a VAE."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.runtime import OnnxVAE
 from vaezoo.vae import VAE
 
-LEAST, MOST = 2**-25, 1 - 2**-24  # the means next to 0 and 1 that ONNX Runtime gives
+MIN_MEAN, MAX_MEAN = 2**-25, 1 - 2**-24  # the means closest to 0 and 1 that ONNX Runtime's sigmoid returns
 
 
 class OnnxModuleVAE(VAE):
-    """The graphs of an export, run in ONNX Runtime on the CPU.
+    """The graphs of an export, run by ONNX Runtime on the CPU.
 
-    A decoder's graph gives means; their logits, which a likelihood takes, are as precise as the means are. ONNX
-    Runtime's sigmoid has an error of 3e-8, and is 0 from -18 on, now and then before: logits beyond 17 are equal.
+    A decoder graph returns means, but a likelihood needs their logits. The logits are as precise as the means. ONNX
+    Runtime's sigmoid has an error of 3e-8. It returns 0 below -18, and sometimes a little above. Means are therefore
+    clamped, and logits beyond 17 become equal.
 
     Args:
         model: The opened export.
 
     Raises:
-        UnsupportedDataError: If its files do not hold all that a likelihood needs: a posterior that is not Gaussian, a
-            prior or a sigma of the model's own, or images rounded to bytes.
+        UnsupportedDataError: If the files lack something that a likelihood needs. This is so for a posterior that is
+            not Gaussian, another prior, a learned sigma, and images rounded to bytes.
     """
 
     def __init__(self, model: OnnxVAE) -> None:
-        described = model.manifest["data"]
-        data = DataSpec(name=described["name"], shape=tuple(described["shape"]), likelihood=described["likelihood"])
+        record = model.manifest["data"]
+        data = DataSpec(name=record["name"], shape=tuple(record["shape"]), likelihood=record["likelihood"])
         family, _, sigma = data.likelihood.partition(":")
-        lacking = {
+        obstacles = {
             "its images are rounded to bytes": model.dtype == "uint8",
-            "its posterior is no diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
-            "the prior is the model's own": model.manifest["prior"] != "standard-normal",
-            "its likelihood is not given by the mean": family == "continuous-bernoulli"
+            "its posterior is not a diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
+            "its prior is not the standard normal": model.manifest["prior"] != "standard-normal",
+            "its likelihood needs more than the mean": family == "continuous-bernoulli"
             or sigma in ("learned", "optimal"),
         }
-        if reasons := [reason for reason, holds in lacking.items() if holds]:
+        if reasons := [reason for reason, holds in obstacles.items() if holds]:
             raise UnsupportedDataError(f"the export cannot be evaluated: {', '.join(reasons)}", "evaluate the run")
         super().__init__(data, model.latent_shape)
         self.model = model
@@ -49,4 +50,4 @@ class OnnxModuleVAE(VAE):
         return DiagonalGaussian(*(torch.from_numpy(fields[name]) for name in DiagonalGaussian._fields))
 
     def decode(self, z: Tensor) -> Tensor:
-        return torch.logit(torch.from_numpy(self.model.decode(z.numpy())).clamp(LEAST, MOST))
+        return torch.logit(torch.from_numpy(self.model.decode(z.numpy())).clamp(MIN_MEAN, MAX_MEAN))

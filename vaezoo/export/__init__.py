@@ -1,1 +1,1 @@
-"""Export: ONNX graphs of encoder and decoder, compared with the model they came from."""
+"""Export encoder and decoder to ONNX and compare the graphs with the model."""

@@ -1,14 +1,15 @@
-"""The forms that a graph can be written in."""
+"""The options of an export."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.runtime.manifest import FormatEntry
 
 DType = Literal["fp32", "fp16"]
-OPSET = 18  # the exporter's own; all providers have kernels for it
+OPSET = 18  # the exporter's own opset; all providers have kernels for it
 OPSETS = range(18, 24)
 
 
@@ -18,11 +19,11 @@ class ExportConfig:
 
     Attributes:
         opset: Version of the ONNX operator set.
-        dtype: Type of the weights and of the arithmetic; inputs and outputs are float32 in either.
-        uint8: Images are uint8 `(N, H, W, C)`, as files hold them, instead of float32 `(N, C, H, W)` in [0, 1].
+        dtype: Type of the weights and of the arithmetic. Inputs and outputs are float32 in both cases.
+        uint8: Whether images are uint8 `(N, H, W, C)` instead of float32 `(N, C, H, W)` in [0, 1].
 
     Raises:
-        VaezooError: If a value is none of these.
+        VaezooError: If the opset or the dtype is not supported.
     """
 
     opset: int = OPSET
@@ -33,13 +34,13 @@ class ExportConfig:
         if self.opset not in OPSETS:
             raise VaezooError(f"opset {self.opset} is out of range", f"use {OPSETS.start} to {OPSETS.stop - 1}")
         if self.dtype not in get_args(DType):
-            raise VaezooError(f"no element type named '{self.dtype}'", f"use {' or '.join(get_args(DType))}")
+            raise VaezooError(f"unknown dtype '{self.dtype}'", f"use {' or '.join(get_args(DType))}")
 
-    def require(self, shape: tuple[int, ...]) -> None:
-        """Raises UnsupportedDataError if data of this shape cannot be uint8 images."""
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises UnsupportedDataError if uint8 is set and data of this shape are not images."""
         if self.uint8 and len(shape) != 3:
-            raise UnsupportedDataError(f"uint8 is for images; the data have shape {shape}", "leave out --uint8")
+            raise UnsupportedDataError(f"uint8 is for images, the data have shape {shape}", "leave out --uint8")
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> FormatEntry:
         """Returns the fields for JSON."""
-        return asdict(self)
+        return {"opset": self.opset, "dtype": self.dtype, "uint8": self.uint8}

@@ -1,16 +1,15 @@
-"""Golden inputs and outputs in ONNX's own layout: what the model made of some inputs, so that nobody needs it again.
+"""Golden inputs and outputs in ONNX's test data layout. They let others check the graphs without the model.
 
 golden/encoder/test_data_set_0/input_0.pb, output_0.pb, output_1.pb     held-out examples
 golden/encoder/test_data_set_1/...                                      uniform noise
-golden/decoder/test_data_set_0/...                                      the codes of those examples
-golden/decoder/test_data_set_1/...                                      latents three times as wide as the prior
+golden/decoder/test_data_set_0/...                                      latent codes of those examples
+golden/decoder/test_data_set_1/...                                      latents with three times the prior's sigma
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -18,59 +17,60 @@ from onnx import TensorProto, numpy_helper
 
 from vaezoo.errors import InputError
 from vaezoo.export.tolerance import Case
-from vaezoo.runtime.manifest import GraphName, read_file
+from vaezoo.runtime.manifest import EXPORT_AGAIN, GraphName, GraphSignature, Manifest, example_shape, read_file
 
-SETS = 2  # a graph
-EXAMPLES = 8  # a set; `verify` repeats them for larger batches
+SETS_PER_GRAPH = 2
+EXAMPLES_PER_SET = 8  # `verify` repeats them for larger batches
 
 
 def golden_files(cases: Mapping[GraphName, list[Case]]) -> dict[str, bytes]:
-    """Returns the files by path, from the first examples of each case."""
+    """Returns the golden files by path. They hold the first examples of each case."""
     files = {}
-    for part, number, case in ((part, i, case) for part, listed in cases.items() for i, case in enumerate(listed)):
-        tensors = [("", case.inputs), *case.outputs.items()]
-        for file, (name, array) in zip(golden_names(part, number, len(case.outputs)), tensors, strict=True):
-            files[file] = numpy_helper.from_array(np.ascontiguousarray(array[:EXAMPLES]), name).SerializeToString()
+    for graph, graph_cases in cases.items():
+        for index, case in enumerate(graph_cases):
+            tensors = [("", case.inputs), *case.outputs.items()]
+            for path, (name, array) in zip(golden_paths(graph, index, len(case.outputs)), tensors, strict=True):
+                first = np.ascontiguousarray(array[:EXAMPLES_PER_SET])
+                files[path] = numpy_helper.from_array(first, name).SerializeToString()
     return files
 
 
-def golden_names(part: GraphName, number: int, outputs: int) -> list[str]:
+def golden_paths(graph: GraphName, index: int, outputs: int) -> list[str]:
     """Returns the paths of one case's files: the input, then the outputs."""
-    folder = f"golden/{part}/test_data_set_{number}"
+    folder = f"golden/{graph}/test_data_set_{index}"
     return [f"{folder}/input_0.pb", *(f"{folder}/output_{i}.pb" for i in range(outputs))]
 
 
-def read_cases(folder: Path, manifest: Mapping[str, Any], part: GraphName) -> list[Case]:
+def read_cases(folder: Path, manifest: Manifest, graph: GraphName) -> list[Case]:
     """Reads the golden data of one graph.
 
     Raises:
         InputError: If a file is missing or damaged, or does not fit the graph's signature.
     """
-    signature = manifest["graphs"][part]
+    signature = manifest["graphs"][graph]
     cases = []
-    for number in range(SETS):
-        names = golden_names(part, number, len(signature["outputs"]))
-        files = [read_file(folder, manifest, name) for name in names]
-        cases.append(read_case(part, f"golden set {number}", files, signature))
+    for index in range(SETS_PER_GRAPH):
+        paths = golden_paths(graph, index, len(signature["outputs"]))
+        files = [read_file(folder, manifest, path) for path in paths]
+        cases.append(read_case(graph, f"golden set {index}", files, signature))
     return cases
 
 
-def read_case(part: GraphName, name: str, files: list[bytes], signature: Mapping[str, Any]) -> Case:
-    """Reads one case from its files' bytes; see `read_cases`."""
+def read_case(graph: GraphName, name: str, files: list[bytes], signature: GraphSignature) -> Case:
+    """Reads one case from the bytes of its files; see `read_cases`."""
     arrays = []
-    described = [signature["input"], *signature["outputs"]]
-    for data, value in zip(files, described, strict=True):
+    for data, tensor in zip(files, [signature["input"], *signature["outputs"]], strict=True):
         try:
-            tensor = TensorProto.FromString(data)
-            if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-                raise ValueError("kept in another file")
-            array = numpy_helper.to_array(tensor)
+            proto = TensorProto.FromString(data)
+            if proto.data_location == TensorProto.EXTERNAL or proto.external_data:
+                raise ValueError("the values are in another file")
+            array = numpy_helper.to_array(proto)
         except (DecodeError, ValueError, TypeError, KeyError) as e:
-            raise InputError(f"the golden data of {part}.onnx are damaged: {e}", "export it again") from e
-        if array.shape[1:] != tuple(value["shape"][1:]) or array.dtype != value["dtype"] or not len(array):
-            raise InputError(f"the golden data of {part}.onnx do not fit '{value['name']}'", "export it again")
+            raise InputError(f"the golden data of {graph}.onnx are damaged: {e}", EXPORT_AGAIN) from e
+        if array.shape[1:] != example_shape(tensor) or array.dtype != tensor["dtype"] or not len(array):
+            raise InputError(f"the golden data of {graph}.onnx do not fit '{tensor['name']}'", EXPORT_AGAIN)
         arrays.append(array)
     if len({len(array) for array in arrays}) != 1:
-        raise InputError(f"the golden data of {part}.onnx differ in length", "export it again")
-    names = [value["name"] for value in signature["outputs"]]
+        raise InputError(f"the golden data of {graph}.onnx differ in length", EXPORT_AGAIN)
+    names = [output["name"] for output in signature["outputs"]]
     return Case(name, arrays[0], dict(zip(names, arrays[1:], strict=True)))

@@ -1,7 +1,7 @@
-"""What each graph says of itself, in ONNX's metadata_props, read back with `session.get_modelmeta()`.
+"""The metadata_props of each graph. ONNX Runtime reads them with `session.get_modelmeta()`.
 
-A graph names its sibling by hash, and is named by it. So that both hashes can stand inside, they are taken of the
-files' first `vaezoo.graph_bytes` bytes: the metadata follow behind, as protobuf allows.
+Each graph names the other by its SHA-256. A file cannot contain its own hash, so both hashes are of the first
+`vaezoo.graph_bytes` bytes of the files. The metadata are appended after those bytes, which protobuf allows.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from collections.abc import Mapping
 from onnx import ModelProto, StringStringEntryProto
 
 from vaezoo.errors import InputError
-from vaezoo.runtime.manifest import GRAPH_NAMES, GraphName
+from vaezoo.runtime.manifest import EXPORT_AGAIN, GRAPH_NAMES, GraphName
 
 SIBLING: Mapping[GraphName, GraphName] = {"encoder": "decoder", "decoder": "encoder"}
+MAX_DIGITS = 11  # of a size in bytes
 
 
 def add_metadata(graphs: Mapping[GraphName, bytes], common: Mapping[str, str]) -> dict[GraphName, bytes]:
-    """Returns the graphs' files: the graphs with their metadata behind.
+    """Returns the files of the graphs, with metadata appended.
 
     Args:
         graphs: Serialized models without metadata.
-        common: What both say, by name without the prefix `vaezoo.`.
+        common: Metadata of both graphs, by name without the prefix `vaezoo.`.
     """
-    hashes = {part: hashlib.sha256(data).hexdigest() for part, data in graphs.items()}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
     files: dict[GraphName, bytes] = {}
-    for part, data in graphs.items():
+    for name, data in graphs.items():
         own = {
-            "part": part,
+            "graph": name,
             "graph_bytes": str(len(data)),
-            "graph_sha256": hashes[part],
-            "sibling_sha256": hashes[SIBLING[part]],
+            "graph_sha256": hashes[name],
+            "sibling_sha256": hashes[SIBLING[name]],
         }
-        entries = {name if "." in name else f"vaezoo.{name}": value for name, value in {**common, **own}.items()}
+        entries = {key if "." in key else f"vaezoo.{key}": value for key, value in {**common, **own}.items()}
         tail = ModelProto(
             metadata_props=[StringStringEntryProto(key=key, value=entries[key]) for key in sorted(entries)]
         )
-        files[part] = data + tail.SerializeToString()
+        files[name] = data + tail.SerializeToString()
     return files
 
 
@@ -47,9 +48,9 @@ def read_metadata(model: ModelProto) -> dict[str, str]:
 
 
 def check_hashes(files: Mapping[GraphName, bytes], metadata: Mapping[GraphName, Mapping[str, str]]) -> None:
-    """Raises InputError unless each graph has the hash that it gives itself."""
-    for part in GRAPH_NAMES:
-        told = metadata[part].get("vaezoo.graph_bytes", "")
-        size = int(told) if told.isascii() and told.isdigit() and len(told) < 12 else 0
-        if hashlib.sha256(files[part][:size]).hexdigest() != metadata[part].get("vaezoo.graph_sha256"):
-            raise InputError(f"{part}.onnx was changed after its export", "export it again")
+    """Raises InputError unless each graph has the SHA-256 that its own metadata state."""
+    for name in GRAPH_NAMES:
+        digits = metadata[name].get("vaezoo.graph_bytes", "")
+        size = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS else 0
+        if hashlib.sha256(files[name][:size]).hexdigest() != metadata[name].get("vaezoo.graph_sha256"):
+            raise InputError(f"{name}.onnx was changed after its export", EXPORT_AGAIN)

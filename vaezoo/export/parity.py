@@ -1,4 +1,12 @@
-"""The gate: what the model makes of some inputs, and whether its graphs make the same of them."""
+"""The parity gate: run the model and its graphs on the same inputs and compare their outputs.
+
+The gate uses four kinds of inputs:
+
+1. Encoder, held-out examples: what users will encode.
+2. Encoder, uniform noise: far from the data, so that activations which the data never reach are compared too.
+3. Decoder, the modes of q(z|x) of those examples: what a reconstruction decodes.
+4. Decoder, normal latents of three sigma: well beyond what a sample of the prior reaches.
+"""
 
 from __future__ import annotations
 
@@ -8,72 +16,75 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.export.config import ExportConfig
-from vaezoo.export.graphs import Decoder, Encoder, Graph, encoder_outputs, to_bytes
+from vaezoo.export.graphs import Decoder, Encoder, Graph, encoder_outputs, to_uint8
 from vaezoo.export.tolerance import BATCHES, Case, Parity, check_graphs
 from vaezoo.runtime.manifest import GraphName
 from vaezoo.vae import VAE, eval_mode
 
 COUNT = max(BATCHES)
-SPREAD = 3.0  # latents are drawn from a normal of this standard deviation: further out than the prior's
+LATENT_SIGMA = 3.0  # standard deviation of the latents in case 4; that of the prior is 1
 
 
 def check_parity(
-    vae: VAE, graphs: Mapping[GraphName, Graph], form: ExportConfig | None = None, examples: Tensor | None = None
+    vae: VAE, graphs: Mapping[GraphName, Graph], config: ExportConfig | None = None, examples: Tensor | None = None
 ) -> tuple[list[Parity], dict[GraphName, list[Case]]]:
-    """Checks both graphs against the model they came from; see `check_graphs` for the errors.
+    """Checks both graphs against their model; see `check_graphs` for the errors.
 
     Args:
         vae: The model, on the CPU.
         graphs: Its graphs.
-        form: How they were written.
-        examples: Real data in [0, 1], `(N, *shape)`; uniform noise takes their place where there are none.
+        config: How they were written.
+        examples: Real data in [0, 1], `(N, *shape)`. Without them, uniform noise is used.
 
     Returns:
-        One Parity for each output and kind of inputs, and the inputs with what the model made of them.
+        One Parity for each output and case, and the cases.
     """
-    form = form or ExportConfig()
+    config = config or ExportConfig()
     with eval_mode(vae):
-        cases, mode = make_cases(vae, graphs, form, examples)
-    files = {part: graph.data for part, graph in graphs.items()}
-    signatures = {part: graph.signature for part, graph in graphs.items()}
-    return check_graphs(files, signatures, cases, mode, form), cases
+        cases, mode = make_cases(vae, graphs, config, examples)
+    files = {name: graph.data for name, graph in graphs.items()}
+    signatures = {name: graph.signature for name, graph in graphs.items()}
+    return check_graphs(files, signatures, cases, mode, config), cases
 
 
 def make_cases(
-    vae: VAE, graphs: Mapping[GraphName, Graph], form: ExportConfig, examples: Tensor | None
+    vae: VAE, graphs: Mapping[GraphName, Graph], config: ExportConfig, examples: Tensor | None
 ) -> tuple[dict[GraphName, list[Case]], str]:
-    """Runs the model on examples and noise, on their codes and on wide latents; returns this and the mode's name."""
+    """Runs the model and returns the cases of each graph, and the name of the output that is the mode of q(z|x)."""
+    # One generator with a fixed seed: the same model yields the same golden files each time.
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand((2, COUNT, *vae.data.shape), generator=generator)
-    latents = SPREAD * torch.randn((COUNT, *vae.latent_shape), generator=generator)
-    told = "generated examples" if examples is None else "real examples"
+    wide = LATENT_SIGMA * torch.randn((COUNT, *vae.latent_shape), generator=generator)
+    source = "generated examples" if examples is None else "real examples"
     x = noise[1] if examples is None else examples[torch.arange(COUNT) % len(examples)]
-    x, y = (to_bytes(x), to_bytes(noise[0])) if form.uint8 else (x, noise[0])
-    encoder, decoder = Encoder(vae, form).eval(), Decoder(vae, form).eval()
+    x_noise = noise[0]
+    if config.uint8:
+        x, x_noise = to_uint8(x), to_uint8(x_noise)
+    encoder, decoder = Encoder(vae, config).eval(), Decoder(vae, config).eval()
     with torch.no_grad():
         mode = encoder_outputs(vae, noise[0][:1])[1]
-        codes, others = (encoder(inputs)[graphs["encoder"].outputs.index(mode)] for inputs in (x, y))
-    # Latents that are whole numbers have no normal distribution: the codes of noise take the place of one.
-    wide = (
-        (latents.to(codes.dtype), f"latents of {SPREAD:g} sigma")
-        if codes.is_floating_point()
-        else (others, "codes of noise")
-    )
-    cases: dict[GraphName, list[Case]] = {
+        mode_index = graphs["encoder"].outputs.index(mode)
+        codes, noise_codes = (encoder(inputs)[mode_index] for inputs in (x, x_noise))
+    # Integer latents have no normal distribution. For them, the codes of noise replace case 4.
+    if codes.is_floating_point():
+        wide_name, wide = f"latents of {LATENT_SIGMA:g} sigma", wide.to(codes.dtype)
+    else:
+        wide_name, wide = "codes of noise", noise_codes
+    encoder_names, decoder_names = graphs["encoder"].outputs, graphs["decoder"].outputs
+    return {
         "encoder": [
-            make_case(told, encoder, x, graphs["encoder"].outputs),
-            make_case("uniform noise", encoder, y, graphs["encoder"].outputs),
+            make_case(source, encoder, x, encoder_names),
+            make_case("uniform noise", encoder, x_noise, encoder_names),
         ],
         "decoder": [
-            make_case(f"codes of {told}", decoder, codes, graphs["decoder"].outputs),
-            make_case(wide[1], decoder, wide[0], graphs["decoder"].outputs),
+            make_case(f"codes of {source}", decoder, codes, decoder_names),
+            make_case(wide_name, decoder, wide, decoder_names),
         ],
-    }
-    return cases, mode
+    }, mode
 
 
 def make_case(name: str, module: nn.Module, inputs: Tensor, outputs: list[str]) -> Case:
-    """Runs one part of the model."""
+    """Runs the encoder or decoder of the model on some inputs."""
     with torch.no_grad():
         results = module(inputs)
     results = results if isinstance(results, tuple) else (results,)

@@ -1,39 +1,43 @@
-"""The element rule: when does a graph compute what its model computes? No torch here: `verify` needs none."""
+"""The tolerances of the parity gate, and the comparison of graphs with their model's outputs.
+
+`verify` uses this module without torch, so it does not import torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from vaezoo.errors import ParityError
 from vaezoo.export.config import DType, ExportConfig
 from vaezoo.export.graph_checks import check_structure, parse
-from vaezoo.runtime.manifest import GRAPH_NAMES, Array, GraphName
+from vaezoo.runtime.manifest import GRAPH_NAMES, Array, GraphName, GraphSignature, ParityRow
 from vaezoo.runtime.ort_session import Provider, first_line, has_runtime, open_session
 
 BATCHES = (1, 2, 3, 7, 64)
 
-# |graph - model| <= atol + rtol |model|. Measured on the CPU, conv-vae after its default training: at most 1.4e-6 in
-# float32 and 2.0e-3 in float16.
-# CUDA picks kernels by shape, so that sums run in another order; TF32 is off when graphs are compared.
-TOLERANCE: Mapping[tuple[DType, Provider], tuple[float, float]] = {
+# (atol, rtol): every element must satisfy |graph - model| <= atol + rtol |model|.
+# Measured on the CPU, conv-vae after its default training: at most 1.4e-6 in float32 and 2.0e-3 in float16.
+# CUDA chooses kernels by shape, so sums run in another order. TF32 is off when graphs are compared.
+TOLERANCES: Mapping[tuple[DType, Provider], tuple[float, float]] = {
     ("fp32", "cpu"): (1e-5, 1e-4),
     ("fp32", "cuda"): (1e-4, 1e-3),
     ("fp16", "cpu"): (1e-2, 1e-2),
     ("fp16", "cuda"): (1e-2, 1e-2),
 }
 TF32_TOLERANCE = (5e-3, 1e-2)
-LEVELS: Mapping[DType, float] = {"fp32": 1.0, "fp16": 3.0}  # of 255: a sum that ends near a half may round either way
+# In levels of 0..255. A value that ends near a half may be rounded up by one side and down by the other.
+UINT8_TOLERANCES: Mapping[DType, float] = {"fp32": 1.0, "fp16": 3.0}
 
 Runner = Callable[[Array], list[Array]]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Inputs of a graph and what the model makes of them.
+    """Inputs of a graph and the model's outputs for them.
 
     Attributes:
         name: Where the inputs come from.
@@ -48,36 +52,36 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """The largest difference found for one output, over all batch sizes.
+    """The largest difference of one output over all batch sizes.
 
     Attributes:
-        part: The graph, or "round trip": encoder, then decoder.
+        graph: The graph, or "round trip" for the encoder followed by the decoder.
         inputs: Where the inputs come from.
-        output: The output.
+        output: Name of the output.
         max_abs: Largest absolute difference.
-        limit: What the element rule allowed at that element.
-        batch: The batch size where it was found.
+        limit: The tolerance at that element.
+        batch: The batch size at which it occurred.
     """
 
-    part: str
+    graph: str
     inputs: str
     output: str
     max_abs: float
     limit: float
     batch: int
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> ParityRow:
         """Returns the fields for JSON."""
-        return asdict(self)
+        return cast("ParityRow", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """The tolerances for one element type and provider.
+class Tolerance:
+    """The allowed differences for one dtype and provider.
 
     Attributes:
-        dtype: Of weights and arithmetic.
-        provider: What runs the graph.
+        dtype: Type of weights and arithmetic.
+        provider: The provider that runs the graph.
         tf32: Whether CUDA may round the factors of products to 10 bits.
     """
 
@@ -85,23 +89,23 @@ class Rule:
     provider: Provider
     tf32: bool = False
 
-    def allowed(self, ours: Array) -> Array:
-        """Returns the largest difference from each element of the model's output."""
-        if ours.dtype == np.uint8:
-            return np.full(ours.shape, LEVELS[self.dtype])
-        if ours.dtype.kind != "f":
-            return np.zeros(ours.shape)
-        atol, rtol = TF32_TOLERANCE if self.tf32 else TOLERANCE[self.dtype, self.provider]
-        return atol + rtol * np.abs(ours.astype(np.float64))
+    def limits(self, expected: Array) -> Array:
+        """Returns the largest allowed absolute difference for each element of the model's output."""
+        if expected.dtype == np.uint8:
+            return np.full(expected.shape, UINT8_TOLERANCES[self.dtype])
+        if expected.dtype.kind != "f":  # integers must be equal
+            return np.zeros(expected.shape)
+        atol, rtol = TF32_TOLERANCE if self.tf32 else TOLERANCES[self.dtype, self.provider]
+        return atol + rtol * np.abs(expected.astype(np.float64))
 
 
 def runtime_name() -> str:
-    """Returns what runs the graphs: onnxruntime where it is installed, else onnx's reference evaluator."""
+    """Returns what runs the graphs: onnxruntime if it is installed, else onnx's reference evaluator."""
     return "onnxruntime" if has_runtime() else "onnx.reference"
 
 
 def make_runner(data: bytes, provider: Provider = "cpu") -> Runner:
-    """Returns a function that runs a graph with one input: input array -> output arrays."""
+    """Returns a function that runs a graph of one input: input array -> output arrays."""
     if provider == "cpu" and not has_runtime():
         import onnx
         from onnx.reference import ReferenceEvaluator
@@ -116,101 +120,114 @@ def make_runner(data: bytes, provider: Provider = "cpu") -> Runner:
 
 def check_graphs(
     files: Mapping[GraphName, bytes],
-    signatures: Mapping[GraphName, Mapping[str, Any]],
+    signatures: Mapping[GraphName, GraphSignature],
     cases: Mapping[GraphName, list[Case]],
     mode: str,
-    form: ExportConfig,
+    config: ExportConfig,
     provider: Provider = "cpu",
 ) -> list[Parity]:
-    """Checks both graphs: first what they are, then what they compute. Export and `verify` both pass here.
+    """Checks the structure of both graphs, then compares their outputs. Used by export and by `verify`.
 
     Args:
         files: The graphs' files.
-        signatures: `input` and `outputs` of each.
-        cases: Inputs and what the model makes of them; see `compare_cases`.
-        mode: The encoder's output that is z's mode.
-        form: How the graphs should be written.
-        provider: What is to run them.
+        signatures: Inputs and outputs of each graph.
+        cases: Inputs and the model's outputs; see `compare_cases`.
+        mode: The encoder's output that is the mode of q(z|x).
+        config: How the graphs should be written.
+        provider: The provider that runs them.
 
     Raises:
         InputError: If a graph is damaged.
-        ParityError: If a graph is not what its signature says, has another opset, draws at random or computes something
-            else.
+        ParityError: If a graph differs from its signature, has another opset, contains a random operator, or computes
+            something else.
         VaezooError: If the provider cannot run here.
     """
-    for part in GRAPH_NAMES:
-        check_structure(part, parse(part, files[part]), signatures[part], form.opset)
-    runners = {part: make_runner(files[part], provider) for part in GRAPH_NAMES}
-    return compare_cases(runners, cases, mode, Rule(form.dtype, provider))
+    for graph in GRAPH_NAMES:
+        check_structure(graph, parse(graph, files[graph]), signatures[graph], config.opset)
+    runners = {graph: make_runner(files[graph], provider) for graph in GRAPH_NAMES}
+    return compare_cases(runners, cases, mode, Tolerance(config.dtype, provider))
 
 
 def compare_cases(
-    runners: Mapping[GraphName, Runner], cases: Mapping[GraphName, list[Case]], mode: str, rule: Rule
+    runners: Mapping[GraphName, Runner], cases: Mapping[GraphName, list[Case]], mode: str, tolerance: Tolerance
 ) -> list[Parity]:
-    """Compares both graphs with what the model made of the same inputs, alone and one behind the other.
+    """Compares each graph, and the encoder followed by the decoder, with the model's outputs.
 
-    The graphs run at each size of BATCHES; the cases are repeated where they hold fewer examples. As the model's
-    outputs come from one batch, an output that depends on the rest of its batch is found, too.
+    The graphs run at each size of BATCHES, and cases with fewer examples are repeated. The model's outputs come from
+    one large batch. A graph whose outputs depend on the other examples of a batch therefore differs at some size.
 
     Args:
-        runners: What runs the graphs.
-        cases: By part. The decoder's first case holds the codes of the encoder's first.
-        mode: The encoder's output that is z's mode.
-        rule: The tolerances.
+        runners: Functions that run the graphs.
+        cases: The cases of each graph. The decoder's first case has the modes of the encoder's first as inputs.
+        mode: The encoder's output that is the mode of q(z|x).
+        tolerance: The allowed differences.
 
     Returns:
-        One Parity for each output and kind of inputs.
+        One Parity for each output and case.
 
     Raises:
         ParityError: If a shape differs or an element is out of tolerance.
     """
-    rows = [row for part in GRAPH_NAMES for case in cases[part] for row in _worst(case, runners[part], part, rule)]
+    rows = [
+        row
+        for graph in GRAPH_NAMES
+        for case in cases[graph]
+        for row in _largest_differences(case, runners[graph], graph, tolerance)
+    ]
     encoded, decoded = cases["encoder"][0], cases["decoder"][0]
-    index = list(encoded.outputs).index(mode)
-    both = Case(encoded.name, encoded.inputs, decoded.outputs)
-    rows += _worst(both, lambda x: runners["decoder"](runners["encoder"](x)[index]), "round trip", rule)
-    return rows
+    mode_index = list(encoded.outputs).index(mode)
+
+    def round_trip(x: Array) -> list[Array]:
+        return runners["decoder"](runners["encoder"](x)[mode_index])
+
+    case = Case(encoded.name, encoded.inputs, decoded.outputs)
+    return [*rows, *_largest_differences(case, round_trip, "round trip", tolerance)]
 
 
-def _worst(case: Case, run: Runner, part: str, rule: Rule) -> Iterator[Parity]:
-    worst: dict[str, Parity] = {}
+def _largest_differences(case: Case, run: Runner, graph: str, tolerance: Tolerance) -> Iterator[Parity]:
+    """Runs a case at each size of BATCHES and yields the largest difference of each output."""
+    largest: dict[str, Parity] = {}
     for n in BATCHES:
-        repeat = np.arange(n) % len(case.inputs)
+        index = np.arange(n) % len(case.inputs)
         try:
-            outputs = run(case.inputs[repeat])
-        except Exception as e:  # ONNX Runtime's errors have no common class
+            outputs = run(case.inputs[index])
+        except Exception as e:  # ONNX Runtime's errors have no common base class
             raise ParityError(
-                f"{part} fails at batch {n} on {case.name}: {first_line(e)}",
-                "the model fixes its batch size or an element type somewhere: use x.shape[0] and x.dtype",
+                f"{graph} fails at batch {n} on {case.name}: {first_line(e)}",
+                "the model fixes its batch size or a dtype somewhere: use x.shape[0] and x.dtype",
             ) from e
-        for (name, ours), theirs in zip(case.outputs.items(), outputs, strict=True):
-            row = compare_output(part, case.name, name, ours[repeat], theirs, rule)
-            worst[name] = max(worst.get(name, row), row, key=lambda r: r.max_abs)
-    yield from worst.values()
+        for (name, expected), actual in zip(case.outputs.items(), outputs, strict=True):
+            row = compare_output(graph, case.name, name, expected[index], actual, tolerance)
+            largest[name] = max(largest.get(name, row), row, key=lambda r: r.max_abs)
+    yield from largest.values()
 
 
-def compare_output(part: str, inputs: str, name: str, ours: Array, theirs: Array, rule: Rule) -> Parity:
-    """Compares one output of the model (`ours`) and of the graph (`theirs`), `(N, ...)` each.
+def compare_output(graph: str, inputs: str, name: str, expected: Array, actual: Array, tolerance: Tolerance) -> Parity:
+    """Compares one output of the model (`expected`) with that of the graph (`actual`), `(N, ...)` each.
 
     Raises:
-        ParityError: See `compare_cases`.
+        ParityError: If a shape differs or an element is out of tolerance.
     """
-    n = len(ours)
-    if ours.shape != theirs.shape:
+    n = len(expected)
+    if expected.shape != actual.shape:
         raise ParityError(
-            f"{part}: '{name}' has shape {theirs.shape} at batch {n}, the model's is {ours.shape}",
+            f"{graph}: '{name}' has shape {actual.shape} at batch {n}, the model's is {expected.shape}",
             "the model fixes its batch size somewhere: use x.shape[0] or -1",
         )
-    allowed = rule.allowed(ours)
-    difference = np.abs(ours.astype(np.float64) - theirs)
-    excess = np.nan_to_num(difference - allowed, nan=np.inf)
+    limits = tolerance.limits(expected)
+    # Subtract in float64: uint8 would wrap around, float16 would round or overflow.
+    difference = np.abs(expected.astype(np.float64) - actual)
+    # An element passes if its excess is at most 0. A NaN on either side becomes an infinite excess, so that it fails.
+    # The element that the message names is the one furthest beyond its own limit.
+    excess = np.nan_to_num(difference - limits, nan=np.inf)
     worst = np.unravel_index(np.argmax(excess), excess.shape)
-    if not excess[worst] <= 0:
-        place = ", ".join(str(i) for i in worst)
+    if excess[worst] > 0:
+        element = ", ".join(str(i) for i in worst)
         raise ParityError(
-            f"{part}: '{name}' at batch {n} on {inputs}, element [{place}] is {float(theirs[worst]):.6g}, "
-            f"the model's {float(ours[worst]):.6g}, the limit {allowed[worst]:.1e}",
-            "a model that draws at random, or whose examples depend on each other, cannot be exported",
+            f"{graph}: '{name}' at batch {n} on {inputs}, element [{element}] is {float(actual[worst]):.6g}, "
+            f"the model's {float(expected[worst]):.6g}, the limit {limits[worst]:.1e}",
+            "make the model deterministic and its examples independent of each other",
         )
-    at = np.unravel_index(np.argmax(difference), difference.shape)
-    return Parity(part, inputs, name, float(difference[at]), float(allowed[at]), n)
+    # What is reported is the largest absolute difference, which may be at another element than the largest excess.
+    largest = np.unravel_index(np.argmax(difference), difference.shape)
+    return Parity(graph, inputs, name, float(difference[largest]), float(limits[largest]), n)

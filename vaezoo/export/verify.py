@@ -1,7 +1,7 @@
-"""The checks of an export, repeated from its files alone: no checkpoint, no torch.
+"""Repeat the checks of an export from its files only, without the checkpoint and without torch.
 
-They run in a child process with limits on memory and time, because the files may be anybody's: a graph that crashes
-or exhausts ONNX Runtime ends that process, not this one.
+The files may be malicious, so the checks run in a child process with limits on memory and time. A graph that crashes
+ONNX Runtime or exhausts the memory ends only that process.
 """
 
 from __future__ import annotations
@@ -11,36 +11,44 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from vaezoo.errors import InputError, ParityError, VaezooError
-from vaezoo.export.config import ExportConfig
+from vaezoo.export.config import DType, ExportConfig
 from vaezoo.export.golden import read_cases
 from vaezoo.export.graph_checks import parse
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.tolerance import Parity, check_graphs, runtime_name
-from vaezoo.runtime.manifest import GRAPH_NAMES, check_metadata, read_graph, read_manifest
+from vaezoo.runtime.manifest import (
+    EXPORT_AGAIN,
+    GRAPH_NAMES,
+    MANIFEST,
+    Manifest,
+    check_metadata,
+    read_graph,
+    read_manifest,
+)
 from vaezoo.runtime.ort_session import Provider
 
-SECONDS = 300
-MEMORY = 16 << 30  # bytes of address space, on top of what the files need; a session of a small model takes 3 GB of it
-# On a machine of many cores the address space that threads reserve would reach the limit by itself.
+MAX_SECONDS = 300
+MAX_MEMORY = 16 << 30  # bytes of address space besides the files; a session of a small model takes 3 GB of it
+# On machines with many cores, the arenas and stacks of the threads would reserve all of MAX_MEMORY.
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
 ERRORS = {error.__name__: error for error in (VaezooError, InputError, ParityError)}
 CHILD = "import sys; from vaezoo.export.verify import child; child(*sys.argv[1:])"
+DISTRUST = "do not use these files unless you trust their source"
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """An export that passed.
+    """An export that passed all checks.
 
     Attributes:
         path: The folder.
-        runtime: What ran the graphs.
-        provider: On which provider.
+        runtime: What ran the graphs: onnxruntime or onnx.reference.
+        provider: The provider that ran them.
         parity: The largest differences from the golden outputs.
     """
 
@@ -50,95 +58,102 @@ class VerifyResult:
     parity: list[Parity]
 
 
-def verify_onnx(folder: str | os.PathLike[str], provider: Provider = "cpu", *, seconds: int = SECONDS) -> VerifyResult:
-    """Checks an export folder: hashes, pair, structure, and the golden data at several batch sizes.
+def verify_onnx(
+    folder: str | os.PathLike[str], provider: Provider = "cpu", *, seconds: int = MAX_SECONDS
+) -> VerifyResult:
+    """Checks an export: hashes, that the graphs belong together, structure, and golden data at several batch sizes.
 
     Args:
-        folder: What `vaezoo export` wrote.
-        provider: What is to run the graphs.
-        seconds: How long the checks may take.
+        folder: A folder that `vaezoo export` wrote.
+        provider: The provider that runs the graphs.
+        seconds: Time limit of the checks.
 
     Raises:
-        InputError: If a file is missing, damaged, of another export or of an unknown schema, or exhausts the limits.
-        ParityError: If a graph is not what its manifest says, or computes something else.
+        InputError: If a file is missing, damaged, of another export or of another schema, or exceeds the limits.
+        ParityError: If a graph differs from its manifest, or computes something else.
         VaezooError: If the provider cannot run here.
     """
     folder = Path(folder)
     read_manifest(folder)
-    # -P: the current folder, perhaps the export itself, is no place to import modules from.
+    # -P: do not import modules from the current folder, which may be the export.
     command = [sys.executable, "-P", "-c", CHILD, str(folder), provider, str(seconds)]
     environment = {**os.environ, **FEW_ARENAS}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds
         )
     except subprocess.TimeoutExpired:
         raise InputError(
-            f"{folder} was not checked within {seconds} seconds", "give --seconds more, or distrust the files"
+            f"{folder} was not checked within {seconds} seconds", "raise --seconds if you trust the source of the files"
         ) from None
     try:
-        told = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(process.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+        reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        code = process.returncode
+        ending = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise InputError(
-            f"{folder}: the process that opened the graphs ended with {how}: {reason}", "distrust the files"
+            f"{folder}: the process that checks the graphs ended with {ending}: {reason}", DISTRUST
         ) from None
-    if "error" in told:
-        raise ERRORS[told["error"]](told["message"], told["hint"])
-    return VerifyResult(folder, told["runtime"], provider, [Parity(**row) for row in told["rows"]])
+    if "error" in report:
+        raise ERRORS[report["error"]](report["message"], report["hint"])
+    return VerifyResult(folder, report["runtime"], provider, [Parity(**row) for row in report["rows"]])
 
 
 def child(folder: str, provider: Provider, seconds: str) -> None:
-    """Checks a folder under limits and writes rows or an error as JSON on stdout."""
+    """Runs in the child process: checks a folder and writes the rows or the error as JSON to stdout."""
     try:
-        told: dict[str, object] = {
-            "runtime": runtime_name(),
-            "rows": [row.as_dict() for row in check_folder(Path(folder), provider, int(seconds))],
-        }
+        rows = [row.as_dict() for row in check_folder(Path(folder), provider, int(seconds))]
+        report: dict[str, object] = {"runtime": runtime_name(), "rows": rows}
     except VaezooError as e:
-        told = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+        report = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
     except MemoryError:
-        told = {
-            "error": "InputError",
-            "message": f"{folder} needs more memory than a check may take",
-            "hint": "distrust the files",
-        }
-    print(json.dumps(told))
+        message = f"{folder} needs more memory than the limit of a check"
+        report = {"error": "InputError", "message": message, "hint": DISTRUST}
+    print(json.dumps(report))
 
 
 def check_folder(folder: Path, provider: Provider, seconds: int) -> list[Parity]:
-    """Runs all checks in this process, after it limited itself; see `verify_onnx` for the errors."""
+    """Limits this process, then runs all checks in it; see `verify_onnx` for the errors."""
     manifest = read_manifest(folder)
-    files = {part: read_graph(folder, manifest, part) for part in GRAPH_NAMES}
+    files = {name: read_graph(folder, manifest, name) for name in GRAPH_NAMES}
     limit_process(provider, seconds, sum(len(data) for data in files.values()))
-    metadata = {part: read_metadata(parse(part, files[part])) for part in GRAPH_NAMES}
+    metadata = {name: read_metadata(parse(name, files[name])) for name in GRAPH_NAMES}
     check_metadata(folder, manifest, metadata)
     check_hashes(files, metadata)
-    form = read_format(folder, manifest)
-    cases = {part: read_cases(folder, manifest, part) for part in GRAPH_NAMES}
-    return check_graphs(files, manifest["graphs"], cases, manifest["mode"], form, provider)
+    config = read_config(folder, manifest)
+    cases = {name: read_cases(folder, manifest, name) for name in GRAPH_NAMES}
+    return check_graphs(files, manifest["graphs"], cases, manifest["mode"], config, provider)
 
 
 def limit_process(provider: Provider, seconds: int, size: int) -> None:
-    """Limits this process's time, and its address space unless it uses CUDA, which maps all of a device's memory."""
+    """Limits this process's CPU time and, without CUDA, its address space. CUDA maps all memory of a device.
+
+    Without the module `resource`, as on Windows, only the timeout of `verify_onnx` applies.
+
+    Args:
+        provider: The provider that will run the graphs.
+        seconds: Time limit for one core.
+        size: Bytes of the graphs' files.
+    """
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:
         return
     limits = {resource.RLIMIT_CPU: seconds * (os.cpu_count() or 1), resource.RLIMIT_CORE: 0}
     if provider == "cpu":
-        limits[resource.RLIMIT_AS] = MEMORY + 8 * size
+        limits[resource.RLIMIT_AS] = MAX_MEMORY + 8 * size
     for kind, wanted in limits.items():
         _, hard = resource.getrlimit(kind)
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(ValueError, OSError):  # macOS has more reserved than any limit of address space
-            resource.setrlimit(kind, (allowed, hard))
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS reserves more address space than any limit allows
+            resource.setrlimit(kind, (soft, hard))
 
 
-def read_format(folder: Path, manifest: Mapping[str, Any]) -> ExportConfig:
-    """Reads the format that the manifest states."""
+def read_config(folder: Path, manifest: Manifest) -> ExportConfig:
+    """Returns the config that the manifest states. Raises InputError if a value is not supported."""
+    fields = manifest["format"]
     try:
-        return ExportConfig(**manifest["format"])
-    except (TypeError, VaezooError) as e:
-        raise InputError(f"{folder / 'manifest.json'} is damaged: {e}", "export again") from e
+        return ExportConfig(opset=fields["opset"], dtype=cast("DType", fields["dtype"]), uint8=fields["uint8"])
+    except VaezooError as e:
+        raise InputError(f"{folder / MANIFEST} is damaged: {e}", EXPORT_AGAIN) from e

@@ -1,1 +1,1 @@
-"""p(x|z), one file for each family. `make.py` builds them from their names."""
+"""p(x|z). One file holds one family, and `make.py` builds them by name."""

@@ -1,7 +1,7 @@
-"""Likelihood: the meaning of a decoder's outputs.
+"""Likelihood, the base class of p(x|z). It gives a decoder's output its meaning.
 
-A decoder's output has the shape of the data and is unbounded: logits, never probabilities. The likelihood turns
-it into a mean, a log-likelihood or a sample. Log-likelihoods are in nats, summed over the dimensions of an example.
+The output of a decoder has the shape of the data and is unbounded: logits, never probabilities. The likelihood turns it
+into a mean, a log-likelihood or a sample.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from torch import Tensor, nn
 
 
 class Likelihood(nn.Module, ABC):
-    """A family of distributions over data in [0, 1], given a decoder's output.
+    """A family of distributions of data in [0, 1], given the output of a decoder.
 
-    It is a module because a family may have parameters of its own (a learned sigma); they are
-    trained and saved with the model.
+    It is a module because a family may have parameters, such as a learned sigma. They are trained and saved with
+    the model.
     """
 
     @abstractmethod
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """Returns log p(x|z), `(B,)`, in nats, for `params` and `x` of shape `(B, *shape)`."""
+        """Returns log p(x|z), `(B,)`, in nats, summed over the dimensions of each example.
+
+        Args:
+            params: The decoder's output, `(B, *shape)`.
+            x: Data in [0, 1], `(B, *shape)`.
+        """
 
     @abstractmethod
     def mean(self, params: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from vaezoo.likelihoods.base import Likelihood, sum_dims
 
 
 class Bernoulli(Likelihood):
-    """Each dimension is a coin; `params` are its logits.
+    """Independent bits. `params` are their logits.
 
-    With grey levels in x instead of bits this is the usual binary cross-entropy: a fine loss and
-    a fine number to compare, but not a normalised likelihood.
+    For grey levels between 0 and 1 this is the usual binary cross-entropy. It can be used as a loss and compared
+    between models, but it is not a normalised likelihood.
     """
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:

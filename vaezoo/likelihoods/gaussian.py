@@ -13,19 +13,19 @@ from vaezoo.likelihoods.base import Likelihood, sum_dims
 
 
 class Gaussian(Likelihood):
-    """Normal noise of one sigma around a mean in [0, 1]; `params` are the logits of the mean.
+    """Normal noise around a mean in [0, 1], with one sigma for all dimensions. `params` are the logits of the mean.
 
     Args:
-        sigma: The standard deviation, a number; or "learned", one parameter trained with the rest;
-            or "optimal", the value that maximises the likelihood of each training batch in closed
-            form (Rybkin et al. 2021, arXiv 2006.13202) and, in evaluation, its running average.
+        sigma: The standard deviation, in one of three forms. A positive number is fixed. "learned" is one parameter
+            that is trained with the model. "optimal" is the maximum-likelihood value of each training batch in closed
+            form (Rybkin et al. 2021, arXiv 2006.13202). Evaluation uses its running average.
 
     Raises:
-        VaezooError: If `sigma` is neither of these, or not positive.
+        VaezooError: If `sigma` is not one of these.
     """
 
-    MOMENTUM = 0.01
-    SMALLEST = 1e-3  # a quarter of one of 256 grey levels: finer would fit the rounding of the data
+    MOMENTUM = 0.01  # of the running average
+    MIN_SIGMA = 1e-3  # a quarter of one of 256 grey levels: a smaller sigma would fit the rounding of the data
 
     def __init__(self, sigma: float | str = 1.0) -> None:
         super().__init__()
@@ -35,18 +35,21 @@ class Gaussian(Likelihood):
         elif self.optimal:
             self.register_buffer("log_sigma", torch.zeros(()))
         elif isinstance(sigma, str) or not (sigma > 0 and math.isfinite(sigma)):
-            raise VaezooError(f"gaussian sigma '{sigma}' is no positive number", "use a number, learned or optimal")
+            raise VaezooError(f"gaussian sigma '{sigma}' is not a positive number", "use a number, learned or optimal")
         else:
             self.register_buffer("log_sigma", torch.tensor(math.log(sigma)), persistent=False)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         square = (x - self.mean(params)).square()
-        log_sigma = self.log_sigma.clamp(min=math.log(self.SMALLEST))
+        log_sigma = self.log_sigma.clamp(min=math.log(self.MIN_SIGMA))
         if self.optimal and self.training:
+            # The likelihood is highest where sigma^2 is the mean squared error over the whole batch and all
+            # dimensions. Its gradient by sigma is zero there, so sigma can be a constant.
             mean = distributed.global_batch_mean(square.detach().flatten(1).mean(1))
-            log_sigma = 0.5 * torch.log(mean.clamp(min=self.SMALLEST**2))
+            log_sigma = 0.5 * torch.log(mean.clamp(min=self.MIN_SIGMA**2))
             with torch.no_grad():
                 self.log_sigma.lerp_(log_sigma, self.MOMENTUM)
+        # log N(x; mean, sigma^2) = -(x - mean)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2
         return sum_dims(-0.5 * square * torch.exp(-2 * log_sigma) - log_sigma - 0.5 * math.log(2 * math.pi))
 
     def mean(self, params: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""The built-in models, one file each. Nothing imports them but the entry points in pyproject.toml."""
+"""The built-in models, one file each. Only the entry points in pyproject.toml import them."""

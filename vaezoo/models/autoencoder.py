@@ -1,4 +1,4 @@
-"""The plain autoencoder, a baseline: one code for each image, nothing random, no KL."""
+"""The plain autoencoder, a deterministic baseline without KL."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vaezoo.vae import VAE, init_output_bias
 
 
 class ZeroKLPrior(StandardNormal):
-    """No code costs anything. Samples are standard normal all the same: the decoder was trained for none of them."""
+    """A standard normal whose KL is zero. The decoder was not trained on its samples."""
 
     def kl_terms(self, posterior: Posterior, z: Tensor) -> Tensor:
-        """Overridden: zero, where the KL of a point is infinite."""
+        """Overridden: returns zeros `(B, 1)`, because the KL of a delta distribution is infinite."""
         return z.new_zeros((len(z), 1))
 
 
 class Autoencoder(VAE):
-    """The networks of mlp-vae, but one code instead of means and variances.
+    """The networks of mlp-vae, with one latent vector instead of means and variances.
 
     Args:
         config: The options.
-        data: What the model is made for.
+        data: The data to model.
     """
 
     def __init__(self, config: MLPConfig, data: DataSpec) -> None:
@@ -43,12 +43,12 @@ class Autoencoder(VAE):
         return params
 
     def init_from_data(self, train: Split) -> None:
-        """Overridden: as in GaussianVAE."""
+        """Overridden: initialises the decoder's output bias, as GaussianVAE does."""
         init_output_bias(self.decoder, self.likelihood, train)
 
 
 def objective(config: MLPConfig, data: DataSpec) -> ELBO:
-    """Builds the objective: the reconstruction alone."""
+    """Returns the objective: the reconstruction alone."""
     return ELBO(beta=0.0)
 
 
@@ -56,6 +56,6 @@ SPEC = ModelSpec(
     config=MLPConfig(),
     build=Autoencoder,
     objective=objective,
-    summary="Dense encoder and decoder without chance and without KL, a baseline that is no VAE",
+    summary="Dense encoder and decoder, deterministic and without KL: a baseline",
     reference="Hinton and Salakhutdinov 2006",
 )

@@ -1,4 +1,4 @@
-"""The convolutional VAE with a weighted KL, or with Burgess et al.'s growing capacity."""
+"""The convolutional VAE with a weighted KL (beta-VAE), or with the growing KL capacity of Burgess et al. 2018."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from vaezoo.spec import ModelSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ConvConfig):
-    """The options of beta-vae: those of the network, and
+    """The options of beta-vae, besides those of the network.
 
     Attributes:
-        beta: Weight of the KL; with a capacity, of its distance from the capacity (Burgess' gamma).
-        capacity: KL in nats that training aims at in the end; none: plain beta-VAE.
-        capacity_steps: Steps over which the capacity grows from 0.
+        beta: Weight of the KL. With a capacity, weight of the distance between KL and capacity (gamma in Burgess et
+            al.).
+        capacity: KL in nats that training aims at in the end. None: plain beta-VAE.
+        capacity_steps: Steps over which the capacity grows linearly from 0.
     """
 
     beta: float = 4.0
@@ -26,7 +27,7 @@ class Config(ConvConfig):
 
 
 def objective(config: Config, data: DataSpec) -> ELBO:
-    """Builds the objective."""
+    """Returns the objective. Raises as ELBO does."""
     return ELBO(config.beta, config.capacity, config.capacity_steps)
 
 
@@ -34,6 +35,6 @@ SPEC = ModelSpec(
     config=Config(),
     build=conv_vae,
     objective=objective,
-    summary="The convolutional VAE with a weighted KL, or a KL capacity that grows",
+    summary="The convolutional VAE with a weighted KL, or with a KL capacity that grows",
     reference="Higgins et al. 2017; Burgess et al. 2018, arXiv 1804.03599",
 )

@@ -1,4 +1,4 @@
-"""A convolutional VAE, its depth derived from the size of the images."""
+"""A convolutional VAE. Its depth follows from the image size."""
 
 from vaezoo.nn.conv import ConvConfig, conv_vae
 from vaezoo.spec import ModelSpec
@@ -6,6 +6,6 @@ from vaezoo.spec import ModelSpec
 SPEC = ModelSpec(
     config=ConvConfig(),
     build=conv_vae,
-    summary="Strided convolutions derived from the image size, 8x8 to 256x256",
+    summary="Strided convolutions, as many as the image size needs, 8x8 to 256x256",
     reference="Kingma and Welling 2014, arXiv 1312.6114",
 )

@@ -9,7 +9,7 @@ from vaezoo.vae import GaussianVAE
 
 
 def build(config: MLPConfig, data: DataSpec) -> GaussianVAE:
-    """Builds the model for any data."""
+    """Builds the model. It accepts any data."""
     encoder = mlp_encoder(config, data, 2 * config.latent_dim)
     return GaussianVAE(data, config.latent_dim, encoder, mlp_decoder(config, data))
 

@@ -1,1 +1,1 @@
-"""Networks that several models share, one file for each family."""
+"""Networks that several models share. One file holds one family."""

@@ -1,4 +1,4 @@
-"""Activations by name, and the check of sizes that network options share."""
+"""Activation functions by name, and a check that network options share."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
-    "gated": partial(nn.GLU, dim=1),  # dimension 1: features, or channels
+    "gated": partial(nn.GLU, dim=1),  # dimension 1 holds the features of a dense layer, the channels of an image
 }
 
 
 def require_positive(option: str, *values: int) -> None:
     """Raises VaezooError unless every value of an option is at least 1."""
     if any(value < 1 for value in values):
-        raise VaezooError(f"option '{option}' holds {min(values)}", f"give '{option}' at least 1")
+        raise VaezooError(f"option '{option}' is {min(values)}", f"give '{option}' at least 1")
 
 
 def gate_factor(activation: Activation) -> int:
-    """Returns how many times the outputs a layer before this activation puts out.
+    """Returns the factor by which the layer before this activation must be wider: 2 for `gated`, else 1.
 
-    A gated layer is (W x + b) * sigmoid(V x + c), as in Tomczak and Welling 2018, arXiv 1705.07120: W and V are the two
-    halves of one layer of twice the size, which `nn.GLU` multiplies.
+    A gated layer computes (W x + b) * sigmoid(V x + c), as in Tomczak and Welling 2018, arXiv 1705.07120.
+    One layer of twice the width holds both W and V. `nn.GLU` splits its output into halves and multiplies them.
     """
     return 2 if activation == "gated" else 1

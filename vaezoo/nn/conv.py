@@ -16,7 +16,7 @@ from vaezoo.nn.mlp import hidden_layers, mlp_layers
 from vaezoo.vae import GaussianVAE
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256  # pixels per side
-COARSEST = 7  # pixels per side at which the derived convolutions stop halving
+COARSE_SIZE = 7  # derived convolutions halve the image until its shorter side has at most this many pixels
 FIRST_CHANNELS, MAX_CHANNELS = 32, 256
 
 
@@ -26,12 +26,17 @@ class ConvConfig:
 
     Attributes:
         latent_dim: Number of latent dimensions.
-        channels: Output channels of each convolution; empty: 32, 64, 128 ... (at most 256), as many as bring the
-            shorter side to 7 pixels or fewer.
-        strides: For each of these channels 2, which halves the image, or 1, which does not; empty: all 2.
-        kernel_size: Pixels per side of each convolution: 4, or 3, which strides of 1 need.
-        dense: Sizes of hidden layers between the convolutions and the latents; the decoder has them in reverse.
-        activation: Between the layers; gated: each of them but the last is multiplied by the sigmoid of a second one.
+        channels: Output channels of each convolution. Empty: 32, 64, 128 ... (at most 256), one for each halving until
+            the shorter side has at most 7 pixels.
+        strides: Stride of each of these convolutions: 2 halves the image, 1 keeps its size. Empty: all 2.
+        kernel_size: Kernel size of each convolution in pixels, 4 or 3. A stride of 1 needs 3.
+        dense: Sizes of hidden layers between the convolutions and the latents. The decoder has the same sizes in
+            reverse order.
+        activation: Activation between the layers. With `gated`, the sigmoid of a second layer multiplies each of
+            them but the last.
+
+    Raises:
+        VaezooError: If a value is out of range, or two options do not fit together.
     """
 
     latent_dim: int = 16
@@ -47,27 +52,29 @@ class ConvConfig:
         require_positive("dense", *self.dense)
         if self.strides and len(self.strides) != len(self.channels):
             raise VaezooError(
-                f"option 'strides' has {len(self.strides)} values, 'channels' {len(self.channels)}",
-                "give both, as many of the one as of the other",
+                f"option 'strides' has {len(self.strides)} values, but 'channels' has {len(self.channels)}",
+                "give one stride for each of the channels",
             )
         if not set(self.strides) <= {1, 2}:
-            raise VaezooError(f"option 'strides' holds {sorted({*self.strides} - {1, 2})[0]}", "give strides of 1 or 2")
+            raise VaezooError(
+                f"option 'strides' contains {sorted({*self.strides} - {1, 2})[0]}", "give strides of 1 or 2"
+            )
         if self.kernel_size not in (3, 4):
             raise VaezooError(f"option 'kernel_size' is {self.kernel_size}", "give 'kernel_size' 3 or 4")
         if 1 in self.strides and self.kernel_size != 3:
             raise VaezooError(
-                f"with kernel_size {self.kernel_size} a stride of 1 changes the image's size", "give kernel_size=3"
+                f"a stride of 1 changes the image size with kernel_size {self.kernel_size}", "give kernel_size=3"
             )
 
 
 class ConvSpec(NamedTuple):
-    """One convolution of an encoder, padding 1, and what its counterpart in the decoder has to know.
+    """One convolution of an encoder with padding 1. The decoder builds its counterpart from it.
 
     Attributes:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        in_size: Height and width of the input, in pixels.
-        out_size: Height and width of the output, in pixels.
+        in_size: Height and width of the input in pixels.
+        out_size: Height and width of the output in pixels.
         stride: 2 or 1.
         kernel_size: Pixels per side.
     """
@@ -81,119 +88,132 @@ class ConvSpec(NamedTuple):
 
 
 def conv_specs(config: ConvConfig, data: DataSpec) -> list[ConvSpec]:
-    """Returns the encoder's convolutions; raises as `conv_channels` does."""
+    """Returns the encoder's convolutions. Raises as `conv_channels` does."""
     channels = conv_channels(data, config.channels, config.strides.count(1))
     strides = config.strides or (2,) * len(channels)
-    found, inputs, before = [], data.shape[0], (data.shape[1], data.shape[2])
-    for outputs, stride in zip(channels, strides, strict=True):
-        height, width = ((side + 2 - config.kernel_size) // stride + 1 for side in before)
-        found.append(ConvSpec(inputs, outputs, before, (height, width), stride, config.kernel_size))
-        inputs, before = outputs, (height, width)
-    return found
+    specs, in_channels, in_size = [], data.shape[0], (data.shape[1], data.shape[2])
+    for out_channels, stride in zip(channels, strides, strict=True):
+        height, width = ((side + 2 - config.kernel_size) // stride + 1 for side in in_size)
+        specs.append(ConvSpec(in_channels, out_channels, in_size, (height, width), stride, config.kernel_size))
+        in_channels, in_size = out_channels, (height, width)
+    return specs
 
 
-def conv_channels(data: DataSpec, channels: tuple[int, ...], keeping: int = 0) -> tuple[int, ...]:
-    """Returns the channels of each convolution: those given, or derived from the image's size.
+def conv_channels(data: DataSpec, channels: tuple[int, ...], stride_1_count: int = 0) -> tuple[int, ...]:
+    """Returns the output channels of each convolution: `channels`, or values derived from the image size.
 
     Args:
-        data: What the images are like.
-        channels: The channels that were asked for; empty to derive them.
-        keeping: How many of these convolutions keep the image's size.
+        data: The images.
+        channels: Requested channels, or empty to derive them.
+        stride_1_count: How many of the requested convolutions have stride 1.
 
     Raises:
-        UnsupportedDataError: If the data are no images of 8x8 to 256x256 pixels, or too small for the channels.
+        UnsupportedDataError: If the data are not images of 8x8 to 256x256 pixels, or are too small for the channels.
     """
     sides = data.shape[1:]
     if not sides or min(sides) < MIN_IMAGE_SIZE or max(sides) > MAX_IMAGE_SIZE:
         raise UnsupportedDataError(
-            f"data set '{data.name}' has shape {data.shape}; convolutions take images from 8x8 to 256x256",
-            "bring images to a size with --image-size, or take mlp-vae",
+            f"data set '{data.name}' has shape {data.shape}, but convolutions need images from 8x8 to 256x256 pixels",
+            "resize images with --image-size, or use mlp-vae",
         )
     if channels:
-        halvings = len(channels) - keeping
+        halvings = len(channels) - stride_1_count
         if min(sides) >> halvings < 1:
             raise UnsupportedDataError(
-                f"{halvings} halvings leave nothing of an image of {sides[0]}x{sides[1]} pixels",
+                f"an image of {sides[0]}x{sides[1]} pixels is too small for {halvings} halvings",
                 "give fewer channels",
             )
         return channels
     depth = 1
-    while min(sides) >> depth > COARSEST:
+    while min(sides) >> depth > COARSE_SIZE:
         depth += 1
     return tuple(min(FIRST_CHANNELS << i, MAX_CHANNELS) for i in range(depth))
 
 
-def conv_layers(layers: list[ConvSpec], activation: Activation) -> list[nn.Module]:
-    """Returns convolutions, each followed by its activation."""
-    made: list[nn.Module] = []
-    for layer in layers:
-        outputs = gate_factor(activation) * layer.out_channels
-        made += [
-            nn.Conv2d(layer.in_channels, outputs, layer.kernel_size, layer.stride, padding=1),
+def conv_layers(specs: list[ConvSpec], activation: Activation) -> list[nn.Module]:
+    """Returns convolutions. An activation follows each of them."""
+    layers: list[nn.Module] = []
+    for spec in specs:
+        out_channels = gate_factor(activation) * spec.out_channels
+        layers += [
+            nn.Conv2d(spec.in_channels, out_channels, spec.kernel_size, spec.stride, padding=1),
             ACTIVATIONS[activation](),
         ]
-    return made
+    return layers
 
 
 class Upsample2x(nn.ConvTranspose2d):
-    """A transposed convolution that undoes a halving: stride 2, padding 1.
+    """A transposed convolution with stride 2 and padding 1, the reverse of a halving convolution.
 
-    Trained on a CPU with one output channel it goes by way of a matrix product and `fold`: with its gradients oneDNN's
-    transposed convolution from 32 channels of 14x14 to one took 7.0 ms for a batch of 128, this takes 1.9. For three
-    channels it is no faster.
+    A side of n pixels becomes 2n - 4 + kernel_size + output_padding.
+
+    When it trains on a CPU with one output channel, it uses a matrix product and `fold`. From 32 channels of 14x14 to
+    one, a batch of 128 with its gradients took 1.9 ms. oneDNN's transposed convolution took 7.0 ms. With three output
+    channels `fold` is not faster.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
-        extra: Rows and columns, 0 or 1, besides the 2n - 4 + kernel that n become.
-        kernel: Pixels a side, 4 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        output_padding: Additional rows and columns of the output, 0 or 1 each.
+        kernel_size: Pixels per side, 4 or 3.
     """
 
-    def __init__(self, inputs: int, outputs: int, extra: tuple[int, int], kernel: int = 4) -> None:
-        super().__init__(inputs, outputs, kernel, stride=2, padding=1, output_padding=extra)
+    def __init__(
+        self, in_channels: int, out_channels: int, output_padding: tuple[int, int], kernel_size: int = 4
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=1, output_padding=output_padding)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if not self.training or self.out_channels > 1 or x.device.type != "cpu":
             return super().forward(x, output_size)
         assert self.bias is not None
         n, _, height, width = x.shape
-        kernel, (down, right) = self.kernel_size[0], self.output_padding
+        kernel, (extra_rows, extra_columns) = self.kernel_size[0], self.output_padding
+        # A transposed convolution adds one kernel to the output for each input pixel, weighted by its channels.
+        # First all these kernels at once: (N, out * k * k, in) @ (N, in, H * W) -> (N, out * k * k, H * W).
         weight = self.weight.flatten(1).t().expand(n, -1, -1)
-        size = (2 * height - 4 + kernel + down, 2 * width - 4 + kernel + right)
-        return F.fold(weight @ x.flatten(2), size, kernel, stride=2, padding=1) + self.bias.view(-1, 1, 1)
+        patches = weight @ x.flatten(2)
+        # Then `fold` adds up the k x k patches where they overlap: two pixels apart, less a border of one pixel.
+        size = (2 * height - 4 + kernel + extra_rows, 2 * width - 4 + kernel + extra_columns)
+        return F.fold(patches, size, kernel, stride=2, padding=1) + self.bias.view(-1, 1, 1)
 
 
-def transposed_layer(layer: ConvSpec, times: int = 1) -> nn.Module:
-    """Returns the decoder's counterpart of a convolution: the size that came in, and `times` its channels."""
-    if layer.stride == 1:
-        return nn.Conv2d(layer.out_channels, times * layer.in_channels, layer.kernel_size, padding=1)
-    # A halving rounds odd sides (down with kernel 4, up with 3): the rows and columns that doubling would miss.
-    height, width = (a - (2 * b - 4 + layer.kernel_size) for a, b in zip(layer.in_size, layer.out_size, strict=True))
-    return Upsample2x(layer.out_channels, times * layer.in_channels, (height, width), layer.kernel_size)
+def transposed_layer(spec: ConvSpec, factor: int = 1) -> nn.Module:
+    """Returns the decoder's counterpart of a convolution. Its output has `spec.in_size` and factor * in_channels."""
+    if spec.stride == 1:
+        return nn.Conv2d(spec.out_channels, factor * spec.in_channels, spec.kernel_size, padding=1)
+    # A halving rounds odd sides down with kernel size 4, and up with 3. Output padding makes up the difference.
+    height, width = (a - (2 * b - 4 + spec.kernel_size) for a, b in zip(spec.in_size, spec.out_size, strict=True))
+    return Upsample2x(spec.out_channels, factor * spec.in_channels, (height, width), spec.kernel_size)
 
 
-def conv_encoder(config: ConvConfig, layers: list[ConvSpec]) -> nn.Sequential:
+def conv_encoder(config: ConvConfig, specs: list[ConvSpec]) -> nn.Sequential:
     """Returns a network from images `(B, C, H, W)` to `(B, 2 * latent_dim)`."""
-    sizes = (layers[-1].out_channels * math.prod(layers[-1].out_size), *config.dense, 2 * config.latent_dim)
-    return nn.Sequential(*conv_layers(layers, config.activation), nn.Flatten(), *mlp_layers(sizes, config.activation))
+    sizes = (specs[-1].out_channels * math.prod(specs[-1].out_size), *config.dense, 2 * config.latent_dim)
+    return nn.Sequential(*conv_layers(specs, config.activation), nn.Flatten(), *mlp_layers(sizes, config.activation))
 
 
-def conv_decoder(config: ConvConfig, layers: list[ConvSpec]) -> nn.Sequential:
-    """Returns the mirror image of `conv_encoder`: from `(B, latent_dim)` to unbounded `(B, C, H, W)`."""
-    coarse, activation = (layers[-1].out_channels, *layers[-1].out_size), config.activation
+def conv_decoder(config: ConvConfig, specs: list[ConvSpec]) -> nn.Sequential:
+    """Returns the reverse of `conv_encoder`, from `(B, latent_dim)` to unbounded `(B, C, H, W)`."""
+    coarse, activation = (specs[-1].out_channels, *specs[-1].out_size), config.activation
     sizes = (config.latent_dim, *reversed(config.dense), math.prod(coarse))
-    made = [*hidden_layers(sizes, activation), nn.Unflatten(1, coarse)]
-    for layer in reversed(layers[1:]):
-        made += [transposed_layer(layer, gate_factor(activation)), ACTIVATIONS[activation]()]
-    return nn.Sequential(*made, transposed_layer(layers[0]))
+    layers = [*hidden_layers(sizes, activation), nn.Unflatten(1, coarse)]
+    for spec in reversed(specs[1:]):
+        layers += [transposed_layer(spec, gate_factor(activation)), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, transposed_layer(specs[0]))
 
 
-def conv_vae(config: ConvConfig, data: DataSpec, make: type[GaussianVAE] = GaussianVAE) -> GaussianVAE:
-    """Builds the convolutional VAE that conv-vae, beta-vae and vae-gan share, `make` being its class."""
-    layers = conv_specs(config, data)
-    return make(
-        data,
-        config.latent_dim,
-        conv_encoder(config, layers),
-        conv_decoder(config, layers),
-    )
+def conv_vae(config: ConvConfig, data: DataSpec, *, init_bias: bool = True) -> GaussianVAE:
+    """Builds the convolutional VAE that conv-vae, beta-vae and vae-gan share.
+
+    Args:
+        config: The options.
+        data: The data to model.
+        init_bias: As in GaussianVAE.
+
+    Raises:
+        UnsupportedDataError: As in `conv_channels`.
+    """
+    specs = conv_specs(config, data)
+    encoder, decoder = conv_encoder(config, specs), conv_decoder(config, specs)
+    return GaussianVAE(data, config.latent_dim, encoder, decoder, init_bias=init_bias)

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons for data of any shape."""
+"""Multilayer perceptrons (MLPs) for data of any shape."""
 
 from __future__ import annotations
 
@@ -11,27 +11,18 @@ from vaezoo.data.base import DataSpec
 from vaezoo.nn.activations import ACTIVATIONS, Activation, gate_factor, require_positive
 
 
-def hidden_layers(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
-    """Returns dense layers from sizes[0] to sizes[-1], each followed by its activation."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, gate_factor(activation) * outputs), ACTIVATIONS[activation]()]
-    return layers
-
-
-def mlp_layers(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
-    """Returns dense layers from sizes[0] to sizes[-1] with an activation between each two."""
-    return [*hidden_layers(sizes[:-1], activation), nn.Linear(sizes[-2], sizes[-1])]
-
-
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig:
     """The options of a model of dense layers.
 
     Attributes:
         latent_dim: Number of latent dimensions.
-        hidden: Sizes of the encoder's hidden layers; the decoder has them in reverse.
-        activation: Between the layers; gated: each hidden layer is multiplied by the sigmoid of a second one.
+        hidden: Sizes of the encoder's hidden layers. The decoder has the same sizes in reverse order.
+        activation: Activation of the hidden layers. With `gated`, the sigmoid of a second layer multiplies each of
+            them.
+
+    Raises:
+        VaezooError: If a size is not positive.
     """
 
     latent_dim: int = 20
@@ -43,12 +34,25 @@ class MLPConfig:
         require_positive("hidden", *self.hidden)
 
 
-def mlp_encoder(config: MLPConfig, data: DataSpec, outputs: int) -> nn.Sequential:
-    """Returns a network from any data to `(B, outputs)`."""
-    return nn.Sequential(nn.Flatten(), *mlp_layers((data.dims, *config.hidden, outputs), config.activation))
+def hidden_layers(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
+    """Returns dense layers from sizes[0] to sizes[-1]. An activation follows each of them."""
+    layers: list[nn.Module] = []
+    for in_features, out_features in pairwise(sizes):
+        layers += [nn.Linear(in_features, gate_factor(activation) * out_features), ACTIVATIONS[activation]()]
+    return layers
+
+
+def mlp_layers(sizes: tuple[int, ...], activation: Activation) -> list[nn.Module]:
+    """Returns dense layers from sizes[0] to sizes[-1]. The last one has no activation."""
+    return [*hidden_layers(sizes[:-1], activation), nn.Linear(sizes[-2], sizes[-1])]
+
+
+def mlp_encoder(config: MLPConfig, data: DataSpec, out_features: int) -> nn.Sequential:
+    """Returns a network from `(B, *data.shape)` to `(B, out_features)`."""
+    return nn.Sequential(nn.Flatten(), *mlp_layers((data.dims, *config.hidden, out_features), config.activation))
 
 
 def mlp_decoder(config: MLPConfig, data: DataSpec) -> nn.Sequential:
-    """Returns the mirror image of `mlp_encoder`: from latents to unbounded `(B, *data.shape)`."""
+    """Returns the reverse of `mlp_encoder`, from `(B, latent_dim)` to unbounded `(B, *data.shape)`."""
     sizes = (config.latent_dim, *reversed(config.hidden), data.dims)
     return nn.Sequential(*mlp_layers(sizes, config.activation), nn.Unflatten(1, data.shape))

@@ -1,1 +1,1 @@
-"""What training minimises, one file for each objective."""
+"""What training minimises. One file holds one objective."""

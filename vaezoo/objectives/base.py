@@ -1,9 +1,8 @@
-"""What training minimises: Objective, its StepOutput, and the ELBO.
+"""Objective, the base class of what training minimises, with its inputs and outputs.
 
-Units, for every loss and metric of this library: nats, summed over the dimensions of an example
-(all pixels, all latents), then averaged over the batch. Nothing is divided by the number of pixels. So
-beta = 1 is the true bound, and a KL weight from a code that averages over pixels has to be
-multiplied by their number to mean the same here.
+Units: every loss and metric of this library is in nats. It is summed over the dimensions of an example (all pixels, all
+latents) and then averaged over the batch. Nothing is divided by the number of pixels, so beta = 1 is the true bound. A
+KL weight from code that averages over pixels must be multiplied by their number to mean the same here.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from vaezoo.vae import VAE
 
 
 class StepContext(NamedTuple):
-    """Where training stands. Values that change are tensors, so that a compiled step need not be remade.
+    """The state of the training schedules at one step. Changing values are tensors, to avoid recompilation.
 
     Attributes:
-        number: `()`, float: optimizer steps taken so far.
-        kl_weight: `()`, in [0, 1]: the KL warm-up's factor.
-        free_bits: Nats of each part of the KL that cost nothing.
+        global_step: `()`, float: optimizer steps taken so far.
+        kl_weight: `()`, in [0, 1]: factor of the KL warm-up.
+        free_bits: Minimum KL of each part, in nats.
     """
 
-    number: Tensor
+    global_step: Tensor
     kl_weight: Tensor
     free_bits: float = 0.0
 
@@ -39,12 +38,12 @@ class StepContext(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """What one batch gives.
+    """Losses and metrics of one batch.
 
     Attributes:
-        losses: Parameter group -> the scalar to minimise over that group's parameters alone. A group
-            that is left out is not stepped.
-        metrics: Name -> detached scalar. Always `elbo`, `reconstruction` and `kl`: nats an example, with
+        losses: Parameter group -> scalar to minimise over the parameters of that group alone. A group without a loss is
+            not updated in this step.
+        metrics: Name -> detached scalar. Always contains `elbo`, `reconstruction` and `kl`, in nats per example, with
             elbo = -(reconstruction + kl).
     """
 
@@ -53,19 +52,19 @@ class LossOutput(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """A training objective. A module: what it trains besides the VAE (a discriminator) is saved with it.
+    """A training objective. It is a module, so that a discriminator it trains is saved with it.
 
     Attributes:
-        monitor: The metric whose highest value on the validation part marks the best checkpoint; None
-            where no metric ranks two moments of a training, so that the newest is the best.
+        monitor: The metric that selects the best checkpoint by its highest value on the validation split. None where
+            no metric is comparable between two steps of a training: the newest checkpoint is then the best.
     """
 
     monitor: ClassVar[str | None] = "elbo"
 
     @abstractmethod
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
-        """Returns disjoint groups that together hold each parameter of the VAE and of this module."""
+        """Returns disjoint groups that together hold every parameter of the VAE and of this module."""
 
     @abstractmethod
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        """Returns losses and metrics for a batch, z drawn from the posterior once for each example."""
+        """Returns losses and metrics of a batch, with one sample z of the posterior for each example."""

@@ -1,4 +1,4 @@
-"""The ELBO: its terms for a batch, and the objective with a weighted KL or a KL capacity."""
+"""The evidence lower bound (ELBO): its terms for a batch, and the objective with a weighted KL or a KL capacity."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vaezoo.vae import VAE
 
 
 class ELBOTerms(NamedTuple):
-    """One pass through a VAE, z sampled.
+    """The terms of the ELBO for a batch, with one sample z for each example.
 
     Attributes:
         z: The latents, `(B, *latent_shape)`.
         params: The decoder's output, `(B, *data.shape)`.
-        reconstruction: -log p(x|z), `(B,)`, nats.
-        kl_terms: The parts of KL(q(z|x) || p(z)), `(B, parts)`, nats.
+        reconstruction: -log p(x|z), `(B,)`, in nats.
+        kl_terms: The parts of KL(q(z|x) || p(z)), `(B, parts)`, in nats.
     """
 
     z: Tensor
@@ -32,15 +32,15 @@ class ELBOTerms(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, Tensor]:
-        """The three metrics that each objective reports, batch means, detached."""
+        """The three metrics that every objective reports: detached means over the batch."""
         reconstruction, kl = self.reconstruction.detach().mean(), self.kl_terms.detach().sum(1).mean()
         return {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
 
 
 def elbo_terms(vae: VAE, x: Tensor) -> ELBOTerms:
-    """Encodes x, draws z, decodes it, and returns the terms of the bound for each example.
+    """Encodes x, samples z, decodes it, and returns the terms of the ELBO for each example.
 
-    Where the caller runs the networks in bfloat16 (`torch.autocast`), z and all terms are float32 all the same.
+    The networks may run in bfloat16 (`torch.autocast`). z and all terms are float32 even then.
     """
     posterior = vae.encode(x)
     with torch.autocast(x.device.type, enabled=False):
@@ -52,10 +52,14 @@ def elbo_terms(vae: VAE, x: Tensor) -> ELBOTerms:
 
 
 def kl_with_free_bits(kl_terms: Tensor, free_bits: float) -> Tensor:
-    """Returns the batch mean KL, `()`, each part of it counted as at least `free_bits` nats.
+    """Returns the mean KL of the batch, `()`, in nats, where each part counts as at least `free_bits` nats.
 
-    The floor is laid under the batch mean of a part, not under each example's (Kingma et al. 2016, arXiv 1606.04934).
-    The batch is that of all ranks.
+    Kingma et al. 2016, arXiv 1606.04934, equation 15: the sum over the parts j of max(free_bits, E_batch[KL_j]). The
+    minimum applies to the mean of a part over the batch of all processes, not to each example.
+
+    Args:
+        kl_terms: `(B, parts)`.
+        free_bits: Nats. A part below it has no gradient.
     """
     if free_bits > 0:
         return distributed.global_batch_mean(kl_terms).clamp(min=free_bits).sum()
@@ -63,14 +67,15 @@ def kl_with_free_bits(kl_terms: Tensor, free_bits: float) -> Tensor:
 
 
 class ELBO(Objective):
-    """The negative evidence lower bound, its KL weighted by beta (Higgins et al. 2017) or held at a capacity.
+    """The negative ELBO, with a KL weighted by beta (Higgins et al. 2017) or held at a capacity.
 
-    With a capacity C the KL's part of the loss is beta |KL - C(t)|, where C(t) grows linearly from 0 to C
-    over `capacity_steps` steps (Burgess et al. 2018, arXiv 1804.03599, equation 8, whose gamma is beta here).
+    Without a capacity the loss is reconstruction + beta KL. With a capacity C it is reconstruction + beta |KL - C(t)|.
+    C(t) grows linearly from 0 to C over `capacity_steps` steps. This is equation 8 of Burgess et al. 2018, arXiv
+    1804.03599, where beta is called gamma.
 
     Args:
-        beta: Weight of the KL; 1 is the bound itself.
-        capacity: C, in nats, or None for the plain weighted form.
+        beta: Weight of the KL. 1 is the bound itself.
+        capacity: C in nats, or None for the plain weighted form.
         capacity_steps: Steps until the capacity is reached.
 
     Raises:
@@ -81,7 +86,7 @@ class ELBO(Objective):
         super().__init__()
         if beta < 0 or (capacity is not None and capacity < 0) or capacity_steps < 1:
             raise VaezooError(
-                f"beta {beta}, capacity {capacity}, capacity_steps {capacity_steps}: out of range",
+                f"beta {beta}, capacity {capacity} or capacity_steps {capacity_steps} is out of range",
                 "give beta and capacity at least 0 and capacity_steps at least 1",
             )
         self.beta = beta
@@ -92,10 +97,11 @@ class ELBO(Objective):
         return {"vae": list(vae.parameters())}
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        result = elbo_terms(vae, batch.x)
-        kl = kl_with_free_bits(result.kl_terms, step.free_bits)
+        terms = elbo_terms(vae, batch.x)
+        kl = kl_with_free_bits(terms.kl_terms, step.free_bits)
         if self.capacity is not None:
-            kl = distributed.global_batch_mean(kl.unsqueeze(0))  # the distance is that of the whole batch
-            kl = (kl - self.capacity * (step.number / self.capacity_steps).clamp(max=1.0)).abs()
-        loss = result.reconstruction.mean() + self.beta * step.kl_weight * kl
-        return LossOutput({"vae": loss}, result.metrics)
+            # The absolute value is not linear, so the KL must be that of the whole batch, not of this process.
+            kl = distributed.global_batch_mean(kl.unsqueeze(0))
+            kl = (kl - self.capacity * (step.global_step / self.capacity_steps).clamp(max=1.0)).abs()
+        loss = terms.reconstruction.mean() + self.beta * step.kl_weight * kl
+        return LossOutput({"vae": loss}, terms.metrics)

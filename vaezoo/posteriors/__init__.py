@@ -1,1 +1,1 @@
-"""q(z|x), one file for each family."""
+"""q(z|x). One file holds one family."""

@@ -1,4 +1,4 @@
-"""The posterior of a plain autoencoder: all mass on one point."""
+"""The posterior of a plain autoencoder: a delta distribution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vaezoo.errors import VaezooError
 
 
 class Delta(NamedTuple):
-    """All on one latent: what a plain autoencoder's encoder gives.
+    """All probability on one latent vector.
 
     Attributes:
         z: The latents, `(B, *latent_shape)`.
@@ -22,7 +22,7 @@ class Delta(NamedTuple):
         return self.z
 
     def log_prob(self, z: Tensor) -> Tensor:
-        raise VaezooError("the code of an autoencoder is a point, which has no density", "take a variational model")
+        raise VaezooError("an autoencoder encodes to a point, which has no density", "use a variational model")
 
     def mode(self) -> Tensor:
         return self.z

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaezoo.core.precision import to_float32
 
-LOGVAR_BOUND = 10.0  # sigma stays between exp(-5) and exp(5): no float32 overflow, no vanishing gradient
+LOGVAR_BOUND = 10.0  # sigma stays between exp(-5) and exp(5): float32 does not overflow, gradients do not vanish
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -27,11 +27,14 @@ class DiagonalGaussian(NamedTuple):
 
     @classmethod
     def from_raw(cls, mu: Tensor, raw: Tensor) -> DiagonalGaussian:
-        """Makes the posterior from a network's outputs, with logvar squashed softly into (-10, 10).
+        """Makes the posterior from the outputs of a network, with logvar softly bounded to (-10, 10).
 
-        Within -2..2 the squashing changes it by less than 0.03; far out the gradient grows small but does
-        not vanish, as it would with a clamp.
+        Args:
+            mu: Means, `(B, *latent_shape)`.
+            raw: Unbounded log-variances, `(B, *latent_shape)`.
         """
+        # logvar = b tanh(raw / b). Between -2 and 2 it differs from raw by less than 0.03. Far outside, its gradient
+        # 1 - tanh(raw / b)^2 is small but not zero, as that of a clamp would be.
         return cls(to_float32(mu), LOGVAR_BOUND * torch.tanh(to_float32(raw) / LOGVAR_BOUND))
 
     def rsample(self) -> Tensor:

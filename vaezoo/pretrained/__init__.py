@@ -1,11 +1,11 @@
-"""Pretrained models: run folders in this package, without what only training needs, each with a card.
+"""Pretrained models: run folders in this package, each with a card.
 
 conv-vae-mnist/           MODEL-DATA
-    run.json ...            as a training leaves them, with one checkpoint, its weights in float16
-    card.json               recipe, figures with their protocols, license, SHA-256 of the weights
-    README.md               the same for people
+    run.json ...            as in a run, with one checkpoint without the optimizer, its weights in float16
+    card.json               recipe, metrics with their protocols, licence, SHA-256 of the weights
+    README.md               the model card, made from card.json
 
-`python -m scripts.make_pretrained` makes them of runs.
+`scripts/make_pretrained.py` makes them from runs.
 """
 
 from __future__ import annotations
@@ -14,33 +14,34 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vaezoo.core.json_io import read_json
+from vaezoo.core.json_io import check_schema, read_json
 from vaezoo.errors import InputError, VaezooError, format_error, suggest, with_hint
-from vaezoo.training.checkpoint import check_schema
-from vaezoo.training.run import Run
-from vaezoo.training.run import load as load_run
+
+if TYPE_CHECKING:
+    from vaezoo.training.run import Run
 
 FOLDER = Path(__file__).parent
 CARD = "card.json"
 SCHEMA = 2
-REPAIR = "install vaezoo again"
+REINSTALL = "reinstall vaezoo"  # hint for damaged files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
-    """What a card says.
+    """The card of a pretrained model.
 
     Attributes:
         name: MODEL-DATA.
         model: Name of the model.
         data: Name of the data set that it was trained on.
-        recipe: Name of the recipe that trained it.
-        license: Of the weights, with the reason for it.
-        sha256: Of the weights' file.
-        parameters: How many numbers the model has.
-        rounding: Nats that float16 changes -ELBO by, on the first of the evaluations.
-        evaluations: What was measured with these very files: `Evaluation.as_dict` of each.
+        recipe: Name of the recipe that it was trained with.
+        license: Licence of the weights, with the reason for it.
+        sha256: SHA-256 of the file of weights.
+        parameters: Number of parameters.
+        rounding: Change of -ELBO by rounding to float16, in nats, in the first evaluation.
+        evaluations: `Evaluation.as_dict` of each evaluation of these files.
         path: The folder.
     """
 
@@ -57,7 +58,7 @@ class Pretrained:
 
 
 def list_pretrained() -> list[Pretrained]:
-    """Returns the pretrained models, sorted by name.
+    """Returns the cards of the pretrained models, sorted by name.
 
     Raises:
         InputError: If a card is damaged.
@@ -71,10 +72,10 @@ def names() -> list[str]:
 
 
 def find_pretrained(name: str) -> Pretrained:
-    """Returns the pretrained model of a name.
+    """Returns the card of a pretrained model.
 
     Raises:
-        VaezooError: If there is none.
+        VaezooError: If there is no pretrained model of this name.
         InputError: If its card is damaged.
     """
     if name not in names():
@@ -83,38 +84,41 @@ def find_pretrained(name: str) -> Pretrained:
 
 
 def read_card(folder: Path) -> Pretrained:
-    """Reads a card.
+    """Reads the card in a folder.
 
     Raises:
         InputError: If it is damaged.
     """
-    with with_hint(REPAIR):
-        told = read_json(folder / CARD)
-        check_schema(folder / CARD, told, SCHEMA)
+    with with_hint(REINSTALL):
+        record = read_json(folder / CARD)
+        check_schema(folder / CARD, record, SCHEMA)
     try:
-        return Pretrained(name=folder.name, path=folder, **{k: v for k, v in told.items() if k != "schema"})  # type: ignore[arg-type]
+        fields = {key: value for key, value in record.items() if key != "schema"}
+        return Pretrained(name=folder.name, path=folder, **fields)  # type: ignore[arg-type]
     except TypeError as e:
-        raise InputError(f"{folder / CARD} is damaged: {format_error(e)}", REPAIR) from e
+        raise InputError(f"{folder / CARD} is damaged: {format_error(e)}", REINSTALL) from e
 
 
 def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained: str | None = None) -> Run:
-    """Loads a run, or a pretrained model as one.
+    """Loads a run, or a pretrained model as a run.
 
     Args:
-        source: The run folder; with `pretrained` the model's name.
-        checkpoint: "best" on the validation part, "last", or a step.
-        pretrained: The data that the model was trained on, as `vaezoo pretrained` lists it.
+        source: The run folder. With `pretrained`, the model's name.
+        checkpoint: "best" on the validation split, "last", or a step.
+        pretrained: Name of the data set that the pretrained model was trained on, as `vaezoo pretrained` lists it.
 
     Raises:
-        InputError: If the folder is no run, or is damaged, or has no such checkpoint.
-        VaezooError: If its model is not installed, or there is no such pretrained model.
+        InputError: If the folder is not a run, is damaged, or does not have the checkpoint.
+        VaezooError: If the model is not installed, or the pretrained model does not exist.
     """
+    from vaezoo.training.run import load as load_run  # torch is not needed to list the models
+
     name = os.fspath(source)
     if pretrained is None:
         if name in names() and not Path(name).exists():
             card = find_pretrained(name)
             raise VaezooError(
-                f"'{name}' is a pretrained model, no run folder", f'give "{card.model}", pretrained="{card.data}"'
+                f"'{name}' is a pretrained model, not a run folder", f'give "{card.model}", pretrained="{card.data}"'
             )
         return load_run(source, checkpoint)
     model = name.rpartition("/")[2]  # without its distribution
@@ -122,17 +126,19 @@ def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained
 
 
 def load_pretrained(name: str, checkpoint: str = "best") -> Run:
-    """Loads the pretrained model of a name.
+    """Loads a pretrained model by the name of its card.
 
     Raises:
-        VaezooError: If there is none of this name, or it has no such checkpoint.
+        VaezooError: If there is no pretrained model of this name, or it does not have the checkpoint.
         InputError: If its files are damaged.
     """
+    from vaezoo.training.run import load as load_run
+
     card = find_pretrained(name)
     if checkpoint not in ("best", "last"):
         raise VaezooError(f"'{name}' is pretrained and has one checkpoint", "leave out the checkpoint")
-    with with_hint(REPAIR):
-        run = load_run(card.path, halved=True)
+    with with_hint(REINSTALL):
+        run = load_run(card.path, fp16=True)
     if run.checkpoint.model_sha256 != card.sha256:
-        raise InputError(f"{card.path} holds other weights than its card says", REPAIR)
+        raise InputError(f"the weights in {card.path} differ from those of its card", REINSTALL)
     return run

@@ -1,1 +1,1 @@
-"""p(z), one file for each family."""
+"""p(z). One file holds one family."""

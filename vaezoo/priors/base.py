@@ -1,4 +1,4 @@
-"""Prior: p(z) and its KL divergence from a posterior."""
+"""Prior, the base class of p(z), with its KL divergence from a posterior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vaezoo.posteriors.base import Posterior
 
 
 class Prior(nn.Module, ABC):
-    """p(z). A module, because a prior may be learned."""
+    """p(z). It is a module because a prior may have parameters."""
 
     @abstractmethod
     def sample(self, n: int) -> Tensor:
@@ -21,13 +21,17 @@ class Prior(nn.Module, ABC):
         """Returns log p(z), `(B,)`, in nats."""
 
     def kl(self, posterior: Posterior, z: Tensor) -> Tensor:
-        """Returns KL(q(z|x) || p(z)), `(B,)`, in nats: exact where a closed form exists, else from z."""
+        """Returns KL(q(z|x) || p(z)), `(B,)`, in nats: in closed form if there is one, else estimated at z."""
         return self.kl_terms(posterior, z).sum(1)
 
     def kl_terms(self, posterior: Posterior, z: Tensor) -> Tensor:
-        """Returns the KL in the parts that add up to it, `(B, parts)`, in nats.
+        """Returns the parts that add up to the KL, `(B, parts)`, in nats.
 
-        Override it where a closed form exists: one part for each latent dimension if both distributions
-        factorize. This general form has one part, the estimate log q(z|x) - log p(z) at the sample z.
+        By default there is one part, the estimate log q(z|x) - log p(z) at the sample z. Override this method where
+        a closed form exists. Return one part for each latent dimension if both distributions factorize.
+
+        Args:
+            posterior: q(z|x) for B examples.
+            z: A sample of it, `(B, *latent_shape)`.
         """
         return (posterior.log_prob(z) - self.log_prob(z)).unsqueeze(1)

@@ -14,12 +14,12 @@ class StandardNormal(Prior):
     """Independent latents of mean 0 and variance 1.
 
     Args:
-        latent_shape: Shape of one latent.
+        latent_shape: Shape of one latent z.
     """
 
     def __init__(self, latent_shape: tuple[int, ...]) -> None:
         super().__init__()
-        # Never saved: it only remembers shape and device.
+        # Not saved: it only holds shape, type and device.
         self.register_buffer("zero", torch.zeros(latent_shape), persistent=False)
         self.zero: Tensor
 
@@ -30,8 +30,9 @@ class StandardNormal(Prior):
         return -0.5 * (z.square() + LOG_2PI).flatten(1).sum(1)
 
     def kl_terms(self, posterior: Posterior, z: Tensor) -> Tensor:
-        """The closed form of Kingma and Welling 2014, appendix B, for a diagonal Gaussian posterior."""
+        """Overridden: a diagonal Gaussian has a closed form (Kingma and Welling 2014, appendix B)."""
         if not isinstance(posterior, DiagonalGaussian):
             return super().kl_terms(posterior, z)
+        # For each latent dimension: KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2.
         mu, logvar = posterior
         return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).flatten(1)

@@ -1,11 +1,11 @@
-"""Recipes: trainings with all that a figure depends on, one TOML file each, those of this package and anybody's.
+"""Recipes: complete training settings with a published and a measured value, as TOML files.
 
-summary, model, data, likelihood, notes      what is trained on what; `likelihood` and `notes` may be left out
-[options]                                    the model's options that differ from their defaults
-[training]                                   the settings that differ from TrainConfig's
-[evaluation]                                 how the figure is found: the fields of Evaluation
-[reference]                                  what others report: the fields of Reference
-[measured]                                   what this project measured: the fields of Measured; none until somebody did
+summary, model, data, likelihood, notes      the fields of RecipeHeader; `likelihood` and `notes` are optional
+[options]                                    options of the model that differ from their defaults
+[training]                                   settings that differ from the defaults of TrainConfig
+[evaluation]                                 how the value is computed: the fields of RecipeEvaluation
+[reference]                                  the published value: the fields of Reference
+[measured]                                   the value measured by this project: the fields of Measured; optional
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from vaezoo.core.atomic import read_file
+from vaezoo.core.options import configure, construct, json_value
 from vaezoo.data.catalog import DATASETS
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, suggest
 from vaezoo.evaluation.metrics import Binarize
 from vaezoo.likelihoods.make import make_likelihood
 from vaezoo.registry import find_model
-from vaezoo.spec import configure, construct, json_value
 from vaezoo.training.config import TrainConfig
 
 FOLDER = Path(__file__).parent
-MOST = 1 << 20  # bytes of a recipe
+MAX_BYTES = 1 << 20  # of a recipe file
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeEvaluation:
-    """How a recipe's figure is found on the test part; see `vaezoo.evaluation`.
+    """How a recipe's value is computed on the test split; see `vaezoo.evaluation`.
 
     Attributes:
         metric: "elbo" for the negative ELBO, or "nll" for -log p(x) by importance sampling.
-        binarize: As the evaluation takes it.
-        samples: Samples of z for each example.
-        limit: Number of evenly spaced test examples; None for all.
+        binarize: As in `vaezoo.evaluate`.
+        samples: Samples of z per example.
+        limit: Number of evenly spaced test examples, or None for all.
     """
 
     metric: Literal["elbo", "nll"] = "elbo"
@@ -51,12 +51,12 @@ class RecipeEvaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """What others report.
+    """The published value.
 
     Attributes:
-        source: Where it was read; where there is nothing to read, that.
-        value: Nats an example; None where nobody reports this figure of this network.
-        protocol: How they found it, where it differs from ours above all.
+        source: Where it was published, or why there is none.
+        value: Nats per example, or None if this value was not published for this network.
+        protocol: How it was computed, above all where this differs from the recipe.
     """
 
     source: str
@@ -66,13 +66,13 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What this project measured with the recipe.
+    """The value that this project measured.
 
     Attributes:
-        value: Nats an example.
-        protocol: How it was found.
-        minutes: That the training took.
-        machine: Where.
+        value: Nats per example.
+        protocol: How it was computed.
+        minutes: Duration of the training.
+        machine: The machine that trained and evaluated.
     """
 
     value: float
@@ -83,14 +83,14 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeHeader:
-    """What a recipe says outside of its tables.
+    """The keys of a recipe outside its tables.
 
     Attributes:
-        summary: One line for the list.
+        summary: One line for the list of recipes.
         model: A registered model.
-        data: A name that `load_data` takes.
-        likelihood: As `load_data` takes it; None for the data set's own.
-        notes: What is to be known besides.
+        data: A name known to `load_data`.
+        likelihood: As in `load_data`, or None for the data set's default.
+        notes: Further remarks.
     """
 
     summary: str
@@ -102,18 +102,18 @@ class RecipeHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(RecipeHeader):
-    """A training with all that its figure depends on.
+    """Complete training settings with a published and a measured value.
 
     `train(recipe.model, load_data(recipe.data, likelihood=recipe.likelihood), options=recipe.options,
-    config=recipe.training)` does it.
+    config=recipe.training)` trains it.
 
     Attributes:
-        name: The file's name without `.toml`.
-        options: The model's options that differ from their defaults.
-        training: All settings.
-        evaluation: How the figure is found.
-        reference: What others report.
-        measured: What this project measured; None until somebody did.
+        name: The file name without `.toml`.
+        options: Options of the model that differ from their defaults.
+        training: All training settings.
+        evaluation: How the value is computed.
+        reference: The published value.
+        measured: The value that this project measured, or None.
     """
 
     name: str
@@ -128,15 +128,15 @@ TABLES = ("options", "training", "evaluation", "reference", "measured")
 
 
 def list_recipes() -> list[Recipe]:
-    """Returns the recipes of this package, sorted by name."""
+    """Returns the packaged recipes, sorted by name."""
     return [read_recipe(file) for file in sorted(FOLDER.glob("*.toml"), key=lambda f: f.stem)]
 
 
 def find_recipe(name: str) -> Recipe:
-    """Returns a recipe of this package, or that of a file whose path ends in `.toml`.
+    """Returns a packaged recipe by name, or reads a file if the name ends in `.toml`.
 
     Raises:
-        VaezooError: If there is no such recipe.
+        VaezooError: If the recipe does not exist.
         InputError: As `read_recipe`.
     """
     if name.endswith(".toml"):
@@ -151,52 +151,59 @@ def read_recipe(file: Path) -> Recipe:
     """Reads a recipe.
 
     Raises:
-        InputError: If it cannot be read, is no TOML, names a model, an option, a config or a key that is not there, or
-            gives one a value of another type or out of its range.
+        InputError: If the file cannot be read or is not valid TOML. Also if it names an unknown model, option, setting
+            or key, or gives one a value of another type or out of range.
     """
-    data = read_file(file, MOST)
+    data = read_file(file, MAX_BYTES)
     try:
-        return parse(file.stem, tomllib.loads(data.decode()))
+        return parse_recipe(file.stem, tomllib.loads(data.decode()))
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{file} is no TOML: {format_error(e)}", "mend it there") from e
+        raise InputError(f"{file} is not valid TOML: {format_error(e)}", "fix the file") from e
     except VaezooError as e:
         raise InputError(f"{file}: {e.message}", e.hint) from e
 
 
-def parse(name: str, told: Mapping[str, object]) -> Recipe:
-    """Makes a recipe of what its file holds; raises VaezooError, see `read_recipe`."""
-    words = made("", {key: value for key, value in told.items() if key not in TABLES}, partial(construct, RecipeHeader))
-    if words.data not in DATASETS:
+def parse_recipe(name: str, record: Mapping[str, object]) -> Recipe:
+    """Builds a recipe from the content of its file.
+
+    Raises:
+        VaezooError: See `read_recipe`.
+    """
+    header_values = {key: value for key, value in record.items() if key not in TABLES}
+    header = parse_table("", header_values, partial(construct, RecipeHeader))
+    if header.data not in DATASETS:
         raise VaezooError(
-            f"no data set named '{safe_repr(words.data)}'", suggest(words.data, DATASETS, "see 'vaezoo list'")
+            f"no data set named '{safe_repr(header.data)}'", suggest(header.data, DATASETS, "see 'vaezoo list'")
         )
-    make_likelihood(words.likelihood or "bernoulli")
-    tables = {key: told.get(key, {}) for key in TABLES}
-    made("options", tables["options"], partial(configure, find_model(words.model).load().config))
-    training = made("training", tables["training"], partial(configure, TrainConfig()))
-    if {"steps", "epochs"} <= tables["training"].keys():  # type: ignore[attr-defined]  # made() has looked
-        raise VaezooError("[training] 'steps' and 'epochs' both say how long to train", "give one of them")
+    make_likelihood(header.likelihood or "bernoulli")
+    tables = {key: record.get(key, {}) for key in TABLES}
+    parse_table("options", tables["options"], partial(configure, find_model(header.model).load().config))
+    training = parse_table("training", tables["training"], partial(configure, TrainConfig()))
+    if {"steps", "epochs"} <= tables["training"].keys():  # type: ignore[attr-defined]  # parse_table checks the type
+        raise VaezooError("[training] 'steps' and 'epochs' both set the length of the training", "give one of them")
     return Recipe(
         name=name,
-        **vars(words),
-        options=dict(tables["options"]),  # type: ignore[call-overload]  # made() has looked
+        **vars(header),
+        options=dict(tables["options"]),  # type: ignore[call-overload]  # parse_table checks the type
         training=training,
-        evaluation=made("evaluation", tables["evaluation"], partial(construct, RecipeEvaluation)),
-        reference=made("reference", tables["reference"], partial(construct, Reference)),
-        measured=made("measured", tables["measured"], partial(construct, Measured)) if "measured" in told else None,
+        evaluation=parse_table("evaluation", tables["evaluation"], partial(construct, RecipeEvaluation)),
+        reference=parse_table("reference", tables["reference"], partial(construct, Reference)),
+        measured=parse_table("measured", tables["measured"], partial(construct, Measured))
+        if "measured" in record
+        else None,
     )
 
 
-def made(table: str, values: object, make: Callable[[Mapping[str, object]], T]) -> T:
-    """Returns what `make` makes of a table's values, which must be of the types they are brought to: no "3" for 3.
+def parse_table(table: str, values: object, build: Callable[[Mapping[str, object]], T]) -> T:
+    """Returns `build(values)`. The values must already have the types of the result, so "3" is not accepted for 3.
 
     Raises:
-        VaezooError: If a key is unknown or missing or a value does not fit; it names the table.
+        VaezooError: If a key is unknown or missing, or a value does not fit. The message names the table.
     """
     try:
         if not isinstance(values, dict):
-            raise VaezooError(f"{safe_repr(values)} is no table", f"write [{table}] and a line for each value")
-        result = make(values)
+            raise VaezooError(f"{safe_repr(values)} is not a table", f"write [{table}] and one line per value")
+        result = build(values)
         for name, value in values.items():
             if json_value(getattr(result, name)) != value:
                 raise VaezooError(

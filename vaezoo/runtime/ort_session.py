@@ -1,7 +1,7 @@
-"""ONNX Runtime's sessions: the provider that was asked for is the one that runs, or an error says what it lacks.
+"""Open ONNX Runtime sessions on the provider that was requested, or raise an error that names what is missing.
 
-ONNX Runtime itself falls back to the CPU with a line in its log, and lists providers that it was compiled with,
-whether or not they load.
+ONNX Runtime itself falls back to the CPU and only logs it. Its list of providers contains all that were compiled in,
+whether or not their libraries load.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ Provider = Literal["cpu", "cuda"]
 EXECUTION: Mapping[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
-# CUDA in full precision, and without a search for convolutions that starts anew with each batch size.
-SETTINGS: Mapping[Provider, Mapping[str, str]] = {
+# CUDA in full precision. An exhaustive search for convolution algorithms would run again for each new batch size.
+PROVIDER_OPTIONS: Mapping[Provider, Mapping[str, str]] = {
     "cpu": {},
     "cuda": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
 }
 
-# Entries of a session's configuration. The threads of a session spin for a while after a run, in the way of the next
-# session's: encoder, then decoder at batch 64 took 7.8 ms on two cores, and 3.7 ms where they stop.
+# Entries of a session's configuration. The threads of a session spin for a while after a run and slow the next session
+# down. Encoder, then decoder at batch 64 took 7.8 ms on two cores, and 3.7 ms with this entry.
 STOP_SPINNING = {"session.force_spinning_stop": "1"}
 RECORD_PLACEMENT = {"session.record_ep_graph_assignment_info": "1"}
 
 INSTALL_CPU = "pip install onnxruntime"
 INSTALL_GPU = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
-REPLACE = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_GPU}"
+REINSTALL_GPU = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_GPU}"
 DRIVER = "libcuda.so.1"
 
 
 def installed_packages() -> dict[str, str]:
-    """Returns the versions of the ONNX Runtime packages that are installed. Two are one too many."""
-    found = {}
+    """Returns the versions of the installed ONNX Runtime packages. With two, each overwrites files of the other."""
+    versions = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def has_runtime() -> bool:
-    """Says whether ONNX Runtime can be imported."""
+    """Tells whether ONNX Runtime can be imported."""
     return importlib.util.find_spec("onnxruntime") is not None
 
 
@@ -69,97 +69,99 @@ def open_session(
     provider: Provider = "cpu",
     *,
     threads: int | None = None,
-    settings: Mapping[str, str] | None = None,
+    provider_options: Mapping[str, str] | None = None,
     entries: Mapping[str, str] | None = None,
 ) -> ort.InferenceSession:
     """Opens a graph for inference.
 
     Args:
         data: Bytes of an .onnx file, weights included.
-        provider: What is to run it.
-        threads: Threads for one operator; ONNX Runtime's own choice unless given.
-        settings: The provider's options where they differ from SETTINGS.
+        provider: The provider that runs the graph.
+        threads: Threads for one operator. By default ONNX Runtime chooses.
+        provider_options: Options that override PROVIDER_OPTIONS.
         entries: Entries of the session's configuration.
 
     Raises:
         InputError: If ONNX Runtime cannot read the graph.
-        VaezooError: If the provider cannot run here; the message names what is missing.
+        VaezooError: If the provider cannot run here. The message names what is missing.
     """
     if provider not in EXECUTION:
-        raise VaezooError(f"no provider named '{provider}'", f"use {' or '.join(EXECUTION)}")
+        raise VaezooError(f"unknown provider '{provider}'", f"use {' or '.join(EXECUTION)}")
     require_runtime()
     if provider == "cuda":
         require_cuda()
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised
+    options.log_severity_level = 4  # fatal only: errors are raised
     if threads is not None:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     if provider == "cuda":
-        ort.set_default_logger_severity(4)  # a library that does not load is logged there, not in the session's log
+        ort.set_default_logger_severity(4)  # a library that fails to load is logged here, not in the session's log
     try:
-        providers = [(EXECUTION[provider], {**SETTINGS[provider], **(settings or {})})]
-        # The fallback of its Python part prints on stdout and goes on with the CPU.
+        providers = [(EXECUTION[provider], {**PROVIDER_OPTIONS[provider], **(provider_options or {})})]
+        # The fallback of ONNX Runtime's Python code would print on stdout and continue on the CPU.
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
-    except Exception as e:  # ONNX Runtime's errors have no common class
+    except Exception as e:  # ONNX Runtime's errors have no common base class
         if provider == "cuda":
             raise VaezooError(
                 f"ONNX Runtime cannot run the graph on CUDA: {first_line(e)}", "see 'vaezoo doctor'"
             ) from e
-        raise InputError(f"ONNX Runtime cannot load the graph: {first_line(e)}", "export it again") from e
+        raise InputError(f"ONNX Runtime cannot load the graph: {first_line(e)}", "export the run again") from e
     finally:
         if provider == "cuda":
-            ort.set_default_logger_severity(2)  # its default
-    if session.get_providers()[0] != EXECUTION[provider]:
-        raise VaezooError(
-            f"{provider} was asked for, but ONNX Runtime runs on {session.get_providers()[0]}", "see 'vaezoo doctor'"
-        )
+            ort.set_default_logger_severity(2)  # the default, warnings
+    actual = session.get_providers()[0]
+    if actual != EXECUTION[provider]:
+        raise VaezooError(f"{provider} was requested, but ONNX Runtime runs on {actual}", "see 'vaezoo doctor'")
     return session
 
 
 def require_cuda() -> None:
-    """Loads the CUDA libraries that came with Python packages.
+    """Loads the CUDA libraries that Python packages brought.
 
     Raises:
-        VaezooError: If the CUDA provider is not compiled in or a library is missing, which is named.
+        VaezooError: If the CUDA provider is not compiled in, or a library is missing. The message names it.
     """
     import onnxruntime as ort
 
     if EXECUTION["cuda"] not in ort.get_available_providers():
-        raise VaezooError("the installed onnxruntime has no CUDA provider", REPLACE)
+        raise VaezooError("the installed onnxruntime has no CUDA provider", REINSTALL_GPU)
     missing = missing_libraries()
     if missing == [DRIVER]:
         raise VaezooError(
-            f"there is no NVIDIA driver here ({DRIVER}), so that CUDA cannot run", "take the CPU, or install the driver"
+            f"CUDA cannot run: the NVIDIA driver ({DRIVER}) is missing", "install the driver, or use the CPU"
         )
     if missing:
-        raise VaezooError(f"ONNX Runtime's CUDA provider cannot run: it misses {', '.join(missing)}", INSTALL_GPU)
+        raise VaezooError(f"ONNX Runtime's CUDA provider cannot run: missing {', '.join(missing)}", INSTALL_GPU)
 
 
 def missing_libraries() -> list[str]:
-    """Returns the shared libraries that ONNX Runtime's CUDA provider needs and that cannot be loaded, by name."""
+    """Returns the names of the shared libraries that ONNX Runtime's CUDA provider needs and that do not load."""
     import onnxruntime as ort
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
         ort.preload_dlls()
     provider = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    return [name for name in needed_libraries(provider) if not loads(name)]
+    return [name for name in unresolved_libraries(provider) if not can_load(name)]
 
 
-def needed_libraries(library: Path) -> list[str]:
-    """Returns the libraries that the system's search path lacks for `library`; empty where `ldd` is missing."""
+def unresolved_libraries(library: Path) -> list[str]:
+    """Returns the libraries that `library` needs and that are not on the system's search path.
+
+    The result is empty on systems without `ldd`, such as Windows and macOS.
+    """
     try:
-        listed = subprocess.run(["ldd", library], capture_output=True, text=True, timeout=60).stdout
+        output = subprocess.run(["ldd", library], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return re.findall(r"(\S+) => not found", listed)
+    return re.findall(r"(\S+) => not found", output)
 
 
-def loads(name: str) -> bool:
-    """Says whether a shared library is loaded already or can be."""
+def can_load(name: str) -> bool:
+    """Tells whether a shared library is loaded or can be loaded."""
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -168,7 +170,7 @@ def loads(name: str) -> bool:
 
 
 def placement(session: ort.InferenceSession) -> dict[str, int]:
-    """Returns how many nodes each provider runs, for a session that was opened with `RECORD_PLACEMENT`."""
+    """Returns the number of nodes that each provider runs. The session needs the entry `RECORD_PLACEMENT`."""
     counts: dict[str, int] = {}
     for group in session.get_provider_graph_assignment_info():
         counts[group.ep_name] = counts.get(group.ep_name, 0) + len(group.get_nodes())
@@ -176,5 +178,5 @@ def placement(session: ort.InferenceSession) -> dict[str, int]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns an error's text up to its first line break, without the codes of ONNX Runtime."""
+    """Returns the first line of an error's text, without ONNX Runtime's prefix and code."""
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", errors.first_line(error))

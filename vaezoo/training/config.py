@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from vaezoo.core.options import check_types
 from vaezoo.errors import VaezooError
-from vaezoo.spec import check_types
 
 Optimizer = Literal["adam", "adamw", "rmsprop", "adamax"]
 Schedule = Literal["constant", "cosine", "multistep"]
@@ -17,36 +17,40 @@ LONG = 20_000  # steps from which "auto" compiles: 10 to 30 s of it are paid bac
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """The settings of a training. Schedules count optimizer steps, never epochs.
+    """The settings of a training. Schedules count optimizer steps, not epochs.
+
+    Each epoch shuffles the examples and leaves out those that do not fill the last batch. With gradient accumulation,
+    statistics of a batch, such as free bits or the optimal sigma, are those of each part of the batch. Whatever
+    `precision` is, weights, likelihood, KL, optimizer and evaluation are float32. "tf32" rounds the factors of matrix
+    products to 10 bits on CUDA. "bf16" computes the networks in bfloat16, which has 8 bits of precision. `compile`
+    compiles the whole step and, on CUDA, replays it from a CUDA graph.
+
+    The texts below are the help of `vaezoo train`.
 
     Attributes:
-        epochs: Passes over the training part.
-        steps: Optimizer steps, instead of epochs; none: as many as the epochs have.
-        batch_size: Examples a step, of all ranks together. The rest of an epoch that fills no batch waits for a later
-            epoch's order.
-        optimizer: For each parameter group of the objective.
-        lr: Learning rate, after the warm-up.
-        weight_decay: As the optimizer defines it.
-        schedule: Of the learning rate: constant, cosine to 0 at the last step, or multistep.
-        milestones: Steps at which multistep multiplies the rate by `lr_gamma`.
-        lr_gamma: See milestones.
-        lr_warmup: Steps over which the rate grows linearly to `lr`.
-        kl_warmup: Steps over which the weight of the KL grows linearly from 0 to 1.
-        free_bits: Nats of each latent dimension's KL that cost nothing.
-        clip_grad: Largest L2 norm of a group's gradient; none: no clipping.
-        binarize: "dynamic" draws each pixel as a coin anew in each step; "none" takes grey levels as they are.
-        ema_decay: Decay of a moving average of the weights, which is evaluated and kept instead of them; none: no average.
-        eval_every: Steps between evaluations and checkpoints; none: one an epoch.
-        early_stopping: Evaluations in a row without a better bound that end the training; none: none do.
-        precision: "fp32"; "tf32", where CUDA rounds the factors of products to 10 bits; "bf16", where the networks
-            compute in 8 bits. Weights, likelihood, KL and optimizer are float32 always, and so is evaluation.
-        compile: "on" compiles the whole step and, on CUDA, replays it from a CUDA graph; "auto" does so in trainings of
-            20,000 steps and more; "off".
-        grad_accum_steps: Parts that a batch is divided into, one after the other in memory. Statistics of the batch, such as
-            free bits or the optimal sigma, are then those of each part.
-        workers: Threads that prepare batches of data that do not lie on the device; 0: none but the training's own.
-        seed: Determines initial weights, order, noise and binarization.
-        device: auto takes CUDA, then MPS, then the CPU; or a device as PyTorch names it.
+        epochs: Passes over the training split.
+        steps: Optimizer steps, instead of epochs.
+        batch_size: Examples per step, summed over all processes.
+        optimizer: Optimizer of each parameter group.
+        lr: Learning rate after the warm-up.
+        weight_decay: Weight decay, as the optimizer defines it.
+        schedule: Learning rate schedule. cosine decreases to 0, multistep follows the milestones.
+        milestones: Steps at which multistep lowers the learning rate, such as 2000,3000.
+        lr_gamma: Factor of the learning rate at each milestone.
+        lr_warmup: Increase the learning rate linearly over this many steps.
+        kl_warmup: Anneal the KL weight from 0 to 1 over this many steps.
+        free_bits: Minimum KL per latent dimension, in nats (free bits).
+        clip_grad: Maximum L2 norm of the gradient of each parameter group.
+        binarize: Train on grey levels (none), or on bits that are sampled anew in every step (dynamic).
+        ema_decay: Evaluate and save an exponential moving average of the weights with this decay, such as 0.999.
+        eval_every: Evaluate and save a checkpoint every this many steps. The default is once per epoch.
+        early_stopping: Stop after this many evaluations in a row without a better ELBO.
+        precision: Precision of the networks. tf32 needs CUDA.
+        compile: Compile the training step. auto compiles trainings of 20,000 steps or more.
+        grad_accum_steps: Gradient accumulation steps.
+        workers: Threads that prepare batches, if the data do not fit on the device. 0 uses the main thread.
+        seed: Seed of initial weights, order, noise and binarization.
+        device: auto, cpu, cuda, cuda:1 or mps. auto prefers CUDA, then MPS.
 
     Raises:
         VaezooError: If a value is of the wrong type or out of range.
@@ -107,15 +111,15 @@ class TrainConfig:
         if self.milestones and self.schedule != "multistep":
             raise VaezooError(f"'milestones' does nothing with 'schedule' {self.schedule}", "give schedule=multistep")
 
-    def steps_an_epoch(self, examples: int) -> int:
+    def steps_per_epoch(self, examples: int) -> int:
         """Returns how many whole batches an epoch has."""
         return examples // self.batch_size
 
     def total_steps(self, examples: int) -> int:
         """Returns the steps of the whole training on so many examples."""
-        return self.steps or self.epochs * self.steps_an_epoch(examples)
+        return self.steps or self.epochs * self.steps_per_epoch(examples)
 
-    def decided(self, examples: int) -> TrainConfig:
+    def resolved(self, examples: int) -> TrainConfig:
         """Returns these settings with "auto" for `compile` replaced by what it means on so many examples.
 
         It goes by the length of the whole training, so that a part of it computes the same as the whole.

@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights, which is evaluated and kept instead of the newest ones."""
+"""The exponential moving average of a model's weights and buffers."""
 
 from __future__ import annotations
 
@@ -6,39 +6,44 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class ModelEMA:
-    """An exponential moving average of parameters (Polyak and Juditsky 1992).
+    """An exponential moving average (Polyak and Juditsky 1992) that is evaluated and saved instead of the model.
 
-    Its decay grows with the steps taken, n, as min(decay, (1 + n) / (10 + n)), so that the weights which the training
-    began with are soon forgotten.
+    The decay grows with the number n of steps as min(decay, (1 + n) / (10 + n)), so that the average soon forgets the
+    initial weights.
 
     Args:
-        params: What is averaged.
-        decay: Share of the average that stays in a step, in (0, 1); None: the average is the newest weights.
+        tensors: Parameters and floating-point buffers to average.
+        decay: Share of the old average that a step keeps, in (0, 1). None disables the average.
 
     Attributes:
-        values: The averages, in the order of the parameters; empty without a decay.
+        values: The averages, in the order of the tensors; empty if disabled.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter], decay: float | None) -> None:
-        self.params = list(params) if decay is not None else []
+    def __init__(self, tensors: Sequence[Tensor], decay: float | None) -> None:
+        self.tensors = list(tensors) if decay is not None else []
         self.decay = decay or 0.0
-        self.values = [p.detach().clone() for p in self.params]
+        self.values = [t.detach().clone() for t in self.tensors]
 
     @torch.no_grad()
-    def update(self, number: Tensor, bad: Tensor) -> None:
-        """Takes a step's new weights in, unless `bad` is 1. `number`, `()`: steps taken before this one."""
-        if self.params:
-            share = (1 - ((1 + number) / (10 + number)).clamp(max=self.decay)) * (1 - bad)
-            for value, p in zip(self.values, self.params, strict=True):
-                value.add_(share * (p - value))
+    def update(self, step: Tensor, found_inf: Tensor) -> None:
+        """Adds the values after a step, unless `found_inf` is 1.
+
+        Args:
+            step: `()`, steps before this one.
+            found_inf: `()`, 0 or 1.
+        """
+        if self.tensors:
+            share = (1 - ((1 + step) / (10 + step)).clamp(max=self.decay)) * (1 - found_inf)
+            for value, tensor in zip(self.values, self.tensors, strict=True):
+                value.add_(share * (tensor - value))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Puts the averages in the place of the weights while the context lasts."""
+        """Puts the averages into the model inside the block."""
         self.swap()
         try:
             yield
@@ -47,9 +52,9 @@ class ModelEMA:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Lets averages and weights change places."""
-        # Values move, not tensors: a compiled or captured step knows the weights by where they lie.
-        for value, p in zip(self.values, self.params, strict=True):
-            kept = value.clone()
-            value.copy_(p)
-            p.copy_(kept)
+        """Swaps the averages and the model's values."""
+        # Values are copied and tensors stay: a compiled or captured step holds the addresses of the weights.
+        for value, tensor in zip(self.values, self.tensors, strict=True):
+            saved = value.clone()
+            value.copy_(tensor)
+            tensor.copy_(saved)

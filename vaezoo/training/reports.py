@@ -1,27 +1,24 @@
-"""What a trainer tells while it works, and how fast it is."""
+"""Progress reports of a training, and its speed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from vaezoo.training.trainer import Trainer
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the trainer tells while it works.
+    """The progress of a training.
 
     Attributes:
-        split: "train": metrics averaged over the steps since the last report. "valid": over the validation part.
-        step: Optimizer steps done, of `steps`.
-        epoch: Epochs done, with fraction, of `epochs`.
-        metrics: Name -> value, a mean over examples; see `vaezoo.objectives.base` for the units.
+        split: "train" for metrics averaged over the steps since the last report; "valid" for the validation split.
+        step: Optimizer steps taken, out of `steps`.
+        epoch: Epochs trained, with a fraction, out of `epochs`.
+        metrics: Name -> mean over examples; see `vaezoo.objectives.base` for the units.
         lr: Learning rate of the last step.
-        images_per_second: Training examples a second since the last report, evaluation left out.
+        images_per_second: Training examples per second since the last report, without evaluation.
         seconds_left: Estimated from the time since the start.
     """
 
@@ -37,31 +34,33 @@ class Report:
 
 
 class Throughput:
-    """Times a trainer's work and makes its reports."""
+    """Measures the speed of a training.
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.start = self.since = time.perf_counter()
-        self.begun = self.reported = trainer.done
-        self.rate = 0.0
+    Args:
+        step: Steps taken so far.
+        batch_size: Examples per step.
 
-    def restart(self) -> None:
-        """Leaves out what was done since the last report."""
-        self.reported, self.since = self.trainer.done, time.perf_counter()
+    Attributes:
+        first_step: The step at which this process started.
+        images_per_second: Of the last `measure`.
+    """
 
-    def report(self, split: Literal["train", "valid"], metrics: Mapping[str, float]) -> Report:
-        """Returns a report of now. A validation's has the speed of the training before it."""
-        t, now = self.trainer, time.perf_counter()
-        if split == "train":
-            self.rate = (t.done - self.reported) * t.config.batch_size / (now - self.since)
-        return Report(
-            split=split,
-            step=t.done,
-            steps=t.steps,
-            epoch=t.done / t.steps_per_epoch,
-            epochs=t.steps / t.steps_per_epoch,
-            metrics=metrics,
-            lr=t.config.lr * t.config.lr_factor(t.done - 1, t.steps),
-            images_per_second=self.rate,
-            seconds_left=(now - self.start) / max(1, t.done - self.begun) * (t.steps - t.done),
-        )
+    def __init__(self, step: int, batch_size: int) -> None:
+        self.first_step = self._step = step
+        self.batch_size = batch_size
+        self.images_per_second = 0.0
+        self._start = self._since = time.perf_counter()
+
+    def restart(self, step: int) -> None:
+        """Excludes the time since the last measurement."""
+        self._step, self._since = step, time.perf_counter()
+
+    def measure(self, step: int) -> None:
+        """Measures the speed since the last `restart`."""
+        seconds = time.perf_counter() - self._since
+        self.images_per_second = (step - self._step) * self.batch_size / seconds
+
+    def seconds_left(self, step: int, total_steps: int) -> float:
+        """Estimates the time to the end, in seconds."""
+        elapsed = time.perf_counter() - self._start
+        return elapsed / max(1, step - self.first_step) * (total_steps - step)

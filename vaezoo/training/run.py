@@ -1,11 +1,11 @@
-"""Run folders: what a training leaves behind.
+"""Run folders: the results of a training.
 
 runs/conv-vae-digits-1/
-    run.json              model, options, data, settings, versions: all that is needed to load or repeat the run
-    examples.safetensors  some held-out examples: what exports are compared on, without the data set
-    metrics.jsonl         one line a report: split, step, epoch, learning rate, metrics
+    run.json              model, options, data, settings, versions: enough to load or repeat the run
+    examples.safetensors  some held-out examples, on which exports are compared without the data set
+    metrics.jsonl         one line per report: split, step, epoch, learning rate, metrics
     checkpoints/          see checkpoint.py
-    result.json           metrics of the best checkpoint on the test part, written at the end
+    result.json           metrics of the best checkpoint on the test split, written at the end
     .lock                 held by the process that trains here
 """
 
@@ -23,16 +23,22 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.atomic import read_file
-from vaezoo.core.json_io import read_json
+from vaezoo.core.json_io import check_schema, read_json
+from vaezoo.core.options import configure, construct
 from vaezoo.data.base import Dataset, DataSource, DataSpec, TensorSplit
 from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
 from vaezoo.objectives.base import Objective
 from vaezoo.registry import find_model
-from vaezoo.spec import configure, construct
-from vaezoo.training.checkpoint import Checkpoint, check_schema, find_checkpoint, not_finite, numbers, unpack
+from vaezoo.training.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    not_finite,
+    parse_metrics,
+    unpack,
+)
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.preflight import as_input_error, check_size, largest_file
+from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
 from vaezoo.training.run_writer import CHECKPOINTS
 from vaezoo.vae import VAE
 
@@ -41,26 +47,27 @@ RUNS = Path("runs")
 EXAMPLES = "examples.safetensors"
 RESULT = "result.json"
 EXAMPLE_COUNT = 64
-MAX_EXAMPLES_BYTES = 1 << 30  # bytes; 64 of the largest images we take, in float32, are 0.8 GB
+MAX_EXAMPLES_BYTES = 1 << 30  # 64 of the largest images that vaezoo reads have 0.8 GB in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A training that was started or finished, with the weights of one of its checkpoints.
+    """A training with the weights of one of its checkpoints.
 
     Attributes:
         path: The run folder.
         model: Name of the model.
         full_name: The same as `distribution/name`.
-        options: The model's options, all of them.
-        data: What the model was made for.
-        source: How to load the data again; None if the arrays came from a program.
+        options: All options of the model.
+        data: The data that the model was built for.
+        source: How to load the data again; None if a program passed arrays.
         training: The settings.
-        checkpoint: Where the weights come from.
+        checkpoint: The checkpoint that holds the weights.
         vae: The model with these weights, in evaluation mode, on the CPU.
-        objective: What it was trained with, likewise.
-        examples: A few held-out examples in [0, 1], `(N, *shape)`; None if the run keeps none.
-        result: Metrics on the held-out part and the part's name; empty while the training is unfinished.
+        objective: Its objective, likewise.
+        examples: Some held-out examples in [0, 1], `(N, *shape)`; None if the run keeps none.
+        result: Name of the held-out split and metrics on it; empty while the training is unfinished.
+        weights_license: The licence of the weights, which pretrained models state; None for other runs.
     """
 
     path: Path
@@ -75,15 +82,16 @@ class Run:
     objective: Objective = field(repr=False)
     examples: Tensor | None = field(repr=False)
     result: Mapping[str, object]
+    weights_license: str | None = None
 
     def load_data(self, data_dir: str | None = None) -> Dataset:
         """Loads the data set that the run was trained on.
 
         Args:
-            data_dir: Where the classical sets lie now, if elsewhere than at the training.
+            data_dir: The folder of the standard data sets, if it has moved since the training.
 
         Raises:
-            VaezooError: If it came from a program's arrays, or cannot be loaded any more.
+            VaezooError: If a program passed arrays, or the data cannot be loaded any more.
         """
         if self.source is None:
             raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
@@ -91,7 +99,7 @@ class Run:
 
 
 def load_source(source: DataSource, data_dir: str | None = None, stream: bool | None = None) -> Dataset:
-    """Loads a data set again; see `load_data` for what may go wrong."""
+    """Loads a data set again; raises as `load_data` does."""
     return load_data(
         source.data,
         data_dir=data_dir or source.data_dir,
@@ -103,13 +111,13 @@ def load_source(source: DataSource, data_dir: str | None = None, stream: bool | 
 
 
 class RunRecord(NamedTuple):
-    """What run.json says; see Run for what is not told here.
+    """The contents of run.json. For attributes that are not described here see Run.
 
     Attributes:
-        world_size: How many processes trained together.
-        device: Kind of the device that was trained on.
-        torch: The version of PyTorch.
-        fingerprint: Of the data, from `fingerprint`.
+        world_size: Number of processes.
+        device: Kind of device, such as "cpu" or "cuda".
+        torch: Version of PyTorch.
+        fingerprint: Identifies the data; see `fingerprint`.
     """
 
     model: str
@@ -121,85 +129,89 @@ class RunRecord(NamedTuple):
     device: str
     torch: str
     fingerprint: str
+    weights_license: str | None
 
 
 def read_run_record(path: Path) -> RunRecord:
     """Reads a run folder's run.json.
 
     Raises:
-        InputError: If the folder is no run, or the file is damaged.
+        InputError: If the folder is not a run, or the file is damaged or of an earlier version.
     """
-    if not (path / "run.json").is_file():
-        raise InputError(f"{path} is no run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
-    described = read_json(path / "run.json")
-    check_schema(path / "run.json", described, SCHEMA)
+    file = path / "run.json"
+    if not file.is_file():
+        raise InputError(f"{path} is not a run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
+    record = read_json(file)
+    check_schema(file, record, SCHEMA)
     try:
+        source, license_text = record["source"], record.get("weights_license")
         return RunRecord(
-            model=_text(described["model"]),
-            options=_mapping(described["options"]),
-            data=construct(DataSpec, _mapping(described["data"])),
-            source=construct(DataSource, _mapping(described["source"])) if described["source"] is not None else None,
-            training=configure(TrainConfig(), _mapping(described["training"])),
-            world_size=_number(described["world_size"]),
-            device=_text(described["device"]),
-            torch=_text(_mapping(described["versions"])["torch"]),
-            fingerprint=_text(described["fingerprint"]),
+            model=_text(record["model"]),
+            options=_mapping(record["options"]),
+            data=construct(DataSpec, _mapping(record["data"])),
+            source=None if source is None else construct(DataSource, _mapping(source)),
+            training=configure(TrainConfig(), _mapping(record["training"])),
+            world_size=_integer(record["world_size"]),
+            device=_text(record["device"]),
+            torch=_text(_mapping(record["versions"])["torch"]),
+            fingerprint=_text(record["fingerprint"]),
+            weights_license=None if license_text is None else _text(license_text),
         )
     except (KeyError, TypeError) as e:
-        raise InputError(
-            f"{path / 'run.json'} is damaged: {format_error(e)}", "restore the file, or train again"
-        ) from e
+        raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e
     except VaezooError as e:
-        raise InputError(f"{path / 'run.json'} is damaged: {e}", e.hint) from e
+        raise InputError(f"{file} is damaged: {e}", e.hint) from e
 
 
-def load(path: str | os.PathLike[str], checkpoint: str = "best", *, halved: bool = False) -> Run:
+def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool = False) -> Run:
     """Loads a run.
 
     Args:
         path: The run folder.
-        checkpoint: "best" on the validation part, "last", or a step.
-        halved: The weights lie in float16, as those of pretrained models.
+        checkpoint: "best" on the validation split, "last", or a step.
+        fp16: The weights are stored in float16, as those of pretrained models.
 
     Raises:
-        InputError: If the folder is no run, or is damaged, or has no such checkpoint.
+        InputError: If the folder is not a run, or is damaged, or has no such checkpoint.
         VaezooError: If its model is not installed.
     """
     path = Path(path)
-    told = read_run_record(path)
-    registration = find_model(told.model)
+    record = read_run_record(path)
+    registration = find_model(record.model)
     with as_input_error(path):
-        check_size(path, registration, told.options, told.data, halved=halved)
-        _, vae, objective = registration.build(told.options, told.data)
-    found = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, largest_file(vae, objective))
-    found.restore(vae, "model", halved=halved)
-    found.restore(objective, "objective", halved=halved)
+        check_size(path, registration, record.options, record.data, fp16=fp16)
+        _, vae, objective = registration.build(record.options, record.data)
+    max_bytes = max_checkpoint_bytes(vae, objective)
+    chosen = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, max_bytes)
+    chosen.restore(vae, "model", fp16=fp16)
+    chosen.restore(objective, "objective", fp16=fp16)
     return Run(
         path=path,
         model=registration.name,
         full_name=registration.full_name,
-        options=told.options,
-        data=told.data,
-        source=told.source,
-        training=told.training,
-        checkpoint=found,
+        options=record.options,
+        data=record.data,
+        source=record.source,
+        training=record.training,
+        checkpoint=chosen,
         vae=vae.eval(),
         objective=objective.eval(),
-        examples=read_examples(path / EXAMPLES, told.data),
+        examples=read_examples(path / EXAMPLES, record.data),
         result=read_result(path / RESULT),
+        weights_license=record.weights_license,
     )
 
 
 def fingerprint(data: Dataset) -> str:
-    """Returns what tells other data from these: a hash of how many examples there are and of some of them."""
-    parts = [data.train, data.valid]
-    some = [part.subsample(EXAMPLE_COUNT).x.contiguous().numpy().tobytes() for part in parts]
-    counts = [len(part) for part in parts]
-    return hashlib.sha256(json.dumps([counts, data.spec.shape]).encode() + b"".join(some)).hexdigest()
+    """Returns a hash that identifies data: of the number of examples and of some of them."""
+    splits = [data.train, data.valid]
+    examples = [split.subsample(EXAMPLE_COUNT).x.contiguous().numpy().tobytes() for split in splits]
+    counts = [len(split) for split in splits]
+    return hashlib.sha256(json.dumps([counts, data.spec.shape]).encode() + b"".join(examples)).hexdigest()
 
 
 def read_examples(file: Path, data: DataSpec) -> Tensor | None:
-    """Reads the examples that a run keeps, `(N, *shape)` in [0, 1]; None where there is no such file.
+    """Reads the examples that a run keeps, `(N, *shape)` in [0, 1]; None if the file does not exist.
 
     Raises:
         InputError: If the file is damaged.
@@ -211,27 +223,27 @@ def read_examples(file: Path, data: DataSpec) -> Tensor | None:
     if tuple(examples.shape[1:]) != data.shape or not len(examples):
         raise InputError(f"{file} is damaged: shape {tuple(examples.shape)}", "delete it")
     if examples.dtype not in (torch.uint8, torch.float32) or not_finite({"x": examples}):
-        raise InputError(f"{file} is damaged: no pixels", "delete it")
+        raise InputError(f"{file} is damaged: its values are not pixels", "delete it")
     return TensorSplit(examples, None).batch(slice(None)).x
 
 
 def read_result(file: Path) -> dict[str, object]:
-    """Reads what a finished training says of itself; empty while it is unfinished.
+    """Reads the result of a finished training; empty while it is unfinished.
 
     Raises:
         InputError: If the file is damaged.
     """
     if not file.exists():
         return {}
-    mend = "delete it, and resume the run"
-    with with_hint(mend):
-        told = read_json(file)
+    hint = "delete it, and resume the run"
+    with with_hint(hint):
+        record = read_json(file)
     try:
-        split, step, metrics = _text(told["split"]), _number(told["step"]), numbers(told["metrics"])
+        split, step, metrics = _text(record["split"]), _integer(record["step"]), parse_metrics(record["metrics"])
         if not {"elbo", "reconstruction", "kl"} <= metrics.keys():
             raise ValueError("metrics")
     except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise InputError(f"{file} is damaged: {format_error(e)}", mend) from e
+        raise InputError(f"{file} is damaged: {format_error(e)}", hint) from e
     return {"split": split, "step": step, "metrics": metrics}
 
 
@@ -246,23 +258,23 @@ def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:
         if model is None or str(read_json(file).get("model")).rpartition("/")[2] == model.rpartition("/")[2]:
             return file.parent
     what = f"no run of {model}" if model else "no run"
-    hint = f"train one first: vaezoo train {model or 'conv-vae'}; or take one that 'vaezoo pretrained' lists"
+    hint = f"train one first: vaezoo train {model or 'conv-vae'}; or use a model that 'vaezoo pretrained' lists"
     raise InputError(f"{what} in {folder}/", hint)
 
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise TypeError(f"{safe_repr(value)} is no object")
+        raise TypeError(f"{safe_repr(value)} is not an object")
     return value
 
 
-def _number(value: object) -> int:
+def _integer(value: object) -> int:
     if type(value) is not int:
-        raise TypeError(f"{safe_repr(value)} is no number")
+        raise TypeError(f"{safe_repr(value)} is not an integer")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{safe_repr(value)} is no text")
+        raise TypeError(f"{safe_repr(value)} is not a string")
     return value

@@ -1,4 +1,4 @@
-"""Who may train in a run folder: its making, and its lock."""
+"""Creates run folders and locks them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ LOCK = ".lock"
 
 
 def create_run_dir(out: str | os.PathLike[str] | None, stem: str) -> Path:
-    """Makes the folder of a new run: `out`, or the first of `runs/STEM-1`, `runs/STEM-2` ... that nobody has.
+    """Creates the folder of a new run: `out`, or the first free one of `runs/STEM-1`, `runs/STEM-2` ...
 
     Raises:
-        StorageError: If `out` is not empty, or the folder cannot be made.
+        StorageError: If `out` is not empty, or the folder cannot be created.
     """
     with storage_errors(str(RUNS if out is None else out)):
         if out is not None:
             path = Path(out)
-            if path.exists() and (not path.is_dir() or not all(is_ours(entry) for entry in path.iterdir())):
-                raise StorageError(f"{path} is in the way: it exists and is not empty", "name another folder")
+            if path.exists() and (not path.is_dir() or not all(is_leftover(entry) for entry in path.iterdir())):
+                raise StorageError(f"{path} exists and is not empty", "choose another folder")
             make_dir(path)
             return path
         make_dir(RUNS)
@@ -42,28 +42,28 @@ def create_run_dir(out: str | os.PathLike[str] | None, stem: str) -> Path:
     raise AssertionError
 
 
-def is_ours(entry: Path) -> bool:
-    """Tells whether a folder's entry is what a training leaves that was killed before it wrote anything."""
+def is_leftover(entry: Path) -> bool:
+    """Tells whether a training that was killed before it wrote anything leaves such an entry."""
     return entry.name == LOCK or entry.name.startswith(TEMP_PREFIX)
 
 
 @contextmanager
 def lock_run_dir(path: Path) -> Iterator[None]:
-    """Keeps other trainings out of a run folder, and removes what a killed one left; rank 0 for all.
+    """Locks a run folder and removes what a killed training left. The primary process does it for all.
 
     Raises:
         StorageError: If another process trains there.
-        InputError: If something that is written to is a link, or a checkpoint no folder.
+        InputError: If something that will be written is a link, or a checkpoint is not a folder.
     """
     with ExitStack() as stack:
         if distributed.rank() == 0:
             for name in (LOCK, LOG, CHECKPOINTS):
                 if (path / name).is_symlink():
-                    what = f"{path / name} is a link: what is written there would land elsewhere"
-                    raise InputError(what, "put what it links to in its place")
+                    what = f"{path / name} is a link, so writing to it would change another place"
+                    raise InputError(what, "replace the link by its target")
             for entry in (path / CHECKPOINTS).glob("step-*"):
-                if entry.is_symlink() or not entry.is_dir():  # what takes its place could wait for ever to open it
-                    raise InputError(f"{entry} is no folder", "move it away")
+                if entry.is_symlink() or not entry.is_dir():  # opening a named pipe would wait forever
+                    raise InputError(f"{entry} is not a folder", "move it away")
             stack.enter_context(file_lock(path / LOCK, f"{path} is in use: another process trains there"))
             for folder in (path, path / CHECKPOINTS):
                 if folder.exists():

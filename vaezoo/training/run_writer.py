@@ -1,4 +1,4 @@
-"""What a training writes into its run folder while it works: reports and checkpoints. Rank 0 writes for all."""
+"""Writes reports and checkpoints into a run folder. The primary process writes for all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vaezoo.training.trainer import TrainerState
 
 LOG = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-MAX_LOG_BYTES = 1 << 28  # bytes; a report every 50 steps has 200, so this is the log of 60 million steps
+MAX_LOG_BYTES = 1 << 28  # a report every 50 steps has 200 bytes, so this is the log of 60 million steps
 
 
 def read_log(path: Path) -> list[dict[str, object]]:
-    """Returns the reports of a run folder, in the order in which they were made; the last may be unfinished.
+    """Returns the reports in a run folder, oldest first. An incomplete last line is left out.
 
     Raises:
         InputError: If the log is missing or damaged.
@@ -33,13 +33,13 @@ def read_log(path: Path) -> list[dict[str, object]]:
 
 
 class RunWriter:
-    """Writes reports and checkpoints.
+    """Writes the reports and checkpoints of a training.
 
     Args:
         path: The run folder.
-        vae: The model, on whatever device.
-        objective: What it is trained with.
-        on_report: Told each report; that of an evaluation when its checkpoint is safe on the disk.
+        vae: The model, on any device.
+        objective: Its objective.
+        on_report: Called with each report. That of an evaluation follows when its checkpoint is safe on the disk.
     """
 
     def __init__(self, path: Path, vae: nn.Module, objective: Objective, on_report: Callable[[Report], None]) -> None:
@@ -51,51 +51,51 @@ class RunWriter:
         self.unsaved: Report | None = None
 
     def report(self, report: Report) -> None:
-        """Adds a report to the log. No times stand there: the same run writes the same bytes."""
+        """Appends a report to the log. The log holds no times, so the same run writes the same bytes."""
         if distributed.rank():
             return
         line = {"split": report.split, "step": report.step, "epoch": report.epoch, "lr": report.lr, **report.metrics}
-        with storage_errors(str(self.log)), self.log.open("a") as f:
+        with storage_errors(str(self.log)), self.log.open("a", newline="\n") as f:
             f.write(json.dumps(line, allow_nan=False) + "\n")
         if report.split == "valid":
             self.unsaved = report
         else:
             self.on_report(report)
 
-    def checkpoint(self, snapshot: TrainerState) -> None:
-        """Saves a snapshot, and removes what need not be kept any more."""
+    def checkpoint(self, state: TrainerState) -> None:
+        """Saves a checkpoint and removes those that are no longer needed."""
         if distributed.rank():
             return
-        parts = {
+        files = {
             "model": self.vae.state_dict(),
             "objective": self.objective.state_dict(),
-            "training": snapshot.tensors,
+            "training": state.tensors,
         }
-        counters = {**snapshot.counters, "log": self._log_bytes()}
-        save_checkpoint(self.checkpoints, parts, snapshot.step, snapshot.metrics, counters)
+        counters = {**state.counters, "log_bytes": self._sync_log()}
+        save_checkpoint(self.checkpoints, files, state.step, state.metrics, counters)
         prune(self.checkpoints, self.objective.monitor)
         if self.unsaved:
             self.on_report(self.unsaved)
             self.unsaved = None
 
-    def rewind(self, found: Checkpoint | None) -> None:
-        """Brings the folder back to a checkpoint, or to the start: what was written after it will be written again."""
-        kept = 0 if found is None else found.counters.get("log")
-        if type(kept) is not int or kept < 0:
-            raise InputError(f"{self.checkpoints} is damaged: the log has {kept} bytes", "train again")
-        there = read_file(self.log, MAX_LOG_BYTES) if self.log.exists() else b""
-        if len(there) < kept:
+    def truncate(self, checkpoint: Checkpoint | None) -> None:
+        """Removes what was written after a checkpoint, or everything; the training will write it again."""
+        log_bytes = 0 if checkpoint is None else checkpoint.counters.get("log_bytes")
+        if type(log_bytes) is not int or log_bytes < 0:
+            raise InputError(f"{self.checkpoints} is damaged: the log has {log_bytes} bytes", "train again")
+        log = read_file(self.log, MAX_LOG_BYTES) if self.log.exists() else b""
+        if len(log) < log_bytes:
             what = f"{self.log} is shorter than it was: reports of steps before the checkpoint are missing"
             warnings.warn(what, VaezooWarning, stacklevel=2)
         if self.log.exists():
-            write_file(self.log, there[:kept])  # a new file: the old one may have a second name elsewhere
+            write_file(self.log, log[:log_bytes])  # a new file: the old one may be a hard link to another place
         for path in self.checkpoints.glob("step-*"):
-            if found is None or path.name > found.path.name:
+            if checkpoint is None or path.name > checkpoint.path.name:
                 remove_dir(path)
-        prune(self.checkpoints, self.objective.monitor)  # a save that was cut off behind its checkpoint did not
+        prune(self.checkpoints, self.objective.monitor)  # a save that was interrupted may not have done so
 
-    def _log_bytes(self) -> int:
-        """Returns how much of the log belongs to the checkpoint that is about to be saved, once it is on the disk."""
+    def _sync_log(self) -> int:
+        """Writes the log to the disk and returns its size, which the next checkpoint records."""
         if not self.log.exists():
             return 0
         with storage_errors(str(self.log)):

@@ -1,8 +1,8 @@
-"""One optimizer step, guarded: losses, gradients, and weights that change only if all of these are finite."""
+"""One training step: gradients, a guarded optimizer step, and sums of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,14 +18,20 @@ from vaezoo.training.ema import ModelEMA
 from vaezoo.training.optimizers import FLUSH_EVERY, Optimizer, StepScalars
 from vaezoo.vae import VAE
 
-ADVICE = "begin a new run with a lower --lr, --clip-grad 1 or --kl-warmup"
-BLOCK = 1024  # steps whose rates are computed and brought to the device at once
+DIVERGED_HINT = "start a new run with a lower --lr, with --clip-grad 1 or with --kl-warmup"
+SCHEDULE_STEPS = 1024  # steps whose scalars are computed and copied to the device together
 
 Gradients = dict[str, list[Tensor | None]]
 
 
 class StepGrads(NamedTuple):
-    """What the forward and backward passes of a step give: by name losses, metrics and, by group, gradients."""
+    """The result of a forward and a backward pass.
+
+    Attributes:
+        losses: Parameter group -> detached loss, `()`.
+        metrics: Metric -> value, `()`, float32.
+        gradients: Parameter group -> the gradient of each of its parameters, or None where the loss has none.
+    """
 
     losses: dict[str, Tensor]
     metrics: dict[str, Tensor]
@@ -33,161 +39,97 @@ class StepGrads(NamedTuple):
 
 
 class TrainStep:
-    """Takes optimizer steps and sums up their metrics, without waiting for the device.
+    """Runs training steps and sums their metrics without waiting for the device.
 
-    A step: losses from the objective; for each named loss its gradient with respect to its own group alone; then
-    one optimizer step for each named group. All gradients are taken before any weight changes, because PyTorch
-    rejects a backward pass through weights that have changed since.
+    A step has three parts. `forward_backward` computes the losses and, for each parameter group, the gradient of its
+    own loss. `optimizer_step` updates the groups. `accumulate_metrics` adds the metrics to sums on the device. All
+    gradients come before any update, because PyTorch rejects a backward pass through weights that have changed.
 
-    The first loss or gradient that is not finite marks this step and all later ones as bad, on the device, and a
-    bad step changes no weight. The mark is read with the metrics. With several ranks, gradients, losses and metrics are
-    averaged first, so that all of them take the same step, or none.
+    The guard: the first step with a loss, metric, gradient or buffer that is not finite sets `found_inf` on the device.
+    That step and all later ones change no state: no weight, no buffer, no average and no optimizer state. The flag is
+    read with the metrics. With several processes, gradients, losses, metrics and floating-point buffers are averaged
+    first, so that all processes decide alike.
+
+    Modules must change their buffers in place. Integer buffers must count alike in all processes.
 
     Args:
         vae: The model, on its device.
-        objective: What is minimised, on the same device.
-        config: Optimizer, schedules, clipping, precision, compilation.
-        total: Steps of the whole training.
+        objective: The loss, on the same device.
+        config: Optimizer, schedules, clipping, precision and compilation.
+        total_steps: Steps of the whole training.
 
     Attributes:
-        average: The moving average of the VAE's weights.
+        ema: The moving average of the VAE's weights and buffers.
+        window_start: The step at which the sums of metrics begin.
+        metric_names: Names of the metrics in the sums; empty before the first step.
+        stop_requested: `()`, above 0 if any process was asked to stop.
     """
 
-    def __init__(self, vae: VAE, objective: Objective, config: TrainConfig, total: int) -> None:
+    def __init__(self, vae: VAE, objective: Objective, config: TrainConfig, total_steps: int) -> None:
         self.vae = vae
         self.objective = objective
         self.config = config
-        self.total = total
+        self.total_steps = total_steps
         self.device = next(vae.parameters()).device
         groups = objective.parameter_groups(vae)
         self.groups = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
         self.optimizers = {name: Optimizer(group, config) for name, group in self.groups.items()}
-        self.average = ModelEMA(list(vae.parameters()), config.ema_decay)
-        self.first = 0  # the step at which the sums begin
-        self.bad = torch.zeros((), device=self.device)  # 1 from the first bad step on
-        self.was_bad = torch.zeros((), device=self.device)
-        self.good = torch.zeros((), device=self.device)  # steps in the sums
-        self.names: list[str] = []
-        self.last = self.sums = torch.zeros(0, device=self.device)  # of the newest step, or the first bad one; of good
-        self.asked = torch.zeros((), device=self.device)  # above 0 where a rank has been asked to end
-        self.schedule, self.schedule_from = torch.zeros(0), -BLOCK
-        self.find: Callable[[Tensor, Tensor | None, Tensor], StepGrads]
-        self.apply: Callable[[list[Tensor], Gradients, Tensor], None]
-        self.step: Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
-        self.run: Callable[[Tensor, Tensor | None, Tensor], None]
-        self._prepare()
+        self.buffers = saved_buffers(vae, objective)
+        averaged = [*vae.parameters(), *(b for b in saved_buffers(vae) if b.is_floating_point())]
+        self.ema = ModelEMA(averaged, config.ema_decay)
+        self.window_start = 0
+        self.metric_names: list[str] = []
+        self.found_inf = torch.zeros((), device=self.device)  # 1 from the first step that is not finite
+        self.found_inf_before = torch.zeros((), device=self.device)  # its value before the newest step
+        self.good_steps = torch.zeros((), device=self.device)  # steps in the sums
+        # The metrics of the newest step, or of the first that was not finite, and the sums over good steps.
+        self.last_metrics = self.metric_sums = torch.zeros(0, device=self.device)
+        self.stop_requested = torch.zeros((), device=self.device)
+        self._schedule, self._schedule_start = torch.zeros(0), -SCHEDULE_STEPS
+        if config.compile == "on":
+            self._compile()
 
-    def __call__(self, index: int, batch: Batch) -> None:
-        """Takes the step number `index`, counted from 0, on this rank's share of the batch, in bytes or floats."""
-        if not self.schedule_from <= index < self.schedule_from + BLOCK:
-            rows = [self._row(i) for i in range(index, min(index + BLOCK, self.total))]
-            self.schedule, self.schedule_from = torch.tensor(rows, device=self.device), index
-        if index % FLUSH_EVERY == 0:
+    def prepare(self, step: int) -> Tensor:
+        """Returns the scalars of step number `step`, counted from 0, `(5,)` on the device, for `run`."""
+        if step % FLUSH_EVERY == 0:
             for optimizer in self.optimizers.values():
-                optimizer.sweep()
+                optimizer.flush_denormals()
         if distributed.world_size() > 1:
-            self.asked.fill_(signals.pending_signal() or distributed.is_orphan())
-        self.run(batch.x, batch.y, self.schedule[index - self.schedule_from])
+            self.stop_requested.fill_(signals.pending_signal() or distributed.is_orphan())
+        if not self._schedule_start <= step < self._schedule_start + SCHEDULE_STEPS:
+            rows = [self._scalars(i) for i in range(step, min(step + SCHEDULE_STEPS, self.total_steps))]
+            self._schedule, self._schedule_start = torch.tensor(rows, device=self.device), step
+        return self._schedule[step - self._schedule_start]
 
-    def state(self) -> dict[str, Tensor]:
-        """Returns what, besides the weights that are evaluated, makes the next step what it is: tensors by name.
+    def run(self, x: Tensor, y: Tensor | None, scalars: Tensor) -> None:
+        """Takes a step on this process's share of the batch.
 
-        To be asked while the average is applied, when the weights that are trained lie in its place.
+        Args:
+            x: Examples `(B, *shape)`, bytes or floats.
+            y: Labels, or None.
+            scalars: What `prepare` returned for this step.
         """
-        tensors = {
-            f"{group}.{i}.{name}": value
-            for group, optimizer in self.optimizers.items()
-            for i, values in enumerate(optimizer.state)
-            for name, value in values.items()
-        }
-        tensors |= {f"weights.{i}": value for i, value in enumerate(self.average.values)}
-        return tensors | {"sums": self.sums, "good": self.good}
+        self.accumulate_metrics(self.update(Batch(x, y), scalars))
 
-    def resize(self, names: list[str]) -> None:
-        """Makes room for sums of the metrics of these names; a step that was restored has not seen any."""
-        self.names = names
-        self.last, self.sums = (torch.zeros(len(names), device=self.device) for _ in range(2))
-
-    @torch.no_grad()
-    def restore(self, tensors: Mapping[str, Tensor], first: int) -> None:
-        """Takes back what `state` gave; the sums begin at step `first`."""
-        self.first = first
-        for name, value in self.state().items():
-            value.copy_(tensors[name])
-        self.average.swap()
-
-    def check(self) -> None:
-        """Waits for the device.
-
-        Raises:
-            DivergedError: If a step was bad.
-        """
-        self._look()
-
-    def read(self) -> dict[str, float]:
-        """Returns each metric's average over the steps since the last read. Waits for the device.
-
-        Raises:
-            DivergedError: If a step since then was bad.
-        """
-        good, sums = self._look()
-        self.first += good
-        self.sums.zero_()
-        self.good.zero_()
-        return {name: value / good for name, value in zip(self.names, sums, strict=True)}
-
-    def _look(self) -> tuple[int, list[float]]:
-        """Returns the steps in the sums, and the sums; raises DivergedError."""
-        bad, good, *values = torch.cat([torch.stack([self.bad, self.good]), self.sums, self.last]).tolist()
-        sums, last = values[: len(self.names)], values[len(self.names) :]
-        if bad:
-            terms = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, last, strict=True))
-            raise DivergedError(
-                f"training diverged at step {self.first + int(good) + 1}: a loss or gradient is not finite ({terms}); "
-                f"the weights are those of step {self.first + int(good)}",
-                ADVICE,
-            )
-        return int(good), sums
-
-    def _prepare(self) -> None:
-        """Decides what is compiled: the whole step, or its two halves where something has to come between them."""
-        self.find, self.apply, self.step, self.run = self._find, self._apply, self._step, self._run
-        if self.config.compile != "on":
-            return
-        if distributed.world_size() == 1 and self.config.grad_accum_steps == 1:
-            self.step = Compiled(self._step)
+    def update(self, batch: Batch, scalars: Tensor) -> dict[str, Tensor]:
+        """Changes the weights by one step and returns its metrics."""
+        buffers_before = [buffer.clone() for buffer in self.buffers]
+        if self.config.grad_accum_steps == 1:
+            grads = self.forward_backward(batch, scalars)
         else:
-            self.find, self.apply = Compiled(self._find), Compiled(self._apply)
-        if self.device.type == "cuda":
-            self.run = CUDAGraphWrapper(self._run)
+            micro_batches = split_batch(batch, self.config.grad_accum_steps)
+            grads = mean_grads([self.forward_backward(part, scalars) for part in micro_batches])
+        grads = average_over_processes(grads, self.buffers, self.stop_requested)
+        self.optimizer_step(grads, scalars, buffers_before)
+        return grads.metrics
 
-    def _row(self, index: int) -> list[float]:
-        lr = self.config.lr * self.config.lr_factor(index, self.total)
-        return [self.config.kl_weight(index), *StepScalars.row(lr, index)]
-
-    def _run(self, x: Tensor, y: Tensor | None, row: Tensor) -> None:
-        self._note(self.step(x, y, row))
-
-    def _step(self, x: Tensor, y: Tensor | None, row: Tensor) -> dict[str, Tensor]:
-        """Does all of a step but to sum up its metrics, which it returns."""
-        found = average_over_ranks(self._find_in_parts(x, y, row), self.asked)
-        self.apply([*found.losses.values(), *found.metrics.values()], found.gradients, row)
-        return found.metrics
-
-    def _find_in_parts(self, x: Tensor, y: Tensor | None, row: Tensor) -> StepGrads:
-        """Finds losses and gradients, of one part of the batch after the other if it does not fit in memory at once."""
-        n = self.config.grad_accum_steps
-        if n == 1:
-            return self.find(x, y, row)
-        ys = [None] * n if y is None else y.chunk(n)
-        return mean([self.find(*part, row) for part in zip(x.chunk(n), ys, strict=True)])
-
-    def _find(self, x: Tensor, y: Tensor | None, row: Tensor) -> StepGrads:
-        """Runs the objective forward, and backward from each loss to its own group."""
-        x = binarize(to_floats(x), self.config)
+    def forward_backward(self, batch: Batch, scalars: Tensor) -> StepGrads:
+        """Runs the objective, then the backward pass of each loss to its own parameter group."""
+        x = binarize(to_floats(batch.x), self.config)
+        step = StepScalars(*scalars.unbind())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            step = StepContext(number=row[2], kl_weight=row[0], free_bits=self.config.free_bits)
-            out: LossOutput = self.objective(self.vae, Batch(x, y), step)
+            context = StepContext(step.global_step, step.kl_weight, self.config.free_bits)
+            out: LossOutput = self.objective(self.vae, Batch(x, batch.y), context)
         last = list(out.losses)[-1]
         gradients: Gradients = {
             name: list(torch.autograd.grad(loss, self.groups[name], retain_graph=name != last, allow_unused=True))
@@ -196,73 +138,171 @@ class TrainStep:
         losses = {name: loss.detach() for name, loss in out.losses.items()}
         return StepGrads(losses, {name: value.float() for name, value in out.metrics.items()}, gradients)
 
-    def _apply(self, terms: list[Tensor], gradients: Gradients, row: Tensor) -> None:
-        """Marks a step as bad whose terms (losses, metrics) or gradients are not finite; else changes the weights."""
-        norms = {name: norm(group) for name, group in gradients.items()}
-        finite = torch.stack([*terms, *norms.values()]).isfinite().all()
-        self.was_bad.copy_(self.bad)
-        self.bad.copy_(torch.maximum(self.bad, (~finite).to(self.bad.dtype)))
-        rates = StepScalars(*row[1:].unbind())
-        for name, group in gradients.items():
+    def optimizer_step(self, grads: StepGrads, scalars: Tensor, buffers_before: Sequence[Tensor]) -> None:
+        """Updates weights and the average, or restores the buffers if anything is not finite."""
+        norms = {name: grad_norm(group) for name, group in grads.gradients.items()}
+        finite = torch.stack([*grads.losses.values(), *grads.metrics.values(), *norms.values()]).isfinite().all()
+        for buffer in self.buffers:
+            finite = finite & buffer.isfinite().all()
+        self.found_inf_before.copy_(self.found_inf)
+        self.found_inf.copy_(torch.maximum(self.found_inf, (~finite).to(self.found_inf.dtype)))
+        for buffer, before in zip(self.buffers, buffers_before, strict=True):
+            buffer.copy_(torch.where(self.found_inf > 0, before, buffer))
+        step = StepScalars(*scalars.unbind())
+        for name, group in grads.gradients.items():
             if self.config.clip_grad is not None:
                 factor = (self.config.clip_grad / (norms[name] + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
                 group = [g if g is None else g * factor for g in group]
-            self.optimizers[name].update(group, rates, self.bad)
-        self.average.update(rates.number, self.bad)
+            self.optimizers[name].update(group, step, self.found_inf)
+        self.ema.update(step.global_step, self.found_inf)
 
-    def _note(self, metrics: dict[str, Tensor]) -> None:
-        """Adds a good step's metrics to the sums."""
+    def accumulate_metrics(self, metrics: dict[str, Tensor]) -> None:
+        """Adds the metrics of a good step to the sums."""
         values = torch.stack(list(metrics.values()))
-        if not self.names:
-            self.names = list(metrics)
-            self.last, self.sums = torch.zeros_like(values), torch.zeros_like(values)
-        self.last.copy_(torch.where(self.was_bad > 0, self.last, values))
-        self.sums.add_(torch.where(self.bad > 0, 0.0, values))
-        self.good.add_(1 - self.bad)
+        if not self.metric_names:
+            self.metric_names = list(metrics)
+            self.last_metrics, self.metric_sums = torch.zeros_like(values), torch.zeros_like(values)
+        self.last_metrics.copy_(torch.where(self.found_inf_before > 0, self.last_metrics, values))
+        self.metric_sums.add_(torch.where(self.found_inf > 0, 0.0, values))
+        self.good_steps.add_(1 - self.found_inf)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns what the next step depends on, besides the evaluated weights and buffers.
+
+        Call it while the average is applied. The weights that are trained then lie in the average's place.
+        """
+        tensors = {
+            f"{group}.{i}.{name}": value
+            for group, optimizer in self.optimizers.items()
+            for i, values in enumerate(optimizer.state)
+            for name, value in values.items()
+        }
+        tensors |= {f"raw.{i}": value for i, value in enumerate(self.ema.values)}
+        return tensors | {"metric_sums": self.metric_sums, "good_steps": self.good_steps}
+
+    @torch.no_grad()
+    def load_state_dict(self, tensors: Mapping[str, Tensor], window_start: int) -> None:
+        """Restores what `state_dict` returned; the sums of metrics begin at step `window_start`."""
+        self.window_start = window_start
+        for name, value in self.state_dict().items():
+            value.copy_(tensors[name])
+        self.ema.swap()
+
+    def init_metrics(self, names: list[str]) -> None:
+        """Allocates the sums for metrics of these names, before `load_state_dict`."""
+        self.metric_names = names
+        self.last_metrics, self.metric_sums = (torch.zeros(len(names), device=self.device) for _ in range(2))
+
+    def raise_if_diverged(self) -> None:
+        """Waits for the device and raises DivergedError if a step was not finite."""
+        self._read()
+
+    def read_metrics(self) -> dict[str, float]:
+        """Returns each metric's mean over the steps since the last call. Waits for the device.
+
+        Raises:
+            DivergedError: If a step since then was not finite.
+        """
+        good_steps, sums = self._read()
+        self.window_start += good_steps
+        self.metric_sums.zero_()
+        self.good_steps.zero_()
+        return {name: value / good_steps for name, value in zip(self.metric_names, sums, strict=True)}
+
+    def _read(self) -> tuple[int, list[float]]:
+        """Copies flag and sums to the host; returns the number of steps in the sums, and the sums."""
+        flags = torch.stack([self.found_inf, self.good_steps])
+        found_inf, good_steps, *values = torch.cat([flags, self.metric_sums, self.last_metrics]).tolist()
+        n = len(self.metric_names)
+        if found_inf:
+            terms = ", ".join(f"{name} {v:.3g}" for name, v in zip(self.metric_names, values[n:], strict=True))
+            good = self.window_start + int(good_steps)
+            raise DivergedError(
+                f"training diverged at step {good + 1}: a loss, gradient or buffer is not finite ({terms}); "
+                f"the weights are those of step {good}",
+                DIVERGED_HINT,
+            )
+        return int(good_steps), values[:n]
+
+    def _compile(self) -> None:
+        """Compiles the step as one graph, or as two where processes or micro-batches meet between them."""
+        if distributed.world_size() == 1 and self.config.grad_accum_steps == 1:
+            self.update = Compiled(self.update)  # type: ignore[method-assign]
+        else:
+            self.forward_backward = Compiled(self.forward_backward)  # type: ignore[method-assign]
+            self.optimizer_step = Compiled(self.optimizer_step)  # type: ignore[method-assign]
+        if self.device.type == "cuda":
+            self.run = CUDAGraphWrapper(self.run)  # type: ignore[method-assign, assignment]
+
+    def _scalars(self, step: int) -> list[float]:
+        lr = self.config.lr * self.config.lr_factor(step, self.total_steps)
+        return StepScalars.values(self.config.kl_weight(step), lr, step)
+
+
+def saved_buffers(*modules: nn.Module) -> list[Tensor]:
+    """Returns the persistent buffers of modules, each once: state that a forward pass may change."""
+    tensors = [t for m in modules for t in m.state_dict(keep_vars=True).values() if not isinstance(t, nn.Parameter)]
+    return list({id(t): t for t in tensors}.values())
+
+
+def split_batch(batch: Batch, n: int) -> list[Batch]:
+    """Splits a batch into n micro-batches of equal size."""
+    labels = [None] * n if batch.y is None else batch.y.chunk(n)
+    return [Batch(x, y) for x, y in zip(batch.x.chunk(n), labels, strict=True)]
 
 
 def binarize(x: Tensor, config: TrainConfig) -> Tensor:
-    """Draws bits with grey levels in [0, 1] as their probabilities, where the training does."""
+    """Samples bits with the grey levels in [0, 1] as probabilities, if the training binarizes."""
     return torch.bernoulli(x) if config.binarize == "dynamic" else x
 
 
-def norm(gradients: list[Tensor | None]) -> Tensor:
-    """Returns the L2 norm of a group's gradients together, `()`."""
-    there = [g for g in gradients if g is not None]
+def grad_norm(gradients: Sequence[Tensor | None]) -> Tensor:
+    """Returns the L2 norm of all gradients of a group together, `()`."""
+    present = [g for g in gradients if g is not None]
     if not torch.compiler.is_compiling():
-        return nn.utils.get_total_norm(there)
-    # Compiled, sums of squares become part of other loops, which get_total_norm's kernels do not.
-    return torch.stack([g.square().sum() for g in there]).sum().sqrt()
+        return nn.utils.get_total_norm(present)
+    # The compiler fuses sums of squares into other loops. It does not fuse the kernels of get_total_norm.
+    return torch.stack([g.square().sum() for g in present]).sum().sqrt()
 
 
-def mean(parts: list[StepGrads]) -> StepGrads:
-    """Returns the mean of what the parts of a batch gave. A loss that only some of them have counts 0 in the others."""
+def mean_grads(parts: Sequence[StepGrads]) -> StepGrads:
+    """Returns the mean over micro-batches. A loss that a micro-batch lacks counts as 0 there."""
 
-    def average(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def mean(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         names = dict.fromkeys(name for value in values for name in value)
         return {n: torch.stack([v[n] for v in values if n in v]).sum(0) / len(parts) for n in names}
 
-    def total(group: str) -> list[Tensor | None]:
-        there = [part.gradients[group] for part in parts if group in part.gradients]
-        columns = [[g for g in column if g is not None] for column in zip(*there, strict=True)]
+    def mean_gradients(group: str) -> list[Tensor | None]:
+        present = [part.gradients[group] for part in parts if group in part.gradients]
+        columns = [[g for g in column if g is not None] for column in zip(*present, strict=True)]
         return [sum(column[1:], column[0]) / len(parts) if column else None for column in columns]
 
-    losses, metrics = average([p.losses for p in parts]), average([p.metrics for p in parts])
-    return StepGrads(losses, metrics, {name: total(name) for name in losses})
+    losses, metrics = mean([p.losses for p in parts]), mean([p.metrics for p in parts])
+    return StepGrads(losses, metrics, {name: mean_gradients(name) for name in losses})
 
 
-def average_over_ranks(found: StepGrads, asked: Tensor) -> StepGrads:
-    """Returns the mean of what all ranks found; `asked` is averaged, too, in place. All in one exchange."""
+def average_over_processes(grads: StepGrads, buffers: Sequence[Tensor], stop_requested: Tensor) -> StepGrads:
+    """Averages the results of all processes in one exchange.
+
+    Args:
+        grads: The results of this process.
+        buffers: The modules' buffers. Those in floating point are averaged in place.
+        stop_requested: Averaged in place, too.
+    """
     if distributed.world_size() == 1:
-        return found
-    flat = [g for group in found.gradients.values() for g in group if g is not None]
-    values = [asked, *found.losses.values(), *found.metrics.values(), *flat]
-    joined = distributed.dist_mean_(torch.cat([v.flatten() for v in values]))
-    parts = iter(torch.split(joined, [v.numel() for v in values]))
-    asked.copy_(next(parts).view(()))
-    losses = {name: next(parts).view_as(value) for name, value in found.losses.items()}
-    metrics = {name: next(parts).view_as(value).float() for name, value in found.metrics.items()}
-    gradients = {
-        name: [g if g is None else next(parts).view_as(g) for g in group] for name, group in found.gradients.items()
-    }
-    return StepGrads(losses, metrics, gradients)
+        return grads
+    in_place = [stop_requested, *(b for b in buffers if b.is_floating_point())]
+    gradients = [g for group in grads.gradients.values() for g in group if g is not None]
+    tensors = [*in_place, *grads.losses.values(), *grads.metrics.values(), *gradients]
+    averaged = distributed.dist_mean_(torch.cat([t.flatten() for t in tensors]))
+    parts = iter(torch.split(averaged, [t.numel() for t in tensors]))
+    for tensor in in_place:
+        tensor.copy_(next(parts).view_as(tensor))
+
+    def mean_of(value: Tensor) -> Tensor:
+        return next(parts).view_as(value).to(value.dtype)
+
+    losses = {name: mean_of(value) for name, value in grads.losses.items()}
+    metrics = {name: mean_of(value) for name, value in grads.metrics.items()}
+    mean = {name: [g if g is None else mean_of(g) for g in group] for name, group in grads.gradients.items()}
+    return StepGrads(losses, metrics, mean)

@@ -7,7 +7,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,18 +30,18 @@ from vaezoo.training.validation import evaluate
 from vaezoo.vae import VAE, eval_mode
 
 REPORT_EVERY = 50  # steps between two reads of the device
-SEEN = 256  # examples that a collapsed posterior is looked for in ...
-LEARNED = 500  # ... after so many steps: before, most models encode nothing yet
+COLLAPSE_EXAMPLES = 256  # validation examples whose codes are tested for posterior collapse
+COLLAPSE_STEPS = 500  # no test before this step, because most models encode nothing yet
 
 
 class TrainerState(NamedTuple):
-    """A moment of a training, at which the model holds the weights that were evaluated.
+    """The state of a training at one step. The model holds the weights that were evaluated.
 
     Attributes:
-        step: Optimizer steps done.
-        metrics: Of the evaluation at this step; empty if the training was stopped before one.
-        counters: Numbers and names that `Trainer.restore` takes, to go on from here.
-        tensors: As for these, but besides the model's and the objective's own.
+        step: Optimizer steps taken.
+        metrics: The evaluation at this step; empty if the training stopped before one.
+        counters: Numbers and names that `Trainer.restore` needs to continue.
+        tensors: The same, but tensors besides those of model and objective.
     """
 
     step: int
@@ -55,23 +55,23 @@ class Trainer:
 
     Args:
         vae: The model; it is moved to the device.
-        objective: What is minimised; moved too.
-        data: What it is trained on.
-        config: How.
+        objective: The loss; it is moved, too.
+        data: The data set.
+        config: The settings.
         on_report: Called with each Report.
-        on_checkpoint: Called with a Snapshot before the first step, after each evaluation and its report, and
-            where `vaezoo.core.signals` ends the training.
+        on_checkpoint: Called with a TrainerState before the first step, after each evaluation and its report, and when
+            `vaezoo.signals` ends the training.
 
     Attributes:
         steps: Optimizer steps of the whole training.
-        done: Steps done so far.
-        config: The settings, with what "auto" means decided.
-        device: Where it trains.
+        global_step: Steps taken so far.
+        config: The settings, with "auto" resolved.
+        device: The device.
 
     Raises:
-        UnsupportedDataError: If the model was made for other data.
-        VaezooError: If the batch is larger than the training part or cannot be divided among ranks and parts, or the
-            device is not there or cannot do what is asked for.
+        UnsupportedDataError: If the model was built for other data.
+        VaezooError: If the batch is larger than the training split or cannot be divided among processes and
+            micro-batches, or the device does not exist or does not support the settings.
     """
 
     def __init__(
@@ -82,54 +82,55 @@ class Trainer:
         config: TrainConfig,
         *,
         on_report: Callable[[Report], None] = lambda report: None,
-        on_checkpoint: Callable[[TrainerState], None] = lambda snapshot: None,
+        on_checkpoint: Callable[[TrainerState], None] = lambda state: None,
     ) -> None:
         validate_setup(vae, objective, data, config)
         self.device = resolve_device(config.device)
         check_device(self.device, config)
-        self.config = config = config.decided(len(data.train))
+        self.config = config = config.resolved(len(data.train))
         self.vae = vae.to(self.device)
         self.objective = objective.to(self.device)
         if config.compile == "on" and len(vae.data.shape) == 3:
-            # Compiled convolutions are a sixteenth faster so on a CPU, eager ones slower; see benchmarks/README.md.
+            # On a CPU this makes compiled convolutions 6 % faster and eager ones slower; see benchmarks/README.md.
             self.vae.to(memory_format=torch.channels_last)
             self.objective.to(memory_format=torch.channels_last)
-        self.train_part = to_device_if_fits(data.train, self.device)
-        self.valid_part = to_device_if_fits(data.valid, self.device)
+        self.train_split = to_device_if_fits(data.train, self.device)
+        self.valid_split = to_device_if_fits(data.valid, self.device)
         self.on_report = on_report
         self.on_checkpoint = on_checkpoint
-        self.steps_per_epoch = config.steps_an_epoch(len(data.train))
+        self.steps_per_epoch = config.steps_per_epoch(len(data.train))
         self.steps = config.total_steps(len(data.train))
         self.eval_every = config.eval_every or self.steps_per_epoch
-        self.step = TrainStep(self.vae, self.objective, config, self.steps)
-        self.done = 0
-        self.evaluated = self.saved = -1  # the steps of the newest evaluation and the newest snapshot
-        self.best, self.waited = -math.inf, 0  # the best evaluation so far, and those since
-        self.collapsed = False
+        self.train_step = TrainStep(self.vae, self.objective, config, self.steps)
+        self.throughput = Throughput(0, config.batch_size)
+        self.global_step = 0
+        self.last_eval_step = self.last_saved_step = -1
+        self.best_metric, self.wait_count = -math.inf, 0  # wait_count: evaluations since the best one
+        self.collapse_reported = False
 
     def fit(self) -> None:
-        """Trains to the end, from the start or from what was restored. The caller's global random state is left alone.
+        """Trains to the end, from the start or from the restored state. The caller's random state does not change.
 
-        With several ranks (see `vaezoo.core.distributed`) all of them call this and take the same steps.
+        With several processes (see `vaezoo.distributed`) all of them call this and take the same steps.
 
         Raises:
             DivergedError: If a loss or gradient becomes infinite or NaN; the weights are those before that step.
-            VaezooError: If there is too little memory for the batch.
-            Stopped: If the process was asked to end (see `vaezoo.core.signals`), after a last snapshot.
+            VaezooError: If the batch does not fit into memory.
+            Stopped: If the process was asked to stop (see `vaezoo.signals`), after a last checkpoint.
         """
         self.vae.train()
         self.objective.train()
         try:
             with signals.defer_signals(), isolate_rng(self.device), tf32(self.config.precision == "tf32"):
-                self.clock = Throughput(self)
+                self.throughput = Throughput(self.global_step, self.config.batch_size)
                 try:
-                    if self._is_due(self.done) and self.evaluated != self.done:
+                    if self._is_eval_due() and self.last_eval_step != self.global_step:
                         self._evaluate()
-                    if not self._is_over():
+                    if not self._is_finished():
                         self._train()
                 except signals.Stopped:
-                    if self.saved != self.done:
-                        self.step.check()
+                    if self.last_saved_step != self.global_step:
+                        self.train_step.raise_if_diverged()
                         self._save({})
                     raise
         except (RuntimeError, MemoryError) as e:
@@ -140,117 +141,138 @@ class Trainer:
     def restore(
         self, counters: Mapping[str, object], read: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
     ) -> None:
-        """Puts the training where a Snapshot was taken, whose weights model and objective hold already.
+        """Restores a TrainerState. Model and objective must hold its weights already.
 
         Args:
-            counters: The Snapshot's.
-            read: Takes tensors of the names, shapes and types of the Snapshot's, and returns the Snapshot's own.
+            counters: The state's counters.
+            read: Receives tensors with the names, shapes and types of the state's tensors, and returns the state's.
 
         Raises:
-            ValueError, KeyError, TypeError, OverflowError: If the counters are none of a Snapshot of this training.
+            ValueError, KeyError, TypeError, OverflowError: If the counters do not belong to this training.
         """
-        numbers: list[Any] = [counters[name] for name in ("done", "evaluated", "waited", "first")]
-        names, best = counters["names"], counters["best"]
+        keys = ("global_step", "last_eval_step", "wait_count", "window_start")
+        numbers: list[Any] = [counters[key] for key in keys]
+        names, best = counters["metric_names"], counters["best_metric"]
         if not all(type(n) is int for n in numbers) or not isinstance(names, list):
             raise ValueError(f"counters {safe_repr(dict(counters))}")
-        self.done, self.evaluated, self.waited, first = numbers
+        self.global_step, self.last_eval_step, self.wait_count, window_start = numbers
         if not (
-            0 <= first <= self.done <= self.steps
-            and -1 <= self.evaluated <= self.done
-            and 0 <= self.waited <= self.done
+            0 <= window_start <= self.global_step <= self.steps
+            and -1 <= self.last_eval_step <= self.global_step
+            and 0 <= self.wait_count <= self.global_step
             and type(best) in (int, float, type(None))
             and all(type(name) is str for name in names)
         ):
             raise ValueError(f"counters {safe_repr(dict(counters))}")
-        self.best = -math.inf if best is None else float(best)  # type: ignore[arg-type]
-        self.saved = self.done
-        self.step.resize(names)
-        self.step.restore(read(self.step.state()), first)
+        self.best_metric = -math.inf if best is None else float(best)  # type: ignore[arg-type]
+        self.last_saved_step = self.global_step
+        self.train_step.init_metrics(names)
+        self.train_step.load_state_dict(read(self.train_step.state_dict()), window_start)
 
-    def _is_due(self, step: int) -> bool:
-        """Tells whether there is an evaluation after so many steps; the first is before any."""
-        return step % self.eval_every == 0 or step == self.steps
+    def _is_eval_due(self) -> bool:
+        """Tells whether an evaluation belongs after the current step. The first one is before any step."""
+        return self.global_step % self.eval_every == 0 or self.global_step == self.steps
 
-    def _is_over(self) -> bool:
-        return self.done >= self.steps or self.waited >= (self.config.early_stopping or math.inf)
+    def _is_finished(self) -> bool:
+        return self.global_step >= self.steps or self.wait_count >= (self.config.early_stopping or math.inf)
 
     def _train(self) -> None:
-        clock = self.clock
-        with closing(prefetch(self.train_part, self._indices(), self.device, self.config.workers)) as batches:
-            for index, batch in enumerate(batches, self.done):
-                set_seed(derive_seed(self.config.seed, "noise", index, distributed.rank()), self.device)
-                self.step(index, batch)
-                self.done = index + 1
-                if self.config.compile == "on" and self.done == clock.begun + 1 < self.steps:
-                    clock.restart()  # what compiling took is no speed
-                if self._is_due(self.done) or self.done % REPORT_EVERY == 0:
-                    metrics = self.step.read()
-                    self.on_report(clock.report("train", metrics))
-                    if self._is_due(self.done):
+        with closing(prefetch(self.train_split, self._indices(), self.device, self.config.workers)) as batches:
+            for step, batch in enumerate(batches, self.global_step):
+                set_seed(derive_seed(self.config.seed, "noise", step, distributed.rank()), self.device)
+                self.train_step.run(batch.x, batch.y, self.train_step.prepare(step))
+                self.global_step = step + 1
+                if self.config.compile == "on" and self.global_step == self.throughput.first_step + 1 < self.steps:
+                    self.throughput.restart(self.global_step)  # the speed excludes compilation
+                if self._is_eval_due() or self.global_step % REPORT_EVERY == 0:
+                    metrics = self.train_step.read_metrics()
+                    self.throughput.measure(self.global_step)
+                    self._report("train", metrics)
+                    if self._is_eval_due():
                         self._evaluate()
-                        if self._is_over():
+                        if self._is_finished():
                             return
-                    clock.restart()
-                self._leave_if_asked()
+                    self.throughput.restart(self.global_step)
+                self._raise_if_stopped()
 
-    def _leave_if_asked(self) -> None:
-        """Ends a training that was asked to end; of several ranks all, after the same step."""
+    def _raise_if_stopped(self) -> None:
+        """Ends a training that was asked to stop. All processes leave after the same step."""
         if distributed.world_size() == 1:
             signals.raise_if_stopped()
-        elif (self.device.type == "cpu" or self.done % REPORT_EVERY == 0) and self.step.asked > 0:
+            return
+        # Reading the flag waits for the device, so on a GPU it is read with the reports.
+        due = self.device.type == "cpu" or self.global_step % REPORT_EVERY == 0
+        if due and self.train_step.stop_requested > 0:
             raise signals.Stopped(signals.pending_signal() or signal.SIGTERM)
 
     def _evaluate(self) -> None:
-        """Evaluates, reports, and saves."""
-        with self.step.average.applied():
+        """Evaluates, reports and saves."""
+        with self.train_step.ema.applied():
             try:
-                metrics = evaluate(self.vae, self.objective, self.valid_part, self.config)
+                metrics = evaluate(self.vae, self.objective, self.valid_split, self.config)
             except DivergedError as e:
-                raise DivergedError(f"training diverged by step {self.done}: {e.message}", e.hint) from e
-            self._look_for_collapse()
-        self.evaluated = self.done
-        if self.config.early_stopping is not None and self.done:
+                raise DivergedError(f"training diverged by step {self.global_step}: {e.message}", e.hint) from e
+            self._warn_of_collapse()
+        self.last_eval_step = self.global_step
+        if self.config.early_stopping is not None and self.global_step:
             value = metrics[str(self.objective.monitor)]
-            self.best, self.waited = (value, 0) if value > self.best else (self.best, self.waited + 1)
-        if self.done:
-            self.on_report(self.clock.report("valid", metrics))
+            improved = value > self.best_metric
+            self.best_metric, self.wait_count = (value, 0) if improved else (self.best_metric, self.wait_count + 1)
+        if self.global_step:
+            self._report("valid", metrics)
         self._save(metrics)
+
+    def _report(self, split: Literal["train", "valid"], metrics: Mapping[str, float]) -> None:
+        step, steps = self.global_step, self.steps
+        report = Report(
+            split=split,
+            step=step,
+            steps=steps,
+            epoch=step / self.steps_per_epoch,
+            epochs=steps / self.steps_per_epoch,
+            metrics=metrics,
+            lr=self.config.lr * self.config.lr_factor(step - 1, steps),
+            images_per_second=self.throughput.images_per_second,
+            seconds_left=self.throughput.seconds_left(step, steps),
+        )
+        self.on_report(report)
 
     def _save(self, metrics: Mapping[str, float]) -> None:
         counters = {
-            "done": self.done,
-            "evaluated": self.evaluated,
-            "waited": self.waited,
-            "first": self.step.first,
-            "best": self.best if math.isfinite(self.best) else None,
-            "names": self.step.names,
+            "global_step": self.global_step,
+            "last_eval_step": self.last_eval_step,
+            "wait_count": self.wait_count,
+            "window_start": self.train_step.window_start,
+            "best_metric": self.best_metric if math.isfinite(self.best_metric) else None,
+            "metric_names": self.train_step.metric_names,
         }
-        with self.step.average.applied():
-            self.on_checkpoint(TrainerState(self.done, metrics, counters, self.step.state()))
-        self.saved = self.done
+        with self.train_step.ema.applied():
+            self.on_checkpoint(TrainerState(self.global_step, metrics, counters, self.train_step.state_dict()))
+        self.last_saved_step = self.global_step
 
-    def _look_for_collapse(self) -> None:
-        """Warns once, in the second half of a training, if the codes say nothing of the images."""
-        if self.collapsed or self.done < max(LEARNED, self.steps / 2) or distributed.rank():
+    def _warn_of_collapse(self) -> None:
+        """Warns once, in the second half of a training, if no latent dimension depends on the data."""
+        too_early = self.global_step < max(COLLAPSE_STEPS, self.steps / 2)
+        if self.collapse_reported or too_early or distributed.rank():
             return
         with eval_mode(self.vae), distributed.single_process():
-            x = self.valid_part.subsample(SEEN).x.to(self.device)
+            x = self.valid_split.subsample(COLLAPSE_EXAMPLES).x.to(self.device)
             codes = self.vae.encode(to_floats(x)).mode()
         if active_units(codes) == 0:
-            self.collapsed = True
-            what = f"the posterior has collapsed by step {self.done}: no latent dimension depends on the data"
+            self.collapse_reported = True
+            what = f"the posterior has collapsed by step {self.global_step}: no latent dimension depends on the data"
             warnings.warn(f"{what}; try --kl-warmup, --free-bits 0.1 or a lower beta", VaezooWarning, stacklevel=2)
 
     def _indices(self) -> Iterator[Tensor]:
-        """Yields the examples of this rank's share of each batch to come. How many ranks there are changes no batch."""
+        """Yields the indices of this process's share of each batch. The number of processes does not change a batch."""
         size = self.config.batch_size
         share = size // distributed.world_size()
         offset = distributed.rank() * share
-        for step in range(self.done, self.steps):
+        for step in range(self.global_step, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
-            if position == 0 or step == self.done:
-                order = epoch_permutation(self.config.seed, epoch, len(self.train_part))
-                if isinstance(self.train_part, TensorSplit):
-                    order = order.to(self.train_part.x.device)
+            if position == 0 or step == self.global_step:
+                order = epoch_permutation(self.config.seed, epoch, len(self.train_split))
+                if isinstance(self.train_split, TensorSplit):
+                    order = order.to(self.train_split.x.device)
             start = position * size + offset
             yield order[start : start + share]

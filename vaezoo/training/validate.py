@@ -16,11 +16,12 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
     """Raises unless model, data and batch size fit together; see Trainer."""
     if config.early_stopping is not None and objective.monitor is None:
         raise VaezooError(
-            "no metric of this model tells when it is at its best", "leave out --early-stopping, and set --epochs"
+            "early stopping is not possible: this model has no metric that tells its best checkpoint",
+            "leave out --early-stopping and set --epochs",
         )
     if vae.data.shape != data.spec.shape:
         raise UnsupportedDataError(
-            f"the model is made for shape {vae.data.shape}, data set '{data.spec.name}' has {data.spec.shape}",
+            f"the model is built for shape {vae.data.shape}, but data set '{data.spec.name}' has {data.spec.shape}",
             "build the model from the data set's spec",
         )
     if config.batch_size > len(data.train):
@@ -33,7 +34,7 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
     if config.batch_size % parts:
         raise VaezooError(
             f"batch size {config.batch_size} cannot be divided into {parts} equal parts "
-            f"(processes: {distributed.world_size()}, parts for each: {config.grad_accum_steps})",
+            f"(processes: {distributed.world_size()}, gradient accumulation steps: {config.grad_accum_steps})",
             f"give --batch-size a multiple of {parts}",
         )
 

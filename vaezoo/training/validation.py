@@ -1,4 +1,4 @@
-"""Evaluation while training: an objective's metrics over a part of a data set."""
+"""Evaluation during training: an objective's metrics over a split."""
 
 from __future__ import annotations
 
@@ -16,44 +16,45 @@ from vaezoo.data.prefetch import prefetch
 from vaezoo.errors import DivergedError
 from vaezoo.objectives.base import Objective, StepContext
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.train_step import ADVICE, binarize
+from vaezoo.training.train_step import DIVERGED_HINT, binarize
 from vaezoo.vae import VAE, eval_mode
 
 
-def evaluate(vae: VAE, objective: Objective, part: Split, config: TrainConfig) -> dict[str, float]:
-    """Returns an objective's metrics over a part of a data set: means over its examples, z sampled once for each.
+def evaluate(vae: VAE, objective: Objective, split: Split, config: TrainConfig) -> dict[str, float]:
+    """Returns an objective's metrics over a split: means over its examples, with one sample of z for each.
 
-    z and, where the training binarizes, the pixels are drawn from the run's seed: the same at each call, on any number
-    of ranks. The caller's random state is left as it was. Model and objective are in evaluation mode meanwhile.
+    The run's seed determines z and, if the training binarizes, the bits. They are the same at each call and for any
+    number of processes. The caller's random state does not change. Meanwhile model and
+    objective are in evaluation mode.
 
     Raises:
         DivergedError: If a metric is not finite.
-        Stopped: If the process, or that of another rank, was asked to end.
+        Stopped: If this process or another one was asked to stop.
     """
     device = next(vae.parameters()).device
-    # Each rank takes every so many-th batch; one for which none is left takes the first again, and counts it 0 times.
-    mine = range(distributed.rank(), -(-len(part) // config.batch_size), distributed.world_size())
-    numbers = mine or range(1)
-    examples = torch.arange(len(part), device=part.x.device if isinstance(part, TensorSplit) else None)
+    # Batches are dealt out to the processes. One that gets no batch computes the first one again, with weight 0.
+    own = range(distributed.rank(), -(-len(split) // config.batch_size), distributed.world_size())
+    numbers = own or range(1)
+    examples = torch.arange(len(split), device=split.x.device if isinstance(split, TensorSplit) else None)
     indices = [examples[n * config.batch_size :][: config.batch_size] for n in numbers]
     sums: dict[str, Tensor] = {}
-    batches = prefetch(part, indices, device, config.workers)
+    batches = prefetch(split, indices, device, config.workers)
     with eval_mode(vae, objective), closing(batches), isolate_rng(device), distributed.single_process():
-        for number, raw in zip(numbers, batches, strict=True):
+        for number, batch in zip(numbers, batches, strict=True):
             set_seed(derive_seed(config.seed, "evaluation", number), device)
-            x = binarize(to_floats(raw.x), config)
-            metrics = objective(vae, Batch(x, raw.y), StepContext.initial(device)).metrics
+            x = binarize(to_floats(batch.x), config)
+            metrics = objective(vae, Batch(x, batch.y), StepContext.initial(device)).metrics
             for name, value in metrics.items():
-                weight = len(x) if number in mine else 0
+                weight = len(x) if number in own else 0
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
-            if signals.pending_signal():  # the others are told below, where all of them come by
+            if signals.pending_signal():  # all processes meet below and leave together
                 break
-    asked = torch.full((), signals.pending_signal(), dtype=torch.float32, device=device)
-    told, *totals = distributed.dist_mean(torch.stack([asked, *sums.values()])).tolist()
-    if told:
+    pending = torch.full((), signals.pending_signal(), dtype=torch.float32, device=device)
+    stop_requested, *totals = distributed.dist_mean(torch.stack([pending, *sums.values()])).tolist()
+    if stop_requested:
         raise signals.Stopped(signals.pending_signal() or signal.SIGTERM)
-    means = {name: total * distributed.world_size() / len(part) for name, total in zip(sums, totals, strict=True)}
+    means = {name: total * distributed.world_size() / len(split) for name, total in zip(sums, totals, strict=True)}
     if not all(math.isfinite(value) for value in means.values()):
         terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-        raise DivergedError(f"an evaluation is not finite ({terms})", ADVICE)
+        raise DivergedError(f"an evaluation is not finite ({terms})", DIVERGED_HINT)
     return means

@@ -1,1 +1,1 @@
-"""One file a command. Their modules import torch and rich only when the command runs."""
+"""One file per command. Their modules import torch and rich only when the command runs."""

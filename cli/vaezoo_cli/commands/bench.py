@@ -1,9 +1,9 @@
-"""vaezoo bench [RUN|MODEL|EXPORT]"""
+"""vaezoo bench [RUN|MODEL|PRETRAINED|EXPORT]"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -11,31 +11,34 @@ from vaezoo.errors import InputError, VaezooError
 from vaezoo_cli.options import open_run, source_argument
 
 if TYPE_CHECKING:
+    from vaezoo.bench.result import BenchResult
     from vaezoo.bench.workload import Workload
     from vaezoo.runtime.ort_session import Provider
+
+MAX_BATCH = 10**6
 
 
 @click.command()
 @source_argument
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="What runs it.")
-@click.option("--batch", "batches", default="1,8,64,256,1024", show_default=True, help="Batch sizes.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Device.")
+@click.option(
+    "--batch", "batches", default="1,8,64,256,1024", show_default=True, metavar="INTEGER,...", help="Batch sizes."
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Timed seconds a figure, and at least 100 runs.",
+    help="Timed seconds per measurement, with at least 100 runs.",
 )
-@click.option("--threads", type=click.IntRange(1), help="For PyTorch and ONNX Runtime alike  [default: PyTorch's]")
-@click.option("--tf32", is_flag=True, help="Let CUDA round factors to 10 bits, on both sides.")
-@click.option(
-    "--json", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Write all figures there, - for stdout."
-)
+@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch and ONNX Runtime.  [default: PyTorch's]")
+@click.option("--tf32", is_flag=True, help="Allow TF32 on CUDA, which rounds factors to 10 bits.")
+@click.option("--json", "file", type=click.Path(dir_okay=False), metavar="FILE", help="Write JSON; - means stdout.")
 @click.option(
     "--compare",
     type=(click.Path(), click.Path()),
     metavar="A B",
-    help="Say which rows of two such files differ by more than their spread.",
+    help="Show the rows of two such files that differ by more than their spread.",
 )
 def bench(
     source: str | None,
@@ -47,18 +50,17 @@ def bench(
     file: str | None,
     compare: tuple[str, str] | None,
 ) -> None:
-    """Time a model's graphs in ONNX Runtime against the model in PyTorch.
+    """Measure the speed of a model in ONNX Runtime and in PyTorch.
 
-    RUN is a run folder; a model's name means its newest run, or the untrained model where there is none;
-    nothing means the newest run of all. PRETRAINED is a name that 'vaezoo pretrained' lists. EXPORT is an exported
-    folder, of which only the graphs are timed.
+    RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'. A MODEL without a run is measured untrained. Of an
+    EXPORT only the graphs are measured.
 
-    All contestants have the same threads, precision and clock, and take turns. "device": inputs and outputs
-    stay where the model is; "host": numpy in, numpy out.
+    All backends have the same threads and precision, and their runs are interleaved. Inputs and outputs are on the
+    device, or numpy arrays.
     """
     if compare:
         if source is not None:
-            raise VaezooError(f"--compare takes two files and measures nothing; '{source}' is a third", "leave it out")
+            raise VaezooError(f"--compare takes two files and no model, but got '{source}'", f"leave out '{source}'")
         show_changes(compare)
         return
     from vaezoo.runtime.ort_session import require_cuda, require_runtime
@@ -68,7 +70,7 @@ def bench(
     if device == "cuda":
         require_cuda()
     elif tf32:
-        raise VaezooError("tf32 is of CUDA; the CPU has no such products", "add --device cuda, or leave out --tf32")
+        raise VaezooError("tf32 needs CUDA", "add --device cuda, or leave out --tf32")
     import torch
 
     from vaezoo.bench.backends import BenchConfig
@@ -78,18 +80,18 @@ def bench(
     if device == "cuda" and not torch.cuda.is_available():
         raise VaezooError("PyTorch finds no CUDA device", "see 'vaezoo doctor'")
 
-    subject = find_subject(source)
-    setting = BenchConfig(cast("Provider", device), threads or torch.get_num_threads(), tf32)
+    workload = load_workload(source)
+    config = BenchConfig(cast("Provider", device), threads or torch.get_num_threads(), tf32)
     with BenchView() as view:
-        result = measure(subject, setting, sizes, seconds=seconds, on_row=view.show)
+        result = measure(workload, config, sizes, seconds=seconds, on_progress=view.show)
     if file != "-":
         render_bench(result)
     if file is not None:
         write_result(file, result)
 
 
-def find_subject(source: str | None) -> Workload:
-    """Finds what is to be timed: an export, a run, or a model that has no run yet."""
+def load_workload(source: str | None) -> Workload:
+    """Loads what to measure: an export, a run, or an untrained model if it has no run."""
     from vaezoo import list_models
     from vaezoo.bench.workload import from_export, from_model, from_run
     from vaezoo.runtime.manifest import is_export
@@ -106,20 +108,20 @@ def find_subject(source: str | None) -> Workload:
 
 
 def parse_batches(text: str) -> list[int]:
-    """Reads batch sizes.
+    """Parses batch sizes.
 
     Raises:
-        VaezooError: If one is no whole number from 1 to a million.
+        VaezooError: If one is not an integer from 1 to a million.
     """
-    words = [word.strip() for word in text.split(",")]
-    wrong = [w for w in words if not (w.isascii() and w.isdigit() and len(w) < 8 and 1 <= int(w) <= 10**6)]
-    if wrong:
-        raise VaezooError(f"'{wrong[0]}' is no batch size", "write --batch 1,8,64")
-    return [int(w) for w in words]
+    items = [item.strip() for item in text.split(",")]
+    invalid = [i for i in items if not (i.isascii() and i.isdigit() and len(i) < 8 and 1 <= int(i) <= MAX_BATCH)]
+    if invalid:
+        raise VaezooError(f"'{invalid[0]}' is not a batch size", "for example --batch 1,8,64")
+    return [int(item) for item in items]
 
 
-def write_result(file: str, result: dict[str, Any]) -> None:
-    """Writes a result as JSON, on stdout if the file's name is -."""
+def write_result(file: str, result: BenchResult) -> None:
+    """Writes a result as JSON. The file "-" means stdout."""
     from vaezoo.core.atomic import write_file
     from vaezoo.core.json_io import json_bytes
 

@@ -14,16 +14,16 @@ from vaezoo_cli.options import json_option, print_json
 def check(model: str, as_json: bool) -> None:
     """Run the conformance suite on a model.
 
-    The suite is what a plugin's author runs in a test: shapes, gradients, determinism, state, ONNX parity.
+    The checks cover shapes, gradients, determinism, state and ONNX parity. A plugin runs the same suite in its tests.
     """
-    from vaezoo import get_model
+    from vaezoo.registry import get_model
     from vaezoo.testing import run_checks
 
     results = []
     for result in run_checks(get_model(model)):
         results.append(result)
         if not as_json:
-            from vaezoo_cli.render.tables import render_check
+            from vaezoo_cli.render.check import render_check
 
             render_check(result)
     if as_json:
@@ -32,5 +32,5 @@ def check(model: str, as_json: bool) -> None:
     if failed:
         raise PluginError(
             f"model '{model}' fails {len(failed)} of {len(results)} checks: {', '.join(failed)}",
-            "mend the first failure first; the model's pytest test shows whole tracebacks",
+            "fix the first failure first; the same checks in pytest show whole tracebacks",
         )

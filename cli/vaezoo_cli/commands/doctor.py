@@ -10,9 +10,9 @@ from vaezoo_cli.options import json_option, print_json
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Tell what this machine has: versions, devices, the ONNX Runtime providers that load.
+    """Show versions, devices and working ONNX Runtime providers.
 
-    What is missing stands beside the command that mends it.
+    Each problem is shown with the command that fixes it.
     """
     from vaezoo.doctor import examine
 
@@ -20,6 +20,6 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json([finding.as_dict() for finding in findings])
         return
-    from vaezoo_cli.render.tables import render_findings
+    from vaezoo_cli.render.doctor import render_findings
 
     render_findings(findings)

@@ -9,62 +9,58 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, default_output_dir, source_argument, suffixes_of
-from vaezoo_cli.sources import LoadedModel, open_source
+from vaezoo_cli.loaded_model import LoadedModel, load_model
+from vaezoo_cli.options import checkpoint_option, default_output_dir, out_option, output_suffixes, source_argument
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vaezoo.data.base import Split
 
-TOGETHER = 256  # examples that go through the encoder at once
-
 
 @click.command()
 @source_argument
 @checkpoint_option
 @data_options()
-@click.option(
-    "--out", type=click.Path(dir_okay=False), metavar="FILE", help="The file  [default: codes.npz beside the model]"
-)
+@out_option("codes.npz")
 def encode(
     source: str | None,
     checkpoint: str,
-    choice: DataOptions,
+    data: DataOptions,
     out: str | None,
 ) -> None:
-    """Write what the encoder makes of a data set, as arrays in a .npz file.
+    """Write the posteriors of a data set to a .npz file.
 
-    For each part of the data (train, valid, test) the fields of q(z|x), such as mu_test and logvar_test, and the
-    labels, y_test, where there are any, in the data's order. The examples come from --data, else from the data set that
-    the model was trained on.
-
-    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. PRETRAINED is a
-    name that 'vaezoo pretrained' lists. EXPORT is a folder that 'vaezoo export' wrote.
+    The file has the fields of q(z|x) of each split (train, valid, test), such as mu_test and logvar_test, and the
+    labels, such as y_test, if the data have labels. The examples keep the order of the data. They come from --data, by
+    default from the data set that the model was trained on. RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo
+    sample'.
     """
     import numpy as np
 
     from vaezoo.core.atomic import write_file
 
-    suffixes_of(out, (".npz",))
-    opened = open_source(source, checkpoint, images=False)
-    dataset = choice.load(opened)
+    output_suffixes(out, (".npz",))
+    model = load_model(source, checkpoint, images=False)
+    dataset = data.load_for(model)
     arrays: dict[str, NDArray[Any]] = {}
-    for name, part in (("train", dataset.train), ("valid", dataset.valid), ("test", dataset.test)):
-        if part is not None and len(part):
-            arrays |= {f"{field}_{name}": values for field, values in fields_of(opened, part).items()}
+    for name, split in (("train", dataset.train), ("valid", dataset.valid), ("test", dataset.test)):
+        if split is not None and len(split):
+            arrays |= {f"{field}_{name}": values for field, values in encode_split(model, split).items()}
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)
-    path = Path(out) if out else default_output_dir(opened.folder) / "codes.npz"
+    path = Path(out) if out else default_output_dir(model.folder) / "codes.npz"
     write_file(path, file.getvalue())
     click.echo(path)
 
 
-def fields_of(source: LoadedModel, part: Split) -> dict[str, NDArray[Any]]:
-    """Returns the fields of q(z|x) of all examples of a part, and their labels as `y`."""
+def encode_split(model: LoadedModel, split: Split) -> dict[str, NDArray[Any]]:
+    """Returns the fields of q(z|x) of all examples of a split, and their labels as `y` if they have labels."""
     import numpy as np
+    import torch
 
-    batches = [part.batch(slice(start, start + TOGETHER)).x.numpy() for start in range(0, len(part), TOGETHER)]
-    fields = [source.encode(x) for x in batches]
+    from vaezoo.evaluation.batches import iter_batches
+
+    fields = [model.encode(x.numpy()) for x in iter_batches(split, "none", 0, torch.device("cpu"))]
     arrays = {name: np.concatenate([f[name] for f in fields]) for name in fields[0]}
-    return arrays if part.y is None else arrays | {"y": part.y.numpy()}
+    return arrays if split.y is None else arrays | {"y": split.y.numpy()}

@@ -1,4 +1,4 @@
-"""vaezoo eval"""
+"""vaezoo eval [RUN|MODEL|PRETRAINED|EXPORT]"""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 
 @click.command(name="eval", context_settings={"show_default": True})
 @source_argument
-@click.option("--metrics", default="elbo", metavar="A,B", help="Groups of figures: see above.")
+@click.option("--metrics", default="elbo", metavar="NAME,...", help="Metrics, see above.")
 @click.option(
-    "--nll-samples", type=int, metavar="S", help="Latents an example of nll; adds nll to --metrics  [default: 5000]"
+    "--nll-samples",
+    type=int,
+    help="Samples of z per example for nll. The option adds nll to --metrics.  [default: 5000]",
 )
-@click.option("--elbo-samples", default=10, help="Latents an example of bound.")
-@click.option("--binarize", default="auto", metavar="HOW", help="none, fixed, dynamic; auto: fixed if trained on bits.")
-@click.option("--limit", type=int, metavar="N", help="Take N of the held-out examples  [default: all]")
-@click.option("--inception", type=click.Path(), metavar="FILE", help="Weights for frechet; adds it to --metrics.")
-@click.option("--seed", default=0, help="Determines bits and latents.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--elbo-samples", default=10, help="Samples of z per example for elbo.")
+@click.option(
+    "--binarize",
+    default="auto",
+    metavar="[auto|none|fixed|dynamic]",
+    help="Bits instead of grey levels. auto means fixed if the model was trained on random bits.",
+)
+@click.option("--limit", type=int, metavar="N", help="Evaluate N evenly spaced examples.  [default: all]")
+@click.option("--inception", type=click.Path(), metavar="FILE", help="Inception weights for fid, which it adds.")
+@click.option("--seed", default=0, help="Seed of bits and latents.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @checkpoint_option
 @data_options()
 @json_option
@@ -40,48 +47,49 @@ def eval_command(
     seed: int,
     device: str,
     checkpoint: str,
-    choice: DataOptions,
+    data: DataOptions,
     as_json: bool,
 ) -> None:
-    """Evaluate a model on data that training never saw: the test part, or the validation part.
+    """Evaluate a model on held-out data.
+
+    That is the test split, or the validation split if there is no test split.
 
     \b
-    bound            -ELBO with its parts, z sampled; bits per dimension; active units
-    nll              the likelihood, by importance sampling
-    reconstructions  PSNR and SSIM
-    codes            how well k-NN and logistic regression tell the labels by the codes
-    factors          MIG, FactorVAE score, DCI, SAP, where the data have factors of variation
-    samples          how near samples come to training examples
-    frechet          Frechet distance of samples, and of training examples, from held-out ones, in the features of a
-                     packaged classifier for 28x28 grey images, or of Inception
+    elbo               -ELBO with reconstruction and KL, bits per dimension, active units
+    nll                -log p(x) by importance sampling
+    reconstructions    PSNR and SSIM
+    probe              accuracy of k-NN and logistic regression on the codes
+    disentanglement    MIG, FactorVAE score, DCI and SAP, for data with factors of variation
+    nearest-neighbour  distance of samples from the nearest training examples
+    fid                Frechet distance of samples from held-out examples, in the features of a packaged
+                       classifier for 28x28 grey images, or of Inception
 
-    reconstructions, codes and factors need scikit-learn and torchmetrics: pip install "vaezoo[eval]".
+    reconstructions, probe and disentanglement need the packages of the extra 'eval'.
 
-    RUN is a run folder; a model's name means its newest run; nothing means the newest run of all. PRETRAINED is a
-    name that 'vaezoo pretrained' lists. EXPORT is a folder that 'vaezoo export' wrote.
+    RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
     """
     import vaezoo
     from vaezoo.evaluation.evaluate import NLL_SAMPLES, check_metrics
-    from vaezoo_cli.render.evaluation import Counter, render_evaluation
-    from vaezoo_cli.sources import data_of_export
+    from vaezoo_cli.loaded_model import load_export_data
+    from vaezoo_cli.render.evaluation import ProgressView, render_evaluation
 
-    chosen = [name.strip() for name in metrics.split(",") if name.strip()]
-    if nll_samples is not None and "nll" not in chosen:
-        chosen.append("nll")
-    if inception is not None and "fid" not in chosen:
-        chosen.append("fid")
-    check_metrics(chosen)  # before data are read, or downloaded
-    opened = open_export(source, checkpoint) or open_run(source, checkpoint)
-    dataset = choice.named()
-    if isinstance(opened, vaezoo.Run):
-        dataset = dataset or opened.load_data(choice.data_dir)
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    if nll_samples is not None and "nll" not in names:
+        names.append("nll")
+    if inception is not None and "fid" not in names:
+        names.append("fid")
+    check_metrics(names)  # before data are read or downloaded
+    model = open_export(source, checkpoint) or open_run(source, checkpoint)
+    dataset = data.load()
+    if isinstance(model, vaezoo.Run):
+        dataset = dataset or model.load_data(data.data_dir)
     else:
-        dataset = dataset or data_of_export(Path(source or ""), opened, choice.data_dir)
-    with Counter("examples") as counter:
+        dataset = dataset or load_export_data(Path(source or ""), model, data.data_dir)
+    with ProgressView("examples") as progress:
         evaluation = vaezoo.evaluate(
-            opened,
+            model,
             dataset,
-            metrics=chosen,
+            metrics=names,
             nll_samples=NLL_SAMPLES if nll_samples is None else nll_samples,
             binarize=binarize,
             elbo_samples=elbo_samples,
@@ -89,7 +97,7 @@ def eval_command(
             inception=inception,
             seed=seed,
             device=device,
-            on_progress=counter.show,
+            on_progress=progress.show,
         )
     if as_json:
         print_json(evaluation.as_dict())

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vaezoo_cli.options import json_option, print_json
+
+if TYPE_CHECKING:
+    from vaezoo_cli.render.models import ModelRow
 
 
 @click.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the models, built in and from plugins, and the data."""
-    from vaezoo import list_models
-    from vaezoo.data.catalog import DATASETS
+    """List the models and the data sets.
 
-    models = []
+    Models are built in or come from plugins. None is imported, so a broken plugin does no harm.
+    """
+    from vaezoo.data.catalog import DATASETS
+    from vaezoo.registry import list_models
+
     registrations = list_models()
+    models: list[ModelRow] = []
     for registration in registrations:
-        name = registration.name
-        if any(name == other.name and registration is not other for other in registrations):
-            name = registration.full_name  # a name that two packages claim means neither, or the built-in
-        row = {"name": name, "distribution": registration.distribution, "version": registration.version}
-        if registration.built_in:
-            spec = registration.load()
-            row |= {"summary": spec.summary, "reference": spec.reference}
-        else:  # a list runs no third party's code, which may fail, hang or end the process
-            row |= {"summary": registration.summary, "reference": ""}
-        models.append(row)
+        others = [other for other in registrations if other is not registration]
+        ambiguous = registration.name in (other.name for other in others)
+        summary, reference = registration.describe()
+        models.append(
+            {
+                "name": registration.full_name if ambiguous else registration.name,
+                "distribution": registration.distribution,
+                "version": registration.version,
+                "summary": summary,
+                "reference": reference,
+            }
+        )
     if as_json:
         print_json({"models": models, "data": dict(DATASETS)})
         return
-    from vaezoo_cli.render.tables import render_datasets, render_models
+    from vaezoo_cli.render.models import render_datasets, render_models
 
     render_models(models)
     render_datasets(DATASETS)

@@ -13,20 +13,20 @@ from vaezoo_cli.options import json_option, print_json
 @click.argument("name", required=False)
 @json_option
 def pretrained(name: str | None, as_json: bool) -> None:
-    """List the pretrained models that come with vaezoo, or show the card of one.
+    """List the pretrained models, or show one.
 
-    sample, reconstruct, encode, plot, eval, export and bench take a NAME where they take a run.
+    sample, reconstruct, encode, plot, eval, export and bench accept a NAME in place of a run.
     """
     from vaezoo.pretrained import find_pretrained, list_pretrained
 
-    found = [find_pretrained(name)] if name else list_pretrained()
+    cards = [find_pretrained(name)] if name else list_pretrained()
     if as_json:
-        described = [{**asdict(card), "path": str(card.path)} for card in found]
-        print_json(described[0] if name else {"pretrained": described})
+        records = [{**asdict(card), "path": str(card.path)} for card in cards]
+        print_json(records[0] if name else {"pretrained": records})
         return
     from vaezoo_cli.render.pretrained import render_card, render_pretrained
 
     if name:
-        render_card(found[0])
+        render_card(cards[0])
     else:
-        render_pretrained(found)
+        render_pretrained(cards)

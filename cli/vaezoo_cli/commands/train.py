@@ -14,69 +14,35 @@ from click.core import ParameterSource
 from vaezoo.errors import InputError, VaezooError
 from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import json_option, option_names_as_typed, parse_options, print_json
+from vaezoo_cli.train_options import SETTINGS, train_options
 
 if TYPE_CHECKING:
     from vaezoo import Recipe, Run
 
 
-FREE = {"data_dir", "stream", "device", "workers"}  # what a resumed run may change
+FREE_TO_CHANGE = {"data_dir", "stream", "device", "workers"}  # when a run is resumed
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("model", required=False)
 @click.option(
-    "--recipe", "recipe_name", metavar="NAME", help="Take all that is not given from a recipe; a .toml file, too."
+    "--recipe", "recipe_name", metavar="NAME", help="Use a recipe or a .toml file. Other options override it."
 )
 @data_options("digits")
-@click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="A model's option; see 'vaezoo show MODEL'.")
-@click.option("--out", type=click.Path(), metavar="FOLDER", help="The run folder  [default: runs/MODEL-DATA-N]")
+@click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Model option; see 'vaezoo show MODEL'.")
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="Run folder.  [default: runs/MODEL-DATA-N]")
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with a run, 'latest' for the newest. With MODEL and settings: begin it if it is not there.",
+    help="Resume a run folder; latest means the newest run. With MODEL, start the run if it does not exist.",
 )
 @click.option(
     "--likelihood",
     metavar="NAME",
-    help="bernoulli, continuous-bernoulli, gaussian:SIGMA (or learned, or optimal).",
+    help="bernoulli, continuous-bernoulli, or gaussian:SIGMA with a number, learned or optimal.  "
+    "[default: that of the data]",
 )
-@click.option("--epochs", default=20, help="Passes over the training part.")
-@click.option("--steps", type=int, help="Optimizer steps, instead of epochs.")
-@click.option("--batch-size", default=128, help="Examples a step, of all processes together.")
-@click.option("--optimizer", default="adam", metavar="NAME", help="adam, adamw, rmsprop or adamax.")
-@click.option("--lr", default=1e-3, help="Learning rate.")
-@click.option("--weight-decay", default=0.0)
-@click.option(
-    "--schedule", default="constant", metavar="NAME", help="Of the learning rate: constant, cosine, multistep."
-)
-@click.option("--milestones", default="", metavar="STEPS", help="Where multistep lowers the rate, e.g. 2000,3000.")
-@click.option("--lr-gamma", default=0.1, help="What multistep multiplies the rate by.")
-@click.option("--lr-warmup", default=0, metavar="STEPS", help="Steps until the learning rate is reached.")
-@click.option("--kl-warmup", default=0, metavar="STEPS", help="Steps until the KL counts in full.")
-@click.option("--free-bits", default=0.0, metavar="NATS", help="KL of each latent dimension that costs nothing.")
-@click.option("--clip-grad", type=float, metavar="NORM", help="Largest gradient norm.")
-@click.option("--binarize", default="none", metavar="HOW", help="none, or dynamic: draw each pixel anew in each step.")
-@click.option(
-    "--ema-decay",
-    type=float,
-    metavar="DECAY",
-    help="Evaluate and keep an average of the weights, e.g. 0.999; less at first.",
-)
-@click.option("--eval-every", type=int, metavar="STEPS", help="Evaluate and save this often  [default: each epoch]")
-@click.option("--early-stopping", type=int, metavar="N", help="Stop after N evaluations without a better bound.")
-@click.option("--precision", default="fp32", metavar="NAME", help="Of the networks: fp32, tf32 (CUDA), bf16.")
-@click.option(
-    "--compile",
-    default="auto",
-    metavar="HOW",
-    help="on, off, or auto: by the length of the training.",
-)
-@click.option(
-    "--grad-accum-steps", default=1, metavar="PARTS", help="Bring each batch through memory in so many parts."
-)
-@click.option("--workers", default=2, help="Threads that prepare data which do not lie on the device.")
-@click.option("--seed", default=0, help="Determines weights, order, noise and binarization.")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@train_options
 @json_option
 @click.pass_context
 def train(
@@ -84,56 +50,54 @@ def train(
     /,
     model: str | None,
     recipe_name: str | None,
-    choice: DataOptions,
+    data: DataOptions,
     options: tuple[str, ...],
     out: str | None,
     resume: str | None,
     likelihood: str | None,
     as_json: bool,
-    **settings: object,
+    settings: Mapping[str, object],
 ) -> None:
-    """Train a model, or go on with a training that was stopped.
+    """Train a model, or resume a training.
 
-    Losses are in nats: summed over the pixels and latent dimensions of an image, averaged over images.
+    Losses are in nats: sums over the pixels and latent dimensions of an image, averaged over images.
     """
     import vaezoo
     from vaezoo.core import distributed
+    from vaezoo.core.options import configure
     from vaezoo.recipes import find_recipe
     from vaezoo.registry import find_model
-    from vaezoo.spec import configure
-    from vaezoo_cli.render.tables import TrainingView
+    from vaezoo_cli.render.train import TrainingView
 
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     recipe = find_recipe(recipe_name) if recipe_name else None
-    if {"steps", "epochs"} <= given:
-        raise VaezooError("--steps and --epochs both say how long to train", "give one of them")
-    changes = {name: settings[name] for name in given & settings.keys()}
-    if "epochs" in given:
-        changes["steps"] = None  # those of the recipe
-    with option_names_as_typed(settings):
-        config = configure(recipe.training if recipe else vaezoo.TrainConfig(), changes)
-    parsed: dict[str, object] = {**parse_options(options)}
-    fixed = given  # what a run that is there must have been begun with
+    if {"steps", "epochs"} <= settings.keys():
+        raise VaezooError("--steps and --epochs both set the length of the training", "give one of them")
+    if "epochs" in settings:
+        settings = {**settings, "steps": None}  # overrides the steps of a recipe
+    with option_names_as_typed(SETTINGS):
+        config = configure(recipe.training if recipe else vaezoo.TrainConfig(), settings)
+    model_options: dict[str, object] = {**parse_options(options)}
+    fixed = given  # the options in which an existing run must agree
     if recipe:
-        model = same_model(model, recipe)
-        parsed = {**recipe.options, **parsed}
-        choice = choice if "data" in given else replace(choice, data=recipe.data)
+        model = require_same_model(model, recipe)
+        model_options = {**recipe.options, **model_options}
+        data = data if "data" in given else replace(data, data=recipe.data)
         likelihood = likelihood or recipe.likelihood
-        fixed = given | settings.keys() | {"data"} | ({"likelihood"} if likelihood else set())
+        fixed = given | {*SETTINGS, "data"} | ({"likelihood"} if likelihood else set())
     if resume and out is not None:
-        raise VaezooError("--resume and --out name two run folders", "leave out --out")
-    path = run_folder(resume, model)
-    # Several processes train as one (torchrun), and the first one speaks for all.
+        raise VaezooError("--resume and --out both name a run folder", "leave out --out")
+    path = find_run_folder(resume, model)
+    # With several processes (torchrun), only the primary one prints.
     with TrainingView(silent=not distributed.is_primary()) as view:
         if path is not None and (path / "run.json").exists():
-            words = {**asdict(choice), "likelihood": likelihood}
-            asked = {name: words[name] for name in fixed & words.keys() - FREE}
-            asked |= {name: getattr(config, name) for name in fixed & settings.keys() - FREE}
-            refuse_changes(path, model, asked, parsed)
+            values = {**asdict(data), "likelihood": likelihood, **{name: getattr(config, name) for name in SETTINGS}}
+            expected = {name: value for name, value in values.items() if name in fixed - FREE_TO_CHANGE}
+            refuse_changes(path, model, expected, model_options)
             run = vaezoo.resume(
                 path,
-                data_dir=choice.data_dir,
-                stream=choice.stream,
+                data_dir=data.data_dir,
+                stream=data.stream,
                 device=config.device if "device" in given else None,
                 workers=config.workers if "workers" in given else None,
                 on_start=view.start,
@@ -142,13 +106,13 @@ def train(
         elif model is None:
             raise VaezooError("there is no MODEL to train", "name one that 'vaezoo list' shows")
         else:
-            find_model(model)  # a misspelt model is told before the data are loaded
-            dataset = choice.named(likelihood)
-            assert dataset is not None  # there is a default
+            find_model(model)  # raises for an unknown model before the data are loaded
+            dataset = data.load(likelihood)
+            assert dataset is not None  # --data has a default
             run = vaezoo.train(
                 model,
                 dataset,
-                options=parsed,
+                options=model_options,
                 config=config,
                 out=path or out,
                 on_start=view.start,
@@ -162,8 +126,12 @@ def train(
         view.finish(run)
 
 
-def run_folder(resume: str | None, model: str | None) -> Path | None:
-    """Returns the folder that --resume means; raises InputError if no run is there, and no MODEL to begin one."""
+def find_run_folder(resume: str | None, model: str | None) -> Path | None:
+    """Returns the run folder of --resume, or None without --resume.
+
+    Raises:
+        InputError: If the folder does not contain a run, and there is no model to start one.
+    """
     from vaezoo.training.run import newest_run
     from vaezoo.training.run_writer import CHECKPOINTS
 
@@ -171,59 +139,75 @@ def run_folder(resume: str | None, model: str | None) -> Path | None:
         return None
     path = newest_run(model) if resume == "latest" else Path(resume)
     if model is None and not (path / "run.json").exists():
-        torn = (path / CHECKPOINTS).is_dir()
-        hint = "restore its run.json" if torn else "give one that 'vaezoo train' wrote, or a MODEL to begin it there"
-        raise InputError(f"{path} is no run folder", hint)
+        damaged = (path / CHECKPOINTS).is_dir()
+        hint = "restore its run.json" if damaged else "give a run folder, or add a MODEL to start a run there"
+        raise InputError(f"{path} is not a run folder", hint)
     return path
 
 
-def same_model(model: str | None, recipe: Recipe) -> str:
-    """Returns a recipe's model; raises VaezooError if another is named beside it."""
+def require_same_model(model: str | None, recipe: Recipe) -> str:
+    """Returns the model of a recipe.
+
+    Raises:
+        VaezooError: If a user named another model.
+    """
     from vaezoo.registry import find_model
 
     if model is not None and find_model(model).full_name != find_model(recipe.model).full_name:
-        raise VaezooError(f"recipe '{recipe.name}' trains {recipe.model}, not {model}", "leave out MODEL, or --recipe")
+        raise VaezooError(f"recipe '{recipe.name}' trains {recipe.model}, not {model}", "leave out MODEL or --recipe")
     return recipe.model
 
 
-def refuse_changes(path: Path, model: str | None, asked: Mapping[str, object], options: Mapping[str, object]) -> None:
-    """Raises VaezooError if a run was begun with something else than is asked for now."""
+def refuse_changes(
+    path: Path, model: str | None, expected: Mapping[str, object], options: Mapping[str, object]
+) -> None:
+    """Checks that an existing run was started with the model and the options that a user gave.
+
+    Args:
+        path: The run folder.
+        model: The model, or None if the user did not name one.
+        expected: Option of the command -> value.
+        options: Option of the model -> value.
+
+    Raises:
+        VaezooError: If a value differs.
+    """
+    from vaezoo.core.options import configure
     from vaezoo.registry import find_model
-    from vaezoo.spec import configure
     from vaezoo.training.run import read_run_record
 
-    told = read_run_record(path)
+    record = read_run_record(path)
     if model:
-        refuse_change(path, "MODEL", told.model, find_model(model).full_name)
-    begun: dict[str, object] = asdict(told.training)
-    if told.source:
-        begun |= asdict(told.source)
-    begun["likelihood"] = told.data.likelihood
-    if "epochs" in asked and "steps" not in asked and told.training.steps is not None:
-        refuse_change(path, "--steps", told.training.steps, None)
-    for name, value in asked.items():
-        same_path = name == "data" and os.path.abspath(os.path.expanduser(str(value))) == begun.get(name)
+        refuse_change(path, "MODEL", record.model, find_model(model).full_name)
+    actual: dict[str, object] = asdict(record.training)
+    if record.source:
+        actual |= asdict(record.source)
+    actual["likelihood"] = record.data.likelihood
+    if "epochs" in expected and "steps" not in expected and record.training.steps is not None:
+        refuse_change(path, "--steps", record.training.steps, None)
+    for name, value in expected.items():
+        same_path = name == "data" and os.path.abspath(os.path.expanduser(str(value))) == actual.get(name)
         if value != "auto" and not same_path:
-            refuse_change(path, f"--{name.replace('_', '-')}", begun.get(name), value)
-    config = find_model(told.model).load().config
-    then, now = configure(config, told.options), configure(config, options)
+            refuse_change(path, f"--{name.replace('_', '-')}", actual.get(name), value)
+    config = find_model(record.model).load().config
+    old, new = configure(config, record.options), configure(config, options)
     for name in options:
-        refuse_change(path, f"-o {name}", getattr(then, name), getattr(now, name))
+        refuse_change(path, f"-o {name}", getattr(old, name), getattr(new, name))
 
 
 def refuse_change(path: Path, name: str, old: object, new: object) -> None:
-    """Raises VaezooError if an option has another value than a run was begun with."""
-    from vaezoo.spec import json_value, show_value
+    """Raises VaezooError if an option differs from the value that a run was started with."""
+    from vaezoo.core.options import json_value, show_value
 
     if old != new:
-        was, is_now = (show_value(json_value(value)) for value in (old, new))
+        old_text, new_text = (show_value(json_value(value)) for value in (old, new))
         raise VaezooError(
-            f"{path} was begun with {name} {was}, not {is_now}", f"leave out {name}, or begin another run"
+            f"{path} was started with {name} {old_text}, not {new_text}", f"leave out {name}, or start another run"
         )
 
 
 def summary(run: Run) -> dict[str, object]:
-    """Returns a finished run as JSON has it."""
+    """Returns a finished run as JSON data."""
     return {
         "run": str(run.path),
         "model": run.model,

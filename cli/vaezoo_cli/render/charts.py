@@ -1,4 +1,4 @@
-"""Charts, with matplotlib, which the extra 'plot' brings. No texts of users are read as formulas."""
+"""Charts, drawn with matplotlib, a package of the extra `plot`. Titles are never parsed as formulas."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 DPI = 120
-MOST_NAMED = 10  # labels with a colour and a name each; more get a scale of colours
+MAX_LEGEND = 10  # labels that have their own colour in a legend; more labels get a colour scale
 TERMS = {"elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL"}
 
 Report = Mapping[str, object]
 
 
-def latent_scatter(points: Tensor, labels: Tensor, kind: str, title: str, axes: tuple[str, str]) -> bytes:
-    """Draws points `(N, 2)` coloured by their labels `(N,)` of a kind; returns a PNG file."""
+def latent_scatter(points: Tensor, labels: Tensor, label_name: str, title: str, axes: tuple[str, str]) -> bytes:
+    """Draws points coloured by label.
+
+    Args:
+        points: `(N, 2)`.
+        labels: `(N,)`.
+        label_name: Title of the legend or of the colour scale.
+        title: Title of the chart.
+        axes: Names of the two axes.
+
+    Returns:
+        A PNG file.
+    """
     figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
     ax = figure.add_subplot(aspect="equal", adjustable="datalim")
-    kinds = torch.unique(labels).tolist()
-    if len(kinds) <= MOST_NAMED:
-        for number, label in enumerate(kinds):
+    distinct = torch.unique(labels).tolist()
+    if len(distinct) <= MAX_LEGEND:
+        for number, label in enumerate(distinct):
             x, y = points[labels == label].T.numpy()
             ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, color=f"C{number}", label=str(label))
-        ax.legend(title=kind, markerscale=2.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        ax.legend(title=label_name, markerscale=2.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     else:
         x, y = points.T.numpy()
-        drawn = ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, c=labels.numpy())
-        figure.colorbar(drawn, label=kind)
+        collection = ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, c=labels.numpy())
+        figure.colorbar(collection, label=label_name)
     ax.set_title(title, fontsize=11, parse_math=False)
     ax.set_xlabel(axes[0])
     ax.set_ylabel(axes[1])
@@ -38,7 +49,7 @@ def latent_scatter(points: Tensor, labels: Tensor, kind: str, title: str, axes: 
 
 
 def learning_curves(reports: Sequence[Report], title: str) -> bytes:
-    """Draws the bound and its parts over the steps; returns a PNG file."""
+    """Draws -ELBO, reconstruction and KL over the steps. Returns a PNG file."""
     terms = [term for term in TERMS if any(term in report for report in reports)]
     figure = Figure(figsize=(4 * len(terms), 3.4), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
@@ -50,19 +61,20 @@ def learning_curves(reports: Sequence[Report], title: str) -> bytes:
         ax.set_xlabel("step")
         ax.grid(alpha=0.3)
         if number == 1:
-            ax.set_ylabel("nats an example")
+            ax.set_ylabel("nats per example")
             ax.legend(frameon=False)
     return _png(figure)
 
 
 def _curve(ax: Axes, reports: Sequence[Report], term: str, split: str, style: str) -> None:
-    chosen = [report for report in reports if report.get("split") == split and term in report]
-    if not chosen:  # of a pretrained model only what was evaluated is kept
+    selected = [report for report in reports if report.get("split") == split and term in report]
+    if not selected:  # pretrained models only keep the reports of the validation split
         return
     sign = -1 if term == "elbo" else 1
-    values = [sign * float(str(report[term])) for report in chosen]
-    steps, marks = [int(str(report["step"])) for report in chosen], 3 if "o" in style or len(chosen) == 1 else 0
-    ax.plot(steps, values, f"{style}-", markersize=marks, linewidth=1.5, label=split)
+    values = [sign * float(str(report[term])) for report in selected]
+    steps = [int(str(report["step"])) for report in selected]
+    marker_size = 3 if "o" in style or len(selected) == 1 else 0
+    ax.plot(steps, values, f"{style}-", markersize=marker_size, linewidth=1.5, label=split)
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,4 +1,4 @@
-"""What `vaezoo eval` draws."""
+"""The output of `vaezoo eval`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vaezoo_cli.render.tables import ERR, OUT, table
+from vaezoo_cli.render.console import ERR, OUT, table
 
 if TYPE_CHECKING:
     from vaezoo import Evaluation
 
-NATS = ".2f"  # to hundredths, as the literature gives them
+NATS = ".2f"  # two decimals, as in the literature
 
 
-class Counter:
-    """Shows on a terminal how many of a number of things are done."""
+class ProgressView:
+    """Shows on a terminal how many items are done."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, items: str) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -27,9 +27,9 @@ class Counter:
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True)
-        self.task = self.bar.add_task(what, visible=False)
+        self.task = self.bar.add_task(items, visible=False)
 
-    def __enter__(self) -> Counter:
+    def __enter__(self) -> ProgressView:
         self.bar.start()
         return self
 
@@ -37,32 +37,32 @@ class Counter:
         self.bar.stop()
 
     def show(self, done: int, total: int) -> None:
-        """Shows the state."""
+        """Shows the number of items done, and the total."""
         self.bar.update(self.task, completed=done, total=total, visible=True)
 
 
 def render_evaluation(evaluation: Evaluation) -> None:
-    """Draws the figures of a model."""
-    of = f" of {evaluation.total:,}" if evaluation.examples < evaluation.total else ""
+    """Prints the metrics of a model."""
+    total = f" of {evaluation.total:,}" if evaluation.examples < evaluation.total else ""
     OUT.print(
-        f"{escape(evaluation.model)}, step {evaluation.checkpoint['step']}, on the {evaluation.split} part of "
-        f"{escape(evaluation.data)}: {evaluation.examples:,}{of} examples",
+        f"{escape(evaluation.model)}, step {evaluation.checkpoint['step']}, on the {evaluation.split} split of "
+        f"{escape(evaluation.data)}: {evaluation.examples:,}{total} examples",
         soft_wrap=True,
     )
-    made = table("figure", "value", "", "how")
-    single = [figure for figure in evaluation.metrics if not isinstance(figure.value, tuple)]
-    for figure in single:
-        value = show_number(figure.value, figure.unit)
-        value += "" if figure.error is None else f" ± {figure.error:{NATS if figure.unit == 'nats' else '.2g'}}"
-        made.add_row(escape(figure.name), value, figure.unit, escape(figure.protocol))
-    OUT.print(made)
-    for figure in evaluation.metrics:
-        if figure not in single:
-            OUT.print(f"{escape(figure.name)}: {show_number(figure.value, figure.unit)} {figure.unit}", soft_wrap=True)
+    rows = table("metric", "value", "", "protocol")
+    for metric in evaluation.metrics:
+        if not isinstance(metric.value, tuple):
+            value = show_number(metric.value, metric.unit)
+            value += "" if metric.error is None else f" ± {metric.error:{NATS if metric.unit == 'nats' else '.2g'}}"
+            rows.add_row(escape(metric.name), value, metric.unit, escape(metric.protocol))
+    OUT.print(rows)
+    for metric in evaluation.metrics:
+        if isinstance(metric.value, tuple):  # one value per latent dimension, too long for the table
+            OUT.print(f"{escape(metric.name)}: {show_number(metric.value, metric.unit)} {metric.unit}", soft_wrap=True)
 
 
 def show_number(value: float | tuple[float, ...], unit: str) -> str:
-    """Writes a figure: nats to hundredths, as the literature does."""
+    """Formats the value of a metric: nats with two decimals, others with four digits."""
     if isinstance(value, tuple):
         return " ".join(show_number(v, unit) for v in value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,{NATS}}" if unit == "nats" else f"{value:,.4g}"

@@ -11,18 +11,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    Images = NDArray[Any]  # bytes (N, H, W, C)
+    Images = NDArray[Any]  # uint8 (N, H, W, C)
 
-VISIBLE = 64  # pixels a side that small images are enlarged to
-BLANK = 128  # grey of the grid's lines and gaps
+MIN_SIZE = 64  # pixels; smaller images are enlarged by a whole factor, up to this width
+GAP_LEVEL = 128  # grey level of the gaps between images
 PADDING = 2  # pixels
-TEXT = 13  # pixels, the height of letters
-LINE = 18  # pixels, a line with its space
+FONT_SIZE = 13  # pixels
+LINE_HEIGHT = 18  # pixels
 FRAME_TIME = 80  # milliseconds
 
 
 def as_bytes(images: NDArray[Any]) -> Images:
-    """Brings images to bytes `(N, H, W, C)`; those in [0, 1] are `(N, C, H, W)`."""
+    """Converts images to uint8 `(N, H, W, C)`.
+
+    Args:
+        images: Float `(N, C, H, W)` in [0, 1], or uint8 `(N, H, W, C)`, which is returned unchanged.
+    """
     import numpy as np
 
     if images.dtype == np.uint8:
@@ -32,30 +36,30 @@ def as_bytes(images: NDArray[Any]) -> Images:
 
 
 def interleave_rows(above: Images, below: Images, columns: int) -> Images:
-    """Orders images so that in a grid each row of `above` is followed by its row of `below`."""
+    """Orders two sets of images so that in a grid each row of `above` is followed by the same row of `below`."""
     import numpy as np
 
-    blank = np.full((-len(above) % columns, *above.shape[1:]), BLANK, np.uint8)
-    rows = [np.concatenate([part, blank]).reshape(-1, columns, *above.shape[1:]) for part in (above, below)]
+    blank = np.full((-len(above) % columns, *above.shape[1:]), GAP_LEVEL, np.uint8)  # completes the last row
+    rows = [np.concatenate([images, blank]).reshape(-1, columns, *above.shape[1:]) for images in (above, below)]
     return np.stack(rows, axis=1).reshape(-1, *above.shape[1:])
 
 
 def grid_columns(count: int) -> int:
-    """Returns the number of columns of a grid of `count` images: as square as it can be, at most 16."""
+    """Returns the number of columns that makes a grid of `count` images nearly square, at most 16."""
     return min(16, max(1, round(math.sqrt(count))))
 
 
 def image_grid(
     images: Images, columns: int, *, title: str = "", heads: Sequence[str] = (), sides: Sequence[str] = ()
 ) -> Image:
-    """Draws images in rows, small ones enlarged.
+    """Draws a grid of images. Small images are enlarged.
 
     Args:
-        images: Row by row; one or three channels.
-        columns: Images in a row.
-        title: Stands above all, if given.
-        heads: Stand above the columns, if given.
-        sides: Stand to the left of the rows, if given.
+        images: The images, row by row, with one or three channels.
+        columns: Images per row.
+        title: Text above the grid.
+        heads: Texts above the columns.
+        sides: Texts to the left of the rows.
     """
     import numpy as np
     from PIL import Image
@@ -64,54 +68,61 @@ def image_grid(
     n, height, width, channels = images.shape
     rows = -(-n // columns)
     step_y, step_x = height + PADDING, width + PADDING
-    grid = np.full((rows * step_y + PADDING, min(n, columns) * step_x + PADDING, channels), BLANK, np.uint8)
+    pixels = np.full((rows * step_y + PADDING, min(n, columns) * step_x + PADDING, channels), GAP_LEVEL, np.uint8)
     for i, image in enumerate(images):
         y, x = PADDING + i // columns * step_y, PADDING + i % columns * step_x
-        grid[y : y + height, x : x + width] = image
-    drawn = Image.fromarray(grid[..., 0] if channels == 1 else grid)
-    return annotate(drawn, step_x, step_y, title, heads, sides) if title or heads or sides else drawn
+        pixels[y : y + height, x : x + width] = image
+    grid = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return annotate(grid, step_x, step_y, title, heads, sides) if title or heads or sides else grid
 
 
 def enlarge(images: Images) -> Images:
-    """Repeats the pixels of small images."""
-    times = max(1, VISIBLE // images.shape[2])
-    return images.repeat(times, axis=1).repeat(times, axis=2)
+    """Enlarges small images by repeating their pixels."""
+    factor = max(1, MIN_SIZE // images.shape[2])
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def annotate(grid: Image, step_x: int, step_y: int, title: str, heads: Sequence[str], sides: Sequence[str]) -> Image:
-    """Puts a grid, whose columns and rows are so many pixels apart, on white below and beside its texts."""
+    """Adds texts above and beside a grid, on white.
+
+    Args:
+        grid: The grid.
+        step_x: Distance of its columns in pixels.
+        step_y: Distance of its rows in pixels.
+        title: See `image_grid`, as for `heads` and `sides`.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.load_default(TEXT)
+    font = ImageFont.load_default(FONT_SIZE)
 
-    def wide(text: str) -> int:
+    def text_width(text: str) -> int:
         return math.ceil(font.getlength(text))
 
-    left = max(map(wide, sides), default=-PADDING) + PADDING
-    left += PADDING if sides else 0
-    top = (LINE if title else 0) + (LINE if heads else 0)
-    canvas = Image.new(grid.mode, (max(left + grid.width, wide(title) + 2 * PADDING), top + grid.height), "white")
+    left = max(map(text_width, sides)) + 2 * PADDING if sides else 0
+    top = (LINE_HEIGHT if title else 0) + (LINE_HEIGHT if heads else 0)
+    size = max(left + grid.width, text_width(title) + 2 * PADDING), top + grid.height
+    canvas = Image.new(grid.mode, size, "white")
     canvas.paste(grid, (left, top))
     draw = ImageDraw.Draw(canvas)
-    draw.text((PADDING, LINE // 2), title, "black", font, anchor="lm")
+    draw.text((PADDING, LINE_HEIGHT // 2), title, "black", font, anchor="lm")
     for i, text in enumerate(heads):
-        draw.text((left + (i + 0.5) * step_x, top - LINE // 2), text, "black", font, anchor="mm")
+        draw.text((left + (i + 0.5) * step_x, top - LINE_HEIGHT // 2), text, "black", font, anchor="mm")
     for i, text in enumerate(sides):
         draw.text((left - PADDING, top + (i + 0.5) * step_y), text, "black", font, anchor="rm")
     return canvas
 
 
 def caption(images: Images, texts: Sequence[str]) -> Images:
-    """Enlarges images and gives each its text, in a strip above it."""
+    """Enlarges images and adds a text above each."""
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.load_default(TEXT)
+    font = ImageFont.load_default(FONT_SIZE)
     images = enlarge(images)
     strips = []
     for text in texts:
-        strip = Image.new("L", (images.shape[2], LINE), "white")
-        ImageDraw.Draw(strip).text((strip.width / 2, LINE // 2), text, "black", font, anchor="mm")
+        strip = Image.new("L", (images.shape[2], LINE_HEIGHT), "white")
+        ImageDraw.Draw(strip).text((strip.width / 2, LINE_HEIGHT // 2), text, "black", font, anchor="mm")
         strips.append(np.asarray(strip)[..., None].repeat(images.shape[3], axis=2))
     return np.concatenate([np.stack(strips), images], axis=1)
 
@@ -124,14 +135,14 @@ def png(image: Image) -> bytes:
 
 
 def gif(frames: Sequence[Image]) -> bytes:
-    """Returns images as a GIF file that shows them forth and back, for ever; narrow ones get a white margin."""
+    """Returns frames as a GIF file that plays them forth and back in a loop. Narrow frames get a white margin."""
     from PIL import Image
 
     size = max(frame.width for frame in frames), max(frame.height for frame in frames)
-    even = [Image.new(frame.mode, size, "white") for frame in frames]
-    for canvas, frame in zip(even, frames, strict=True):
+    canvases = [Image.new(frame.mode, size, "white") for frame in frames]
+    for canvas, frame in zip(canvases, frames, strict=True):
         canvas.paste(frame)
     buffer = io.BytesIO()
-    rest = [*even[1:], *even[-2:0:-1]]
-    even[0].save(buffer, format="GIF", save_all=True, append_images=rest, duration=FRAME_TIME, loop=0)
+    rest = [*canvases[1:], *canvases[-2:0:-1]]
+    canvases[0].save(buffer, format="GIF", save_all=True, append_images=rest, duration=FRAME_TIME, loop=0)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What `vaezoo recipes` draws."""
+"""The output of `vaezoo recipes`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import asdict
 from rich.markup import escape
 from rich.table import Table
 
+from vaezoo.core.options import config_json, json_value, show_value
 from vaezoo.recipes import Recipe
-from vaezoo.spec import config_json, json_value, show_value
 from vaezoo.training.config import TrainConfig
-from vaezoo_cli.render.tables import OUT, table
+from vaezoo_cli.render.console import OUT, table
 
 
 def render_recipes(recipes: Iterable[Recipe]) -> None:
-    """Draws the list of recipes."""
-    made = table("recipe", "model", "data", "reported", "measured", "what it is")
+    """Prints the list of recipes."""
+    rows = table("recipe", "model", "data", "published", "measured", "summary")
     for r in recipes:
-        figures = [f"{f.value:g}" if f and f.value is not None else "-" for f in (r.reference, r.measured)]
-        made.add_row(f"[cyan]{escape(r.name)}[/]", r.model, r.data, *figures, escape(r.summary))
-    OUT.print(made)
-    OUT.print("figures in nats per image, where there are any; 'vaezoo recipes NAME' says how they were found")
+        values = [f"{v.value:g}" if v and v.value is not None else "-" for v in (r.reference, r.measured)]
+        rows.add_row(f"[cyan]{escape(r.name)}[/]", r.model, r.data, *values, escape(r.summary))
+    OUT.print(rows)
+    OUT.print("\nvalues in nats per image; 'vaezoo recipes NAME' shows the settings and the protocols")
 
 
 def render_recipe(recipe: Recipe) -> None:
-    """Draws a whole recipe."""
-    plain = config_json(TrainConfig())
-    training = {k: v for k, v in config_json(recipe.training).items() if v != plain[k]}
-    parts = {
+    """Prints a recipe. Of the training settings it prints those that differ from the defaults."""
+    defaults = config_json(TrainConfig())
+    training = {name: value for name, value in config_json(recipe.training).items() if value != defaults[name]}
+    sections = {
         "": {"model": recipe.model, "data": recipe.data, "likelihood": recipe.likelihood},
         "options": recipe.options,
         "training": training,
@@ -39,9 +39,10 @@ def render_recipe(recipe: Recipe) -> None:
     OUT.print(f"[bold cyan]{escape(recipe.name)}[/]  {escape(recipe.summary)}", soft_wrap=True)
     if recipe.notes:
         OUT.print(escape(" ".join(recipe.notes.split())))
-    made = Table.grid(padding=(0, 2, 0, 0))
-    for part, values in parts.items():
-        for number, (name, value) in enumerate((k, v) for k, v in values.items() if v not in (None, "")):
-            made.add_row("" if number else part, name, escape(show_value(json_value(value))))
+    rows = Table.grid(padding=(0, 2, 0, 0))
+    for section, values in sections.items():
+        present = {name: value for name, value in values.items() if value not in (None, "")}
+        for number, (name, value) in enumerate(present.items()):
+            rows.add_row("" if number else section, name, escape(show_value(json_value(value))))
     OUT.print()
-    OUT.print(made)
+    OUT.print(rows)

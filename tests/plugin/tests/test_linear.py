@@ -1,4 +1,4 @@
-"""What a plugin's author writes: the conformance suite on the installed model."""
+"""Runs the conformance suite on the installed model. This is the whole test of a plugin."""
 
 from vaezoo.testing import parametrize_with_checks
 

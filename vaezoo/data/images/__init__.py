@@ -1,1 +1,1 @@
-"""Image data sets: packaged, generated, downloaded, or read from a folder."""
+"""Image data sets: packaged, generated, downloaded or read from a folder."""

@@ -1,4 +1,4 @@
-"""The sets in MNIST's format: MNIST, Fashion-MNIST and KMNIST."""
+"""The data sets in the IDX format: MNIST, Fashion-MNIST and KMNIST."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vaezoo.data.base import TensorSplit
 from vaezoo.data.download import Remote, fetch
 
 PREFIXES = ("train", "t10k")
-LABELS, PICTURES = 1, 3  # dimensions
-MAX_BYTES = 2**30  # of numbers in one file; MNIST's largest has 47 million
+LABEL_DIMS, IMAGE_DIMS = 1, 3
+MAX_BYTES = 2**30  # in one unpacked file; MNIST's largest has 47 million
 
-# Sizes and hashes are those of tensorflow/datasets (url_checksums/mnist.txt, fashion_mnist.txt, kmnist.txt); the https
-# addresses those of the same lists, of torchvision, of Keras (datasets/fashion_mnist.py) and of torch.rb.
+# The sizes and hashes are from tensorflow/datasets (url_checksums/mnist.txt, fashion_mnist.txt, kmnist.txt). The https
+# URLs are from the same lists, torchvision, Keras (datasets/fashion_mnist.py) and torch.rb.
 FOLDERS = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "kmnist": "KMNIST/raw"}
 HOSTS = {
     "mnist": ("https://storage.googleapis.com/cvdf-datasets/mnist", "https://ossci-datasets.s3.amazonaws.com/mnist"),
@@ -50,32 +50,34 @@ FILES = {
 
 
 def load(name: str, root: Path) -> tuple[TensorSplit, TensorSplit]:
-    """Reads one of the sets: the files under `FOLDERS`, each as it is or packed with gzip; downloads what is missing.
+    """Reads one of the data sets from its folder in `FOLDERS`. Each file may be compressed with gzip.
+
+    Missing files are downloaded.
 
     Args:
         name: mnist, fashion-mnist or kmnist.
-        root: The folder that holds the folder of the set.
+        root: The folder that contains the folder of the data set.
 
     Returns:
-        The training and the test part: x `(N, 1, height, width)`, uint8; y `(N,)`.
+        The training split and the test split. x is `(N, 1, height, width)`, uint8. y is `(N,)`.
 
     Raises:
-        ValueError: If a file is damaged, among the other errors of `classical.DAMAGE`.
+        ValueError: If a file is damaged. Also the other errors of `standard_sets.READ_ERRORS`.
     """
-    train, test = (_load_part(name, root, prefix) for prefix in PREFIXES)
+    train, test = (_load_split(name, root, prefix) for prefix in PREFIXES)
     return train, test
 
 
-def _load_part(name: str, root: Path, prefix: str) -> TensorSplit:
-    x = read(_find(name, root, f"{prefix}-images-idx3-ubyte"), PICTURES)
-    y = read(_find(name, root, f"{prefix}-labels-idx1-ubyte"), LABELS)
+def _load_split(name: str, root: Path, prefix: str) -> TensorSplit:
+    x = read(_find(name, root, f"{prefix}-images-idx3-ubyte"), IMAGE_DIMS)
+    y = read(_find(name, root, f"{prefix}-labels-idx1-ubyte"), LABEL_DIMS)
     if len(x) != len(y):
         raise ValueError(f"{len(x):,} images and {len(y):,} labels")
     return TensorSplit(torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y).long())
 
 
 def _find(name: str, root: Path, file: str) -> Path:
-    """Returns where a file of a set lies, after a download if need be."""
+    """Returns the path of a file of a data set. Downloads it if it is missing."""
     plain, packed = root / FOLDERS[name] / file, root / FOLDERS[name] / f"{file}.gz"
     if plain.exists():
         return plain
@@ -86,33 +88,33 @@ def _find(name: str, root: Path, file: str) -> Path:
     return packed
 
 
-def read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Reads a file of bytes in MNIST's format, packed with gzip if its name says so.
+def read(path: Path, dims: int) -> npt.NDArray[np.uint8]:
+    """Reads a file of bytes in the IDX format. A file with the suffix .gz is decompressed.
 
-    The format: zero, zero, a type, the number of dimensions; each dimension in 4 bytes; then the numbers.
+    The format: two zeros, the type, the number of dimensions, each dimension in 4 bytes, then the numbers.
 
     Raises:
-        ValueError: If it is damaged, or holds something else, among other errors.
+        ValueError: If it is damaged or has another format. Also the errors of the decompressor.
     """
     if not path.is_file():
-        raise ValueError(f"{path.name} is no file")
+        raise ValueError(f"{path.name} is not a file")
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
-            return _read(file, dimensions)
+            return _read(file, dims)
         except (EOFError, ValueError, OSError) as error:
             raise ValueError(f"{path.name}: {error}") from error
 
 
-def _read(file: io.BufferedIOBase, dimensions: int) -> npt.NDArray[np.uint8]:
-    head = file.read(4 * (1 + dimensions))
-    if len(head) < 4 * (1 + dimensions) or head[:4] != bytes([0, 0, 8, dimensions]):
-        raise ValueError("not in MNIST's format")
-    shape = struct.unpack(f">{dimensions}I", head[4:])
+def _read(file: io.BufferedIOBase, dims: int) -> npt.NDArray[np.uint8]:
+    header = file.read(4 * (1 + dims))
+    if len(header) < 4 * (1 + dims) or header[:4] != bytes([0, 0, 8, dims]):
+        raise ValueError("not in the IDX format")
+    shape = struct.unpack(f">{dims}I", header[4:])
     count = math.prod(shape)
     if not 0 < count <= MAX_BYTES:
-        raise ValueError(f"its header says {shape}")
+        raise ValueError(f"its header declares the shape {shape}")
     numbers = np.empty(count, dtype=np.uint8)
-    there = file.readinto(numbers.data)
-    if there < count or file.read(1):  # no more is unpacked than that
-        raise ValueError(f"it holds {'fewer' if there < count else 'more'} than the {count:,} numbers of its header")
+    actual = file.readinto(numbers.data)
+    if actual < count or file.read(1):  # reads at most one byte more than declared, however much the file unpacks to
+        raise ValueError(f"it has {'fewer' if actual < count else 'more'} than the {count:,} numbers of its header")
     return numbers.reshape(shape)

@@ -1,4 +1,4 @@
-"""The classical data sets, read from where the user keeps them and downloaded where that is possible."""
+"""The standard data sets: read from the user's folder, and downloaded where that is possible."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from vaezoo.data.images import celeba, cifar, idx, svhn
 from vaezoo.data.images.decode import resize
 from vaezoo.errors import InputError, first_line
 
-# Under the folder of all sets, where each lies.
-PLACES = {
+# The paths of each data set, relative to the folder of all data sets.
+PATHS = {
     **{name: (folder,) for name, folder in idx.FOLDERS.items()},
     "cifar10": (cifar.FOLDER, cifar.ARCHIVE),
     "svhn": tuple(svhn.FILES),
     "celeba": (celeba.FOLDER,),
 }
-NAMES = tuple(PLACES)
+NAMES = tuple(PATHS)
 
-# What the readers raise on damaged files, by our fuzz tests.
+# The errors that the readers raise for damaged files, by our fuzz tests.
 READ_ERRORS = (
     OSError,
     EOFError,
@@ -32,40 +32,40 @@ READ_ERRORS = (
 )
 
 
-def load(name: str, root: Path, size: int | None) -> tuple[TensorSplit, TensorSplit]:
-    """Reads one of the sets from `root`; downloads to there what is missing.
+def load(name: str, root: Path, image_size: int | None) -> tuple[TensorSplit, TensorSplit]:
+    """Reads one of the data sets from `root` and downloads missing files to it.
 
     Args:
         name: One of `NAMES`.
-        root: The folder under which the sets lie, where torchvision puts them, too.
-        size: Height and width to bring the images to, in pixels. None leaves them as they are; the faces
-            of CelebA are cut to their middle and brought to 64.
+        root: The folder of all data sets, with the layout of torchvision.
+        image_size: Height and width to resize the images to, in pixels. None keeps their size, but CelebA is cropped
+            to the centre and resized to 64.
 
     Returns:
-        The official training and test parts: x `(N, channels, height, width)`, uint8; y `(N,)`, the class,
+        The official training split and test split. x is `(N, channels, height, width)`, uint8. y is `(N,)`, the class,
         or `(N, 40)`, the attributes of CelebA, 0 or 1.
 
     Raises:
-        InputError: If the set is neither there nor can be downloaded, or its files are damaged.
-        StorageError: If there is no room or no permission to write it to `root`.
-        VaezooError: If a package is missing that it needs.
+        InputError: If the data set is missing and cannot be downloaded, or its files are damaged.
+        StorageError: If `root` has no space or cannot be written.
+        VaezooError: If a required package is missing.
     """
     try:
         if name == "celeba":
-            return celeba.load(root, size or celeba.FACE_SIZE)
-        parts = _load(name, root)
+            return celeba.load(root, image_size or celeba.DEFAULT_IMAGE_SIZE)
+        splits = _load(name, root)
     except READ_ERRORS as error:
-        there = " and ".join(str(root / place) for place in PLACES[name] if (root / place).exists())
-        again = "and put it there anew" if name == "celeba" else "to have it downloaded again"
+        present = " and ".join(str(root / path) for path in PATHS[name] if (root / path).exists())
+        action = "and put it there again" if name == "celeba" else "to download it again"
         raise InputError(
-            f"data set '{name}' in '{root}' is damaged: {first_line(error)}", f"delete {there} {again}"
+            f"data set '{name}' in '{root}' is damaged: {first_line(error)}", f"delete {present} {action}"
         ) from error
-    train, test = parts if size is None else (TensorSplit(resize(part.x, size), part.y) for part in parts)
+    train, test = splits if image_size is None else (TensorSplit(resize(s.x, image_size), s.y) for s in splits)
     return train, test
 
 
 def _load(name: str, root: Path) -> tuple[TensorSplit, TensorSplit]:
-    """Reads a set that is packed in a few files."""
+    """Reads a data set of a few packed files."""
     if name == "cifar10":
         return cifar.load(root)
     if name == "svhn":

@@ -1,4 +1,4 @@
-"""Images that stay in their files until a batch asks for them: for folders that are larger than memory."""
+"""Images that stay in their files until a batch needs them, for folders that are larger than memory."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from vaezoo.data.images.decode import Pixels, try_decode
 from vaezoo.data.images.image_headers import BadImagesError, Shape
 from vaezoo.data.thread_map import thread_map
 
-FILES_PER_TASK = 4  # files that a thread takes: a batch is small, and all threads are to have some
+FILES_PER_TASK = 4  # small, so that the files of one batch keep all threads busy
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class StreamedImages:
-    """A part of a data set whose images are decoded when they are asked for, each time anew.
+    """A split whose images are decoded each time a batch needs them.
 
     Attributes:
-        names: The files, relative to the root; as texts, of which a million needs a fifth of the memory of paths.
-        root: The folder they lie in.
-        shape: `(channels, height, width)` that each has: what `scan` found.
-        size: Height and width that they are brought to, as in `read_images`.
+        names: The files relative to the root, as strings: a million of them need a fifth of the memory of paths.
+        root: The folder that contains them.
+        shape: `(channels, height, width)` of every image, as `common_shape` found it.
+        image_size: Height and width that they are resized to, as in `read_images`.
         y: `(N,)`, int64, or None.
     """
 
     names: tuple[str, ...]
     root: Path
     shape: Shape
-    size: int | None
+    image_size: int | None
     y: Tensor | None
 
     def __repr__(self) -> str:
@@ -47,49 +47,49 @@ class StreamedImages:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes all images have when decoded."""
+        """The size of all decoded images in bytes."""
         return len(self) * math.prod(self.shape)
 
     def gather(self, index: Tensor | slice) -> Batch:
-        """Decodes the images at `index`: uint8, on the CPU, the same as `read_images` gives.
+        """Decodes the images at `index`: uint8, on the CPU, with the same pixels as `read_images` returns.
 
         Raises:
             BadImagesError: If files cannot be read or have changed their size.
         """
-        numbers = self._numbers(index)
-        x = self._decode([self.root / self.names[i] for i in numbers.tolist()])
-        return Batch(x, None if self.y is None else self.y[numbers])
+        indices = self._to_indices(index)
+        x = self._decode([self.root / self.names[i] for i in indices.tolist()])
+        return Batch(x, None if self.y is None else self.y[indices])
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """Decodes the images at `index` and brings them to float in [0, 1]; raises as `raw` does."""
+        """Decodes the images at `index` to floats in [0, 1]. Raises the errors of `gather`."""
         x, y = self.gather(index)
         return Batch(to_floats(x), y)
 
     def select(self, index: Tensor) -> StreamedImages:
-        """Returns the part that has the images at `index`, numbers or a mask; none is decoded."""
-        numbers = self._numbers(index)
-        names = tuple(self.names[i] for i in numbers.tolist())
-        return replace(self, names=names, y=None if self.y is None else self.y[numbers])
+        """Returns a split with the images at `index`, which holds indices or a mask. Decodes nothing."""
+        indices = self._to_indices(index)
+        names = tuple(self.names[i] for i in indices.tolist())
+        return replace(self, names=names, y=None if self.y is None else self.y[indices])
 
     def subsample(self, count: int) -> TensorSplit:
-        """Decodes `count` images, or all if there are fewer, evenly spaced; raises as `raw` does."""
+        """Decodes `count` evenly spaced images, or all if there are fewer. Raises the errors of `gather`."""
         return TensorSplit(*self.gather(even_indices(count, len(self))))
 
-    def _numbers(self, index: Tensor | slice) -> Tensor:
-        """Returns any index as numbers in 0..N-1, on the CPU."""
+    def _to_indices(self, index: Tensor | slice) -> Tensor:
+        """Returns any index as indices in 0..N-1, on the CPU."""
         return torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
 
     def _decode(self, paths: Sequence[Path]) -> Tensor:
         x = np.empty((len(paths), *self.shape), dtype=np.uint8)
 
-        def fill(place: int) -> str | None:
-            pixels = try_decode(paths[place], self.size)
-            reason = pixels if isinstance(pixels, str) else self._changed(pixels)
+        def decode_into_x(i: int) -> str | None:
+            pixels = try_decode(paths[i], self.image_size)
+            reason = pixels if isinstance(pixels, str) else self._describe_change(pixels)
             if reason is None:
-                x[place] = pixels  # a grey image is copied to each of three channels
+                x[i] = pixels  # a grey image is broadcast to three channels
             return reason
 
-        with closing(thread_map(fill, range(len(paths)), FILES_PER_TASK)) as reasons:
+        with closing(thread_map(decode_into_x, range(len(paths)), FILES_PER_TASK)) as reasons:
             bad = [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None]
         if bad:
             raise BadImagesError(
@@ -97,17 +97,19 @@ class StreamedImages:
             )
         return torch.from_numpy(x)
 
-    def _changed(self, pixels: Pixels) -> str | None:
-        """Returns how an image differs from what its header said when the data set was loaded."""
+    def _describe_change(self, pixels: Pixels) -> str | None:
+        """Returns how an image differs from its header at loading time, or None if it does not."""
         channels, height, width = pixels.shape
         if (height, width) != self.shape[1:]:
             return f"{width} x {height} pixels now, {self.shape[2]} x {self.shape[1]} before"
         return "in colour now, grey before" if channels > self.shape[0] else None
 
 
-def streamed(paths: Sequence[Path], root: Path, shape: Shape, size: int | None, y: Tensor | None) -> StreamedImages:
-    """Makes a part of files under `root`; see StreamedImages."""
-    # What Pillow warns of was kept back by `scan`, in one thread. Batches are decoded in several, where Python's only
-    # list of filters cannot be changed and restored; so this stays, behind all filters that anyone else has set.
+def stream_images(
+    paths: Sequence[Path], root: Path, shape: Shape, image_size: int | None, y: Tensor | None
+) -> StreamedImages:
+    """Makes a split of the files `paths` under `root`. See StreamedImages."""
+    # `common_shape` suppressed Pillow's warnings in one thread. Several threads decode batches, and Python has only one
+    # list of warning filters, which threads cannot change and restore. So this filter stays, behind all other filters.
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
-    return StreamedImages(tuple(path.relative_to(root).as_posix() for path in paths), root, shape, size, y)
+    return StreamedImages(tuple(path.relative_to(root).as_posix() for path in paths), root, shape, image_size, y)

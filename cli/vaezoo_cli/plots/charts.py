@@ -1,0 +1,47 @@
+"""Plots with axes: the latents of examples, and learning curves."""
+
+from __future__ import annotations
+
+from vaezoo.errors import InputError, VaezooError, one_line
+from vaezoo_cli.options import find_run
+from vaezoo_cli.plots.request import PlotRequest, PlotResult
+from vaezoo_cli.selection import label_column, require_labels
+
+
+def latents(request: PlotRequest) -> PlotResult:
+    """Draws the codes of held-out examples, coloured by label. More than two dimensions are projected onto two."""
+    from vaezoo.evaluation.latents import encode, principal_plane
+    from vaezoo_cli.render import charts  # imported before the work, because matplotlib may be missing
+
+    run = request.open_run(images=False)
+    data = request.load_data(run)
+    name, split = data.held_out
+    require_labels(split, data.spec.name, request.factor)
+    selected = split.subsample(request.count)
+    codes = encode(run.vae, selected.batch(slice(None)).x).flatten(1)
+    if codes.shape[1] < 2:
+        raise VaezooError(
+            "a plot of latents needs 2 latent dimensions, but this model has 1", "train with -o latent_dim=2"
+        )
+    points, axes, content = codes, ("z0", "z1"), "codes"
+    if codes.shape[1] > 2:
+        points, shares = principal_plane(codes)
+        axes = (f"component 1 ({shares[0]:.0%} of the variance)", f"component 2 ({shares[1]:.0%})")
+        content = f"2 principal components of {codes.shape[1]} latent dimensions"
+    title = f"{one_line(run.path.name)}\n{content}, {len(selected):,} {name} examples"
+    label_name = "label" if request.factor is None else f"factor {request.factor}"
+    labels = label_column(selected, request.factor)
+    return PlotResult(run.path, {".png": charts.latent_scatter(points, labels, label_name, title, axes)})
+
+
+def learning_curves(request: PlotRequest) -> PlotResult:
+    """Draws -ELBO, reconstruction and KL during the training."""
+    from vaezoo.training.run_writer import LOG, read_log
+    from vaezoo_cli.render import charts
+
+    request.refuse_export()
+    path = find_run(request.source, request.checkpoint).path
+    reports = read_log(path)
+    if not reports:
+        raise InputError(f"{path / LOG} has no reports yet", "wait for the first report")
+    return PlotResult(path, {".png": charts.learning_curves(reports, one_line(path.name))})

@@ -1,0 +1,155 @@
+"""Plots of images along lines and planes of latents: traversals, interpolation, manifold and attribute vector."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from vaezoo.errors import VaezooError
+from vaezoo_cli.plots.request import PlotRequest, PlotResult
+from vaezoo_cli.render.image_grids import as_bytes, caption, gif, grid_columns, image_grid, png
+from vaezoo_cli.selection import random_examples, require_label, require_labels, without_and_with_label
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaezoo import Run
+
+TRAVERSAL_LIMIT = 3.0  # standard deviations of the prior
+TRAVERSAL_FRAMES = 25  # frames of an animation in one direction
+MAX_TRAVERSAL_DIMS = 100
+INTERPOLATION_STEPS = 9
+ATTRIBUTE_AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+MAX_ATTRIBUTE_EXAMPLES = 1_000  # training examples with the label, and as many without it, for the mean codes
+
+
+def traversals(request: PlotRequest) -> PlotResult:
+    """Draws one held-out image with one latent dimension varied at a time.
+
+    The PNG has one row per dimension. The GIF has one cell per dimension.
+    """
+    run = request.open_run()
+    dims = parse_dims(request.dims, run)
+    x = random_examples(request.load_data(run).held_out[1], 1, request.seed)[0]
+    draw = {".png": traversal_rows, ".gif": traversal_frames}
+    return PlotResult(run.path, {suffix: draw[suffix](run, x, dims, request.count) for suffix in request.suffixes})
+
+
+def traversal_rows(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
+    """Returns a PNG file: one row per dimension, one column per value."""
+    import torch
+
+    from vaezoo.evaluation.latents import traversal
+
+    values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, count)
+    images = traversal(run.vae, x, dims, values)
+    heads, sides = show_values(values), [f"z{d}" for d in dims]
+    title = "one latent dimension per row, its value above"
+    return png(image_grid(as_bytes(images.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides))
+
+
+def traversal_frames(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
+    """Returns a GIF file: one cell per dimension, one frame per value. `count` is not used."""
+    import torch
+
+    from vaezoo.evaluation.latents import traversal
+
+    values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, TRAVERSAL_FRAMES)
+    images = traversal(run.vae, x, dims, values)
+    names, columns = [f"z{d}" for d in dims], grid_columns(len(dims))
+    return gif(
+        [
+            image_grid(caption(as_bytes(images[:, i].numpy()), names), columns, title=f"value {value:+.2f}")
+            for i, value in enumerate(values.tolist())
+        ]
+    )
+
+
+def interpolation(request: PlotRequest) -> PlotResult:
+    """Draws pairs of held-out images and, between them, images on the straight line between their codes."""
+    import torch
+
+    from vaezoo.evaluation import latents
+
+    run = request.open_run()
+    name, split = request.load_data(run).held_out
+    if len(split) < 2:
+        raise VaezooError(f"the {name} split has {len(split)} image, but two are needed", "give --data with more")
+    x = random_examples(split, 2 * min(request.count, len(split) // 2), request.seed)
+    first, second = x[0::2], x[1::2]
+    between = latents.interpolation(run.vae, first, second, INTERPOLATION_STEPS)
+    rows = torch.cat([first.unsqueeze(1), between, second.unsqueeze(1)], dim=1)
+    grid = image_grid(
+        as_bytes(rows.flatten(0, 1).numpy()),
+        rows.shape[1],
+        title="straight lines between the codes of two images",
+        heads=["image", *show_values(torch.linspace(0, 1, INTERPOLATION_STEPS)), "image"],
+    )
+    return PlotResult(run.path, {".png": png(grid)})
+
+
+def manifold(request: PlotRequest) -> PlotResult:
+    """Draws the images of a grid over two latent dimensions."""
+    from vaezoo.evaluation import latents
+
+    run = request.open_run()
+    images, values = latents.manifold(run.vae, request.count)
+    low, high = latents.QUANTILES
+    grid = image_grid(
+        as_bytes(images.flatten(0, 1).numpy()),
+        request.count,
+        title=f"z0 to the right, z1 upwards: quantiles {low} to {high} of the standard normal",
+        heads=show_values(values),
+        sides=show_values(values.flip(0)),
+    )
+    return PlotResult(run.path, {".png": png(grid)})
+
+
+def attribute_vector(request: PlotRequest) -> PlotResult:
+    """Draws held-out images with the attribute vector of a label subtracted from their codes, and added to them.
+
+    The first half of the images does not have the label. The vector is computed on the training split.
+    """
+    import torch
+
+    from vaezoo.evaluation import latents
+
+    run = request.open_run()
+    data = request.load_data(run)
+    require_labels(data.train, data.spec.name, request.factor)
+    label = require_label(data.train, request.factor, request.label)
+    counts = MAX_ATTRIBUTE_EXAMPLES, MAX_ATTRIBUTE_EXAMPLES
+    x, labels = without_and_with_label(data.train, request.factor, label, counts, 0)
+    direction = latents.attribute_direction(latents.encode(run.vae, x), labels, label)
+    counts = -(-request.count // 2), request.count // 2
+    x, labels = without_and_with_label(data.held_out[1], request.factor, label, counts, request.seed)
+    amounts = torch.tensor(ATTRIBUTE_AMOUNTS)
+    rows = torch.cat([x.unsqueeze(1), latents.edit(run.vae, x, direction, amounts)], dim=1)
+    grid = image_grid(
+        as_bytes(rows.flatten(0, 1).numpy()),
+        rows.shape[1],
+        title=f"code + a (mean code of label {label} - mean code of others)",
+        heads=["image", *(f"a = {text}" for text in show_values(amounts))],
+        sides=[f"label {n}" for n in labels.tolist()],
+    )
+    return PlotResult(run.path, {".png": png(grid)})
+
+
+def show_values(values: Tensor) -> list[str]:
+    """Formats the values of rows or columns."""
+    return [f"{value:.3g}" for value in values.tolist()]
+
+
+def parse_dims(text: str | None, run: Run) -> list[int]:
+    """Parses a list of latent dimensions. None means all.
+
+    Raises:
+        VaezooError: If the text is not a list of integers, or there are too many to draw.
+    """
+    try:
+        dims = list(range(math.prod(run.vae.latent_shape))) if text is None else [int(n) for n in text.split(",")]
+    except ValueError:
+        raise VaezooError(f"--dims takes integers, not '{text}'", "for example --dims 0,3") from None
+    if len(dims) > MAX_TRAVERSAL_DIMS:
+        raise VaezooError(f"{len(dims):,} latent dimensions are too many for a plot", "choose some: --dims 0,1,2")
+    return dims

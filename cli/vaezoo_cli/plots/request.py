@@ -1,0 +1,98 @@
+"""The input and the output of a plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from vaezoo.errors import VaezooError
+from vaezoo_cli.data_options import DataOptions
+from vaezoo_cli.loaded_model import from_run, require_images
+from vaezoo_cli.options import default_output_dir, open_run
+
+if TYPE_CHECKING:
+    from vaezoo import Dataset, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotRequest:
+    """What to draw. Each kind of plot uses some of the fields.
+
+    Attributes:
+        source: A run folder, model, pretrained model or export folder, or None for the newest run.
+        checkpoint: "best", "last" or a step.
+        count: Number of images, pairs, values or examples.
+        data: The options that choose the data.
+        seed: Seed of latents, or of the choice of held-out images.
+        dims: Latent dimensions, as the user typed them.
+        label: The label of an attribute vector.
+        factor: Index of the label, if each example has several.
+        suffixes: Suffixes of the files to draw.
+    """
+
+    source: str | None
+    checkpoint: str
+    count: int
+    data: DataOptions = field(default_factory=DataOptions)
+    seed: int = 0
+    dims: str | None = None
+    label: int | None = None
+    factor: int | None = None
+    suffixes: tuple[str, ...] = (".png",)
+
+    def open_run(self, *, images: bool = True) -> Run:
+        """Loads the run.
+
+        Args:
+            images: Whether it must have been trained on images.
+
+        Raises:
+            VaezooError: If the source is an export, or the run was trained on vectors but `images` is set.
+        """
+        self.refuse_export()
+        run = open_run(self.source, self.checkpoint)
+        if images:
+            require_images(run.path, run.data.shape)
+        return run
+
+    def refuse_export(self) -> None:
+        """Raises VaezooError if the source is an export."""
+        from vaezoo.runtime.manifest import is_export
+
+        if self.source is not None and is_export(self.source):
+            raise VaezooError(
+                f"{self.source} is an export, but this plot needs a run", "give the run folder that was exported"
+            )
+
+    def load_data(self, run: Run) -> Dataset:
+        """Loads the data; see `DataOptions.load_for`."""
+        return self.data.load_for(from_run(run))
+
+
+class PlotResult(NamedTuple):
+    """A drawn plot.
+
+    Attributes:
+        folder: The model's folder.
+        files: Suffix -> content of the file.
+    """
+
+    folder: Path
+    files: dict[str, bytes]
+
+    def write(self, name: str, out: str | None) -> None:
+        """Writes the files and prints their paths.
+
+        Args:
+            name: File name without suffix, for the default output folder.
+            out: Path of the file, or None for the default.
+        """
+        from vaezoo.core.atomic import write_file
+
+        for suffix, content in self.files.items():
+            path = Path(out) if out else default_output_dir(self.folder) / f"{name}{suffix}"
+            write_file(path, content)
+            click.echo(path)

@@ -1,0 +1,69 @@
+"""The output of `vaezoo list` and `vaezoo show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+from rich.markup import escape
+
+from vaezoo.core.options import Option, show_value
+from vaezoo_cli.render.console import OUT, show_shape, table
+
+
+class ModelRow(TypedDict):
+    """One row of the list of models."""
+
+    name: str
+    distribution: str
+    version: str
+    summary: str
+    reference: str
+
+
+class InputRow(TypedDict):
+    """An input shape and the number of parameters of each module. `parameters` is None for unsupported shapes."""
+
+    shape: list[int]
+    parameters: dict[str, int] | None
+
+
+def render_models(models: Iterable[ModelRow]) -> None:
+    """Prints the list of models."""
+    rows = table("model", "package", "summary", "reference")
+    for row in models:
+        package = f"{row['distribution']} {row['version']}"
+        rows.add_row(f"[cyan]{row['name']}[/]", escape(package), escape(row["summary"]), escape(row["reference"]))
+    OUT.print(rows)
+
+
+def render_datasets(datasets: Mapping[str, str]) -> None:
+    """Prints the list of data sets."""
+    rows = table("data", "summary")
+    for name, summary in datasets.items():
+        rows.add_row(f"[cyan]{name}[/]", escape(summary))
+    rows.add_row("PATH", "an image folder, or arrays in a .npz or .npy file")
+    OUT.print()
+    OUT.print(rows)
+
+
+def render_model(model: ModelRow, options: Iterable[Option], inputs: Iterable[InputRow]) -> None:
+    """Prints a model's options, and its parameters for several input shapes."""
+    OUT.print(f"[bold cyan]{model['name']}[/]  {model['distribution']} {model['version']}")
+    OUT.print(escape(f"{model['summary']}\n{model['reference']}\n"))
+    rows = table("option", "default", "value", "description")
+    for option in options:
+        rows.add_row(option.name, show_value(option.default) or "empty", option.type, escape(option.help))
+    OUT.print(rows)
+    rows = table("input", "parameters")
+    for row in inputs:
+        rows.add_row(show_shape(row["shape"]), show_parameters(row["parameters"]))
+    OUT.print()
+    OUT.print(rows)
+
+
+def show_parameters(counts: Mapping[str, int] | None) -> str:
+    """Formats parameter counts as "1,000 = encoder 600 + decoder 400"."""
+    if not counts:
+        return "not supported"
+    return f"{sum(counts.values()):,} = " + " + ".join(f"{name} {count:,}" for name, count in counts.items())

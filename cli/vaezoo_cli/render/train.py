@@ -1,0 +1,121 @@
+"""The output of `vaezoo train`: progress on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from vaezoo_cli.render.console import ERR, OUT, show_shape
+
+if TYPE_CHECKING:
+    from vaezoo import Report, Run, Trainer
+
+
+class TrainingView:
+    """Shows the progress of a training: a live bar on a terminal, and one line for each evaluation.
+
+    Args:
+        silent: Whether to show nothing.
+    """
+
+    def __init__(self, silent: bool = False) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"))
+        self.silent = silent
+        self.bar = Progress(*columns, console=ERR, disable=silent or not ERR.is_terminal, transient=True)
+        self.task = self.bar.add_task("starting", note="")
+        self.rates: list[float] = []  # images per second
+        self.trainer: Trainer | None = None
+
+    def __enter__(self) -> TrainingView:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def start(self, trainer: Trainer, path: Path) -> None:
+        """Describes the training that starts."""
+        self.trainer = trainer
+        data = trainer.vae.data
+        parameters = sum(p.numel() for p in trainer.vae.parameters())
+        self.line(
+            f"{escape(data.name)} {show_shape(data.shape)}: {len(trainer.train_split):,} training and "
+            f"{len(trainer.valid_split):,} validation examples; {data.likelihood}; {parameters:,} parameters; "
+            f"{trainer.steps:,} steps on {trainer.device}{describe_settings(trainer)}"
+        )
+        self.line(f"run folder {escape(str(path))}; metrics of the validation split, in nats per image")
+        if trainer.global_step:
+            self.line(f"resuming after step {trainer.global_step:,}")
+
+    def report(self, report: Report) -> None:
+        """Shows one report."""
+        if report.split == "train":
+            self.rates.append(report.images_per_second)
+        minutes, seconds = divmod(int(report.seconds_left), 60)
+        elbo = f"-ELBO {-report.metrics['elbo']:.2f}"
+        speed = f"{report.images_per_second:,.0f} images/s  {minutes}:{seconds:02d} left"
+        self.bar.update(
+            self.task,
+            total=report.steps,
+            completed=report.step,
+            description=f"epoch {report.epoch:.1f} of {report.epochs:g}",
+            note=f"{elbo}  {speed}",
+        )
+        if report.split == "valid":
+            reconstruction, kl = report.metrics["reconstruction"], report.metrics["kl"]
+            self.line(f"epoch {report.epoch:6.2f}  {elbo} = reconstruction {reconstruction:.2f} + KL {kl:.2f}  {speed}")
+
+    def line(self, text: str) -> None:
+        """Prints a permanent line above the bar."""
+        if not self.silent:
+            self.bar.console.print(text, soft_wrap=True)
+
+    def speed(self) -> dict[str, float]:
+        """Returns the median of the images per second, and the peak memory in MiB. Empty if nothing was trained."""
+        from vaezoo.core.memory import peak_memory
+
+        if self.trainer is None or not self.rates:
+            return {}
+        return {
+            "images_per_second": statistics.median(self.rates),
+            "peak_memory_mib": peak_memory(self.trainer.device) / 2**20,
+        }
+
+    def finish(self, run: Run) -> None:
+        """Prints the result, the written folder and the next commands."""
+        split, metrics = run.result["split"], run.result["metrics"]
+        assert isinstance(metrics, dict)
+        OUT.print(
+            f"[bold]{split} -ELBO {-metrics['elbo']:.2f}[/] nats per image = reconstruction "
+            f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
+            f"(z sampled; checkpoint of step {run.checkpoint.step:,})"
+        )
+        if self.trainer and self.trainer.global_step < self.trainer.steps:
+            OUT.print(f"early stopping at step {self.trainer.global_step:,} of {self.trainer.steps:,}")
+        if speed := self.speed():
+            rate, memory = speed.values()
+            OUT.print(f"{rate:,.0f} images/s (median), peak memory {memory:,.0f} MiB per process")
+        else:
+            OUT.print("the training was already finished")
+        path = escape(str(run.path))
+        OUT.print(f"\nwritten  {path}/\nnext     vaezoo sample {path}", soft_wrap=True)
+        OUT.print(f"         vaezoo reconstruct {path}\n         vaezoo export {path} --onnx", soft_wrap=True)
+
+
+def describe_settings(trainer: Trainer) -> str:
+    """Returns the notable settings of a training, such as ", bf16, compiled (the first step takes longer)"."""
+    from vaezoo.core import distributed
+
+    config = trainer.config
+    notes = [
+        (distributed.world_size() > 1, f"{distributed.world_size()} processes"),
+        (config.precision != "fp32", config.precision),
+        (config.grad_accum_steps > 1, f"{config.grad_accum_steps} gradient accumulation steps"),
+        (config.compile == "on", "compiled (the first step takes longer)"),
+    ]
+    return "".join(f", {text}" for applies, text in notes if applies)

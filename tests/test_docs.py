@@ -1,0 +1,176 @@
+"""README.md and docs/: code blocks run, commands parse, links exist, and the prose keeps its limits."""
+
+import re
+import shlex
+import statistics
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from sybil import Document
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+from vaezoo import TrainConfig, find_recipe, list_models, list_pretrained
+from vaezoo.core.options import config_json, configure
+from vaezoo.data.base import TensorSplit
+from vaezoo.data.catalog import DATASETS
+from vaezoo.data.images import digits as packaged_digits
+from vaezoo.evaluation.evaluate import METRICS, check_metrics
+from vaezoo.registry import find_model
+from vaezoo.testing import CHECKS
+from vaezoo_cli.main import main, vaezoo
+from vaezoo_cli.options import parse_options
+from vaezoo_cli.plots.kinds import KINDS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]
+LINKED = [*PROSE, ROOT / "CHANGELOG.md"]
+SLOW = {"README.md", "docs/export.md", "docs/plugins.md"}  # they export to ONNX
+CHEAP = ("list", "show", "recipes", "pretrained", "doctor")  # commands that tests run
+
+MAX_README_WORDS = 900
+MAX_MEDIAN_WORDS = 15  # per sentence
+MAX_SEMICOLONS = 3  # in 1,000 words
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def pages(paths):
+    slow = pytest.mark.slow
+    return [pytest.param(p, id=name_of(p), marks=slow if name_of(p) in SLOW else ()) for p in paths]
+
+
+def blocks(page, *languages):
+    """Returns the code blocks of these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return [code for language, code in found if language in languages]
+
+
+def commands(page):
+    """Returns the arguments of each call of vaezoo in the shell blocks."""
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    direct = [line[1:] for line in words if line[:1] == ["vaezoo"]]
+    return direct + [line[line.index("vaezoo_cli") + 1 :] for line in words if "vaezoo_cli" in line]
+
+
+def prose(page):
+    """Returns a page's text without code blocks, comments, tables, generated parts, links' targets and headings."""
+    text = re.sub(r"<!-- ([\w-]+): written by.*?<!-- /\1 -->", "", page.read_text("utf-8"), flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```|<!--.*?-->|^    .*?$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"^(#.*|\|.*)$", "", text, flags=re.MULTILINE)
+
+
+def sentences(page):
+    """Returns the sentences of a page's prose; an item of a list ends one, too."""
+    text = re.sub(r"`[^`]*`", "code", prose(page))
+    paragraphs = re.split(r"\n\s*\n|^\s*(?:[-*]|\d+\.) ", text, flags=re.MULTILINE)
+    parts = [part for p in paragraphs for part in re.split(r"(?<=[.!?])[*)]*\s+", " ".join(p.split()))]
+    return [part for part in parts if len(part.split()) > 1]
+
+
+@pytest.fixture
+def small_digits(monkeypatch):
+    """Makes the packaged digits a few hundred, so that trainings of the pages take seconds."""
+    load = packaged_digits.load
+
+    def load_few(*arguments):
+        return tuple(TensorSplit(part.x[:240], part.y[:240]) for part in load(*arguments))
+
+    monkeypatch.setattr(packaged_digits, "load", load_few)
+
+
+@pytest.mark.parametrize("page", pages([p for p in PAGES if blocks(p, "python")]))
+def test_python_blocks_run(page, small_digits, inside):
+    document = Document.parse(str(page), PythonCodeBlockParser(), SkipParser())
+    document.namespace["__name__"] = "__main__"
+    for example in document.examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED if commands(p)])
+def test_commands_parse(page):
+    for arguments in commands(page):
+        with click.Context(vaezoo, info_name="vaezoo") as parent:
+            command = vaezoo.get_command(parent, arguments[0])
+            assert command is not None, arguments
+            given = command.make_context(arguments[0], arguments[1:], parent=parent).params
+        options = parse_options(given.get("options", ()))
+        if options:
+            configure(find_model(given["model"]).load().config, options)
+        if "metrics" in given:
+            check_metrics(given["metrics"].split(","))
+        assert given.get("kind", "samples") in KINDS
+        if given.get("recipe_name"):
+            find_recipe(given["recipe_name"])
+        settings = {k: v for k, v in given.items() if hasattr(TrainConfig(), k) and v is not None}
+        if command.name == "train":
+            configure(TrainConfig(), settings)
+
+
+def test_cheap_commands_run(inside, capsys):
+    for arguments in {tuple(a): a for page in PAGES for a in commands(page) if a[0] in CHEAP}.values():
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        assert e.value.code == 0, capsys.readouterr().err
+
+
+def test_toml_blocks_are_valid(tmp_path):
+    for page in PAGES:
+        for code in blocks(page, "toml"):
+            if "model" in tomllib.loads(code):
+                (tmp_path / "own.toml").write_text(code)
+                assert find_recipe(str(tmp_path / "own.toml")).training.epochs == 10
+
+
+def test_readme_is_short():
+    text = re.sub(r"^```.*?^```", "", README.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert len(text.split()) <= MAX_README_WORDS
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in PROSE])
+def test_prose_is_plain(page):
+    lengths = [len(sentence.split()) for sentence in sentences(page)]
+    assert not lengths or statistics.median(lengths) <= MAX_MEDIAN_WORDS
+    words = prose(page).split()
+    assert sum(word.count(";") for word in words) <= MAX_SEMICOLONS * len(words) / 1000
+    assert not re.search(r"\bpictures?\b", page.read_text("utf-8"), re.IGNORECASE)
+
+
+def anchors(page):
+    """Returns the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED])
+def test_links_exist(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_tables_are_complete():
+    built_in = [registration for registration in list_models() if registration.built_in]
+    expected = {
+        "README.md": [r.name for r in built_in],
+        "docs/README.md": [f"vaezoo {name}" for name in vaezoo.commands],
+        "docs/data.md": DATASETS,
+        "docs/evaluation.md": [*METRICS, *KINDS],
+        "docs/models.md": [option for r in built_in for option in config_json(r.load().config)],
+        "docs/plugins.md": [check.__name__.removeprefix("check_") for check in CHECKS],
+        "docs/pretrained.md": [card.name for card in list_pretrained()],
+    }
+    for page, names in expected.items():
+        text = (ROOT / page).read_text("utf-8")
+        assert [name for name in names if not re.search(rf"`{name}[` ]", text)] == [], page
