@@ -161,6 +161,20 @@ def test_epochs_are_permutations(digits):
     assert first.tolist() != second.tolist()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_are_permuted_once(workers, digits, monkeypatch):
+    """A permutation of the data takes longer than a small network's step, so it is drawn once per epoch."""
+    drawn = []
+
+    def counted(seed, epoch, n):
+        drawn.append(epoch)
+        return epoch_permutation(seed, epoch, n)
+
+    monkeypatch.setattr(trainer, "epoch_permutation", counted)
+    fit(digits, build("mlp-vae", digits)[0], steps=30, workers=workers)  # 12 steps per epoch
+    assert drawn == [0, 1, 2]
+
+
 def test_dynamic_binarization_samples_bits(digits):
     config = TrainConfig(binarize="dynamic")
     index = torch.arange(100)

@@ -268,9 +268,10 @@ class Trainer:
         size = self.config.batch_size
         share = size // distributed.world_size()
         offset = distributed.rank() * share
-        for step in range(self.global_step, self.steps):
+        first_step = self.global_step  # it moves while this generator is consumed
+        for step in range(first_step, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
-            if position == 0 or step == self.global_step:
+            if position == 0 or step == first_step:
                 order = epoch_permutation(self.config.seed, epoch, len(self.train_split))
                 if isinstance(self.train_split, TensorSplit):
                     order = order.to(self.train_split.x.device)
