@@ -26,6 +26,7 @@ from reference_model import (
     Job,
     PlainVAE,
     count_parameters,
+    load_bytes,
     load_dataset,
     negative_elbo,
     tutorial_loss,
@@ -69,7 +70,7 @@ def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, channel: Worke
 
 def plain(job: Job, channel: WorkerChannel) -> None:
     """Trains in eager PyTorch from bytes in the device's memory. The losses are read once per window."""
-    x = load_dataset(job).train.x.to(job.device)
+    x = load_bytes(job).to(job.device)
 
     def batches() -> Iterator[Tensor]:
         while True:
@@ -98,7 +99,7 @@ def tutorial_images(job: Job) -> TorchDataset[Any]:
 
     if job.data == "mnist":
         return datasets.MNIST(job.data_dir, train=True, transform=transforms.ToTensor())  # type: ignore[no-any-return]
-    x, to_tensor = load_dataset(job).train.x.squeeze(1), transforms.ToTensor()
+    x, to_tensor = load_bytes(job).squeeze(1), transforms.ToTensor()
 
     class Digits(TorchDataset[Any]):
         def __len__(self) -> int:
@@ -192,7 +193,7 @@ def pythae(job: Job, channel: WorkerChannel) -> None:
                 self.steps, self.images, self.start = 0, 0, time.perf_counter()
 
     torch.set_num_threads(job.threads)
-    x = load_dataset(job).train.x.float() / 255
+    x = load_bytes(job).float() / 255
     torch.manual_seed(SEED)
     net = PlainVAE(job.network)
     latent_dim = LATENT_DIM[job.network]

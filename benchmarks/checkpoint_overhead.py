@@ -112,7 +112,7 @@ def tables(result: dict[str, Any]) -> list[str]:
         ]
         for row in result["rows"]
     ]
-    head = ["training", "time per epoch", "time per save", "share of the training"]
+    head = ["training", "time per epoch", "time per save", "share of the training time"]
     return [
         f"{hardware(about)}, {setting['threads']} threads; {versions(about)}. {setting['runs']} trainings each.",
         "",

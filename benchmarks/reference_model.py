@@ -16,7 +16,10 @@ LR = 1e-3
 PIXELS = 28 * 28
 HIDDEN, CHANNELS = 512, (32, 64)
 LATENT_DIM = {"mlp": 20, "conv": 16}
-MODELS = {"mlp": ("mlp-vae", {"latent_dim": 20, "hidden": (HIDDEN,)}), "conv": ("conv-vae", {"latent_dim": 16})}
+MODELS: dict[str, tuple[str, dict[str, object]]] = {
+    "mlp": ("mlp-vae", {"latent_dim": LATENT_DIM["mlp"], "hidden": (HIDDEN,)}),
+    "conv": ("conv-vae", {"latent_dim": LATENT_DIM["conv"]}),
+}
 LOGVAR_BOUND = 10.0  # vaezoo bounds log-variances in the same way, so the bound is part of the network
 
 
@@ -141,3 +144,8 @@ def load_dataset(job: Job) -> Dataset:
     if data.spec.shape != (1, 28, 28):
         raise VaezooError(f"data set '{job.data}' has shape {data.spec.shape}", "use a data set of shape (1, 28, 28)")
     return data
+
+
+def load_bytes(job: Job) -> Tensor:
+    """Returns the training images of a job as bytes, `(N, 1, 28, 28)`."""
+    return load_dataset(job).train.gather(slice(None)).x

@@ -91,7 +91,7 @@ def result_table(file: Path, result: Mapping[str, Any]) -> list[str]:
         for case in result["cases"]
     ]
     return [
-        f"### Processes on {machine(result)}",
+        f"### Distributed training on {machine(result)}",
         "",
         f"`results/{file.name}`. {hardware(environment)}; {versions(environment)}. "
         f"{setting['rounds']} runs each; global batch size; images/s.",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from reference_model import CHANNELS, HIDDEN, LATENT_DIM, LOGVAR_BOUND, LR, PIXELS, Job, load_dataset
+from reference_model import CHANNELS, HIDDEN, LATENT_DIM, LOGVAR_BOUND, LR, PIXELS, Job, load_bytes
 from train_workers import SkippedError, WorkerChannel
 
 MAX_SYNCS = 5  # the loop waits for the device at most this many times per turn
@@ -27,7 +27,7 @@ def init(network: str, key: jax.Array) -> Params:
     """Draws weights and biases as PyTorch does: uniformly, bounded by the square root of 1 / fan-in."""
     latent, (first, second) = LATENT_DIM[network], CHANNELS
     features = second * 7 * 7
-    shapes: dict[str, tuple[tuple[int, ...], int]] = {  # layer -> shape of the weights, fan-in
+    shapes: dict[str, dict[str, tuple[tuple[int, ...], int]]] = {  # network -> layer -> shape of the weights, fan-in
         "mlp": {
             "in": ((PIXELS, HIDDEN), PIXELS),
             "posterior": ((HIDDEN, 2 * latent), HIDDEN),
@@ -42,9 +42,9 @@ def init(network: str, key: jax.Array) -> Params:
             "up": ((4, 4, second, first), 16 * first),  # PyTorch's fan-in of a transposed kernel counts its outputs
             "out": ((4, 4, first, 1), 16),
         },
-    }[network]
+    }
     params = {}
-    for name, (shape, fan_in) in shapes.items():
+    for name, (shape, fan_in) in shapes[network].items():
         key, weights, biases = jax.random.split(key, 3)
         bound = 1 / np.sqrt(fan_in)
         draw = partial(jax.random.uniform, minval=-bound, maxval=bound)
@@ -88,8 +88,8 @@ def conv_transpose(layer: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Arra
         padding = ((2, 2), (2, 2))  # kernel - 1 - padding
         return jax.lax.conv_transpose(x, weights, (2, 2), padding, dimension_numbers=NHWC) + bias
     count, height, width, channels = x.shape
-    # Output row 2m + a is the sum over j of input row m + a - 1 + j times kernel row a + 2j. The same holds for columns.
-    # Order the kernel as (j, j', C) by (a, a', outputs), where ' marks columns.
+    # Output row 2m + a is the sum over j of input row m + a - 1 + j times kernel row a + 2j.
+    # The same holds for columns, with a' and j'. Order the kernel as (j, j', C) by (a, a', outputs).
     blocks = weights.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 4, 1, 3, 5).reshape(4 * channels, -1)
     # Each 2x2 neighbourhood of the padded input gives its terms for all (a, a').
     out = patches(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))) @ blocks
@@ -138,7 +138,7 @@ def train(job: Job, channel: WorkerChannel) -> None:
     platform = jax.default_backend()
     if platform != {"cpu": "cpu", "cuda": "gpu"}[job.device]:
         raise SkippedError(f"jax runs on {platform} here")
-    images = jnp.asarray(load_dataset(job).train.x.numpy().reshape(-1, PIXELS))
+    images = jnp.asarray(load_bytes(job).numpy().reshape(-1, PIXELS))
     per_epoch = len(images) // job.batch
     optimizer = optax.adam(LR)
 

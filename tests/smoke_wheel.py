@@ -37,7 +37,7 @@ def main(wheel: Path, uv: str) -> None:
         call(uv, "pip", "install", "--quiet", *target, "--constraints", str(CONSTRAINTS), f"{wheel}[cpu]")
         vaezoo = str(venv / "bin" / "vaezoo")
         listed = {row["name"] for row in json.loads(call(vaezoo, "list", "--json"))["models"]}
-        assert listed == {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"}, listed
+        assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} <= listed, listed
         assert len(json.loads(call(vaezoo, "recipes", "--json"))["recipes"]) == 14
         call(vaezoo, "train", "--recipe", "mlp-784-400-20", "--data", "digits", "--steps", "20", "--out", "run")
         call(vaezoo, "sample", "run")

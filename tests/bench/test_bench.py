@@ -150,6 +150,7 @@ def test_out_of_memory_is_reported(workload, quick, monkeypatch):
         bench(workload, CONFIG, [7])
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_all_backends_run_on_cuda(workload, quick):
     result = bench(workload, BenchConfig("cuda", 2), [1, 64], seconds=0.01)

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from injector import ALL_FAULTS
 
-# Under pytest-xdist each of its processes has a pool of its own.
-POOL_SIZE = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+# A worker takes seconds to start, so a selection has one. Under pytest-xdist each of its processes has its own.
+POOL_SIZE = 2 if ALL_FAULTS and "PYTEST_XDIST_WORKER" not in os.environ else 1
 ONE_CASE_PER_TEST = {  # test file -> its row in the table
     "test_downloads": "D2",
     "test_fuzz": "fuzz",
@@ -38,6 +38,7 @@ class WorkerPool:
     """Runs cases in worker processes, which have one thread each so that they can fork."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
         self.idle: Queue[subprocess.Popen[str]] = Queue()
@@ -59,7 +60,7 @@ class WorkerPool:
 
     def run_all(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Runs cases in parallel."""
-        with ThreadPoolExecutor(len(self.processes)) as executor:
+        with ThreadPoolExecutor(self.size) as executor:
             return list(executor.map(self.run, requests))
 
     def close(self) -> None:
@@ -78,11 +79,12 @@ def workers() -> Iterator[WorkerPool]:
 
 
 @pytest.fixture
-def check_cases(record_property: Callable[[str, object], None]) -> Callable[[str, int, Sequence[object]], None]:
+def check_cases(request: pytest.FixtureRequest) -> Callable[[str, int, Sequence[object]], None]:
     """A function that records how many cases ran, for a row of the table, and fails the test if one was bad."""
 
     def check(row: str, count: int, failures: Sequence[object]) -> None:
-        record_property("cases", [row, count, len(failures)])
+        # User properties belong to the test's report, which pytest-xdist sends to the main process.
+        request.node.user_properties.append(("cases", [row, count, len(failures)]))
         assert not failures, f"{len(failures)} of {count} bad, such as {failures[0]}"
 
     return check

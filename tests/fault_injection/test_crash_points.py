@@ -39,7 +39,7 @@ MOMENTS = {
 def test_killed_training_resumes(moment, operations, workers, check_cases):
     points = MOMENTS[moment](operations)
     assert points
-    chosen = points if ALL_FAULTS else points[::8]
+    chosen = points if ALL_FAULTS else points[::16]
     check_cases("K6", *summarize(workers.run_all([{"case": "kill_at", "at": at} for at in chosen])))
 
 

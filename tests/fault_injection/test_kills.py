@@ -40,7 +40,7 @@ def failures(count: int, step: int) -> Iterator[dict[str, object]]:
 
 
 def test_killed_training_resumes(operations, workers, check_cases):
-    points = kill_points(len(operations), 23)
+    points = kill_points(len(operations), 47)
     responses = workers.run_all([{"case": "kill_at", "at": at} for at in points])
     check_cases("K2", *summarize(responses))
     assert [r["at"] for r in responses if r["finished"]] == [len(operations) + 1]
@@ -48,24 +48,24 @@ def test_killed_training_resumes(operations, workers, check_cases):
 
 def test_killed_export_is_atomic(export, workers, check_cases):
     request = {"case": "kill_export", "replace": export["replace"]}
-    responses = workers.run_all([{**request, "at": at} for at in kill_points(export["count"], 11)])
+    responses = workers.run_all([{**request, "at": at} for at in kill_points(export["count"], 23)])
     check_cases("K2", *summarize(responses))
     assert [r["at"] for r in responses if r["finished"]] == [export["count"] + 1]
 
 
 def test_training_reports_failed_operations(operations, workers, check_cases):
-    responses = workers.run_all([{"case": "fail_at", **failure} for failure in failures(len(operations), 127)])
+    responses = workers.run_all([{"case": "fail_at", **failure} for failure in failures(len(operations), 251)])
     check_cases("K3", *summarize(responses))
 
 
 def test_export_reports_failed_operations(export, workers, check_cases):
     request = {"case": "fail_export", "replace": export["replace"]}
-    responses = workers.run_all([{**request, **failure} for failure in failures(export["count"], 61)])
+    responses = workers.run_all([{**request, **failure} for failure in failures(export["count"], 127)])
     check_cases("K3", *summarize(responses))
 
 
 def test_kills_at_random_times(workers, check_cases):
-    responses = workers.run_all([{"case": "kill_randomly", "seed": n} for n in range(200 if ALL_FAULTS else 8)])
+    responses = workers.run_all([{"case": "kill_randomly", "seed": n} for n in range(200 if ALL_FAULTS else 4)])
     check_cases("K1", *summarize(responses))
 
 

@@ -98,7 +98,7 @@ def tree(path: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("name", every_nth(5, MALFORMED))
+@pytest.mark.parametrize("name", every_nth(7, MALFORMED))
 def test_malformed_run_is_refused(name: str, run: Path, check_cases: CheckCases) -> None:
     MALFORMED[name](run)
     before = tree(run)
@@ -116,7 +116,7 @@ def test_malformed_run_is_refused(name: str, run: Path, check_cases: CheckCases)
     check_cases("C3", 2, bad)
 
 
-@pytest.mark.parametrize("name", every_nth(5, COUNTERS))
+@pytest.mark.parametrize("name", every_nth(7, COUNTERS))
 def test_malformed_counters_are_refused(name: str, run: Path, check_cases: CheckCases) -> None:
     COUNTERS[name](run)
     before = tree(run)
@@ -169,7 +169,7 @@ PLANTED = {
 PLACES = [f"{kind} as {name}" for name in (*WRITTEN, ".tmp-1-x", "checkpoints/.tmp-1-x") for kind in PLANTED]
 
 
-@pytest.mark.parametrize("place", every_nth(5, PLACES))
+@pytest.mark.parametrize("place", every_nth(7, PLACES))
 def test_nothing_outside_is_written(place: str, run: Path, check_cases: CheckCases) -> None:
     kind, name = place.split(" as ")
     bad = []

@@ -301,7 +301,7 @@ def test_extreme_settings_train_or_fail(tmp_path: Path, check_cases: CheckCases)
     count = 0
 
     @settings(
-        max_examples=1000 if ALL_FAULTS else 25,
+        max_examples=1000 if ALL_FAULTS else 12,
         derandomize=True,
         database=None,
         deadline=None,

@@ -257,7 +257,7 @@ def test_packages_can_be_selected(install, monkeypatch, value, names):
         monkeypatch.setenv("VAEZOO_PLUGINS", value)
     models = list_models()
     assert {r.name for r in models if not r.built_in} == names
-    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} == {r.name for r in models if r.built_in}
+    assert {"mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder"} <= {r.name for r in models if r.built_in}
 
 
 def test_missing_selected_package_warns(install, monkeypatch):

@@ -12,15 +12,16 @@ def test_injector_sees_all_operations(work, workers):
 
 
 def lose_power(workers, **request) -> tuple[int, list[str]]:
-    """Returns how many states two requests in parallel checked, and the bad ones."""
-    responses = workers.run_all([{"case": "lose_power", "part": (n, 2), **request} for n in range(2)])
+    """Returns how many states were checked, in parallel, and the bad ones."""
+    parts = [{"case": "lose_power", "part": (n, workers.size), **request} for n in range(workers.size)]
+    responses = workers.run_all(parts)
     assert not any(response["error"] for response in responses), responses
     return sum(r["states"] for r in responses), [state for r in responses for state in r["bad_states"]]
 
 
 @pytest.mark.parametrize("work", WORKS)
 def test_acknowledged_work_survives(work, workers, check_cases):
-    options = {"draws": 6, "resume_every": 1} if ALL_FAULTS else {"draws": 1, "resume_every": 64}
+    options = {"draws": 6, "resume_every": 1} if ALL_FAULTS else {"draws": 1, "resume_every": 128}
     check_cases("K4", *lose_power(workers, work=work, **options))
 
 

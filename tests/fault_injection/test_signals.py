@@ -24,7 +24,6 @@ MOMENTS = ("import", *NEWEST_STEP, "sample", "export")
 CASES = [*itertools.product(MOMENTS, EXIT_CODES, ("process", "group"), (0, 2))]
 # One case for each moment, with all signals, both targets, and with and without threads that load data.
 SELECTION = [case for i, case in enumerate(CASES) if i % 12 == 5 * (i // 12) % 12]
-FAST = ("step 7", "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def train_arguments(images, workers):
         pytest.param(
             *case,
             id=f"{case[0]}-{case[1].name}-{case[2]}-{case[3]}",
-            marks=[] if case in SELECTION and case[0] in FAST else pytest.mark.slow,
+            marks=[] if case in SELECTION and case[0] == "step 7" else pytest.mark.slow,
         )
         for case in (CASES if ALL_FAULTS else SELECTION)
     ],

@@ -28,6 +28,7 @@ def test_session_reports_node_placement():
     assert placement(session) == {"CPUExecutionProvider": 1}
 
 
+@pytest.mark.gpu
 @needs_cuda
 def test_all_nodes_run_on_cuda():
     session = open_session(one_node(), "cuda", entries=RECORD_PLACEMENT)

@@ -210,6 +210,7 @@ def test_fits(monkeypatch: pytest.MonkeyPatch, images: Path) -> None:
     assert not fits(streamed, CPU) and not fits(streamed, cuda) and to_device_if_fits(streamed, cuda) is streamed
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_batches_on_cuda(workers: int, images: Path) -> None:

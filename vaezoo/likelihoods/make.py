@@ -10,7 +10,8 @@ from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from vaezoo.likelihoods.gaussian import Gaussian
 
-NAMES = ("bernoulli", "continuous-bernoulli", "gaussian")
+PLAIN = {"bernoulli": Bernoulli, "continuous-bernoulli": ContinuousBernoulli}  # likelihoods without a parameter
+NAMES = (*PLAIN, "gaussian")
 
 
 def make_likelihood(text: str) -> Likelihood:
@@ -31,6 +32,6 @@ def make_likelihood(text: str) -> Likelihood:
         with contextlib.suppress(ValueError):
             return Gaussian(float(sigma))
         return Gaussian(sigma)  # learned, optimal, or refused
-    if name in NAMES and not colon:
-        return Bernoulli() if name == "bernoulli" else ContinuousBernoulli()
+    if name in PLAIN and not colon:
+        return PLAIN[name]()
     raise VaezooError(f"no likelihood named '{text}'", suggest(text, NAMES, f"use one of {', '.join(NAMES)}"))

@@ -115,7 +115,7 @@ def open_session(
             ort.set_default_logger_severity(2)  # the default, warnings
     actual = session.get_providers()[0]
     if actual != EXECUTION[provider]:
-        raise VaezooError(f"{provider} was requested, but ONNX Runtime runs on {actual}", "see 'vaezoo doctor'")
+        raise VaezooError(f"{provider} was requested, but ONNX Runtime runs on {actual}", INSTALL_GPU)
     return session
 
 
