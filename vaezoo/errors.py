@@ -1,11 +1,11 @@
-"""The errors that users can cause or meet.
+"""The errors that vaezoo raises for users.
 
     VaezooError                 2   usage or configuration
     ├── UnsupportedDataError    2   a model that does not support data of this shape
     ├── InputError              3   a file, image, array or run folder that cannot be used
     │   └── PluginError         3   a third-party model that cannot be loaded or breaks its contract
     ├── ParityError             3   an exported graph whose output differs from the model's
-    ├── DivergedError           4   a loss or gradient that is not finite
+    ├── DivergedError           4   a loss, metric, gradient or buffer that is not finite
     └── StorageError            5   disk full, no permission, read-only
 
 The numbers are the exit codes of the command `vaezoo`.
@@ -58,7 +58,7 @@ class ParityError(VaezooError):
 
 
 class DivergedError(VaezooError):
-    """The loss or a gradient became infinite or NaN. The weights were left unchanged."""
+    """A loss, metric, gradient or buffer is not finite. The training step that raises this changes no weights."""
 
     exit_code = 4
 

@@ -42,7 +42,7 @@ _deferring = False
 def handle_signals() -> Iterator[None]:
     """Turns the signals that ask a process to end into `Stopped`, in the main thread and inside the block.
 
-    A second keyboard interrupt ends the process at once. Signals that the process was started to ignore stay ignored.
+    A second keyboard interrupt ends the process at once. Signals that were already ignored stay ignored.
     """
     global _pending, _deferring
     if threading.current_thread() is not threading.main_thread():

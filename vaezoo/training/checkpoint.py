@@ -215,7 +215,8 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, max_bytes: in
 def prune(folder: Path, monitor: str | None) -> None:
     """Removes checkpoints. It keeps the best and the newest two with metrics, and all newer ones.
 
-    Damaged ones are not counted and not removed, so that people can look at them.
+    It checks only sizes and the hash of state.json. Checkpoints that fail are not counted and not removed, so that
+    users can inspect them. On resume, `RunWriter.truncate` removes those newer than the checkpoint that is used.
     """
     complete, _ = list_checkpoints(folder, hashed=False)  # hashing all files took half the time of a save
     evaluated = [c for c in complete if c.metrics]
@@ -285,7 +286,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, object]]:
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
             raise InputError(f"{file} is damaged: file {safe_repr(name)}", USE_ANOTHER)
     if read_file(file, MAX_JSON_BYTES) != _manifest_bytes(files):
-        raise InputError(f"{file} is damaged: not as it was written", USE_ANOTHER)
+        raise InputError(f"{file} is damaged: its bytes differ from those that vaezoo writes", USE_ANOTHER)
     return files
 
 

@@ -12,7 +12,7 @@ from vaezoo.errors import VaezooError
 Optimizer = Literal["adam", "adamw", "rmsprop", "adamax"]
 Schedule = Literal["constant", "cosine", "multistep"]
 
-LONG = 20_000  # steps from which "auto" compiles: 10 to 30 s of it are paid back by about 0.7 ms a step
+LONG = 20_000  # steps from which "auto" compiles: it takes 10 to 30 s and saves about 0.7 ms per step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +116,14 @@ class TrainConfig:
         return examples // self.batch_size
 
     def total_steps(self, examples: int) -> int:
-        """Returns the steps of the whole training on so many examples."""
+        """Returns the number of steps of the whole training on a split of `examples` examples."""
         return self.steps or self.epochs * self.steps_per_epoch(examples)
 
     def resolved(self, examples: int) -> TrainConfig:
-        """Returns these settings with "auto" for `compile` replaced by what it means on so many examples.
+        """Returns these settings with `compile` "auto" replaced by "on" or "off".
 
-        It goes by the length of the whole training, so that a part of it computes the same as the whole.
+        The length of the whole training decides, for a split of `examples` examples. So a resumed training chooses the
+        same.
         """
         if self.compile != "auto":
             return self

@@ -79,7 +79,13 @@ class RunWriter:
             self.unsaved = None
 
     def truncate(self, checkpoint: Checkpoint | None) -> None:
-        """Removes what was written after a checkpoint, or everything; the training will write it again."""
+        """Removes the reports and checkpoints after `checkpoint`, or all of them if it is None.
+
+        Newer checkpoints are removed even if they are damaged. The training writes them again. Older damaged ones stay.
+
+        Raises:
+            InputError: If the checkpoint records no valid length of the log.
+        """
         log_bytes = 0 if checkpoint is None else checkpoint.counters.get("log_bytes")
         if type(log_bytes) is not int or log_bytes < 0:
             raise InputError(f"{self.checkpoints} is damaged: the log has {log_bytes} bytes", "train again")

@@ -83,7 +83,7 @@ def train(
     Raises:
         VaezooError: If a name, an option or a setting is wrong; nothing has been written then.
         StorageError: If the run folder exists or cannot be written.
-        DivergedError: If a loss or gradient becomes infinite or NaN; earlier checkpoints are complete.
+        DivergedError: If a loss, metric, gradient or buffer is not finite; earlier checkpoints are complete.
         Stopped: If the process was asked to stop (see `vaezoo.signals`); `resume` continues.
     """
     config = config or TrainConfig()
@@ -153,7 +153,7 @@ def resume(
     same_spec = (data.spec.shape, data.spec.likelihood) == (record.data.shape, record.data.likelihood)
     if not same_spec or fingerprint(data) != record.fingerprint:
         raise InputError(f"the data are not those that {path} was trained on", "restore them, or train a new run")
-    read_examples(path / EXAMPLES, record.data)  # damaged ones would end the training in its last second
+    read_examples(path / EXAMPLES, record.data)  # find damaged ones now, not at the end of the training
     with as_input_error(path):
         check_size(path, registration, record.options, data.spec, available_memory())
         setup = build_setup(registration, record.options, data, config)
@@ -185,7 +185,7 @@ def build_setup(registration: Registration, options: Mapping[str, object], data:
 
 
 def load_run_data(path: Path, record: RunRecord, data_dir: str | None, stream: bool | None) -> Dataset:
-    """Loads the data of a run; raises VaezooError if a program passed arrays."""
+    """Loads the data of a run. Raises VaezooError if the run was trained on arrays that a program passed."""
     if record.source is None:
         raise VaezooError(f"{path} was trained on arrays of a program", "resume it in that program, with its data")
     return load_source(record.source, data_dir, stream)
@@ -251,7 +251,7 @@ def init_model(setup: Setup) -> None:
     """Lets a model initialise weights from the training split.
 
     Raises:
-        PluginError: If a plugin's model fails at it.
+        PluginError: If `init_from_data` of a plugin's model raises an unexpected error.
     """
     try:
         setup.vae.init_from_data(setup.data.train)

@@ -169,7 +169,7 @@ class TrainStep:
     def state_dict(self) -> dict[str, Tensor]:
         """Returns what the next step depends on, besides the evaluated weights and buffers.
 
-        Call it while the average is applied. The weights that are trained then lie in the average's place.
+        Call it while the average is applied. `ema.values` then holds the weights that are trained.
         """
         tensors = {
             f"{group}.{i}.{name}": value
@@ -225,7 +225,7 @@ class TrainStep:
         return int(good_steps), values[:n]
 
     def _compile(self) -> None:
-        """Compiles the step as one graph, or as two where processes or micro-batches meet between them."""
+        """Compiles the step as one graph, or as two if processes or micro-batches are averaged in between."""
         if distributed.world_size() == 1 and self.config.grad_accum_steps == 1:
             self.update = Compiled(self.update)  # type: ignore[method-assign]
         else:
@@ -266,7 +266,7 @@ def grad_norm(gradients: Sequence[Tensor | None]) -> Tensor:
 
 
 def mean_grads(parts: Sequence[StepGrads]) -> StepGrads:
-    """Returns the mean over micro-batches. A loss that a micro-batch lacks counts as 0 there."""
+    """Returns the mean over micro-batches. A loss that is missing in a micro-batch counts as 0 there."""
 
     def mean(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         names = dict.fromkeys(name for value in values for name in value)

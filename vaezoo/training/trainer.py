@@ -41,7 +41,7 @@ class TrainerState(NamedTuple):
         step: Optimizer steps taken.
         metrics: The evaluation at this step; empty if the training stopped before one.
         counters: Numbers and names that `Trainer.restore` needs to continue.
-        tensors: The same, but tensors besides those of model and objective.
+        tensors: Tensors that `Trainer.restore` needs to continue, without those of model and objective.
     """
 
     step: int
@@ -114,7 +114,7 @@ class Trainer:
         With several processes (see `vaezoo.distributed`) all of them call this and take the same steps.
 
         Raises:
-            DivergedError: If a loss or gradient becomes infinite or NaN; the weights are those before that step.
+            DivergedError: If a loss, metric, gradient or buffer is not finite; the weights are those before that step.
             VaezooError: If the batch does not fit into memory.
             Stopped: If the process was asked to stop (see `vaezoo.signals`), after a last checkpoint.
         """
@@ -170,7 +170,7 @@ class Trainer:
         self.train_step.load_state_dict(read(self.train_step.state_dict()), window_start)
 
     def _is_eval_due(self) -> bool:
-        """Tells whether an evaluation belongs after the current step. The first one is before any step."""
+        """Returns whether to evaluate after the current step. The first evaluation comes before any step."""
         return self.global_step % self.eval_every == 0 or self.global_step == self.steps
 
     def _is_finished(self) -> bool:

@@ -24,15 +24,15 @@ def evaluate(vae: VAE, objective: Objective, split: Split, config: TrainConfig) 
     """Returns an objective's metrics over a split: means over its examples, with one sample of z for each.
 
     The run's seed determines z and, if the training binarizes, the bits. They are the same at each call and for any
-    number of processes. The caller's random state does not change. Meanwhile model and
-    objective are in evaluation mode.
+    number of processes. The caller's random state does not change. Model and objective are in
+    evaluation mode while it runs.
 
     Raises:
         DivergedError: If a metric is not finite.
         Stopped: If this process or another one was asked to stop.
     """
     device = next(vae.parameters()).device
-    # Batches are dealt out to the processes. One that gets no batch computes the first one again, with weight 0.
+    # The processes share the batches. A process without a batch computes the first one with weight 0.
     own = range(distributed.rank(), -(-len(split) // config.batch_size), distributed.world_size())
     numbers = own or range(1)
     examples = torch.arange(len(split), device=split.x.device if isinstance(split, TensorSplit) else None)
