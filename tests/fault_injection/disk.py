@@ -1,7 +1,7 @@
 """A model of a disk that loses power: which files may be there afterwards.
 
 An fsync of a file makes its bytes durable, an fsync of a folder makes its names durable. Nothing else is durable for
-sure. Each change of names since the last fsync may have happened or not, a rename as a whole. Of a file's new bytes
+sure. Each change of names since the last fsync may have happened or not. A rename is one change. Of a file's new bytes
 some, none, or zeros in their place may be there. Real file systems do better, but promise no more.
 """
 
@@ -28,7 +28,7 @@ class File:
 
 
 Node = Union[File, "Folder"]
-Change = dict[str, Node | None]  # names -> what they stand for afterwards; None: the name is gone
+Change = dict[str, Node | None]  # name -> what it stands for afterwards, or None if it is gone
 
 
 @dataclass(eq=False)

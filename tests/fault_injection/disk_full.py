@@ -18,7 +18,7 @@ from kills import SharedProgress, check_final_files, check_recovery, expected_fi
 from vaezoo.errors import StorageError
 
 CLONE_NEWNS = 0x20000  # gives the process a mount namespace of its own
-DISK_SIZE = 4 << 20  # bytes; several times what a training needs
+DISK_SIZE = 4 << 20  # bytes, several times what a training needs
 
 
 def file_size_limit(folder: Path, size: int) -> Response:

@@ -44,7 +44,7 @@ class Operation(NamedTuple):
     data: bytes = b""
 
 
-Hook = Callable[[Operation], int | None]  # may raise OSError; may return the most bytes to write
+Hook = Callable[[Operation], int | None]  # may raise OSError or return the most bytes to write
 
 
 class Fault:

@@ -19,7 +19,7 @@ from forked import Response, run_forked
 from vaezoo.errors import StorageError
 
 REMOVALS = {"unlink", "rmdir"}
-IGNORABLE = REMOVALS | {"exchange", "mkdir"}  # a leftover stays; there is another way; the folder exists already
+IGNORABLE = REMOVALS | {"exchange", "mkdir"}  # a leftover stays, there is another way, or the folder exists
 
 
 @cache

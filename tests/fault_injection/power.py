@@ -24,7 +24,7 @@ from vaezoo.export import export as exporting
 from vaezoo.training import checkpoint, run_dir, run_writer
 
 Event = injector.Operation | int  # an operation, or the step or export that is acknowledged from here on
-State = tuple[int, int, disk.Tree]  # number of events so far; the last acknowledgement; the files
+State = tuple[int, int, disk.Tree]  # number of events so far, last acknowledgement, files
 
 
 class Killed(BaseException):
@@ -144,10 +144,10 @@ def lose_power(
     Args:
         folder: The folder to work in.
         work: A key of WORKS.
-        stop: Kill the training after this number of operations and resume it; the power is lost after that.
+        stop: Kill the training after this number of operations, resume it, and lose power after that.
         mutation: One of MUTATIONS, a protection that is left out.
         draws: Random states after each operation.
-        resume_every: Resume from every n-th state; 0: from none.
+        resume_every: Resume from every n-th state, or from none if 0.
         part: A remainder and a divisor: of the states, check those whose number has this remainder.
     """
     _, check, acknowledged = WORKS[work]

@@ -61,9 +61,9 @@ def install():
         return
     from vaezoo.core import compile  # noqa: A004
     from vaezoo.export import graphs
+    from vaezoo.priors.standard_normal import StandardNormal
     from vaezoo.training import checkpoint, validation
     from vaezoo.training.train_step import TrainStep
-    from vaezoo.vae import VAE
 
     if MOMENT.startswith("step "):
         number = int(MOMENT.removeprefix("step "))
@@ -73,7 +73,7 @@ def install():
         "compile": (compile, "value_guards"),  # the compiler calls it
         "evaluate": (validation, "binarize"),
         "save": (checkpoint, "_pack"),
-        "sample": (VAE, "sample"),
+        "sample": (StandardNormal, "sample"),
         "export": (graphs, "_export"),
     }[MOMENT]
     wait_before(owner, name)

@@ -212,7 +212,9 @@ def test_settings_keep_the_guard(changes: dict[str, object], tmp_path: Path, che
     check_cases("N1", 1, [f"{changes}: {failure}" for failure in poisoned.failures()])
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}, {"grad_accum_steps": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema_decay": 0.9}, {"grad_accum_steps": 2}, pytest.param({"compile": "on"}, marks=slow)]
+)
 def test_buffers_are_restored(changes: dict[str, object], tmp_path: Path, check_cases: CheckCases) -> None:
     poisoned = Poisoned("mlp-vae", in_batch, math.nan, tmp_path, "gaussian:optimal", **changes)
     check_cases("N1", 1, [f"{changes}: {failure}" for failure in poisoned.failures()])

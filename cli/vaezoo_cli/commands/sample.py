@@ -19,8 +19,8 @@ def sample(source: str | None, count: int, seed: int, checkpoint: str, out: str 
     """Draw a PNG grid of images sampled from the prior.
 
     RUN is a run folder. MODEL means its newest run. Without an argument the newest run of all is used. PRETRAINED is a
-    name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote; it runs in ONNX Runtime and
-    draws other latents for the same seed.
+    name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote. It runs in ONNX Runtime, with
+    other latents for the same seed.
     """
     output_suffixes(out, (".png",))
     request = PlotRequest(source=source, checkpoint=checkpoint, count=count, seed=seed)

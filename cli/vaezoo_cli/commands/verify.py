@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def verify(folder: str, provider: str, seconds: int, as_json: bool) -> None:
     """Check an export folder from its files only, without PyTorch.
 
-    The checks cover hashes, the structure of the graphs, that both come from the same checkpoint, and their outputs for
-    the golden inputs at several batch sizes. The graphs run in a separate process with limits on memory and time.
+    The checks cover the hashes, the structure of both graphs, their common checkpoint, and their outputs for the golden
+    inputs at several batch sizes. The graphs run in a separate process with limits on memory and time.
     """
     from vaezoo.export.verify import verify_onnx
 
