@@ -51,7 +51,10 @@ def test_packaged_recipes_are_complete():
         assert recipe.measured is None or recipe.measured.machine
 
 
-@pytest.mark.parametrize("name", NAMES)
+FAST = ("mlp-784-400-20", "conv-mnist", "vae-gan-digits")
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_every_recipe_trains_and_resumes(name, digits, tmp_path):
     recipe = find_recipe(name)
     x = digits.train.x[:300].squeeze(1).numpy()

@@ -133,6 +133,7 @@ def test_wrong_outputs_are_not_timed(workload, quick, no_compiler, trained):
     assert "encoder: 'mu' at batch 2 on ort-cpu" in e.value.message
 
 
+@pytest.mark.slow
 def test_exports_are_timed_alone(quick, shared_export):
     exported = shared_export(uint8=True, dtype="fp16")
     result = bench(from_export(exported.path), CONFIG, [20], seconds=0.001)
@@ -141,6 +142,7 @@ def test_exports_are_timed_alone(quick, shared_export):
     assert result["model"]["format"] == {"opset": 18, "dtype": "fp16", "uint8": True}
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_reported(workload, quick, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

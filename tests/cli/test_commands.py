@@ -75,6 +75,7 @@ def test_settings_reach_the_run(run_ok, inside):
     assert result["result"]["split"] == "test"
 
 
+@pytest.mark.slow
 def test_names_mean_newest_run(run_ok, inside):
     run_ok("train", "mlp-vae", "--steps", 1)
     run_ok("train", "conv-vae", "--steps", 1)
@@ -110,6 +111,7 @@ def test_show_follows_options(run_ok):
     assert small["encoder"] == 784 * 10 + 10 + 10 * 40 + 40
 
 
+@pytest.mark.slow
 def test_check_passes_on_built_in(run_ok):
     results = json.loads(run_ok("check", "mlp-vae", "--json"))
     assert len(results) == 11 and all(r["passed"] for r in results)

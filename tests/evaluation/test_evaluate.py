@@ -65,6 +65,7 @@ def test_export_equals_run(run, exported, digits):
         assert metric.value == pytest.approx(of_run[name].value, rel=1e-4, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_export_with_saturated_pixels(tmp_path):
     """ONNX Runtime's sigmoid returns 0 below -18. A grey pixel there must not cost as much as the logit of 0."""
     run = vaezoo.load("mlp-vae", pretrained="mnist")
@@ -92,6 +93,7 @@ def test_dynamic_nll_equals_fixed(run):
 
 
 @pytest.mark.parametrize("settings", [{"uint8": True}, {"likelihood": "gaussian:learned"}])
+@pytest.mark.slow
 def test_incomplete_export_is_refused(settings, tmp_path):
     likelihood = settings.pop("likelihood", None)
     data = vaezoo.load_data("digits", likelihood=likelihood)

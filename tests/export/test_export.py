@@ -120,6 +120,7 @@ def test_graphs_carry_metadata(exported, trained):
         assert meta["Image.BitmapPixelFormat"] == "Gray8" and meta["vaezoo.license"] == "MIT"
 
 
+@pytest.mark.slow
 def test_export_is_reproducible(exported, shared_export, trained, tmp_path):
     target = tmp_path / "again"
     shutil.copytree(shared_export(opset=20).path, target)  # the earlier export that is replaced
@@ -185,6 +186,7 @@ def test_every_model_exports_fp16_uint8(name, likelihood):
     assert not [t.name for t in initializers if t.data_type == onnx.TensorProto.FLOAT]
 
 
+@pytest.mark.slow
 def test_uint8_rounds_to_nearest_level(shared_export, trained):
     exported = shared_export(uint8=True)
     images = (trained.examples * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -281,6 +283,7 @@ def test_fixed_batch_size_is_found(trained):
 
 
 @pytest.mark.parametrize("draw", [torch.randn_like, torch.rand_like, lambda z: torch.nn.functional.dropout(z)])
+@pytest.mark.slow
 def test_random_operators_are_found(trained, draw):
     vae = with_methods(trained.vae, decode=lambda self, z: type(trained.vae).decode(self, z + draw(z)))
     with pytest.raises(ParityError, match=r"decoder: node '\w+' \(\w+\) draws at random"):
@@ -300,6 +303,7 @@ def test_single_examples_must_work(trained):
         check_parity(vae, export_graphs(vae))
 
 
+@pytest.mark.slow
 def test_float64_latents_export(trained):
     vae = with_methods(
         trained.vae,

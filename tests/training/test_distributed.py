@@ -24,6 +24,7 @@ def run(*command, **options):
     )
 
 
+@pytest.mark.slow
 def test_gradients_equal_one_process(tmp_path):
     files = [tmp_path / "one", tmp_path / "two"]
     for launcher, file in zip(((sys.executable,), TORCHRUN), files, strict=True):

@@ -284,6 +284,7 @@ def test_bf16_covers_networks_only(name, digits):
     assert reports[0].metrics["elbo"] < 0
 
 
+@pytest.mark.slow
 def test_bf16_matches_fp32_elbo(digits):
     bounds = []
     for precision in ("fp32", "bf16"):
