@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from vaezoo.spec import ModelSpec
     from vaezoo.training.config import TrainConfig
     from vaezoo.training.reports import Report
+    from vaezoo.training.resume import resume
     from vaezoo.training.run import Run
-    from vaezoo.training.train import resume, train
+    from vaezoo.training.train import train
     from vaezoo.training.trainer import Trainer, TrainerState
     from vaezoo.vae import VAE, GaussianVAE
 
@@ -111,7 +112,8 @@ _NAMES = {
     "vaezoo.training.config": ("TrainConfig",),
     "vaezoo.training.reports": ("Report",),
     "vaezoo.training.run": ("Run",),
-    "vaezoo.training.train": ("resume", "train"),
+    "vaezoo.training.resume": ("resume",),
+    "vaezoo.training.train": ("train",),
     "vaezoo.training.trainer": ("Trainer", "TrainerState"),
     "vaezoo.vae": ("VAE", "GaussianVAE"),
 }

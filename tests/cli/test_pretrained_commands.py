@@ -39,7 +39,7 @@ def test_commands_accept_pretrained_name(run_ok, unchanged_package, digits):
     run_ok("plot", "mlp-vae-mnist", "--kind", "learning-curves")
     np.save("images.npy", digits.train.x[:30, 0].numpy())
     run_ok("encode", "mlp-vae-mnist", "--data", "images.npy")
-    assert Path("pretrained/mlp-vae-mnist/codes.npz").exists()
+    assert Path("pretrained/mlp-vae-mnist/latents.npz").exists()
     evaluation = json.loads(run_ok("eval", "mlp-vae-mnist", "--data", "digits", "--limit", 20, "--json"))
     assert evaluation["model"] == "vaezoo/mlp-vae"
 
@@ -72,8 +72,8 @@ def test_codes_keep_order_of_data(as_export, uint8, run_ok, trained, shared_expo
     elif uint8:
         pytest.skip("only exports have uint8 inputs")
     np.savez("mine.npz", x=digits.train.x[:30, 0].numpy(), y=np.arange(30))
-    assert run_ok("encode", source, "--data", "mine.npz", "--out", "codes.npz").strip() == "codes.npz"
-    with np.load("codes.npz", allow_pickle=False) as codes:
+    assert run_ok("encode", source, "--data", "mine.npz", "--out", "latents.npz").strip() == "latents.npz"
+    with np.load("latents.npz", allow_pickle=False) as codes:
         assert {"mu_train", "logvar_train", "y_train", "mu_valid"} <= set(codes.files)
         order = np.concatenate([codes["y_train"], codes["y_valid"]])
         mu = np.concatenate([codes["mu_train"], codes["mu_valid"]])
@@ -85,8 +85,8 @@ def test_codes_keep_order_of_data(as_export, uint8, run_ok, trained, shared_expo
 
 def test_unlabelled_data_have_no_labels(run_ok, trained, digits):
     np.save("mine.npy", digits.train.x[:30, 0].numpy())
-    run_ok("encode", trained.path, "--data", "mine.npy", "--out", "codes.npz")
-    with np.load("codes.npz", allow_pickle=False) as codes:
+    run_ok("encode", trained.path, "--data", "mine.npy", "--out", "latents.npz")
+    with np.load("latents.npz", allow_pickle=False) as codes:
         assert not any(name.startswith("y") for name in codes.files)
 
 

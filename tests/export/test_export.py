@@ -96,7 +96,7 @@ def test_manifest_describes_the_files(exported, trained):
     assert {(r["graph"], r["inputs"]) for r in rows} == {
         ("encoder", "real examples"),
         ("encoder", "uniform noise"),
-        ("decoder", "codes of real examples"),
+        ("decoder", "latents of real examples"),
         ("decoder", "latents of 3 sigma"),
         ("round trip", "real examples"),
     }
@@ -299,7 +299,7 @@ def test_dependent_examples_are_found(trained):
 
 def test_single_examples_must_work(trained):
     vae = with_methods(trained.vae, decode=lambda self, z: type(trained.vae).decode(self, z - z[1]))
-    with pytest.raises(ParityError, match="decoder fails at batch 1 on codes of generated examples"):
+    with pytest.raises(ParityError, match="decoder fails at batch 1 on latents of generated examples"):
         check_parity(vae, export_graphs(vae))
 
 
@@ -331,7 +331,7 @@ def test_integer_latents_export(trained):
         decode=lambda self, z: type(trained.vae).decode(self, z / 9),
     )
     rows, _ = check_parity(vae, export_graphs(vae))
-    assert [r.inputs for r in rows if r.graph == "decoder"] == ["codes of generated examples", "codes of noise"]
+    assert [r.inputs for r in rows if r.graph == "decoder"] == ["latents of generated examples", "latents of noise"]
 
 
 def test_graph_with_fixed_batch_fails(trained, graphs):

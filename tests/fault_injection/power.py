@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import disk
-import exports
+import export_faults
 import injector
 import toy_run
 from forked import Response, run_forked
@@ -63,7 +63,7 @@ def train_once(root: Path, recording: Recording) -> None:
 def export_twice(root: Path, recording: Recording) -> None:
     """Exports, then replaces the export with a newer one."""
     for number, version in enumerate(("older", "newer"), 1):
-        exports.export(root / "export", version)
+        export_faults.export(root / "export", version)
         recording.events.append(number)
 
 
@@ -86,8 +86,8 @@ def check_run(root: Path, acknowledged: int) -> None:
 
 def check_export(root: Path, acknowledged: int) -> None:
     """Asserts that the acknowledged export is there, or the next one."""
-    versions = [{}, exports.version("older"), exports.version("newer")]
-    assert exports.whole(root / "export") in versions[acknowledged : acknowledged + 2], "neither old nor new"
+    versions = [{}, export_faults.version("older"), export_faults.version("newer")]
+    assert export_faults.whole(root / "export") in versions[acknowledged : acknowledged + 2], "neither old nor new"
 
 
 # Name -> the work, the check of the files that it leaves, and what is acknowledged at the beginning.
@@ -100,7 +100,7 @@ WORKS: dict[str, tuple[Callable[..., None], Callable[[Path, int], None], int]] =
 def record(root: Path, work: str, stop: int | None, mutation: str | None) -> list[Event]:
     """Does a work in a child process and returns its events."""
     root.mkdir()
-    expected_files(), exports.version("older"), exports.version("newer")
+    expected_files(), export_faults.version("older"), export_faults.version("newer")
     recording = Recording(root, stop)
 
     def run() -> list[object]:

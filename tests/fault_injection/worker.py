@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import disk_full
-import exports
+import export_faults
 import filelock  # noqa: F401  # else every forked child would import it again
 import kills
 import power
@@ -32,9 +32,9 @@ CASES: dict[str, Callable[..., Response]] = {
         kills.fail_at,
         kills.kill_randomly,
         kills.resume_finished,
-        exports.export_operations,
-        exports.kill_export,
-        exports.fail_export,
+        export_faults.export_operations,
+        export_faults.kill_export,
+        export_faults.fail_export,
         power.lose_power,
         power.replay,
         disk_full.file_size_limit,

@@ -1,4 +1,4 @@
-"""The latent space: codes of examples, and images along lines and planes of codes.
+"""The latent space: latents of examples, and images along lines and planes between them.
 
 The code of an example is the mode of q(z|x). The image of a code is the mean of p(x|z). Nothing here is random.
 """
@@ -22,7 +22,7 @@ QUANTILES = (0.05, 0.95)
 
 
 def encode(vae: VAE, x: Tensor) -> Tensor:
-    """Returns the codes of examples.
+    """Returns the latents of examples.
 
     Args:
         vae: The model, on any device.
@@ -36,7 +36,7 @@ def encode(vae: VAE, x: Tensor) -> Tensor:
 
 
 def encode_split(vae: VAE, split: Split) -> npt.NDArray[np.float64]:
-    """Returns the codes of all examples of a split as vectors, `(N, latents)`, for scikit-learn.
+    """Returns the latents of all examples of a split as vectors, `(N, latents)`, for scikit-learn.
 
     Raises:
         DivergedError: If the model's values are not finite.
@@ -113,7 +113,7 @@ def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
 
 
 def interpolation(vae: VAE, first: Tensor, second: Tensor, steps: int) -> Tensor:
-    """Decodes points on straight lines between the codes of pairs of examples.
+    """Decodes points on straight lines between the latents of pairs of examples.
 
     White (2016, arXiv 1609.04468) interpolates on the sphere, because samples from the prior lie near one. Codes are
     means, which do not. In few dimensions two codes are often on opposite sides of the origin, and an arc between them
@@ -154,7 +154,7 @@ def attribute_direction(codes: Tensor, labels: Tensor, label: int) -> Tensor:
 
 
 def edit(vae: VAE, x: Tensor, direction: Tensor, amounts: Tensor) -> Tensor:
-    """Adds multiples of a direction to the codes of examples, and decodes them.
+    """Adds multiples of a direction to the latents of examples, and decodes them.
 
     Args:
         vae: The model.

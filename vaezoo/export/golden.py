@@ -2,7 +2,7 @@
 
 golden/encoder/test_data_set_0/input_0.pb, output_0.pb, output_1.pb     held-out examples
 golden/encoder/test_data_set_1/...                                      uniform noise
-golden/decoder/test_data_set_0/...                                      latent codes of those examples
+golden/decoder/test_data_set_0/...                                      latents of those examples
 golden/decoder/test_data_set_1/...                                      latents with three times the prior's sigma
 """
 

@@ -1,5 +1,7 @@
 """The parity gate: run the model and its graphs on the same inputs and compare their outputs.
 
+`check_parity` makes the inputs and calls `check_graphs` of tolerance.py, which compares and raises.
+
 The gate uses four kinds of inputs:
 
 1. Encoder, held-out examples: what users will encode.
@@ -65,11 +67,11 @@ def make_cases(
         mode = encoder_outputs(vae, noise[0][:1])[1]
         mode_index = graphs["encoder"].outputs.index(mode)
         codes, noise_codes = (encoder(inputs)[mode_index] for inputs in (x, x_noise))
-    # Integer latents have no normal distribution. For them, the codes of noise replace case 4.
+    # Integer latents have no normal distribution. For them, the latents of noise replace case 4.
     if codes.is_floating_point():
         wide_name, wide = f"latents of {LATENT_SIGMA:g} sigma", wide.to(codes.dtype)
     else:
-        wide_name, wide = "codes of noise", noise_codes
+        wide_name, wide = "latents of noise", noise_codes
     encoder_names, decoder_names = graphs["encoder"].outputs, graphs["decoder"].outputs
     return {
         "encoder": [
@@ -77,7 +79,7 @@ def make_cases(
             make_case("uniform noise", encoder, x_noise, encoder_names),
         ],
         "decoder": [
-            make_case(f"codes of {source}", decoder, codes, decoder_names),
+            make_case(f"latents of {source}", decoder, codes, decoder_names),
             make_case(wide_name, decoder, wide, decoder_names),
         ],
     }, mode

@@ -218,7 +218,7 @@ class TrainStep:
             terms = ", ".join(f"{name} {v:.3g}" for name, v in zip(self.metric_names, values[n:], strict=True))
             good = self.window_start + int(good_steps)
             raise DivergedError(
-                f"training diverged at step {good + 1}: a loss, gradient or buffer is not finite ({terms}); "
+                f"training diverged at step {good + 1}: a loss, metric, gradient or buffer is not finite ({terms}); "
                 f"the weights are those of step {good}",
                 DIVERGED_HINT,
             )

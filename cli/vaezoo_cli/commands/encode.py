@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @source_argument
 @checkpoint_option
 @data_options()
-@out_option("codes.npz")
+@out_option("latents.npz")
 def encode(
     source: str | None,
     checkpoint: str,
@@ -49,7 +49,7 @@ def encode(
             arrays |= {f"{field}_{name}": values for field, values in encode_split(model, split).items()}
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)
-    path = Path(out) if out else default_output_dir(model.folder) / "codes.npz"
+    path = Path(out) if out else default_output_dir(model.folder) / "latents.npz"
     write_file(path, file.getvalue())
     click.echo(path)
 

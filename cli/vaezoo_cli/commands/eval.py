@@ -58,7 +58,7 @@ def eval_command(
     elbo               -ELBO with reconstruction and KL, bits per dimension, active units
     nll                -log p(x) by importance sampling
     reconstructions    PSNR and SSIM
-    probe              accuracy of k-NN and logistic regression on the codes
+    probe              accuracy of k-NN and logistic regression on the latents
     disentanglement    MIG, FactorVAE score, DCI and SAP, for data with factors of variation
     nearest-neighbour  distance of samples from the nearest training examples
     fid                Frechet distance of samples from held-out examples, in the features of a packaged

@@ -9,7 +9,7 @@ from vaezoo_cli.selection import label_column, require_labels
 
 
 def latents(request: PlotRequest) -> PlotResult:
-    """Draws the codes of held-out examples, coloured by label. More than two dimensions are projected onto two."""
+    """Draws the latents of held-out examples, coloured by label. More than two dimensions are projected onto two."""
     from vaezoo.evaluation.latents import encode, principal_plane
     from vaezoo_cli.render import charts  # imported before the work, because matplotlib may be missing
 

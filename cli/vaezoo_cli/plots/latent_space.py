@@ -82,7 +82,7 @@ def interpolation(request: PlotRequest) -> PlotResult:
     grid = image_grid(
         as_bytes(rows.flatten(0, 1).numpy()),
         rows.shape[1],
-        title="straight lines between the codes of two images",
+        title="straight lines between the latents of two images",
         heads=["image", *show_values(torch.linspace(0, 1, INTERPOLATION_STEPS)), "image"],
     )
     return PlotResult(run.path, {".png": png(grid)})
