@@ -68,6 +68,12 @@ def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, channel: Worke
     vaezoo.Trainer(model, vaezoo.ELBO(), data, config, on_report=on_report).fit()
 
 
+def set_up_torch(job: Job) -> None:
+    """Sets the threads, and forbids TF32 as `vaezoo.Trainer` does. PyTorch allows it in convolutions by default."""
+    torch.set_num_threads(job.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
 def plain(job: Job, channel: WorkerChannel) -> None:
     """Trains in eager PyTorch from bytes in the device's memory. The losses are read once per window."""
     x = load_bytes(job).to(job.device)
@@ -120,7 +126,7 @@ def train_eagerly(
     read_every_loss: bool,
 ) -> None:
     """Runs the training loop of most tutorials. `read_every_loss` reads the loss in each step."""
-    torch.set_num_threads(job.threads)
+    set_up_torch(job)
     torch.manual_seed(SEED)
     model = PlainVAE(job.network).to(job.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
@@ -192,7 +198,7 @@ def pythae(job: Job, channel: WorkerChannel) -> None:
                     hook.remove()
                 self.steps, self.images, self.start = 0, 0, time.perf_counter()
 
-    torch.set_num_threads(job.threads)
+    set_up_torch(job)
     x = load_bytes(job).float() / 255
     torch.manual_seed(SEED)
     net = PlainVAE(job.network)
@@ -224,7 +230,7 @@ def jax(job: Job, channel: WorkerChannel) -> None:
 
 def peak(job: Job, channel: WorkerChannel) -> None:
     """Measures the machine's rate of matrix products for each precision and size, without any training."""
-    torch.set_num_threads(job.threads)
+    set_up_torch(job)
     rate = partial(matmul_rate, job.device == "cuda")
 
     def random_pair(dtype: torch.dtype, size: int) -> tuple[Tensor, int]:

@@ -5,7 +5,8 @@
     python benchmarks/onnx_latency.py --tables           only the tables, from existing results
 
 The results of each model are written to results/onnx-latency-MACHINE/MODEL.json, which `vaezoo bench --compare` reads.
-The models are untrained, at their defaults, on 28x28 grey images: speed does not depend on the weights.
+The models are untrained, at their defaults, on 28x28 grey images: speed does not depend on the weights. With --shape or
+--dtype the file is named after them too. `gpu.py` gives --limit; see latency_cells.py.
 """
 
 from __future__ import annotations
@@ -17,43 +18,74 @@ from pathlib import Path
 
 import torch
 
+from latency_cells import compile_ahead, measure_cells
 from tables import HERE, hardware, machine, put_tables, slug, table, versions
 from vaezoo.bench.backends import IO_MODES, BenchConfig
 from vaezoo.bench.result import BenchResult, IOMode, Task
 from vaezoo.bench.runner import BATCHES, bench
-from vaezoo.bench.workload import TASKS, from_model
+from vaezoo.bench.workload import DIGITS, TASKS, Workload, from_model
 from vaezoo.core.atomic import write_file
 from vaezoo.core.json_io import json_bytes
+from vaezoo.data.base import DataSpec
+from vaezoo.export.config import ExportConfig
 from vaezoo.runtime.ort_session import require_cuda
 
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan")
 MAX_SPREAD = 0.1  # rows with a larger spread are marked
 
 
-def measure_models(results: Path, config: BenchConfig, models: list[str], batches: list[int], seconds: float) -> None:
-    """Measures the models and writes one file for each."""
-    for model in models:
-        result = bench(
-            from_model(model),
-            config,
-            batches,
-            seconds=seconds,
-            on_progress=lambda step, model=model: print(f"{model}: {step}", file=sys.stderr, flush=True),
-        )
-        file = results / f"onnx-latency-{slug(machine(result))}" / f"{model}.json"
-        write_file(file, json_bytes(result))
-        print(file)
+def load_workload(model: str, args: argparse.Namespace) -> Workload:
+    """Returns a model for images of the shape, with graphs of the dtype that the arguments give."""
+    data = DataSpec(name="images", shape=tuple(args.shape), likelihood="bernoulli") if args.shape else DIGITS
+    return from_model(model, data, ExportConfig(dtype=args.dtype))
+
+
+def measure_model(model: str, args: argparse.Namespace, results: Path) -> None:
+    """Measures a model and writes its file. With --limit, the file is written after each task and batch size."""
+    config = BenchConfig(args.device, args.threads, args.tf32)
+
+    def log(step: str) -> None:
+        print(f"{model}: {step}", file=sys.stderr, flush=True)
+
+    workload = load_workload(model, args)
+    if args.compile_ahead:
+        compile_ahead(workload, config, args.batch, args.task)
+    elif args.limit is None:
+        result = bench(workload, config, args.batch, tasks=args.task, seconds=args.seconds, on_progress=log)
+        write_result(results, result)
+    else:
+        for result in measure_cells(workload, config, args.batch, args.task, args.seconds, args.limit, log):
+            write_result(results, result)
+
+
+def write_result(results: Path, result: BenchResult) -> None:
+    """Writes the file of a result."""
+    file = results / f"onnx-latency-{slug(machine(result))}" / f"{'-'.join(subject(result).split())}.json"
+    write_file(file, json_bytes(result))
+    print(file)
+
+
+def subject(result: BenchResult) -> str:
+    """Returns the model's name, with the shape of its images and its dtype where they are not the usual ones."""
+    model = result["model"]
+    shape = [] if model["shape"] == list(DIGITS.shape) else ["x".join(str(n) for n in model["shape"])]
+    dtype = [] if model["format"]["dtype"] == "fp32" else [model["format"]["dtype"]]
+    return " ".join([model["model"].split("/")[1], *shape, *dtype])
 
 
 def tables(results: Path) -> list[str]:
     """Returns the tables of all machines."""
     lines: list[str] = []
     for folder in sorted(results.glob("onnx-latency-*")):
-        files = [folder / f"{model}.json" for model in MODELS]
-        models: list[BenchResult] = [json.loads(file.read_text()) for file in files if file.exists()]
-        if models:
-            lines += machine_tables(folder, models)
+        found: list[BenchResult] = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+        if found:
+            lines += machine_tables(folder, sorted(found, key=subject_order))
     return lines
+
+
+def subject_order(result: BenchResult) -> tuple[int, str]:
+    """Returns the sort key of a result: by model, then the usual shape and dtype first."""
+    return MODELS.index(result["model"]["model"].split("/")[1]), subject(result)
 
 
 def machine_tables(folder: Path, results: list[BenchResult]) -> list[str]:
@@ -73,9 +105,10 @@ def machine_tables(folder: Path, results: list[BenchResult]) -> list[str]:
     batches = sorted({row["batch"] for result in results for row in result["rows"]})
     for io_mode, title in IO_MODES.items():
         rows = [
-            [result["model"]["model"].split("/")[1], task, *(ratio(result, task, batch, io_mode) for batch in batches)]
+            [subject(result), task, *(ratio(result, task, batch, io_mode) for batch in batches)]
             for result in results
             for task in TASKS
+            if any(row["task"] == task for row in result["rows"])
         ]
         lines += [f"ONNX Runtime's best over eager PyTorch / over the best of PyTorch, {title}:", ""]
         lines += [*table(["model", "task", *(f"batch {batch}" for batch in batches)], rows), ""]
@@ -96,7 +129,7 @@ def ratio(result: BenchResult, task: Task, batch: int, io_mode: IOMode) -> str:
 
 
 def milliseconds(result: BenchResult) -> list[str]:
-    """Returns a table of conv-vae's medians on the device."""
+    """Returns a table of a model's medians on the device."""
     rows = [row for row in result["rows"] if row["io_mode"] == "device"]
     names = list(dict.fromkeys(row["backend"] for row in rows))
     cells = []
@@ -107,7 +140,7 @@ def milliseconds(result: BenchResult) -> list[str]:
         ]
         max_abs = max(row["max_abs"] for name, row in backends.items() if name.startswith("ort"))
         cells.append([task, str(batch), *times, f"{max_abs:.1e}"])
-    title = "conv-vae, milliseconds on the device, median (99th percentile):"
+    title = f"{subject(result)}, milliseconds on the device, median (99th percentile):"
     return [title, "", *table(["task", "batch", *names, "largest difference"], cells), ""]
 
 
@@ -119,16 +152,20 @@ def main() -> None:
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--seconds", type=float, default=0.15)
     parser.add_argument("--batch", type=int, nargs="+", default=list(BATCHES))
-    parser.add_argument("--model", nargs="+", default=list(MODELS))
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--shape", type=int, nargs=3, metavar=("C", "H", "W"), help="images; default: 1 28 28")
+    parser.add_argument("--dtype", choices=["fp32", "fp16"], default="fp32", help="of the graphs and of PyTorch")
+    parser.add_argument("--limit", type=float, help="write after each figure, and begin none that would end later")
+    parser.add_argument("--compile-ahead", action="store_true", help="only fill PyTorch's cache of compiled kernels")
     parser.add_argument("--out", type=Path, help="write the results there and do not change README.md")
     parser.add_argument("--tables", action="store_true", help="write the tables without measuring")
     args = parser.parse_args()
     results = args.out or HERE / "results"
     if args.device == "cuda":
         require_cuda()
-    if not args.tables:
-        config = BenchConfig(args.device, args.threads, args.tf32)
-        measure_models(results, config, args.model, args.batch, args.seconds)
+    for model in [] if args.tables else args.model:
+        measure_model(model, args, results)
     if not args.out:
         put_tables("onnx-latency", "onnx_latency.py", tables(results))
 

@@ -28,6 +28,7 @@ from vaezoo.recipes import FOLDER, Recipe
 from vaezoo.training.run import RESULT
 
 FILE = HERE / "results" / "recipes-cpu.json"
+CUDA_FILE = HERE / "results" / "recipes-cuda.json"  # of gpu.py, with the schedules of the papers
 PACKAGES = ("vaezoo", "torch")
 
 
@@ -93,13 +94,26 @@ def write_measured(row: dict[str, Any]) -> None:
 
 
 def machine(row: dict[str, Any]) -> str:
-    """Returns the machine of a row and its number of threads."""
+    """Returns the machine of a row: its GPU, or its processor and number of threads."""
+    if "gpu" in row["environment"]:
+        return str(row["environment"]["gpu"]["name"])
     threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
     return f"{hardware(row['environment'])}, {threads}"
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the lines for README.md."""
+    """Returns the lines for README.md, with a second table for a GPU if there are such results."""
+    papers = ["", "With the schedules of the papers, from `gpu.py`:", ""]
+    return [*row_tables(rows), *([*papers, *file_tables(CUDA_FILE)] if CUDA_FILE.exists() else [])]
+
+
+def file_tables(file: Path) -> list[str]:
+    """Returns the table of a result file."""
+    return row_tables(json.loads(file.read_text("utf-8"))["rows"])
+
+
+def row_tables(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the table of some rows, with their machines."""
     cells = []
     for row in sorted(rows, key=lambda r: r["recipe"]):
         recipe, evaluation = vaezoo.find_recipe(row["recipe"]), row["evaluation"]

@@ -135,6 +135,7 @@ def negative_elbo(network: str, p: Params, x: jax.Array, key: jax.Array) -> jax.
 
 def train(job: Job, channel: WorkerChannel) -> None:
     """Trains one epoch per call. If an epoch takes longer than a turn, each call trains an equal part of it."""
+    jax.config.update("jax_default_matmul_precision", "float32")  # on a GPU the default is TF32
     platform = jax.default_backend()
     if platform != {"cpu": "cpu", "cuda": "gpu"}[job.device]:
         raise SkippedError(f"jax runs on {platform} here")

@@ -8,15 +8,21 @@ FOLDER is a folder of torchvision's data sets. Each backend is a process that is
 waits for its turns. A round gives each backend one turn, in an order that rotates. Ratios are taken within a round. The
 results go to results/train-throughput-MACHINE.json and the tables to README.md. With --only, some backends are missing,
 so results are only written to --out.
+
+By default the backends are warmed up one after the other. With --together they are warmed up side by side, which is for
+machines with many cores. Turns are exclusive in both cases.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,15 +33,16 @@ from baselines import BACKENDS, WINDOW
 from reference_model import Job, choose_data, flops_per_image, load_dataset
 from tables import HERE, put_tables
 from train_results import PREFIX, case_tables, check_losses, make_rows, merge, peaks, result_file, tables
-from train_workers import SkippedError, Worker, WorkerDiedError, serve
+from train_workers import START_SECONDS, SkippedError, Worker, WorkerDiedError, serve
 from vaezoo.core.atomic import write_file
+from vaezoo.core.device import resolve_device
 from vaezoo.core.environment import environment, gpu_environment
 from vaezoo.core.json_io import json_bytes
-from vaezoo.runtime.ort_session import require_cuda
 
 PACKAGES = ("vaezoo", "torch", "torchvision", "numpy", "pythae", "jax", "jaxlib", "optax")
 CASES = {"cpu": (("mlp", 128), ("conv", 128)), "cuda": (("mlp", 128), ("mlp", 2048), ("conv", 512))}
 SETTLE_SECONDS = 0.01  # until the threads of the previous backend stop spinning
+START_SHARE = 0.7  # of --limit, in which workers must be warm
 
 
 @dataclass
@@ -46,12 +53,14 @@ class Measurements:
         rates: Backend -> round -> images per second.
         peaks: The rates of matrix products in each round.
         info: Backend -> number of weights and loss after the warm-up.
+        skipped: Backend -> why it cannot run on this machine.
         died: Backends whose worker ended early.
     """
 
     rates: dict[str, dict[int, float]] = field(default_factory=dict)
     peaks: list[dict[str, float]] = field(default_factory=list)
     info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     died: list[str] = field(default_factory=list)
 
 
@@ -60,29 +69,50 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def start_workers(names: Sequence[str], job: Job, measurements: Measurements) -> dict[str, Worker]:
-    """Starts the backends one after the other. Each is warm before the next one starts."""
-    workers = {}
-    for name in names:
-        start = time.perf_counter()
+def start_workers(
+    names: Sequence[str], job: Job, measurements: Measurements, together: bool, seconds: float
+) -> dict[str, Worker]:
+    """Starts the backends and waits until they are warm.
+
+    Args:
+        names: The backends.
+        job: Their common task.
+        measurements: Gets the number of weights and the loss of each, or why it does not run.
+        together: Start them side by side. Otherwise each is warm before the next one starts.
+        seconds: A worker that is not warm by then is ended.
+    """
+
+    def start(name: str) -> Worker | None:
+        begin = time.perf_counter()
         try:
-            workers[name] = worker = Worker(Path(__file__), replace(job, backend=name))
+            worker = Worker(Path(__file__), replace(job, backend=name), seconds)
         except SkippedError as error:
+            measurements.skipped[name] = str(error)
             log(f"{job.network}: {name} is skipped: {error}")
         except WorkerDiedError as error:
             measurements.died.append(name)
             log(f"{job.network}: {name}: {error}")
         else:
-            log(f"{job.network}: {name} is warm after {time.perf_counter() - start:.0f} s")
-            if name != "peak":
-                measurements.rates[name] = {}
-                measurements.info[name] = {key: worker.ready[key] for key in ("parameters", "loss")}
+            log(f"{job.network}: {name} is warm after {time.perf_counter() - begin:.0f} s")
+            return worker
+        return None
+
+    with ThreadPoolExecutor(len(names) if together else 1) as pool:
+        started = dict(zip(names, pool.map(start, names), strict=True))
+    workers = {name: worker for name, worker in started.items() if worker}
+    for name in (name for name in workers if name != "peak"):
+        measurements.rates[name] = {}
+        measurements.info[name] = {key: workers[name].ready[key] for key in ("parameters", "loss")}
     return workers
 
 
-def run_rounds(workers: dict[str, Worker], rounds: int, seconds: float, measurements: Measurements) -> None:
-    """Gives each worker one turn in each round."""
+def run_rounds(
+    workers: dict[str, Worker], rounds: int, seconds: float, measurements: Measurements, deadline: float
+) -> int:
+    """Gives each worker one turn in each round. Returns the number of rounds, fewer if the deadline passes."""
     for number in range(rounds):
+        if number and time.perf_counter() > deadline:
+            return number
         names = list(workers)
         offset = number % max(1, len(names))
         for name in names[offset:] + names[:offset]:
@@ -93,6 +123,7 @@ def run_rounds(workers: dict[str, Worker], rounds: int, seconds: float, measurem
             elif answer:
                 measurements.rates[name][number] = answer["images"] / answer["seconds"]
         log(f"round {number + 1} of {rounds}")
+    return rounds
 
 
 def run_turn(
@@ -108,14 +139,29 @@ def run_turn(
         return None
 
 
-def measure(names: Sequence[str], job: Job, rounds: int) -> tuple[dict[str, Any], bool]:
-    """Measures one network at one batch size. Returns the case, and whether no worker died and all losses agree."""
+def measure(
+    names: Sequence[str], job: Job, rounds: int, *, together: bool = False, limit: float | None = None
+) -> tuple[dict[str, Any], bool]:
+    """Measures one network at one batch size.
+
+    Args:
+        names: The backends.
+        job: Their common task.
+        rounds: Rounds of all backends.
+        together: Warm the backends up side by side.
+        limit: Seconds after which no round begins.
+
+    Returns:
+        The case, and whether no worker died and all losses agree.
+    """
     measurements = Measurements()
-    workers = start_workers(names, job, measurements)
+    start_seconds = START_SECONDS if limit is None else START_SHARE * limit
+    deadline = math.inf if limit is None else time.perf_counter() + limit
+    workers = start_workers(names, job, measurements, together, start_seconds)
     try:
         counts = {name: info["parameters"] for name, info in measurements.info.items()}
         assert len(set(counts.values())) <= 1, f"the networks have different numbers of weights: {counts}"
-        run_rounds(workers, rounds, job.seconds, measurements)
+        rounds = run_rounds(workers, rounds, job.seconds, measurements, deadline)
         for name in [n for n in workers if job.device == "cuda" and n not in ("jax", "peak")]:
             if answer := run_turn(workers, name, job.seconds / 5, measurements, profile=True):
                 measurements.info[name]["busy"] = answer["busy"]
@@ -145,6 +191,7 @@ def measure(names: Sequence[str], job: Job, rounds: int) -> tuple[dict[str, Any]
         "flops_per_image": flops,
         "peak": peak,
         "losses_agree": not deviations,
+        "skipped": measurements.skipped,
         "died": measurements.died,
         "rows": rows,
     }
@@ -172,10 +219,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     parser.add_argument("--data-dir", type=Path, help="folder of torchvision's MNIST; default: the packaged digits")
     parser.add_argument("--network", nargs="+", choices=["mlp", "conv"], default=["mlp", "conv"], help="networks")
+    parser.add_argument("--batch", type=int, nargs="+", help="batch sizes; by default they follow from the device")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"backends: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of all backends")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
     parser.add_argument("--warm-up", type=int, default=400, help=f"warm-up steps, rounded up to {WINDOW}")
+    parser.add_argument("--together", action="store_true", help="warm the backends up side by side")
+    parser.add_argument("--limit", type=float, help="seconds after which a case begins no further round")
     parser.add_argument("--out", type=Path, help="write results to this folder, and do not change README.md")
     parser.add_argument("--tables", action="store_true", help="only write the tables")
     parser.add_argument("--worker", metavar="JOB", help=argparse.SUPPRESS)
@@ -190,9 +240,8 @@ def main() -> int:
         serve(job, BACKENDS[job.backend])
         return 0
     success = True
-    if args.device == "cuda":
-        require_cuda()
     if not args.tables:
+        resolve_device(args.device)
         job = Job(
             backend="",
             network="",
@@ -206,9 +255,11 @@ def main() -> int:
         )
         if job.data == "digits":
             log("MNIST was not found, so all backends train on the packaged digits")
-        for network, batch in [c for c in CASES[args.device] if c[0] in args.network]:
+        cases = itertools.product(args.network, args.batch) if args.batch else CASES[args.device]
+        for network, batch in [c for c in cases if c[0] in args.network]:
             names = args.only or tuple(BACKENDS)
-            case, case_success = measure(names, replace(job, network=network, batch=batch), args.rounds)
+            case_job = replace(job, network=network, batch=batch)
+            case, case_success = measure(names, case_job, args.rounds, together=args.together, limit=args.limit)
             success &= case_success
             print("\n".join(case_tables(case)))
             if args.out or not args.only:

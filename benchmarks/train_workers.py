@@ -13,6 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import Any, TextIO
 from reference_model import Job
 
 STDERR_TAIL = 2_000  # characters of stderr that are shown if a worker died
+START_SECONDS = 1_200.0  # a worker that is not warm by then is ended
+TURN_SECONDS = 300.0  # a worker that has not answered by then is ended
 
 
 class WorkerDiedError(Exception):
@@ -117,13 +121,14 @@ class Worker:
     Args:
         script: Script that is run with `--worker JOB`.
         job: The worker's task.
+        start_seconds: A worker that is not warm by then is ended.
 
     Raises:
         SkippedError: If the backend cannot run on this machine.
         WorkerDiedError: If the process ended.
     """
 
-    def __init__(self, script: Path, job: Job) -> None:
+    def __init__(self, script: Path, job: Job, start_seconds: float = START_SECONDS) -> None:
         self.job = job
         self.log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # open as long as the process runs
         self.process = subprocess.Popen(
@@ -140,7 +145,7 @@ class Worker:
                 "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             },
         )
-        self.ready = self._read()
+        self.ready = self._read(start_seconds)
         if "skipped" in self.ready:
             self.stop()
             raise SkippedError(self.ready["skipped"])
@@ -155,7 +160,7 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps({"seconds": seconds, "profile": profile}) + "\n")
             self.process.stdin.flush()
-        return self._read()
+        return self._read(TURN_SECONDS)
 
     def stop(self) -> None:
         """Ends the process."""
@@ -163,14 +168,21 @@ class Worker:
         self.process.communicate()
         self.log.close()
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self, seconds: float) -> dict[str, Any]:
+        """Returns the next answer. Ends the process if there is none within some seconds."""
         assert self.process.stdout
-        line = self.process.stdout.readline()
+        timer, start = threading.Timer(seconds, self.process.kill), time.monotonic()
+        timer.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
         if line:
             return dict(json.loads(line))
         code = self.process.wait()
         self.log.seek(0)
-        raise WorkerDiedError(f"the worker ended with code {code}\n{self.log.read()[-STDERR_TAIL:]}")
+        waited = f"after {time.monotonic() - start:.0f} s"
+        raise WorkerDiedError(f"{waited} the worker ended with code {code}\n{self.log.read()[-STDERR_TAIL:]}")
 
 
 def serve(job: Job, backend: Callable[[Job, WorkerChannel], None]) -> None:

@@ -160,6 +160,13 @@ def test_backend_trains(script: Any, job: Any, backend: str) -> None:
     assert 0 < turn["loss"] < 784 * math.log(2)  # the loss of a decoder whose logits are all zero
 
 
+def test_silent_worker_is_ended(script: Any, job: Any, tmp_path: Path) -> None:
+    workers, file = script("train_workers"), tmp_path / "worker.py"
+    file.write_text("import time; time.sleep(600)")
+    with pytest.raises(workers.WorkerDiedError, match="code -9"):
+        workers.Worker(file, job, start_seconds=0.1)
+
+
 def test_worker_reports_skip_and_death(script: Any, job: Any, tmp_path: Path) -> None:
     workers, file = script("train_workers"), tmp_path / "worker.py"
     file.write_text("""print('{"skipped": "no such device"}', flush=True)""")

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from vaezoo.bench import backends, runner, timer
-from vaezoo.bench.backends import BenchConfig
+from vaezoo.bench.backends import BenchConfig, native_modules
 from vaezoo.bench.compare import compare_results, differences, read_result
 from vaezoo.bench.runner import Key, bench, find_bounds
 from vaezoo.bench.timer import measure, summarize
 from vaezoo.bench.workload import from_export, from_model, from_run
+from vaezoo.data.base import DataSpec
 from vaezoo.errors import InputError, ParityError, VaezooError
+from vaezoo.export.config import ExportConfig
 
 CONFIG = BenchConfig("cpu", 1)
 
@@ -95,6 +97,7 @@ def test_result_states_the_setting(result):
         "threads": 1,
         "tf32": False,
         "seconds": 0.005,
+        "passes": 2,
     }
     assert result["environment"]["versions"]["torch"] and result["environment"]["cpu"]
     assert result["model"]["model"] == "vaezoo/conv-vae" and result["model"]["weights"] == "untrained"
@@ -106,9 +109,8 @@ def test_failing_backends_are_skipped(result):
 
 
 @pytest.mark.slow
-def test_compiled_for_each_batch_size(quick, monkeypatch):
-    monkeypatch.setattr(runner, "TASKS", ("decoder",))
-    result = bench(from_model("mlp-vae"), CONFIG, [1, 4], seconds=0.005)
+def test_compiled_for_each_batch_size(quick):
+    result = bench(from_model("mlp-vae"), CONFIG, [1, 4], tasks=["decoder"], seconds=0.005)
     assert {r["backend"] for r in result["rows"]} == {"eager", "compile", "ort-cpu"}, result["skipped"]
 
 
@@ -140,6 +142,20 @@ def test_exports_are_timed_alone(quick, shared_export):
     assert {r["backend"] for r in result["rows"]} == {"ort-cpu"}
     assert not any("over_eager" in r for r in result["rows"])
     assert result["model"]["format"] == {"opset": 18, "dtype": "fp16", "uint8": True}
+
+
+@pytest.mark.slow
+def test_both_sides_run_in_fp16(quick, no_compiler):
+    images = DataSpec(name="images", shape=(3, 16, 16))
+    workload = from_model("mlp-vae", images, ExportConfig(dtype="fp16"))
+    result = bench(workload, CONFIG, [3], tasks=["encoder", "decoder"], seconds=0.001, passes=1)
+    assert {r["backend"] for r in result["rows"]} == {"eager", "ort-cpu"}, result["skipped"]
+    assert {r["task"] for r in result["rows"]} == {"encoder", "decoder"}
+    assert all(1e-7 < r["max_abs"] < 1e-2 for r in result["rows"])  # rounded to 11 bits
+    assert result["model"]["shape"] == [3, 16, 16] and result["model"]["format"]["dtype"] == "fp16"
+    assert result["setting"]["passes"] == 1
+    module = native_modules(workload.vae, "decoder", "cpu", "fp16")["eager"]
+    assert {p.dtype for p in module.parameters()} == {torch.float16}
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vaezoo.bench.result import IOMode, Task
 from vaezoo.bench.workload import Workload
 from vaezoo.errors import VaezooError
+from vaezoo.export.config import DType
 from vaezoo.export.graphs import Decoder, Encoder, silence
 from vaezoo.runtime.manifest import Array, GraphName
 from vaezoo.runtime.ort_session import RECORD_PLACEMENT, STOP_SPINNING, Provider, first_line, open_session, placement
@@ -92,9 +93,26 @@ class RoundTrip(nn.Module):
 MODULES: Mapping[Task, type[nn.Module]] = {"encoder": Encoder, "decoder": Decoder, "round trip": RoundTrip}
 
 
-def native_modules(vae: VAE, task: Task, device: Provider) -> dict[str, nn.Module]:
+class Half(nn.Module):
+    """Runs a module in float16. Inputs and outputs are float32, as in a graph that is exported in fp16.
+
+    Args:
+        module: It is converted itself, because some modules cannot be copied.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.half()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(output.float() for output in as_list(self.module(x.half())))
+
+
+def native_modules(vae: VAE, task: Task, device: Provider, dtype: DType = "fp32") -> dict[str, nn.Module]:
     """Returns the modules in which PyTorch can run a task: eager, channels-last, compiled."""
     module = MODULES[task](vae).eval().to(device)
+    if dtype == "fp16":
+        module = Half(module)
     modules: dict[str, nn.Module] = {"eager": module}
     if any(p.dim() == 4 for p in module.parameters()):
         with contextlib.suppress(RuntimeError):  # a parametrized module cannot be copied

@@ -60,12 +60,16 @@ class BenchRow(Quantiles, OnnxFields):
 
 
 class BenchSetting(TypedDict):
-    """The settings that all backends share; see `vaezoo.bench.backends.BenchConfig`."""
+    """The settings that all backends share; see `vaezoo.bench.backends.BenchConfig`.
+
+    Results that were written before `passes` existed have two passes.
+    """
 
     device: Provider
     threads: int
     tf32: bool
     seconds: float
+    passes: NotRequired[int]
 
 
 class WorkloadEntry(TypedDict):

@@ -67,7 +67,9 @@ def bench(
     config: BenchConfig,
     batches: Sequence[int] = BATCHES,
     *,
+    tasks: Sequence[Task] = TASKS,
     seconds: float = 1.0,
+    passes: int = PASSES,
     on_progress: Callable[[str], None] = lambda step: None,
 ) -> BenchResult:
     """Measures a model.
@@ -76,7 +78,9 @@ def bench(
         workload: The model.
         config: Device, threads and precision of all backends.
         batches: Batch sizes.
+        tasks: Tasks.
         seconds: Timed seconds for each backend, task, batch size and IO mode.
+        passes: Passes over everything, among which the timed seconds are divided.
         on_progress: Called with a description of the next step.
 
     Returns:
@@ -89,11 +93,11 @@ def bench(
     samples: dict[Key, Samples] = {}
     skipped: dict[str, str] = {}
     with torch_settings(config):
-        for number in range(PASSES):
-            for task in TASKS:
+        for number in range(passes):
+            for task in tasks:
                 for batch in sorted(set(batches)):
-                    on_progress(f"{task}, batch {batch}, pass {number + 1} of {PASSES}")
-                    new = measure_backends(workload, config, task, batch, seconds / PASSES, skipped)
+                    on_progress(f"{task}, batch {batch}, pass {number + 1} of {passes}")
+                    new = measure_backends(workload, config, task, batch, seconds, passes, skipped)
                     for key, s in new.items():
                         samples.setdefault(key, Samples(s.backend, s.max_abs, [])).times.extend(s.times)
     about = environment(PACKAGES)
@@ -102,7 +106,13 @@ def bench(
     return {
         "schema": SCHEMA,
         "environment": about,
-        "setting": {"device": config.device, "threads": config.threads, "tf32": config.tf32, "seconds": seconds},
+        "setting": {
+            "device": config.device,
+            "threads": config.threads,
+            "tf32": config.tf32,
+            "seconds": seconds,
+            "passes": passes,
+        },
         "model": workload.entry,
         "rows": make_rows(samples, config.device),
         "skipped": skipped,
@@ -110,14 +120,21 @@ def bench(
 
 
 def measure_backends(
-    workload: Workload, config: BenchConfig, task: Task, batch: int, seconds: float, skipped: dict[str, str]
+    workload: Workload,
+    config: BenchConfig,
+    task: Task,
+    batch: int,
+    seconds: float,
+    passes: int,
+    skipped: dict[str, str],
 ) -> dict[Key, Samples]:
-    """Measures all backends of one task and batch size against each other, in both IO modes; see `bench`.
+    """Makes one pass over all backends of a task and batch size, in both IO modes; see `bench`.
 
     Backends that fail are added to `skipped` with the reason.
     """
     torch._dynamo.reset()  # otherwise dynamo stops compiling after a few shapes and runs eagerly
-    modules = native_modules(workload.vae, task, config.device) if workload.vae is not None else {}
+    vae = workload.vae
+    modules = {} if vae is None else native_modules(vae, task, config.device, workload.config.dtype)
     backends: dict[Key, Backend] = {}
     try:
         for io_mode in IO_MODES:
@@ -127,7 +144,8 @@ def measure_backends(
             for name, reason in (native_skipped | onnx_skipped).items():
                 skipped[f"{name}, {task}, batch {batch}, {io_mode}"] = reason
         max_abs = check_outputs(workload.case(task, batch), backends, workload, config)
-        times = measure({key: backend.run for key, backend in backends.items()}, seconds, MIN_RUNS // PASSES)
+        runs = {key: backend.run for key, backend in backends.items()}
+        times = measure(runs, seconds / passes, MIN_RUNS // passes)
     except (RuntimeError, MemoryError) as e:  # PyTorch and ONNX Runtime have no common error for it
         if not is_out_of_memory(e):
             raise

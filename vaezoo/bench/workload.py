@@ -54,13 +54,19 @@ class Workload:
         return Case(case.name, case.inputs[index], {name: output[index] for name, output in case.outputs.items()})
 
 
-def from_model(name: str) -> Workload:
-    """Returns an untrained model at its defaults for 28x28 grey images. Speed does not depend on the weights."""
+def from_model(name: str, data: DataSpec = DIGITS, config: ExportConfig | None = None) -> Workload:
+    """Returns an untrained model at its defaults. Speed does not depend on the weights.
+
+    Args:
+        name: A registered model.
+        data: The data to build it for, by default 28x28 grey images.
+        config: How the graphs are written. With fp16, PyTorch runs in float16 too.
+    """
     registration = find_model(name)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        config, vae, _ = registration.build({}, DIGITS)
-    return _from_vae(vae.eval(), registration.full_name, config_json(config), "untrained", None)
+        options, vae, _ = registration.build({}, data)
+    return _from_vae(vae.eval(), registration.full_name, config_json(options), "untrained", None, config)
 
 
 def from_run(run: Run) -> Workload:
@@ -91,9 +97,14 @@ def from_export(folder: Path) -> Workload:
 
 
 def _from_vae(
-    vae: VAE, model: str, options: Mapping[str, object], weights: str, examples: torch.Tensor | None
+    vae: VAE,
+    model: str,
+    options: Mapping[str, object],
+    weights: str,
+    examples: torch.Tensor | None,
+    config: ExportConfig | None = None,
 ) -> Workload:
-    config = ExportConfig()
+    config = config or ExportConfig()
     graphs = export_graphs(vae, config)
     cases, mode = make_cases(vae, graphs, config, examples)
     entry: WorkloadEntry = {
