@@ -125,23 +125,23 @@ def profile_cell(workload: Workload, row: BenchRow, device: Provider) -> dict[st
         options.enable_profiling, options.profile_file_prefix = True, f"{folder}/ort"
         providers = [(EXECUTION[device], dict(PROVIDER_OPTIONS[device]))]
         session = ort.InferenceSession(workload.files[graph], options, providers=providers)
-        x = workload.case(row["task"], row["batch"]).inputs
-        session.run(None, {session.get_inputs()[0].name: x})
-        kernels = cuda_kernels(session, x) if device == "cuda" else {}
+        inputs = dict(workload.case(row["task"], row["batch"]).inputs)
+        session.run(None, inputs)
+        kernels = cuda_kernels(session, inputs) if device == "cuda" else {}
         file = Path(session.end_profiling())
         nodes = node_times(file)
     cell = {"task": row["task"], "batch": row["batch"], "over_best": row["over_best"], "best": row["best"]}
     return {**cell, "nodes": nodes, "kernels": kernels}
 
 
-def cuda_kernels(session: Any, x: np.ndarray[Any, Any]) -> dict[str, float]:
+def cuda_kernels(session: Any, inputs: dict[str, Any]) -> dict[str, float]:
     """Runs a session some times and returns the GPU's kernels and copies that take the longest."""
     from torch.profiler import ProfilerActivity
 
     torch.zeros(1, device="cuda")  # the profiler needs a PyTorch that has initialised CUDA
     with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for _ in range(PROFILED_RUNS):
-            session.run(None, {session.get_inputs()[0].name: x})
+            session.run(None, inputs)
     times: Counter[str] = Counter()
     for event in profiler.events() or ():
         times[event.name] += event.time_range.elapsed_us()

@@ -54,7 +54,7 @@ PYTHAE_BATCH_SIZE = 100  # pythae's default
 PRODUCT_BATCH_SIZES = (250, 1000, 2500, 5000)
 
 
-def to_pythae(vae: vaezoo.GaussianVAE) -> Any:
+def to_pythae(vae: vaezoo.VAE) -> Any:
     """Returns a VAE of pythae with the encoder and decoder of `vae`."""
     logging.disable(logging.WARNING)
     from pythae.models import VAE, VAEConfig
@@ -80,7 +80,7 @@ def to_pythae(vae: vaezoo.GaussianVAE) -> Any:
 
 
 def backends(
-    vae: vaezoo.GaussianVAE, split: Split, images: dict[str, int], samples: int, device: torch.device
+    vae: vaezoo.VAE, split: Split, images: dict[str, int], samples: int, device: torch.device
 ) -> dict[str, Callable[[], float]]:
     """Returns the backends. Each evaluates its number of images and returns the estimate."""
     model = to_pythae(vae)
@@ -116,7 +116,7 @@ def measure(network: str, args: argparse.Namespace) -> dict[str, Any]:
     vae = vaezoo.create_model(name, data, options)
     vae.init_from_data(data.train)
     vae.to(device).eval()
-    assert data.test is not None and isinstance(vae, vaezoo.GaussianVAE)
+    assert data.test is not None and isinstance(vae, vaezoo.VAE)
     if device.type == "cuda":
         vaezoo_images = len(data.test)
     images = {"pythae": PYTHAE_IMAGES, "vaezoo": vaezoo_images, "product": PYTHAE_IMAGES}

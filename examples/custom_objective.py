@@ -36,7 +36,7 @@ class MMDVAE(Objective):
         return {"vae": list(vae.parameters())}
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        terms = elbo_terms(vae, batch.x)
+        terms = elbo_terms(vae, batch)
         mmd = squared_mmd(terms.z, vae.prior.sample(len(batch.x)))
         loss = terms.reconstruction.mean() + self.weight * step.kl_weight * mmd
         return LossOutput({"vae": loss}, terms.metrics | {"mmd": mmd.detach()})

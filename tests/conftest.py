@@ -6,8 +6,9 @@ import functools
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,6 +78,22 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def own_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The module own_models.py, whose models are registered while the tests of a module run."""
+    import own_models
+
+    site = tmp_path_factory.mktemp("site")
+    info = site / "own_models-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-models\nVersion: 1.0\nSummary: For tests\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        lines = [f"{name} = own_models:{attribute}" for name, attribute in own_models.MODELS.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[vaezoo.models]", *lines, ""]))
+        yield own_models
 
 
 @pytest.fixture

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import distributions as D
 
+from vaezoo.data.kinds import make_kind
 from vaezoo.errors import VaezooError
+from vaezoo.likelihoods.categorical import draw_ids
 from vaezoo.likelihoods.gaussian import Gaussian
 from vaezoo.likelihoods.make import make_likelihood
+from vaezoo.likelihoods.table import LOGVAR_BOUND, column_sizes
 
 torch.manual_seed(0)
 LOGITS = torch.linspace(-12, 12, 97, dtype=torch.float64).reshape(-1, 1)
@@ -106,3 +109,150 @@ def test_unknown_likelihoods_are_refused(text):
     with pytest.raises(VaezooError) as e:
         make_likelihood(text)
     assert text.partition(":")[2] in e.value.message and e.value.hint
+
+
+def test_real_gaussian_has_identity_mean():
+    likelihood = make_likelihood("gaussian:0.3", "real").double()
+    x = 5 * torch.randn(97, 1, dtype=torch.float64)
+    torch.testing.assert_close(likelihood.log_prob(LOGITS, x), D.Normal(LOGITS, 0.3).log_prob(x).sum(1))
+    assert torch.equal(likelihood.mean(LOGITS), LOGITS) and torch.equal(likelihood.params_of_mean(LOGITS), LOGITS)
+    samples = make_likelihood("gaussian:0.3", "real").sample(torch.full((1, 200_000), -7.0))
+    assert float(samples.mean()) == pytest.approx(-7, abs=5e-3) and float(samples.std()) == pytest.approx(0.3, rel=0.02)
+
+
+def test_real_optimal_sigma():
+    params, x = torch.randn(64, 10), 3 * torch.randn(64, 10)
+    error = float((x - params).square().mean().sqrt())
+    best = make_likelihood("gaussian:optimal", "real").log_prob(params, x)
+    torch.testing.assert_close(best, make_likelihood(f"gaussian:{error}", "real").log_prob(params, x))
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian:optimal"])
+def test_params_of_mean_invert_the_mean(name):
+    likelihood, mean = make_likelihood(name), torch.tensor([0.01, 0.3, 0.99])
+    torch.testing.assert_close(likelihood.mean(likelihood.params_of_mean(mean)), mean)
+    assert likelihood.params_of_mean(torch.tensor([0.0, 1.0])).isfinite().all()
+
+
+def test_other_likelihoods_give_no_params():
+    for likelihood in (make_likelihood("continuous-bernoulli"), make_likelihood("categorical", "tokens", 4)):
+        assert likelihood.params_of_mean(torch.zeros(3)) is None
+
+
+IDS = torch.tensor([[3, 1, 0, 0, 0], [2, 2, 2, 1, 4], [0, 0, 0, 0, 0]])
+
+
+def test_categorical_equals_pytorch():
+    likelihood, logits = make_likelihood("categorical", "tokens", 5), torch.randn(3, 5, 5, dtype=torch.float64)
+    assert likelihood.params_shape((5,)) == (5, 5)
+    terms = D.Categorical(logits=logits).log_prob(IDS)
+    expected = (terms * (IDS != 0)).sum(1)
+    torch.testing.assert_close(likelihood.log_prob(logits, IDS), expected)
+    assert expected[2] == 0 and likelihood.log_prob(logits, IDS)[2] == 0
+
+
+def test_padding_counts_nothing():
+    likelihood, logits = make_likelihood("categorical", "tokens", 5), torch.randn(3, 5, 5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(likelihood.log_prob(logits, IDS).sum(), logits)
+    assert torch.equal(gradient.abs().sum(2) > 0, IDS != 0)
+    other = torch.where((IDS == 0).unsqueeze(2), torch.randn(3, 5, 5), logits)
+    torch.testing.assert_close(likelihood.log_prob(other, IDS), likelihood.log_prob(logits, IDS))
+
+
+def test_categorical_mean_and_samples():
+    torch.manual_seed(2)
+    likelihood, logits = make_likelihood("categorical", "tokens", 4), torch.tensor([[0.1, 2.0, -1.0, 0.5]])
+    assert likelihood.mean(logits.view(1, 1, 4)).tolist() == [[1]]
+    assert list(likelihood.outputs(logits)) == ["logits"] and likelihood.outputs(logits)["logits"] is logits
+    ids = likelihood.sample(logits.expand(2, 50_000, 4))
+    assert ids.shape == (2, 50_000) and ids.dtype == torch.int64
+    shares = ids.flatten().bincount(minlength=4) / 100_000
+    torch.testing.assert_close(shares, torch.softmax(logits[0], 0), atol=6e-3, rtol=0)
+
+
+def test_ids_are_drawn_from_any_rows():
+    logits = torch.full((2, 3, 4, 5), -1e4)
+    logits[..., 2] = 0
+    assert torch.equal(draw_ids(logits), torch.full((2, 3, 4), 2))
+
+
+COLUMNS = ("age:real", "sex:2", "income:real", "job:7")
+PARAMS = torch.randn(40, 2 + 2 + 2 + 7, dtype=torch.float64)
+ROWS = make_kind("table", 0, COLUMNS).example(40, (4,), torch.Generator().manual_seed(0)).double()
+
+
+def table_distributions(params):
+    age, sex, income, job = params.split([2, 2, 2, 7], 1)
+
+    def normal(p):
+        logvar = LOGVAR_BOUND * torch.tanh(p[:, 1] / LOGVAR_BOUND)
+        return D.Normal(p[:, 0], (0.5 * logvar).exp())
+
+    return normal(age), D.Categorical(logits=sex), normal(income), D.Categorical(logits=job)
+
+
+def test_table_is_a_sum_of_columns():
+    likelihood = make_likelihood("table", "table", 0, COLUMNS)
+    assert likelihood.params_shape((4,)) == (13,)
+    pairs = zip(table_distributions(PARAMS), ROWS.unbind(1), strict=True)
+    expected = sum(distribution.log_prob(column) for distribution, column in pairs)
+    torch.testing.assert_close(likelihood.log_prob(PARAMS, ROWS), expected)
+
+
+def test_table_outputs_are_probabilities():
+    likelihood = make_likelihood("table", "table", 0, COLUMNS)
+    ((name, columns),) = likelihood.outputs(PARAMS).items()
+    age, sex, income, job = columns.split([1, 2, 1, 7], 1)
+    distributions = table_distributions(PARAMS)
+    assert name == "columns"
+    torch.testing.assert_close(age[:, 0], distributions[0].mean)
+    torch.testing.assert_close(income[:, 0], distributions[2].mean)
+    torch.testing.assert_close(sex, distributions[1].probs)
+    torch.testing.assert_close(job, distributions[3].probs)
+    for probabilities in (sex, job):
+        assert probabilities.min() >= 0
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(40, dtype=torch.float64))
+
+
+def test_table_mean_and_samples():
+    torch.manual_seed(3)
+    likelihood, params = make_likelihood("table", "table", 0, COLUMNS), PARAMS[:1].expand(100_000, -1)
+    age, sex, income, job = table_distributions(PARAMS[:1])
+    mean, samples = likelihood.mean(params)[0], likelihood.sample(params)
+    assert mean.tolist() == [age.mean.item(), sex.probs.argmax().item(), income.mean.item(), job.probs.argmax().item()]
+    assert samples.shape == (100_000, 4) and samples.dtype == torch.float64
+    for index, normal in ((0, age), (2, income)):
+        assert samples[:, index].mean().item() == pytest.approx(normal.mean.item(), abs=5 * normal.stddev.item() / 300)
+        assert samples[:, index].std().item() == pytest.approx(normal.stddev.item(), rel=0.02)
+    for index, categories in ((1, sex), (3, job)):
+        shares = samples[:, index].long().bincount(minlength=categories.probs.shape[1]) / 100_000
+        torch.testing.assert_close(shares.double(), categories.probs[0], atol=6e-3, rtol=0)
+
+
+def test_real_columns_stay_finite():
+    likelihood = make_likelihood("table", "table", 0, ("a:real",))
+    params = torch.tensor([[0.0, -1e6], [0.0, 1e6]], requires_grad=True)
+    value = likelihood.log_prob(params, torch.ones(2, 1))
+    (gradient,) = torch.autograd.grad(value.sum(), params)
+    assert value.isfinite().all() and gradient.isfinite().all()
+
+
+def test_column_sizes():
+    assert column_sizes(("a:real", "b:2", "c:d:10000")) == (0, 2, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("bernoulli", "real", "not for data of kind real"),
+        ("continuous-bernoulli", "tokens", "not for data of kind tokens"),
+        ("categorical", "unit", "not for data of kind unit"),
+        ("table", "real", "not for data of kind real"),
+        ("gaussian", "table", "not for data of kind table"),
+        ("gaussian:0.1", "tokens", "not for data of kind tokens"),
+    ],
+)
+def test_likelihood_must_fit_the_kind(text, kind, words):
+    with pytest.raises(VaezooError, match=words) as e:
+        make_likelihood(text, kind, 5, ("a:real",))
+    assert e.value.hint

@@ -66,8 +66,39 @@ def test_free_bits_reach_loss(vae):
 
 
 def test_elbo_terms_have_documented_shapes(vae):
-    terms = elbo_terms(vae, BATCH.x)
+    terms = elbo_terms(vae, BATCH)
     assert terms.z.shape == (16, 3) and terms.reconstruction.shape == (16,) and terms.kl_terms.shape == (16, 3)
+
+
+def test_samples_lie_side_by_side(vae):
+    torch.manual_seed(3)
+    terms = elbo_terms(vae, BATCH, 5)
+    assert terms.z.shape == (80, 3) and terms.reconstruction.shape == (80,) and terms.kl_terms.shape == (80, 3)
+    mu = vae.encode(BATCH.x).mu
+    torch.testing.assert_close(terms.posterior.mu.view(16, 5, 3), mu.unsqueeze(1).expand(16, 5, 3))
+    x = BATCH.x.repeat_interleave(5, 0)
+    torch.testing.assert_close(terms.reconstruction, -vae.likelihood.log_prob(vae.decode(terms.z), x))
+
+
+def test_at_sample_gives_importance_weights(vae):
+    torch.manual_seed(3)
+    terms = elbo_terms(vae, BATCH, 2, at_sample=True)
+    expected = terms.posterior.log_prob(terms.z) - vae.prior.log_prob(terms.z)
+    torch.testing.assert_close(terms.kl_terms.sum(1), expected)
+    torch.manual_seed(3)
+    assert torch.equal(elbo_terms(vae, BATCH, 2).z, terms.z)
+
+
+def test_auxiliary_loss_is_added_once(vae):
+    class Committed(type(vae)):
+        def forward(self, posterior, batch, *, at_sample=False):
+            output = super().forward(posterior, batch, at_sample=at_sample)
+            return output._replace(auxiliary_loss=torch.full((len(batch.x),), 7.0))
+
+    plain, metrics = losses(vae, ELBO(beta=3.0), at(0, kl_weight=0.5))
+    vae.__class__ = Committed
+    loss, other = losses(vae, ELBO(beta=3.0), at(0, kl_weight=0.5))
+    assert loss == pytest.approx(plain + 7) and other == metrics | {"auxiliary": 7.0}
 
 
 @pytest.mark.parametrize("options", [{"beta": -1.0}, {"capacity": -1.0}, {"capacity_steps": 0}])

@@ -168,6 +168,7 @@ def test_make_pretrained(trained, tmp_path, monkeypatch):
         assert torch.equal(actual, original.half().float())
     (checkpoint,) = (card.path / "checkpoints").iterdir()
     assert sorted(f.name for f in checkpoint.iterdir()) == ["manifest.json", "model.safetensors", "state.json"]
-    assert run.result == trained.result and torch.equal(run.examples, trained.examples)
+    assert run.result == trained.result
+    assert all(torch.equal(a, b) for a, b in zip(run.examples, trained.examples, strict=True))
     assert card.evaluations[0]["metrics"][0]["name"] == "-ELBO"
     assert run.weights_license == card.license and trained.weights_license is None

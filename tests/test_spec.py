@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 
 from vaezoo import ELBO, DataSpec, ModelSpec
-from vaezoo.models.mlp_vae import build
+from vaezoo.models.mlp_vae import SPEC
 from vaezoo.nn.mlp import MLPConfig
 
-FIELDS = {"config": MLPConfig(), "build": build, "summary": "one line", "reference": "a paper"}
+FIELDS = {"config": MLPConfig(), "build": SPEC.build, "summary": "one line", "reference": "a paper"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,34 @@
 """The conformance suite: every built-in model passes, and each fault fails its own check only."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from vaezoo import ELBO, VAE, DiagonalGaussian, LossOutput, ModelSpec, UnsupportedDataError, get_model, list_models
+from vaezoo import (
+    ELBO,
+    VAE,
+    Autoregressive,
+    DiagonalGaussian,
+    LossOutput,
+    ModelSpec,
+    Prior,
+    UnsupportedDataError,
+    get_model,
+    list_models,
+)
 from vaezoo.core.options import configure
+from vaezoo.likelihoods.bernoulli import Bernoulli
+from vaezoo.likelihoods.gaussian import Gaussian
+from vaezoo.priors.standard_normal import StandardNormal
 from vaezoo.testing import CHECKS, parametrize_with_checks, run_checks
+
+pytest_plugins = "pytester"
 
 BUILT_INS = [r.name for r in list_models() if r.built_in]
 # The ONNX check takes three seconds. The fast run has it for one model, and for the faults that only it finds.
@@ -30,8 +48,7 @@ def test_mlp_vae_conforms(spec, check):
 @pytest.mark.parametrize("name", [name for name in BUILT_INS if name != "mlp-vae"])
 @fast_or_slow
 def test_other_built_ins_conform(name, checks):
-    for check in checks:
-        check(get_model(name))
+    assert [r.failure for r in run_checks(get_model(name), checks)] == [None] * len(checks)
 
 
 @fast_or_slow
@@ -191,6 +208,303 @@ class Ascending(ELBO):
         return LossOutput({"vae": loss}, output.metrics)
 
 
+class ReplacedBuffer(Sound):
+    """Keeps a running mean in a buffer that it replaces, so the trainer cannot restore it."""
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.register_buffer("mean", torch.zeros(data.dims))
+
+    def encode(self, x):
+        if self.training:
+            self.mean = (0.9 * self.mean + 0.1 * x.flatten(1).mean(0)).detach()
+        return super().encode(x)
+
+
+class Rows(NamedTuple):
+    """A posterior that holds its means in an object, where they are not found."""
+
+    holder: object
+    logvar: torch.Tensor
+
+    def rsample(self):
+        return DiagonalGaussian(self.holder.mu, self.logvar).rsample()
+
+    def log_prob(self, z):
+        return DiagonalGaussian(self.holder.mu, self.logvar).log_prob(z)
+
+    def mode(self):
+        return self.holder.mu
+
+
+class Holder:
+    def __init__(self, mu):
+        self.mu = mu
+
+
+class HiddenRows(Sound):
+    def encode(self, x):
+        mu, logvar = super().encode(x)
+        return Rows(Holder(mu), logvar)
+
+
+class OtherGaussian(ScalarDensity):
+    """A diagonal Gaussian whose KL has no closed form, because it is a class of its own."""
+
+    def log_prob(self, z):
+        return DiagonalGaussian(*self).log_prob(z)
+
+
+class WideSamples(OtherGaussian):
+    def rsample(self):
+        return self.mu + 1.3 * (super().rsample() - self.mu)
+
+
+class ShiftedDensity(OtherGaussian):
+    """Lacks the constant of its density."""
+
+    def log_prob(self, z):
+        return super().log_prob(z) + 0.5 * math.log(2 * math.pi) * z.shape[1]
+
+
+class OtherDensityOfDraws(OtherGaussian):
+    """Behind a flow z' = 3 z, of which the density of draws lacks the determinant."""
+
+    def rsample_and_log_prob(self):
+        z = super().rsample()
+        return 3 * z, super().log_prob(z)
+
+    def log_prob(self, z):
+        return super().log_prob(z / 3) - z.shape[1] * math.log(3)
+
+    def mode(self):
+        return 3 * self.mu
+
+    def outputs(self):
+        return {"mode": self.mode()}
+
+
+def with_posterior(posterior):
+    class Model(Sound):
+        def encode(self, x):
+            return posterior(*super().encode(x))
+
+    return Model
+
+
+class WideNoise(StandardNormal):
+    def from_noise(self, noise, *given):
+        return 1.2 * noise
+
+
+class WideDraws(StandardNormal):
+    def sample(self, n, *given):
+        return 1.2 * super().sample(n, *given)
+
+
+class WrongKL(StandardNormal):
+    """The closed form lacks -1."""
+
+    def kl_terms(self, posterior, z, *given):
+        return super().kl_terms(posterior, z) + 0.5
+
+
+def with_prior(prior):
+    class Model(Sound):
+        def __init__(self, config, data):
+            super().__init__(config, data)
+            self.prior = prior(self.latent_shape)
+
+    return Model
+
+
+class ClosedFormAtSample(Sound):
+    """Returns the closed form where importance weights need the densities at z."""
+
+    def forward(self, posterior, batch, *, at_sample=False):
+        return super().forward(posterior, batch)
+
+
+class OwnLikelihood(Sound):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.likelihood = Gaussian(0.1)
+
+
+class WrongSamples(Bernoulli):
+    def sample(self, params):
+        return torch.bernoulli(torch.sigmoid(params + 1))
+
+
+class UncheckedLabels(Sound):
+    """Is given labels, and reconstructs without a look at them."""
+
+    encoder_inputs = ("x", "y")
+    decoder_inputs = ("y",)
+
+    def __init__(self, config, data):
+        if not data.classes:
+            raise UnsupportedDataError("no labels", "give labels")
+        super().__init__(config, data)
+        self.shift = nn.Embedding(data.classes[0], data.dims)
+
+    def encode(self, x, y):
+        return super().encode(x)
+
+    def decode(self, z, y):
+        return super().decode(z) + self.shift(y).unflatten(1, self.data.shape)
+
+    def reconstruct(self, x, y=None):
+        rows = self.shift.weight[y % len(self.shift.weight)] if y is not None else self.shift.weight[:1]
+        z = super().encode(x).mode()[: len(rows)]
+        return self.likelihood.mean(super().decode(z) + rows.unflatten(1, self.data.shape))
+
+    def sample(self, n, y=None):
+        return VAE.sample(self, n, y)
+
+
+class SharedLabel(UncheckedLabels):
+    """Gives all examples the label of the first."""
+
+    def decode(self, z, y):
+        return super().decode(z, y[:1].expand(len(y)))
+
+    def reconstruct(self, x, y=None):
+        return VAE.reconstruct(self, x, y)
+
+
+class PostProcessed(Sound):
+    """Changes reconstructions outside the graphs, so an export lacks the change."""
+
+    def reconstruct(self, x, y=None):
+        return super().reconstruct(x).round()
+
+
+class ForeignSamples(Sound):
+    def sample(self, n, y=None):
+        return super().sample(n).square()
+
+
+class FixedSize(VAE):
+    """Declares two sizes, but always decodes to the first."""
+
+    def __init__(self, config, data):
+        if len(data.shape) != 3 or data.shape[1] % 4 or data.shape[2] % 4:
+            raise UnsupportedDataError("no image", "give images")
+        super().__init__(data, (2, data.shape[1] // 4, data.shape[2] // 4))
+        self.encoder = nn.Conv2d(data.shape[0], 4, 4, 4)
+        self.decoder = nn.Conv2d(2, data.shape[0], 1)
+
+    @property
+    def shapes(self):
+        channels, height, width = self.data.shape
+        return self.data.shape, (channels, height + 4, width + 8)
+
+    def encode(self, x):
+        return DiagonalGaussian.from_raw(*self.encoder(x).chunk(2, 1))
+
+    def decode(self, z):
+        return F.interpolate(self.decoder(z), self.data.shape[1:])
+
+
+class PositiveOnly(Sound):
+    """Takes the logarithm of data that may be negative."""
+
+    def encode(self, x):
+        return super().encode(torch.log(x + 1e-3))
+
+
+class Texts(VAE):
+    """Tokens, and a decoder that sees the ids before each position."""
+
+    decoder_inputs = ("x",)
+
+    def __init__(self, config, data):
+        if data.kind != "tokens":
+            raise UnsupportedDataError("no texts", "give texts")
+        super().__init__(data, (config.latent_dim,))
+        self.autoregressive = Autoregressive(data.shape[0], 1)
+        self.encoder = nn.Linear(math.prod(data.features_shape), 2 * config.latent_dim)
+        self.table = nn.Embedding(data.vocabulary, 6)
+        self.latents, self.logits = nn.Linear(config.latent_dim, 6), nn.Linear(6, data.vocabulary)
+
+    def encode(self, x):
+        return DiagonalGaussian.from_raw(*self.encoder(self.data.features(x).flatten(1)).chunk(2, 1))
+
+    def before(self, x):
+        return F.pad(self.table(x).cumsum(1), (0, 0, 1, 0))[:, :-1]
+
+    def decode(self, z, x):
+        return self.logits(torch.tanh(self.before(x) + self.latents(z).unsqueeze(1)))
+
+
+class SeesItself(Texts):
+    def before(self, x):
+        return self.table(x).cumsum(1)
+
+
+class SeesTheLength(Texts):
+    """Depends on how many ids there are, although a text is drawn from the ids so far."""
+
+    def decode(self, z, x):
+        return super().decode(z, x) * x.shape[1]
+
+
+class CodePrior(Prior):
+    def __init__(self, latent_shape):
+        super().__init__()
+        self.autoregressive = Autoregressive(latent_shape[0])
+        self.table, self.logits = nn.Embedding(5, 6), nn.Linear(6, 5)
+
+    def before(self, z):
+        return F.pad(self.table(z).cumsum(1), (0, 0, 1, 0))[:, :-1]
+
+    def id_logits(self, z, *given):
+        return self.logits(self.before(z))
+
+    def log_prob(self, z, *given):
+        return torch.log_softmax(self.id_logits(z), 2).gather(2, z.unsqueeze(2)).flatten(1).sum(1)
+
+
+class CodeSeesItself(CodePrior):
+    def before(self, z):
+        return self.table(z).cumsum(1)
+
+
+class HalvedCodes(CodePrior):
+    def log_prob(self, z, *given):
+        return 0.5 * super().log_prob(z)
+
+
+class Codes(NamedTuple):
+    z: torch.Tensor
+
+    def rsample(self):
+        return self.z
+
+    def log_prob(self, z):
+        return torch.zeros(len(z))
+
+    def mode(self):
+        return self.z
+
+
+def with_codes(prior):
+    class Model(VAE):
+        def __init__(self, config, data):
+            super().__init__(data, (config.latent_dim,), prior((config.latent_dim,)))
+            self.register_buffer("weight", torch.randn(config.latent_dim * 5, data.dims))
+            self.table, self.decoder = nn.Embedding(5, 4), nn.Linear(4 * config.latent_dim, data.dims)
+
+        def encode(self, x):
+            return Codes(F.linear(x.flatten(1), self.weight).unflatten(1, (-1, 5)).argmax(2))
+
+        def decode(self, z):
+            return self.decoder(self.table(z).flatten(1)).unflatten(1, self.data.shape)
+
+    return Model
+
+
 def spec(model=Sound, objective=ELBO, config=None):
     return ModelSpec(
         config=config or Config(),
@@ -207,6 +521,7 @@ class ListConfig:
     sizes: tuple[int, ...] = dataclasses.field(default_factory=lambda: [8])  # a list instead of a tuple
 
 
+BREAKS_OTHERS = ("shapes", "repeat", "autoregressive")  # a fault of such a kind makes other checks fail, too
 FAULTS = [
     (spec(WrongShape), "shapes", "log_prob"),
     (spec(objective=Overlapping), "groups", "in more than one group: encoder.weight"),
@@ -214,7 +529,26 @@ FAULTS = [
     (spec(objective=Detached), "losses", "does not depend"),
     (spec(objective=Attached), "metrics", "not a detached scalar"),
     (spec(objective=Ascending), "learning", "the loss must fall"),
+    (spec(ReplacedBuffer), "guard", "'mean' changed in a step that met NaN"),
     (spec(BatchDependent), "independence", "changes by"),
+    (spec(SharedLabel), "independence", "each row's own label"),
+    (spec(HiddenRows), "repeat", "match"),
+    (spec(with_posterior(WideSamples)), "posterior", "the moments of draws of posterior"),
+    (spec(with_posterior(ShiftedDensity)), "posterior", "instead of 1"),
+    (spec(with_posterior(OtherDensityOfDraws)), "posterior", "Check the determinant"),
+    (spec(with_prior(WideNoise)), "prior", "the moments of draws of prior.sample"),
+    (spec(with_prior(WideDraws)), "prior", "the moments of draws of prior.sample"),
+    (spec(with_prior(WrongKL)), "kl", "standard errors away"),
+    (spec(ClosedFormAtSample), "bound", "must not use a closed form"),
+    (spec(OwnLikelihood), "likelihood", "the data name the likelihood Bernoulli, but the model has Gaussian"),
+    (spec(SeesItself), "autoregressive", "the logits of id 0 in decode(z, x) change"),
+    (spec(with_codes(CodeSeesItself)), "autoregressive", "the logits of id 0 in prior.id_logits(z) change"),
+    (spec(with_codes(HalvedCodes)), "autoregressive", "from the sum of the log-probabilities"),
+    (spec(UncheckedLabels), "labels", "reconstruct(x, y) accepts no labels"),
+    (spec(PostProcessed), "runtime", "reconstruct(x) differs by"),
+    (spec(ForeignSamples), "runtime", "the mean of samples is"),
+    (spec(FixedSize), "sizes", "decode(z) must have shape (2, 1, 12, 16), not (2, 1, 8, 8)"),
+    (spec(PositiveOnly), "kinds", "of a series is not finite"),
     (spec(FixedDevice), "meta", "scale"),
     (spec(UnsavedState), "state", "state_dict"),
     (spec(config=ListConfig()), "state", "through JSON"),
@@ -222,6 +556,7 @@ FAULTS = [
     (spec(FixedBatch), "onnx", "batch"),
     (spec(RandomDecoder), "onnx", "draws at random"),
     (spec(WrongError), "unsupported", "RuntimeError: too large"),
+    (spec(SeesTheLength), "autoregressive", "for the first 1 ids differs"),
 ]
 
 
@@ -229,7 +564,10 @@ FAULTS = [
 def test_fault_fails_own_check(faulty, check, message):
     results = run_checks(faulty, CHECKS if check == "onnx" else FAST_CHECKS)
     failures = {r.name: r.failure for r in results if r.failure is not None}
-    assert failures.keys() == {check}, failures
+    if check in BREAKS_OTHERS:
+        assert check in failures, failures
+    else:
+        assert failures.keys() == {check}, failures
     assert message in failures[check]
 
 

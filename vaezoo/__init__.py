@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vaezoo import runtime
+    from vaezoo.composition import ConvParts, MLPParts, composed, with_labels
     from vaezoo.core import distributed, signals
     from vaezoo.data.arrays import from_arrays
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from vaezoo.evaluation.metrics import Metric
     from vaezoo.export.export import ExportResult, export_onnx
     from vaezoo.export.verify import VerifyResult, verify_onnx
+    from vaezoo.gaussian_vae import GaussianVAE
     from vaezoo.likelihoods.base import Likelihood
-    from vaezoo.objectives.base import LossOutput, Objective, StepContext
-    from vaezoo.objectives.elbo import ELBO
-    from vaezoo.posteriors.base import Posterior
+    from vaezoo.likelihoods.make import DataKind
+    from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
+    from vaezoo.objectives.elbo import ELBO, elbo_terms, kl_with_free_bits
+    from vaezoo.posteriors.base import Head, Posterior, PosteriorPart, map_tensors, repeat
     from vaezoo.posteriors.gaussian import DiagonalGaussian
     from vaezoo.pretrained import Pretrained, list_pretrained, load
-    from vaezoo.priors.base import Prior
+    from vaezoo.priors.base import Autoregressive, Prior, PriorPart
     from vaezoo.priors.standard_normal import StandardNormal
     from vaezoo.recipes import Recipe, find_recipe, list_recipes
     from vaezoo.registry import Registration, create_model, get_model, list_models
@@ -36,26 +39,35 @@ if TYPE_CHECKING:
     from vaezoo.training.run import Run
     from vaezoo.training.train import train
     from vaezoo.training.trainer import Trainer, TrainerState
-    from vaezoo.vae import VAE, GaussianVAE
+    from vaezoo.vae import VAE, Graph, VAEOutput
 
 __all__ = [
     "ELBO",
     "VAE",
+    "Autoregressive",
     "Batch",
+    "ConvParts",
+    "DataKind",
     "DataSpec",
     "Dataset",
     "DiagonalGaussian",
     "Evaluation",
     "ExportResult",
     "GaussianVAE",
+    "Graph",
+    "Head",
     "Likelihood",
     "LossOutput",
+    "MLPParts",
     "Metric",
     "ModelSpec",
     "Objective",
+    "ObjectivePart",
     "Posterior",
+    "PosteriorPart",
     "Pretrained",
     "Prior",
+    "PriorPart",
     "Recipe",
     "Registration",
     "Report",
@@ -68,28 +80,36 @@ __all__ = [
     "Trainer",
     "TrainerState",
     "UnsupportedDataError",
+    "VAEOutput",
     "VaezooError",
     "VerifyResult",
+    "composed",
     "create_model",
     "distributed",
+    "elbo_terms",
     "evaluate",
     "export_onnx",
     "find_recipe",
     "from_arrays",
     "get_model",
+    "kl_with_free_bits",
     "list_models",
     "list_pretrained",
     "list_recipes",
     "load",
     "load_data",
+    "map_tensors",
+    "repeat",
     "resume",
     "runtime",
     "signals",
     "train",
     "verify_onnx",
+    "with_labels",
 ]
 
 _NAMES = {
+    "vaezoo.composition": ("ConvParts", "MLPParts", "composed", "with_labels"),
     "vaezoo.data.arrays": ("from_arrays",),
     "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
     "vaezoo.data.load": ("load_data",),
@@ -98,13 +118,15 @@ _NAMES = {
     "vaezoo.evaluation.metrics": ("Metric",),
     "vaezoo.export.export": ("ExportResult", "export_onnx"),
     "vaezoo.export.verify": ("VerifyResult", "verify_onnx"),
+    "vaezoo.gaussian_vae": ("GaussianVAE",),
     "vaezoo.likelihoods.base": ("Likelihood",),
-    "vaezoo.objectives.base": ("LossOutput", "Objective", "StepContext"),
-    "vaezoo.objectives.elbo": ("ELBO",),
-    "vaezoo.posteriors.base": ("Posterior",),
+    "vaezoo.likelihoods.make": ("DataKind",),
+    "vaezoo.objectives.base": ("LossOutput", "Objective", "ObjectivePart", "StepContext"),
+    "vaezoo.objectives.elbo": ("ELBO", "elbo_terms", "kl_with_free_bits"),
+    "vaezoo.posteriors.base": ("Head", "Posterior", "PosteriorPart", "map_tensors", "repeat"),
     "vaezoo.posteriors.gaussian": ("DiagonalGaussian",),
     "vaezoo.pretrained": ("Pretrained", "list_pretrained", "load"),
-    "vaezoo.priors.base": ("Prior",),
+    "vaezoo.priors.base": ("Autoregressive", "Prior", "PriorPart"),
     "vaezoo.priors.standard_normal": ("StandardNormal",),
     "vaezoo.recipes": ("Recipe", "find_recipe", "list_recipes"),
     "vaezoo.registry": ("Registration", "create_model", "get_model", "list_models"),
@@ -115,7 +137,7 @@ _NAMES = {
     "vaezoo.training.resume": ("resume",),
     "vaezoo.training.train": ("train",),
     "vaezoo.training.trainer": ("Trainer", "TrainerState"),
-    "vaezoo.vae": ("VAE", "GaussianVAE"),
+    "vaezoo.vae": ("VAE", "Graph", "VAEOutput"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 _SUBMODULES = {"distributed": "vaezoo.core.distributed", "runtime": "vaezoo.runtime", "signals": "vaezoo.core.signals"}

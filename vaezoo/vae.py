@@ -1,32 +1,64 @@
-"""VAE, the base class of every model, and GaussianVAE, its most common form."""
+"""VAE, the base class of every model."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from vaezoo.data.base import DataSpec, Split, mean_example
-from vaezoo.likelihoods.base import Likelihood
-from vaezoo.likelihoods.bernoulli import Bernoulli
-from vaezoo.likelihoods.gaussian import Gaussian
-from vaezoo.likelihoods.make import make_likelihood
-from vaezoo.posteriors.base import Posterior
-from vaezoo.posteriors.gaussian import DiagonalGaussian
-from vaezoo.priors.base import Prior
+from vaezoo.core.precision import to_float32
+from vaezoo.data.base import Batch, DataSpec, Split, given
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.posteriors.base import Posterior, draw, map_tensors, named_outputs
+from vaezoo.priors.base import Autoregressive, Prior
 from vaezoo.priors.standard_normal import StandardNormal
 
-MIN_INITIAL_MEAN = 0.001  # keeps the initial output bias finite: a pixel that is always black has the logit -inf
+
+class VAEOutput(NamedTuple):
+    """One sample z for each row of a batch, and what follows from it.
+
+    Attributes:
+        z: The latents, `(B, *latent_shape)`.
+        params: The decoder's output, `(B, *params_shape)`.
+        kl_terms: The parts of KL(q(z|x) || p(z)), `(B, parts)`, in nats. With `at_sample` they add up to
+            log q(z|x) - log p(z).
+        auxiliary_loss: What training minimises besides the bound, `(B,)`, such as a quantizer's commitment. None:
+            nothing.
+    """
+
+    z: Tensor
+    params: Tensor
+    kl_terms: Tensor
+    auxiliary_loss: Tensor | None = None
+
+
+class Graph(NamedTuple):
+    """A function of named tensors that an export writes to a file.
+
+    Attributes:
+        names: Names of the inputs.
+        run: The function. It returns the outputs by name.
+        inputs: Returns the inputs for a batch of data.
+        more: The same at other sizes, for inputs whose sizes do not follow from those of x.
+    """
+
+    names: tuple[str, ...]
+    run: Callable[..., dict[str, Tensor]]
+    inputs: Callable[[Batch], tuple[Tensor, ...]]
+    more: tuple[Callable[[Batch], tuple[Tensor, ...]], ...] = ()
 
 
 class VAE(nn.Module, ABC):
     """A model with an encoder q(z|x), a decoder p(x|z) and a prior p(z).
 
-    A new model implements `encode` and `decode`. Training, evaluation and export need nothing else.
+    A new model implements `encode` and `decode`. Training, evaluation and export need nothing else. A model that looks
+    at more than x and z names it: with `encoder_inputs = ("x", "y")` and `decoder_inputs = ("y",)` it implements
+    `encode(x, y)` and `decode(z, y)`. The library calls `infer`, `generate` and the model itself, with the whole batch.
 
     Args:
         data: The data to model.
@@ -34,26 +66,33 @@ class VAE(nn.Module, ABC):
         prior: p(z). The standard normal by default.
 
     Attributes:
+        encoder_inputs: The fields of a batch that `encode` takes.
+        decoder_inputs: The fields of a batch that `decode` takes after z.
+        autoregressive: How x is drawn id by id, if the decoder looks at x. None for other decoders.
         data: As given.
         latent_shape: As given.
         prior: p(z).
         likelihood: The family of p(x|z) that `data.likelihood` names.
     """
 
+    encoder_inputs: tuple[str, ...] = ("x",)
+    decoder_inputs: tuple[str, ...] = ()
+    autoregressive: Autoregressive | None = None
+
     def __init__(self, data: DataSpec, latent_shape: tuple[int, ...], prior: Prior | None = None) -> None:
         super().__init__()
         self.data = data
         self.latent_shape = latent_shape
         self.prior = StandardNormal(latent_shape) if prior is None else prior
-        self.likelihood = make_likelihood(data.likelihood)
+        self.likelihood = data.make_likelihood()
 
     @abstractmethod
     def encode(self, x: Tensor) -> Posterior:
-        """Returns q(z|x) for `x` of shape `(B, *data.shape)` in [0, 1]. It must be deterministic."""
+        """Returns q(z|x) for `x` of shape `(B, *data.shape)`. It must be deterministic."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """Returns the parameters of p(x|z), `(B, *data.shape)`, for `z` of shape `(B, *latent_shape)`.
+        """Returns the parameters of p(x|z), `(B, *data.params_shape)`, for `z` of shape `(B, *latent_shape)`.
 
         They are unbounded: logits, never probabilities.
         """
@@ -68,72 +107,231 @@ class VAE(nn.Module, ABC):
             train: The training split.
         """
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Returns the mean of p(x|z) at the mode of q(z|x), `(B, *data.shape)` in [0, 1]."""
-        return self.likelihood.mean(self.decode(self.encode(x).mode()))
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of x that an export must work with, that of the data first. Axes in which they differ are free."""
+        return (self.data.shape,)
 
-    def sample(self, n: int) -> Tensor:
-        """Returns the mean of p(x|z) for n latents drawn from the prior, `(n, *data.shape)` in [0, 1]."""
-        return self.likelihood.mean(self.decode(self.prior.sample(n)))
+    def inference_parameters(self) -> list[nn.Parameter]:
+        """Returns the parameters that only q(z|x) has: those of the modules `encoder` and `head`.
+
+        Raises:
+            VaezooError: If the model has no such modules.
+        """
+        parts = [
+            getattr(self, name) for name in ("encoder", "head") if isinstance(getattr(self, name, None), nn.Module)
+        ]
+        if not parts:
+            raise VaezooError(f"{type(self).__name__} has no module 'encoder'", "use another objective")
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def infer(self, batch: Batch) -> Posterior:
+        """Returns q(z|x) for a batch, with whatever else of it the model looks at."""
+        return self.encode(*given(self.encoder_inputs, batch))
+
+    def generate(self, z: Tensor, batch: Batch) -> Tensor:
+        """Returns the parameters of p(x|z) for latents, one for each row of a batch."""
+        return self.decode(z, *given(self.decoder_inputs, batch))
+
+    def forward(self, posterior: Posterior, batch: Batch, *, at_sample: bool = False) -> VAEOutput:
+        """Draws z from q(z|x) and decodes it. The networks may run in bfloat16. z and the KL are float32 even then.
+
+        A model overrides this if z, its KL and the decoder's output come from one pass, or if gradients do not flow
+        through z.
+
+        Args:
+            posterior: What `infer` returned. For K samples its rows are repeated; see `vaezoo.posteriors.base.repeat`.
+            batch: The rows that it belongs to, repeated in the same way.
+            at_sample: Whether the parts of the KL must add up to log q(z|x) - log p(z) at z, as importance weights
+                need it.
+
+        Raises:
+            VaezooError: If that is asked for and q(z|x) has no density.
+        """
+        conditions = given(self.prior.inputs, batch)
+        with torch.autocast(batch.x.device.type, enabled=False):
+            posterior = map_tensors(posterior, to_float32)
+            z, log_q = draw(posterior, density=at_sample)
+        params = to_float32(self.generate(z, batch))
+        with torch.autocast(batch.x.device.type, enabled=False):
+            if log_q is None:
+                return VAEOutput(z, params, self.prior.kl_terms(posterior, z, *conditions))
+            return VAEOutput(z, params, (log_q - self.prior.log_prob(z, *conditions)).unsqueeze(1))
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Returns the mean of p(x|z) at the mode of q(z|x), `(B, *data.shape)`.
+
+        Args:
+            x: Examples, `(B, *data.shape)`.
+            y: Their labels, `(B,)` or `(B, factors)`, for a conditional model.
+
+        Raises:
+            VaezooError: If a conditional model gets no labels, or wrong ones.
+        """
+        batch = Batch(x, y)
+        require_labels(self, batch)
+        return decode_latents(self, self.infer(batch).mode(), batch, greedy=True)
+
+    def sample(self, n: int, y: Tensor | None = None) -> Tensor:
+        """Returns the mean of p(x|z) for n latents drawn from the prior, `(n, *data.shape)`.
+
+        Args:
+            n: Number of samples.
+            y: Their labels, `(n,)` or `(n, factors)`, for a conditional model. By default all labels in turn.
+
+        Raises:
+            VaezooError: If labels are wrong, or there is no way to draw from the prior.
+        """
+        batch = blank_batch(self, n, y)
+        return decode_latents(self, sample_prior(self, batch), batch)
+
+    def graphs(self) -> dict[str, Graph]:
+        """Returns the graphs of an export by name. Override it for a model that takes more than a batch has."""
+        graphs = {
+            "encoder": Graph(
+                self.encoder_inputs,
+                lambda *inputs: named_outputs(self.encode(*inputs))[0],
+                lambda batch: given(self.encoder_inputs, batch),
+            ),
+            "decoder": Graph(
+                ("z", *self.decoder_inputs),
+                lambda *inputs: self.likelihood.outputs(self.decode(*inputs)),
+                lambda batch: (self.infer(batch).mode(), *given(self.decoder_inputs, batch)),
+            ),
+        }
+        prior = prior_graph(self)
+        return graphs if prior is None else graphs | {"prior": prior}
 
 
-class GaussianVAE(VAE):
-    """A VAE with a diagonal Gaussian posterior, a standard normal prior and two feed-forward networks.
+def prior_graph(vae: VAE) -> Graph | None:
+    """Returns the graph of a prior, or None. The standard normal needs none, because its noise is z."""
+    prior = vae.prior
+    if prior.autoregressive is not None:
+        return Graph(
+            ("z", *prior.inputs),
+            lambda *inputs: {"logits": prior.id_logits(*inputs)},
+            lambda batch: (vae.infer(batch).mode(), *given(prior.inputs, batch)),
+        )
+    if prior.noise_shape is None or type(prior).from_noise is StandardNormal.from_noise:
+        return None
+    shape = prior.noise_shape
+
+    def inputs(batch: Batch) -> tuple[Tensor, ...]:
+        noise = torch.randn((len(batch.x), *shape), generator=Generator().manual_seed(1))
+        return noise, *given(prior.inputs, batch)
+
+    return Graph(("noise", *prior.inputs), lambda *given: {"z": prior.from_noise(*given)}, inputs)
+
+
+def is_standard_normal(prior: Prior) -> bool:
+    """Tells whether samples of a prior are standard normal noise itself, which a subclass may change."""
+    methods = type(prior)
+    return methods.from_noise is StandardNormal.from_noise and methods.sample is StandardNormal.sample
+
+
+def sample_prior(vae: VAE, batch: Batch) -> Tensor:
+    """Draws one z from the prior for each row of a batch, `(B, *latent_shape)`."""
+    return vae.prior.sample(len(batch.x), *given(vae.prior.inputs, batch))
+
+
+def decode_latents(vae: VAE, z: Tensor, batch: Batch, *, greedy: bool = False) -> Tensor:
+    """Returns the mean of p(x|z) for latents, `(B, *data.shape)`, or ids drawn one by one if the decoder looks at x.
 
     Args:
-        data: The data to model.
-        latent_dim: Number of latent dimensions.
-        encoder: Maps `(B, *data.shape)` to `(B, 2 * latent_dim)`: means, then raw log-variances.
-        decoder: Maps `(B, latent_dim)` to `(B, *data.shape)`.
-        init_bias: Whether `init_from_data` sets the decoder's output bias to the mean of the data.
+        vae: The model.
+        z: Latents, `(B, *latent_shape)`.
+        batch: What else the decoder is given. Its x is not used.
+        greedy: Whether ids are the most probable ones.
     """
-
-    def __init__(
-        self, data: DataSpec, latent_dim: int, encoder: nn.Module, decoder: nn.Module, *, init_bias: bool = True
-    ) -> None:
-        super().__init__(data, (latent_dim,))
-        self.encoder = encoder
-        self.decoder = decoder
-        self.init_bias = init_bias
-
-    def encode(self, x: Tensor) -> DiagonalGaussian:
-        mu, raw = self.encoder(x).chunk(2, dim=1)
-        return DiagonalGaussian.from_raw(mu, raw)
-
-    def decode(self, z: Tensor) -> Tensor:
-        params: Tensor = self.decoder(z)
-        return params
-
-    def init_from_data(self, train: Split) -> None:
-        """Overridden: initialises the decoder's output bias, unless `init_bias` is False."""
-        if self.init_bias:
-            init_output_bias(self.decoder, self.likelihood, train)
+    if vae.autoregressive is not None:
+        return unroll(vae, z, batch.y, greedy=greedy)
+    return vae.likelihood.mean(vae.generate(z, batch))
 
 
 @torch.no_grad()
-def init_output_bias(decoder: nn.Module, likelihood: Likelihood, train: Split) -> None:
-    """Initialises the decoder's output bias to the logits of the data mean, as the code of Burda et al. 2016 does.
+def unroll(vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = False) -> Tensor:
+    """Draws x for latents, id by id, `(B, *data.shape)`, int64. Behind the end id everything is padding."""
+    assert vae.autoregressive is not None
+    length, end_id = vae.autoregressive
+    x = torch.zeros((len(z), length), dtype=torch.int64, device=z.device)
+    ended = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+    for position in range(length):
+        params = vae.generate(z, Batch(x[:, : position + 1], y))[:, -1:]
+        ids = (vae.likelihood.mean(params) if greedy else vae.likelihood.sample(params))[:, 0]
+        x[:, position] = torch.where(ended, 0, ids)
+        ended = ended | (ids == end_id) if end_id is not None else ended
+    return x
 
-    A dense output layer gets the logit of each pixel's mean. A convolution gets the logit of each channel's mean.
-    The bias is left as it is in two cases:
 
-    - The decoder is not an `nn.Sequential` that ends in such a layer, with or without `nn.Unflatten` behind it.
-    - The likelihood is a continuous Bernoulli. Its mean is not the sigmoid of its parameters. For a pixel of mean
-      0.001 the bias would be -1,000, too far for training to correct.
+def blank_batch(vae: VAE, n: int, y: Tensor | None = None) -> Batch:
+    """Returns n rows of which only labels are known. By default these are all labels in turn."""
+    device, classes = device_of(vae), vae.data.classes
+    if y is None and classes:
+        columns = [torch.arange(n, device=device) % count for count in classes]
+        y = columns[0] if len(classes) == 1 else torch.stack(columns, 1)
+    batch = Batch(torch.zeros((n, 0), device=device), y)
+    require_labels(vae, batch)
+    return batch
 
-    Args:
-        decoder: Returns the likelihood's parameters.
-        likelihood: p(x|z).
-        train: The split to compute the mean of.
-    """
-    layers = [m for m in decoder.children() if not isinstance(m, nn.Unflatten)]
-    last = layers[-1] if isinstance(decoder, nn.Sequential) and layers else None
-    if not isinstance(last, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) or last.bias is None:
+
+def example_batch(data: DataSpec, n: int, generator: Generator, shape: tuple[int, ...] | None = None) -> Batch:
+    """Returns n valid rows that resemble no particular data, on the CPU. Exports are tried on them."""
+    x = data.make_kind().example(n, shape or data.shape, generator)
+    columns = [torch.randint(0, count, (n,), generator=generator) for count in data.classes]
+    if not columns:
+        return Batch(x, None)
+    return Batch(x, columns[0] if len(columns) == 1 else torch.stack(columns, 1))
+
+
+def conditioned_on(vae: VAE) -> set[str]:
+    """Returns the fields of a batch, besides x, that the model or its prior is given."""
+    return {*vae.encoder_inputs, *vae.decoder_inputs, *vae.prior.inputs} - {"x"}
+
+
+def check_fits(vae: VAE, data: DataSpec) -> None:
+    """Raises UnsupportedDataError unless data have the kind that a model was built for, and the labels it is given."""
+    ours = vae.data
+    if (data.kind, data.vocabulary, data.columns) != (ours.kind, ours.vocabulary, ours.columns):
+        what = f"data set '{data.name}' is of kind {describe_kind(data)}"
+        raise UnsupportedDataError(
+            f"{what}, but the model was made for {describe_kind(ours)}", "give data of the same kind"
+        )
+    if "y" in conditioned_on(vae) and data.classes != ours.classes:
+        what = f"the labels of '{data.name}' have {data.classes or 'no'} values"
+        raise UnsupportedDataError(
+            f"{what}, but the model was made for {ours.classes}", "give data with the labels of the training"
+        )
+
+
+def describe_kind(data: DataSpec) -> str:
+    """Returns the kind of data with its vocabulary or columns, for messages."""
+    if data.kind == "tokens":
+        return f"tokens with a vocabulary of {data.vocabulary}"
+    return f"table with columns {', '.join(data.columns)}" if data.kind == "table" else data.kind
+
+
+def require_labels(vae: VAE, batch: Batch) -> None:
+    """Raises VaezooError unless a batch has the labels that a conditional model is given, one for each row."""
+    if "y" not in conditioned_on(vae):
         return
-    if isinstance(likelihood, Bernoulli | Gaussian):
-        mean = mean_example(train)
-        mean = mean.flatten() if isinstance(last, nn.Linear) else mean.mean((1, 2))
-        last.bias.copy_(torch.logit(mean, MIN_INITIAL_MEAN))
+    (y,) = given(("y",), batch)
+    check_labels(vae.data, y)
+    if len(y) != len(batch.x):
+        raise VaezooError(f"there are {len(y)} labels for {len(batch.x)} examples", "give one for each example")
+
+
+def check_labels(data: DataSpec, y: Tensor) -> None:
+    """Raises VaezooError unless labels are those of the data: as many, and each below its number of classes."""
+    columns = y.unsqueeze(1) if y.ndim == 1 else y
+    if y.ndim > 2 or columns.shape[1] != len(data.classes):
+        raise VaezooError(
+            f"labels have shape {tuple(y.shape)}, but data set '{data.name}' has {len(data.classes)} per example",
+            "give one value for each label",
+        )
+    for column, count in zip(columns.unbind(1), data.classes, strict=True):
+        if len(column) and not 0 <= int(column.min()) <= int(column.max()) < count:
+            wrong = next(int(value) for value in column if not 0 <= int(value) < count)
+            raise VaezooError(f"there is no label {wrong}", f"the labels of '{data.name}' are 0 to {count - 1}")
 
 
 def device_of(module: nn.Module) -> torch.device:

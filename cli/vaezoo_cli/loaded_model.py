@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo_cli.options import open_export, open_run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vaezoo import Dataset, Run
     from vaezoo.runtime import OnnxVAE
-    from vaezoo_cli.render.image_grids import Images
+    from vaezoo.runtime.manifest import DataEntry
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,32 @@ class LoadedModel:
 
     Attributes:
         folder: The run folder or export folder.
-        shape: Shape of one example.
-        sample: Number and seed -> images of latents drawn from the prior.
-        reconstruct: Images `(N, C, H, W)` in [0, 1] -> their reconstructions.
-        encode: One batch of examples `(B, *shape)` in [0, 1] -> the fields of q(z|x), `(B, *latent_shape)` each.
+        data: The data that the model was made for.
+        sample: Number, seed and labels or None -> data of latents drawn from the prior.
+        reconstruct: Examples `(N, *shape)` and their labels or None -> their reconstructions.
+        encode: One batch of examples `(B, *shape)` and their labels or None -> the outputs of the encoder.
         load_data: Folder of data sets -> the data set that the model was trained on.
     """
 
     folder: Path
-    shape: tuple[int, ...]
-    sample: Callable[[int, int], Images]
-    reconstruct: Callable[[NDArray[Any]], Images]
-    encode: Callable[[NDArray[Any]], dict[str, NDArray[Any]]]
+    data: DataEntry
+    sample: Callable[[int, int, NDArray[Any] | None], NDArray[Any]]
+    reconstruct: Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
+    encode: Callable[[NDArray[Any], NDArray[Any] | None], dict[str, NDArray[Any]]]
     load_data: Callable[[str | None], Dataset]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.data["shape"])
 
-def load_model(source: str | None, checkpoint: str, *, images: bool = True) -> LoadedModel:
+    @property
+    def is_image(self) -> bool:
+        """Whether an example is a grey or colour image."""
+        return self.data["kind"] == "unit" and len(self.shape) == 3 and self.shape[0] in (1, 3)
+
+
+def load_model(source: str | None, checkpoint: str, *, images: bool = False) -> LoadedModel:
     """Loads the run or export that a user names.
 
     Args:
@@ -49,20 +59,21 @@ def load_model(source: str | None, checkpoint: str, *, images: bool = True) -> L
         images: Whether the model must have been trained on images.
 
     Raises:
-        UnsupportedDataError: If it was trained on vectors, but `images` is set.
+        UnsupportedDataError: If it was trained on other data, but `images` is set.
     """
     export = open_export(source, checkpoint)
     model = from_export(Path(source or ""), export) if export else from_run(open_run(source, checkpoint))
     if images:
-        require_images(model.folder, model.shape)
+        require_images(model)
     return model
 
 
-def require_images(folder: Path, shape: tuple[int, ...]) -> None:
-    """Raises UnsupportedDataError unless a shape is that of a grey or colour image."""
-    if len(shape) != 3 or shape[0] not in (1, 3):
+def require_images(model: LoadedModel) -> None:
+    """Raises UnsupportedDataError unless a model was trained on grey or colour images."""
+    if not model.is_image:
         raise UnsupportedDataError(
-            f"{folder} was trained on shape {shape}, which is not an image", "give a run that was trained on images"
+            f"{model.folder} was trained on shape {model.shape}, which is not an image",
+            "give a run that was trained on images",
         )
 
 
@@ -70,36 +81,45 @@ def from_run(run: Run) -> LoadedModel:
     """Returns the model of a run."""
     import torch
 
+    from vaezoo.data.base import Batch
     from vaezoo.evaluation import latents
+    from vaezoo.posteriors.base import named_outputs
+    from vaezoo.vae import blank_batch, sample_prior
 
-    def sample(count: int, seed: int) -> Images:
+    def to_batch(x: NDArray[Any], y: NDArray[Any] | None) -> Batch:
+        return Batch(torch.from_numpy(x), None if y is None else torch.from_numpy(y))
+
+    def sample(count: int, seed: int, y: NDArray[Any] | None) -> NDArray[Any]:
         torch.manual_seed(seed)
-        return as_bytes(latents.decode(run.vae, run.vae.prior.sample(count)).numpy())
-
-    def reconstruct(x: NDArray[Any]) -> Images:
-        return as_bytes(latents.decode(run.vae, latents.encode(run.vae, torch.from_numpy(x))).numpy())
-
-    def encode(x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        batch = blank_batch(run.vae, count, None if y is None else torch.from_numpy(y))
         with torch.no_grad():
-            posterior = run.vae.encode(torch.from_numpy(x))
-        return {name: field.numpy() for name, field in posterior._asdict().items()}  # type: ignore[attr-defined]
+            z = sample_prior(run.vae, batch)
+        return latents.decode(run.vae, z, batch.y, greedy=False).numpy()
 
-    return LoadedModel(run.path, run.data.shape, sample, reconstruct, encode, run.load_data)
+    def reconstruct(x: NDArray[Any], y: NDArray[Any] | None) -> NDArray[Any]:
+        batch = to_batch(x, y)
+        return latents.decode(run.vae, latents.encode(run.vae, batch), batch.y).numpy()
+
+    def encode(x: NDArray[Any], y: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        with torch.no_grad():
+            outputs, _ = named_outputs(run.vae.infer(to_batch(x, y)))
+        return {name: values.numpy() for name, values in outputs.items()}
+
+    return LoadedModel(run.path, cast("DataEntry", asdict(run.data)), sample, reconstruct, encode, run.load_data)
 
 
 def from_export(folder: Path, export: OnnxVAE) -> LoadedModel:
     """Returns the model of an export."""
-    shape = tuple(export.manifest["data"]["shape"])
 
     def as_input(x: NDArray[Any]) -> NDArray[Any]:
         return as_bytes(x) if export.manifest["format"]["uint8"] else x
 
     return LoadedModel(
         folder,
-        shape,
-        lambda count, seed: as_bytes(export.sample(count, seed)),
-        lambda x: as_bytes(export.reconstruct(as_input(x))),
-        lambda x: export.encode(as_input(x)),
+        export.data,
+        lambda count, seed, y: export.sample(count, seed, y=y),
+        lambda x, y: export.reconstruct(as_input(x), y),
+        lambda x, y: export.encode(as_input(x), y),
         lambda data_dir: load_export_data(folder, export, data_dir),
     )
 

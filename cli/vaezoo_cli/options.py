@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vaezoo import Run
     from vaezoo.runtime import OnnxVAE
 
+SUFFIXES = (".png", ".txt", ".csv", ".npy")  # of samples and reconstructions, by the kind of data
 F = TypeVar("F", bound=Callable[..., Any])
 
 source_argument = click.argument("source", required=False, metavar="[RUN|MODEL|PRETRAINED|EXPORT]")
@@ -123,6 +124,18 @@ def find_run(name: str | None, checkpoint: str) -> Run:
         return load(name, checkpoint)
     hint = suggest(name, [*models, *pretrained.names()], "give a run folder, or a name that 'vaezoo pretrained' shows")
     raise InputError(f"there is no run '{name}'", hint)
+
+
+def parse_integers(option: str, text: str) -> tuple[int, ...]:
+    """Parses integers that are separated by commas.
+
+    Raises:
+        VaezooError: If the text has another form.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise VaezooError(f"{option} takes integers, not '{text}'", f"for example {option} 3") from None
 
 
 def output_suffixes(out: str | None, supported: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from vaezoo.errors import VaezooError, safe_repr
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaezoo.data.base import Split
+    from vaezoo.data.base import Batch, Split
 
 
-def random_examples(split: Split, count: int, seed: int) -> Tensor:
-    """Returns `count` random examples of a split, or all if there are fewer: `(count, *shape)` in [0, 1]."""
-    return split.select(random_permutation(len(split), seed)[:count]).batch(slice(None)).x
+def random_examples(split: Split, count: int, seed: int) -> Batch:
+    """Returns `count` random examples of a split, or all if there are fewer."""
+    return split.select(random_permutation(len(split), seed)[:count]).batch(slice(None))
 
 
 def random_permutation(n: int, seed: int) -> Tensor:
@@ -67,7 +67,7 @@ def require_label(split: Split, factor: int | None, label: int | None) -> int:
 
 def without_and_with_label(
     split: Split, factor: int | None, label: int, counts: tuple[int, int], seed: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Batch, Tensor]:
     """Returns random examples without a label, followed by examples with it.
 
     Args:
@@ -78,11 +78,11 @@ def without_and_with_label(
         seed: Seed of the choice.
 
     Returns:
-        Examples `(N, *shape)` in [0, 1], and their labels `(N,)`.
+        The examples, and their labels `(N,)`.
     """
     import torch
 
     labels = label_column(split, factor)
     groups = [mask.nonzero().flatten() for mask in (labels != label, labels == label)]
     index = torch.cat([g[random_permutation(len(g), seed)[:n]] for g, n in zip(groups, counts, strict=True)])
-    return split.select(index).batch(slice(None)).x, labels[index]
+    return split.select(index).batch(slice(None)), labels[index]

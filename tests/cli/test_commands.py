@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_models import image_models
+from members import MEMBERS
 from PIL import Image
 
-from vaezoo import list_models
 from vaezoo_cli.main import main
 
-MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
+MODELS = image_models()
 FAST = {("mlp-vae", "digits"), ("conv-vae", "colour")}
 CASES = [
     pytest.param(model, data, marks=[] if (model, data) in FAST else pytest.mark.slow)
@@ -39,7 +40,9 @@ def colour(tmp_path_factory):
 @pytest.mark.parametrize(("name", "data"), CASES)
 def test_train_draw_export(name, data, run_ok, colour, inside):
     path = colour if data == "colour" else data
-    out = run_ok("train", name, "--data", path, "--steps", 3, "--batch-size", 16, "-o", "latent_dim=4", "--out", "r")
+    options = MEMBERS[name].options or {"latent_dim": 4}
+    flags = [text for option, value in options.items() for text in ("-o", f"{option}={value}")]
+    out = run_ok("train", name, "--data", path, "--steps", 3, "--batch-size", 16, *flags, "--out", "r")
     assert "-ELBO" in out and "vaezoo export r --onnx" in out
     assert run_ok("sample", "r").strip() == "r/samples.png"
     assert run_ok("reconstruct", "r", "-n", 10).strip() == "r/reconstructions.png"
@@ -164,9 +167,9 @@ def test_large_samples_run_in_batches(trained, monkeypatch):
     sizes = []
     decode = trained.vae.decode
     monkeypatch.setattr(trained.vae, "decode", lambda z: (sizes.append(len(z)), decode(z))[1])
-    assert model.sample(1100, 0).shape == (1100, 28, 28, 1)
+    assert model.sample(1100, 0, None).shape == (1100, 1, 28, 28)
     x = np.zeros((1100, 1, 28, 28), np.float32)
-    assert model.reconstruct(x).shape == (1100, 28, 28, 1)
+    assert model.reconstruct(x, None).shape == (1100, 1, 28, 28)
     assert max(sizes) <= 500 and sum(sizes) == 2200
 
 

@@ -144,15 +144,20 @@ def test_existing_folder_is_kept(fails, inside):
     fails(5, "new-plugin", "my-vae", "--out", "mine", leaves=["mine"])
 
 
-def test_vectors_cannot_be_drawn(fails, inside, tmp_path_factory):
+def test_vectors_become_arrays(fails, run_ok, inside, tmp_path_factory):
     from vaezoo import TrainConfig, from_arrays, train
 
     data = from_arrays(np.random.default_rng(0).random((40, 9), np.float32))
     run = train("mlp-vae", data, config=TrainConfig(steps=1, batch_size=8), out=tmp_path_factory.mktemp("v") / "run")
-    error, _ = fails(2, "sample", run.path)
-    assert "(9,)" in error
-    error, _ = fails(2, "reconstruct", run.path)
-    assert "(9,)" in error
+    np.save("vectors.npy", data.train.x.numpy())
+    for command in (["sample"], ["reconstruct", "--data", "vectors.npy"]):
+        _, hint = fails(2, command[0], run.path, *command[1:], "--out", "a.png", leaves=["vectors.npy"])
+        assert "ends in .npy" in hint
+    assert run_ok("sample", run.path, "-n", 5, "--out", "a.npy") == "a.npy\n"
+    assert np.load("a.npy").shape == (5, 9)
+    for kind in ("traversals", "interpolation", "manifold"):
+        error, _ = fails(2, "plot", run.path, "--kind", kind, leaves=["vectors.npy", "a.npy"])
+        assert "(9,)" in error
 
 
 def writing_commands(run):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import vaezoo_cli.render
-from vaezoo import TrainConfig, from_arrays, load_data, train
+from vaezoo import Batch, TrainConfig, from_arrays, load_data, train
 from vaezoo.core.dependencies import install_hint
 from vaezoo.evaluation import latents
 from vaezoo_cli.render import image_grids
@@ -104,8 +104,8 @@ def test_traversal_rows_vary_one_dimension(plot, trained, plane):
     actual = cells(plot(plane, "traversals", "-n", 5, "--seed", 3), 2, 5)
     test = load_data("digits").test
     index = torch.randperm(len(test), generator=torch.Generator().manual_seed(3))[:1]
-    x = test.select(index).batch(slice(None)).x[0]
-    assert np.array_equal(actual, levels(latents.traversal(plane.vae, x, [0, 1], torch.linspace(-3, 3, 5))))
+    example = test.select(index).batch(slice(None))
+    assert np.array_equal(actual, levels(latents.traversal(plane.vae, example, [0, 1], torch.linspace(-3, 3, 5))))
     image = plot(trained, "traversals", "-n", 3, "--dims", "7,0")
     assert cells(image, 2, 3).shape[:2] == (2, 3) and image.height < 3 * (CELL + GAP)
 
@@ -129,8 +129,8 @@ def last_traversal(plane):
     """Returns the held-out image of seed 0, with its last latent dimension at 3."""
     test = load_data("digits").test
     index = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:1]
-    x = test.select(index).batch(slice(None)).x[0]
-    return levels(latents.traversal(plane.vae, x, [1], torch.tensor([3.0])))[0, 0]
+    example = test.select(index).batch(slice(None))
+    return levels(latents.traversal(plane.vae, example, [1], torch.tensor([3.0])))[0, 0]
 
 
 def test_interpolation_starts_at_reconstructions(plot, trained):
@@ -151,9 +151,10 @@ def test_attribute_vector_adds_label(plot, trained):
     assert [label == 1 for label in labels] == [False] * 3 + [True] * 2
     with torch.no_grad():
         assert np.abs(levels(trained.vae.reconstruct(x)) - actual[:, 3].astype(int)).max() <= 1
-    codes = latents.encode(trained.vae, torch.from_numpy(actual[:3, 1:].reshape(-1, 1, 28, 28)).float() / 255)
+    images = torch.from_numpy(actual[:3, 1:].reshape(-1, 1, 28, 28)).float() / 255
+    codes = latents.encode(trained.vae, Batch(images))
     train = load_data("digits").train.subsample(2000)
-    direction = latents.attribute_direction(latents.encode(trained.vae, train.batch(slice(None)).x), train.y, 1)
+    direction = latents.attribute_direction(latents.encode(trained.vae, train.batch(slice(None))), train.y, 1)
     along = (codes @ direction).view(3, 5).mean(0)
     assert torch.all(along[1:] > along[:-1])  # the amounts increase
 
@@ -190,7 +191,7 @@ def test_two_latents_are_not_projected(plot, plane, monkeypatch):
     test = load_data("digits").test.subsample(300)
     points, labels, label_name, title, axes = calls[0]
     assert label_name == "label"
-    assert torch.equal(points, latents.encode(plane.vae, test.batch(slice(None)).x)) and torch.equal(labels, test.y)
+    assert torch.equal(points, latents.encode(plane.vae, test.batch(slice(None)))) and torch.equal(labels, test.y)
     assert axes == ("z0", "z1") and "300 test examples" in title
     pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert len(np.unique(pixels[np.ptp(pixels.astype(int), axis=1) > 60], axis=0)) > 9  # one colour per label
@@ -323,7 +324,15 @@ def test_some_kinds_need_labels(refused, trained, inside):
         assert "no labels" in error and "digits" in hint
 
 
-@pytest.mark.parametrize("kind", ["samples", "traversals", "interpolation", "manifold", "attribute-vector"])
+@pytest.mark.parametrize("kind", ["samples", "reconstructions"])
+def test_vectors_are_not_drawn(refused, vectors, kind):
+    arguments = ["--data", "vectors.npy"] if kind == "reconstructions" else []
+    np.save("vectors.npy", np.random.default_rng(0).random((40, 9), np.float32))
+    error, hint = refused(2, vectors, kind, *arguments)
+    assert "cannot write" in error and ".npy" in hint
+
+
+@pytest.mark.parametrize("kind", ["traversals", "interpolation", "manifold", "attribute-vector"])
 def test_vectors_are_not_images(refused, vectors, kind):
     assert "(9,)" in refused(2, vectors, kind)[0]
 

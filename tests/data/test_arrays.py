@@ -71,6 +71,7 @@ def test_train_and_test_share_bits() -> None:
 def test_tensors(dtype: torch.dtype) -> None:
     x = torch.ones(20, 4).to(dtype).requires_grad_(dtype.is_floating_point)
     data = from_arrays(x, torch.arange(20), x_test=x, y_test=torch.zeros(20, 2).int())
+    assert data.spec.classes == ()  # one label in training and two in the test
     assert data.train.batch(slice(0, 2)).x.tolist() == [[1.0] * 4] * 2
     assert data.test is not None and data.test.y is not None and data.test.y.shape == (20, 2)
     assert data.train.y is not None and data.train.y.dtype == torch.int64
@@ -195,3 +196,23 @@ def test_npz_without_examples(tmp_path: Path, names: tuple[str, ...]) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file"):
         arrays.load(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("y", "y_test", "classes"),
+    [
+        (None, None, ()),
+        ([0, 1, 2, 0], None, (3,)),
+        ([0, 1, 1, 0], [3, 0, 0, 0], (4,)),  # the test split may have labels that training lacks
+        ([[0, 1], [2, 0], [0, 4], [1, 1]], None, (3, 5)),
+        ([-1, 0, 1, 2], None, ()),
+        ([0, 0, 0, 10_000], None, ()),
+        ([0, 0, 0, 9_999], None, (10_000,)),
+        (None, [0, 1, 0, 1], (2,)),
+    ],
+)
+def test_classes_are_counted(y: object, y_test: object, classes: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).random((4, 3))
+    labels = [None if values is None else np.array(values) for values in (y, y_test)]
+    data = from_arrays(x, labels[0], x_test=None if y_test is None else x, y_test=labels[1])
+    assert data.spec.classes == classes and data.spec.kind == "unit"

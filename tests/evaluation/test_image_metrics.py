@@ -36,7 +36,7 @@ class StubVAE(GaussianVAE):
         super().__init__(DataSpec(name="fixed", shape=shape), 1, nn.Linear(1, 2), nn.Identity())
         self.reconstructions, self.samples, self.done = reconstructions, samples, 0
 
-    def reconstruct(self, x):
+    def reconstruct(self, x, y=None):
         assert not self.training  # dropout would be active
         self.done += len(x)
         return self.reconstructions[self.done - len(x) : self.done]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo import DataSpec, DiagonalGaussian, GaussianVAE
+from vaezoo import Batch, DataSpec, DiagonalGaussian, GaussianVAE
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import BATCH_SIZE
@@ -29,7 +29,7 @@ def logits(images):
 
 def test_batching_keeps_results():
     x = torch.rand(2 * BATCH_SIZE + 5, 1, 1, 3)
-    codes = latents.encode(Echo(), x)
+    codes = latents.encode(Echo(), Batch(x))
     assert torch.equal(codes, x.flatten(1))
     images = latents.decode(Echo(), codes.view(5, -1, 3))
     assert images.shape == (5, len(x) // 5, 1, 1, 3)
@@ -37,8 +37,8 @@ def test_batching_keeps_results():
 
 
 def test_traversal_changes_one_dimension():
-    x = torch.tensor([[[0.1, 0.2, 0.3]]])
-    rows = logits(latents.traversal(Echo(), x, [2, 0], torch.tensor([-3.0, 0.0, 3.0, 1.0])))
+    example = Batch(torch.tensor([[[[0.1, 0.2, 0.3]]]]))
+    rows = logits(latents.traversal(Echo(), example, [2, 0], torch.tensor([-3.0, 0.0, 3.0, 1.0])))
     assert rows.shape == (2, 4, 3)
     expected = torch.tensor([[[0.1, 0.2, v] for v in (-3, 0, 3, 1)], [[v, 0.2, 0.3] for v in (-3, 0, 3, 1)]])
     assert torch.allclose(rows, expected, atol=1e-5)
@@ -47,7 +47,7 @@ def test_traversal_changes_one_dimension():
 @pytest.mark.parametrize("dim", [-1, 3])
 def test_unknown_dimension_is_refused(dim):
     with pytest.raises(VaezooError, match=f"no latent dimension {dim}") as e:
-        latents.traversal(Echo(), torch.rand(1, 1, 3), [0, dim], torch.zeros(2))
+        latents.traversal(Echo(), Batch(torch.rand(1, 1, 1, 3)), [0, dim], torch.zeros(2))
     assert "from 0 to 2" in e.value.hint
 
 
@@ -68,7 +68,7 @@ def test_manifold_needs_two_dimensions():
 
 def test_interpolation_is_linear():
     first, second = torch.rand(4, 1, 1, 3), torch.rand(4, 1, 1, 3)
-    lines = logits(latents.interpolation(Echo(), first, second, 5))
+    lines = logits(latents.interpolation(Echo(), Batch(first), Batch(second), 5))
     assert lines.shape == (4, 5, 3)
     for i, t in enumerate((0, 0.25, 0.5, 0.75, 1)):
         assert torch.allclose(lines[:, i], ((1 - t) * first + t * second).flatten(1), atol=1e-5)
@@ -88,7 +88,7 @@ def test_direction_needs_two_labels(label, labels):
 
 def test_edit_adds_direction():
     x, direction = torch.rand(2, 1, 1, 3), torch.tensor([1.0, 0.0, -1.0])
-    edited = logits(latents.edit(Echo(), x, direction, torch.tensor([-2.0, 0.0, 0.5])))
+    edited = logits(latents.edit(Echo(), Batch(x), direction, torch.tensor([-2.0, 0.0, 0.5])))
     for i, amount in enumerate((-2, 0, 0.5)):
         assert torch.allclose(edited[:, i], x.flatten(1) + amount * direction, atol=1e-5)
 
@@ -112,5 +112,5 @@ def test_principal_plane_of_constant_codes():
 
 def test_training_mode_is_restored():
     vae = Echo().train()
-    latents.decode(vae, latents.encode(vae, torch.rand(2, 1, 1, 3)))
+    latents.decode(vae, latents.encode(vae, Batch(torch.rand(2, 1, 1, 3))))
     assert vae.training

@@ -124,11 +124,15 @@ def test_memory_is_constant(digits, monkeypatch):
     assert sizes[-1] - sizes[10] < 30e6  # 100e6 with a list of results
 
 
+def all_bits(split, seed):
+    return torch.cat([batch.x for batch in iter_batches(split, "fixed", seed, torch.device("cpu"))])
+
+
 def test_bits_depend_on_seed_only(digits):
     split = digits.valid
-    fixed, again = (torch.cat([*iter_batches(split, "fixed", 0, torch.device("cpu"))]) for _ in range(2))
+    fixed, again = (all_bits(split, 0) for _ in range(2))
     assert torch.equal(fixed, again) and set(fixed.unique().tolist()) == {0.0, 1.0}
-    assert not torch.equal(fixed, torch.cat([*iter_batches(split, "fixed", 1, torch.device("cpu"))]))
+    assert not torch.equal(fixed, all_bits(split, 1))
     grey = split.batch(slice(None)).x
     assert (fixed - grey).mean().abs() < 1e-3 and torch.equal(fixed[grey == 1], grey[grey == 1])
 

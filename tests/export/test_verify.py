@@ -14,16 +14,29 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from image_models import image_models
 
 import vaezoo
-from vaezoo import create_model, export_onnx, list_models, train, verify_onnx
+from vaezoo import create_model, export_onnx, train, verify_onnx
 from vaezoo.errors import InputError, ParityError, VaezooError
 from vaezoo.export import verify as module
+from vaezoo.export.golden import count_sets
 from vaezoo.export.metadata import add_metadata
-from vaezoo.runtime.manifest import GRAPH_NAMES
+from vaezoo.posteriors.base import named_outputs
+from vaezoo.runtime.manifest import REQUIRED_GRAPHS, SCHEMA
 from vaezoo.training.config import TrainConfig
 
-MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
+DATA = {
+    "name": "digits",
+    "shape": [1, 28, 28],
+    "likelihood": "bernoulli",
+    "kind": "unit",
+    "classes": [10],
+    "vocabulary": 0,
+    "columns": [],
+    "symbols": [],
+}
+MODELS = image_models()
 PLAIN, FP16_UINT8 = {}, {"dtype": "fp16", "uint8": True}
 
 
@@ -41,14 +54,18 @@ def put(folder, name, data):
     edit_manifest(folder, lambda m: m["files"].update({name: entry}))
 
 
+def manifest_graphs(folder):
+    return list(json.loads((folder / "manifest.json").read_text())["graphs"])
+
+
 def rewrite(folder, **changes):
     """Changes the graphs of a copy and their metadata, so that all hashes fit."""
-    models = {graph: onnx.load(folder / f"{graph}.onnx") for graph in GRAPH_NAMES}
+    models = {graph: onnx.load(folder / f"{graph}.onnx") for graph in manifest_graphs(folder)}
     common = {e.key: e.value for e in models["encoder"].metadata_props}
     common = {
         key.removeprefix("vaezoo."): value
         for key, value in common.items()
-        if not key.endswith(("vaezoo.graph", "graph_bytes", "graph_sha256", "sibling_sha256"))
+        if not key.endswith(("vaezoo.graph", "graph_bytes", "graph_sha256", "set_sha256"))
     }
     for graph, change in changes.items():
         change(models[graph])
@@ -79,14 +96,15 @@ CASES = [(name, options, ident) for name in MODELS for options, ident in ((PLAIN
 )
 def test_every_export_passes(name, options, digits, tmp_path):
     run = train(name, digits, config=TrainConfig(steps=2, batch_size=20), out=tmp_path / "run")
-    verified = verify_onnx(export_onnx(run, tmp_path / "out", **options).path)
+    exported = export_onnx(run, tmp_path / "out", **options)
+    verified = verify_onnx(exported.path)
     assert verified.runtime == "onnxruntime"
-    fields = run.vae.encode(run.examples[:1])._fields
-    assert [(r.graph, r.output) for r in verified.parity] == [
-        *[("encoder", field) for field in fields] * 2,
-        *[("decoder", "x_mean")] * 2,
-        ("round trip", "x_mean"),
-    ]
+    assert [(r.graph, r.output) for r in verified.parity] == [(r.graph, r.output) for r in exported.parity]
+    assert {r.graph for r in verified.parity} == {*run.vae.graphs(), "round trip"}
+    graphs, sets = exported.manifest["graphs"], count_sets(exported.manifest, "encoder")
+    fields = [output["name"] for output in graphs["encoder"]["outputs"]]
+    assert [r.output for r in verified.parity if r.graph == "encoder"] == fields * sets and sets >= 2
+    assert fields == list(named_outputs(run.vae.infer(run.examples))[0])
     assert all(row.max_abs <= row.limit for row in verified.parity)
 
 
@@ -96,7 +114,7 @@ def test_rewritten_copy_passes(export_copy):
     verify_onnx(export_copy)
 
 
-@pytest.mark.parametrize("graph", GRAPH_NAMES)
+@pytest.mark.parametrize("graph", REQUIRED_GRAPHS)
 def test_flipped_bit_is_found(export_copy, graph):
     data = bytearray((export_copy / f"{graph}.onnx").read_bytes())
     data[len(data) // 2] ^= 1
@@ -135,14 +153,31 @@ def test_not_an_export(tmp_path, name):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("schema", 99, "was written by a later version of vaezoo (schema 99, this version reads 3)"),
-        ("schema", 2, "was written by an earlier version of vaezoo (schema 2, this version reads 3)"),
+        ("schema", 99, "was written by a later version of vaezoo (schema 99, this version reads 4)"),
+        ("schema", 3, "was written by an earlier version of vaezoo (schema 3, this version reads 4)"),
         ("schema", None, "schema None"),
         ("mode", "sigma", "not an output of the encoder"),
         ("latent_shape", ["16"], "not a shape"),
         ("latent_shape", [8], "the decoder's input does not have latent_shape [8]"),
-        ("data", {"name": "digits", "shape": [], "likelihood": "bernoulli"}, "the data have no dimensions"),
-        ("prior", "foo", "says prior foo, encoder.onnx standard-normal"),
+        ("data", DATA | {"shape": []}, "the data have no dimensions"),
+        ("data", DATA | {"kind": 1}, "damaged"),
+        ("data", DATA | {"kind": "real"}, "says kind real, encoder.onnx unit"),
+        ("data", DATA | {"classes": [9]}, "says classes [9], encoder.onnx [10]"),
+        ("data", DATA | {"classes": [0]}, "damaged"),
+        ("data", DATA | {"classes": None}, "damaged"),
+        ("data", DATA | {"vocabulary": "9"}, "damaged"),
+        ("data", DATA | {"columns": [1]}, "columns [1] are not texts"),
+        ("data", DATA | {"symbols": 1}, "symbols 1 are not texts"),
+        ("data", {"name": "digits", "shape": [1, 28, 28], "likelihood": "bernoulli"}, "damaged"),
+        ("prior", None, "says prior custom, encoder.onnx standard-normal"),
+        ("prior", "foo", "prior foo is not known"),
+        ("prior", "graph", "there is no graph prior with the input noise"),
+        ("prior", "autoregressive", "there is no graph prior with the input z"),
+        ("autoregressive", {"length": 3, "end_id": None}, "there is no graph decoder with the input x"),
+        ("autoregressive", {"length": 0, "end_id": None}, "not a shape"),
+        ("autoregressive", {"length": 3, "end_id": "1"}, "end_id is not an integer"),
+        ("autoregressive", {"end_id": None}, "damaged"),
+        ("autoregressive", [3], "damaged"),
         ("model", "vaezoo/mlp-vae", "says model vaezoo/mlp-vae"),
         ("format", {"opset": 18, "dtype": "fp16", "uint8": False}, "says dtype fp16, encoder.onnx fp32"),
         ("checkpoint", {"step": 999, "sha256": "0"}, "says checkpoint_step 999"),
@@ -159,11 +194,11 @@ def test_wrong_manifest_fields(export_copy, field, value, words):
     assert words in refused(export_copy)
 
 
-@pytest.mark.parametrize(("schema", "hint"), [(2, "export the run again"), (4, "update vaezoo")])
+@pytest.mark.parametrize(("schema", "hint"), [(SCHEMA - 1, "export the run again"), (SCHEMA + 1, "update vaezoo")])
 def test_other_schemas_have_a_hint(export_copy, schema, hint):
     edit_manifest(export_copy, lambda m: m.update(schema=schema))
     for read in (verify_onnx, vaezoo.runtime.load):
-        with pytest.raises(InputError, match=f"schema {schema}, this version reads 3") as e:
+        with pytest.raises(InputError, match=f"schema {schema}, this version reads {SCHEMA}") as e:
             read(export_copy)
         assert e.value.hint == hint
 
@@ -259,6 +294,10 @@ def fix_batch(model):
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
 
 
+def free_size(model):
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "n"
+
+
 def rename(model):
     model.graph.output[0].name = "other"
 
@@ -274,7 +313,8 @@ def reshape(model):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (fix_batch, "'z' has shape [4, 16], only its first dimension may be dynamic"),
+        (fix_batch, "'z' has shape [4, 16], not ['batch', 16]"),
+        (free_size, "'z' has shape [batch, n], not ['batch', 16]"),
         (rename, "the graph has other, its manifest has other names"),
         (retype, "'x_mean' is float64, not float32"),
         (reshape, "'x_mean' has shape [batch, 5, 28, 28]"),

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from vaezoo.export.golden import golden_files
 from vaezoo.export.metadata import add_metadata
 from vaezoo.export.tolerance import Case
-from vaezoo.runtime.manifest import GRAPH_NAMES, SCHEMA, Description, GraphName, GraphSignature, common_metadata
+from vaezoo.runtime.manifest import SCHEMA, DataEntry, Description, GraphName, GraphSignature, common_metadata
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {
@@ -23,6 +23,16 @@ WEIGHTS = {
     "x_mean": RNG.normal(size=(2, 4)).astype(np.float32),
 }
 SHA = "0" * 64
+DATA: DataEntry = {
+    "name": "tiny",
+    "shape": [4],
+    "likelihood": "bernoulli",
+    "kind": "unit",
+    "classes": [],
+    "vocabulary": 0,
+    "columns": [],
+    "symbols": [],
+}
 
 
 def run_description() -> dict[str, object]:
@@ -33,7 +43,7 @@ def run_description() -> dict[str, object]:
         "schema": SCHEMA,
         "model": "vaezoo/mlp-vae",
         "options": {"hidden": [3], "latent_dim": 2},
-        "data": {"name": "tiny", "shape": [4], "likelihood": "bernoulli"},
+        "data": DATA,
         "source": {"data": "digits", "data_dir": None, "image_size": None, "likelihood": None},
         "training": {"epochs": 1, "lr": 0.001, "schedule": "constant", "milestones": [], "clip_grad": None},
         "world_size": 1,
@@ -82,7 +92,7 @@ def description() -> Description:
 
     def signature(name: str, size: int, outputs: Mapping[str, int]) -> GraphSignature:
         return {
-            "input": {"name": name, "dtype": "float32", "shape": ["batch", size]},
+            "inputs": [{"name": name, "dtype": "float32", "shape": ["batch", size]}],
             "outputs": [{"name": name, "dtype": "float32", "shape": ["batch", n]} for name, n in outputs.items()],
         }
 
@@ -90,9 +100,10 @@ def description() -> Description:
         "schema": SCHEMA,
         "model": "vaezoo/mlp-vae",
         "options": {"latent_dim": 2},
-        "data": {"name": "tiny", "shape": [4], "likelihood": "bernoulli"},
+        "data": DATA,
         "latent_shape": [2],
         "prior": "standard-normal",
+        "autoregressive": None,
         "mode": "mu",
         "format": {"opset": 18, "dtype": "fp32", "uint8": False},
         "checkpoint": {"step": 7, "sha256": SHA},
@@ -112,8 +123,8 @@ def cases() -> dict[GraphName, list[Case]]:
     x = [RNG.random((8, 4), np.float32) for _ in range(2)]
     z = [x[0] @ WEIGHTS["mu"], RNG.normal(size=(8, 2)).astype(np.float32)]
     return {
-        "encoder": [Case("", a, {name: a @ WEIGHTS[name] for name in ("mu", "logvar")}) for a in x],
-        "decoder": [Case("", a, {"x_mean": a @ WEIGHTS["x_mean"]}) for a in z],
+        "encoder": [Case("", {"x": a}, {name: a @ WEIGHTS[name] for name in ("mu", "logvar")}) for a in x],
+        "decoder": [Case("", {"z": a}, {"x_mean": a @ WEIGHTS["x_mean"]}) for a in z],
     }
 
 
@@ -132,7 +143,7 @@ def write_export(
     models, manifest = graphs(), description()
     change(models)
     serialized = add_metadata(
-        {name: models[name].SerializeToString() for name in GRAPH_NAMES}, common_metadata(manifest)
+        {name: model.SerializeToString() for name, model in models.items()}, common_metadata(manifest)
     )
     files = {f"{name}.onnx": data for name, data in serialized.items()} | golden_files(cases())
     edit(files)

@@ -14,6 +14,7 @@ from typing import Any
 from forging import join_safetensors, manifest_entry, split_safetensors, update_manifest
 
 from vaezoo.core.json_io import json_bytes
+from vaezoo.training import run as runs
 from vaezoo.training.checkpoint import SCHEMA
 
 Damage = Callable[[Path], object]
@@ -402,6 +403,17 @@ RUN: dict[str, Damage] = {
     "activation is a module": run_record(options__activation="torch.nn.ReLU"),
     "activation is code": run_record(options__activation=CODE),
     "negative option of the objective": run_record(model="vaezoo/beta-vae", options={"beta": -1}, data__shape=IMAGE),
+    "kind is code": run_record(data__kind=CODE),
+    "kind without its likelihood": run_record(data__kind="tokens"),
+    "vocabulary of exabytes": run_record(data__kind="tokens", data__likelihood="categorical", data__vocabulary=10**18),
+    "vocabulary of 400 digits": run_record(data__vocabulary=HUGE),
+    "100,000 columns": run_record(data__kind="table", data__likelihood="table", data__columns=["a:real"] * 100_000),
+    "columns are code": run_record(data__kind="table", data__likelihood="table", data__columns=[CODE] * 4),
+    "column of 400 digits": run_record(data__kind="table", data__likelihood="table", data__columns=["a:" + "9" * 400]),
+    "labels of exabytes": run_record(data__classes=[10**18]),
+    "labels below 0": run_record(data__classes=[-1]),
+    "classes are text": run_record(data__classes=CODE),
+    "symbols without ids": run_record(data__symbols=["a"] * 1_000),
     "likelihood is code": run_record(data__likelihood=CODE),
     "likelihood with NaN": run_record(data__likelihood="gaussian:nan"),
     "likelihood with 1e999": run_record(data__likelihood="gaussian:1e999"),
@@ -411,7 +423,8 @@ RUN: dict[str, Damage] = {
     "batch size of 400 digits": run_record(training__batch_size=HUGE),
     "negative seed": run_record(training__seed=-1),
     "100,000 milestones": run_record(training__schedule="multistep", training__milestones=[1] * 100_000),
-    "future schema": run_record(schema=SCHEMA + 1),
+    "future schema": run_record(schema=runs.SCHEMA + 1),
+    "past schema": run_record(schema=runs.SCHEMA - 1),
     "schema is text": run_record(schema=CODE),
     "schema is true": run_record(schema=True),
     "source is a list": run_record(source=["digits"]),
@@ -553,6 +566,8 @@ RESULTS = {
 }
 
 PIXELS = {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}
+LABELS = {"dtype": "I64", "shape": [2], "data_offsets": [32, 48]}
+LABELLED = {"x": PIXELS}
 EXAMPLES = {
     "damaged": b"x",
     "another name": join_safetensors({"y": PIXELS}, bytes(32)),
@@ -562,6 +577,11 @@ EXAMPLES = {
     "NaN": join_safetensors({"x": PIXELS}, struct.pack("<f", float("nan")) * 8),
     "int32": join_safetensors({"x": PIXELS | {"dtype": "I32"}}, bytes(32)),
     "complex": join_safetensors({"x": PIXELS | {"dtype": "C64", "shape": [1, 4]}}, bytes(32)),
+    "tokens": join_safetensors({"x": PIXELS | {"dtype": "I64", "shape": [1, 4]}}, bytes(32)),
+    "more labels": join_safetensors(LABELLED | {"y": LABELS | {"shape": [4], "data_offsets": [32, 64]}}, bytes(64)),
+    "labels are floats": join_safetensors(LABELLED | {"y": LABELS | {"dtype": "F64"}}, bytes(48)),
+    "one label": join_safetensors(LABELLED | {"y": LABELS | {"shape": [], "data_offsets": [32, 40]}}, bytes(40)),
+    "labels of three dimensions": join_safetensors(LABELLED | {"y": LABELS | {"shape": [2, 1, 1]}}, bytes(48)),
     "duplicate name": join_safetensors(
         b'{"x": ' + json.dumps(PIXELS).encode() + b', "x": ' + json.dumps(PIXELS).encode() + b"}", bytes(32)
     ),

@@ -170,5 +170,5 @@ def test_flipped_bits_of_other_files(name: str, run: Run, check_cases: CheckCase
                 assert read_result(run.path / name).keys() == run.result.keys()
             else:
                 examples = read_examples(run.path / name, run.data)
-                assert examples is not None and examples.shape[1:] == run.data.shape and examples.min() >= 0
+                assert examples is not None and examples.x.shape[1:] == run.data.shape and examples.x.min() >= 0
     check_cases("C2 no hash", count, [])

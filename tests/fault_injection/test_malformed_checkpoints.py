@@ -42,6 +42,7 @@ from selection import every_nth
 
 import vaezoo
 from vaezoo.errors import InputError, VaezooError
+from vaezoo.training import run as runs
 from vaezoo.training.checkpoint import SCHEMA
 from vaezoo_cli.main import main
 
@@ -200,10 +201,13 @@ def test_linked_folder_is_unchanged(name: str, run: Path, check_cases: CheckCase
     check_cases("C3", 1, bad + ([f"{name}: changed"] if tree(Path("elsewhere")) != before else []))
 
 
-@pytest.mark.parametrize("damage", [group["future schema"] for group in (MANIFEST, STATE, RUN)])
-def test_future_schema_suggests_update(damage: Damage, run: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "schema"),
+    [(MANIFEST["future schema"], SCHEMA), (STATE["future schema"], SCHEMA), (RUN["future schema"], runs.SCHEMA)],
+)
+def test_future_schema_suggests_update(damage: Damage, schema: int, run: Path) -> None:
     damage(run)
-    with pytest.raises(InputError, match=f"has schema {SCHEMA + 1}; this version reads {SCHEMA}") as e:
+    with pytest.raises(InputError, match=f"has schema {schema + 1}; this version reads {schema}") as e:
         vaezoo.load(run)
     assert e.value.hint == "update vaezoo"
 

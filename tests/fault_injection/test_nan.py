@@ -9,7 +9,7 @@ import hashlib
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +17,28 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from image_models import FAST, image_models
 from injector import ALL_FAULTS
+from members import MEMBERS
 from processes import ENVIRONMENT, HANG_SECONDS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import vaezoo
-from vaezoo import Batch, DiagonalGaussian, Run, TrainConfig, Trainer, list_models
+from vaezoo import Batch, DiagonalGaussian, Run, TrainConfig, Trainer
 from vaezoo.errors import DivergedError, VaezooError
 from vaezoo.training.checkpoint import list_checkpoints
 
 CheckCases = Callable[[str, int, Sequence[object]], None]
 Site = Callable[[Trainer, Batch, float], Batch]  # puts a value somewhere into the next step
-MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
-OPTIONS: dict[str, dict[str, object]] = {"mlp-vae": {"hidden": [5]}, "autoencoder": {"hidden": [5]}}
+MODELS = image_models()
+DENSE, CONVOLUTIONS = {"latent_dim": 2, "hidden": [5]}, {"latent_dim": 2, "channels": [2]}
+OPTIONS: dict[str, Mapping[str, object]] = {
+    **dict.fromkeys(("mlp-vae", "autoencoder", "cvae", "iwae", "iaf-vae"), DENSE),
+    **dict.fromkeys(("conv-vae", "beta-vae", "vae-gan"), CONVOLUTIONS),
+    "vamp-vae": {**DENSE, "prior.components": 5},
+    "factor-vae": {**CONVOLUTIONS, "objective.hidden": 8},
+}
 IMAGES = np.random.default_rng(0).random((44, 8, 8), np.float32)
 SAVED, BAD, STEPS = 3, 5, 9  # steps counted from 1: the newest checkpoint, the poisoned step, and the last
 PROGRAM = Path(__file__).parents[1] / "training" / "two_processes.py"
@@ -84,9 +92,9 @@ def in_decoder(trainer: Trainer, batch: Batch, value: float) -> Batch:
 def in_kl(trainer: Trainer, batch: Batch, value: float) -> Batch:
     encode = trainer.vae.encode
 
-    def encode_once(x: Tensor) -> DiagonalGaussian:
+    def encode_once(*inputs: Tensor) -> DiagonalGaussian:
         trainer.vae.encode = encode  # type: ignore[method-assign]
-        mu, logvar = encode(x)  # type: ignore[misc]
+        mu, logvar = encode(*inputs)  # type: ignore[misc]
         return DiagonalGaussian(mu, logvar + 1e4)
 
     trainer.vae.encode = encode_once  # type: ignore[method-assign]
@@ -99,8 +107,9 @@ def in_gradients(trainer: Trainer, batch: Batch, value: float) -> Batch:
 
 
 SITES = {site.__name__[3:]: site for site in (in_batch, in_weights, in_decoder, in_kl, in_gradients)}
-GAUSSIAN = [model for model in MODELS if model != "autoencoder"]  # the models with variances and a KL
-CASES = [(model, site) for model in MODELS for site in SITES if model in GAUSSIAN or site != "kl"]
+GAUSSIAN = [model for model in FAST if model != "autoencoder"]  # models with variances and a KL
+CASES = [(model, site) for model in FAST for site in SITES if model in GAUSSIAN or site != "kl"]
+CASES += [(model, site) for model in MODELS if model not in FAST for site in ("batch", "weights")]
 slow = pytest.mark.slow
 
 
@@ -111,9 +120,9 @@ class Poisoned:
         self, model: str, site: Site, value: float, folder: Path, likelihood: str = "bernoulli", **settings: object
     ) -> None:
         self.site, self.value, self.run = site, value, folder / "run"
-        options = {"latent_dim": 2, **OPTIONS.get(model, {"channels": [2]})}
+        options = OPTIONS[model] if model in OPTIONS else MEMBERS[model].options
         config = TrainConfig(steps=STEPS, eval_every=SAVED, batch_size=10, device="cpu", **settings)  # type: ignore[arg-type]
-        data = vaezoo.from_arrays(IMAGES, likelihood=likelihood)
+        data = vaezoo.from_arrays(IMAGES, np.arange(len(IMAGES)) % 2, likelihood=likelihood)
         self.error: DivergedError | None = None
         try:
             vaezoo.train(model, data, options=options, config=config, out=self.run, on_start=self.start)
@@ -182,7 +191,7 @@ class Poisoned:
             model, site, value, marks=[] if value is math.nan and (model == "mlp-vae" or site == "batch") else slow
         )
         for model, site in CASES
-        for value in (math.nan, math.inf, -math.inf)
+        for value in ((math.nan, math.inf, -math.inf) if model in FAST else (math.nan,))
     ],
 )
 def test_training_ends(model: str, site: str, value: float, tmp_path: Path, check_cases: CheckCases) -> None:
@@ -237,10 +246,9 @@ def test_extreme_log_variances_train(model: str, raw: float, tmp_path: Path, che
         shift = torch.tensor([0.0, 0.0, raw, raw])  # two means, then two raw log-variances
         trainer.vae.get_submodule("encoder").register_forward_hook(lambda module, inputs, output: output + shift)
 
-    options = {"latent_dim": 2, **OPTIONS.get(model, {"channels": [2]})}
     config = TrainConfig(steps=3, batch_size=10, device="cpu")
-    data = vaezoo.from_arrays(IMAGES)
-    run = vaezoo.train(model, data, options=options, config=config, out=tmp_path / "run", on_start=on_start)
+    data = vaezoo.from_arrays(IMAGES, np.arange(len(IMAGES)) % 2)
+    run = vaezoo.train(model, data, options=OPTIONS[model], config=config, out=tmp_path / "run", on_start=on_start)
     check_cases("N1", 1, [name for name, p in run.vae.named_parameters() if not bool(p.isfinite().all())])
 
 

@@ -24,4 +24,4 @@ def test_export_has_one_output(digits, tmp_path):
     vaezoo.export_onnx(run, tmp_path / "export")
     manifest = json.loads((tmp_path / "export" / "manifest.json").read_text())
     assert [output["name"] for output in manifest["graphs"]["encoder"]["outputs"]] == ["z"]
-    assert manifest["mode"] == "z" and manifest["prior"] is None
+    assert manifest["mode"] == "z" and manifest["prior"] == "standard-normal"

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from image_models import image_models
 
-from vaezoo import ELBO, LossOutput, TrainConfig, Trainer, get_model, list_models, train
+from vaezoo import ELBO, LossOutput, TrainConfig, Trainer, get_model, train
 from vaezoo.core.compile import Compiled
 from vaezoo.errors import DivergedError, VaezooError, VaezooWarning
 from vaezoo.objectives.base import Objective
@@ -13,7 +14,7 @@ from vaezoo.training.config import LONG
 
 pytestmark = pytest.mark.filterwarnings("error::vaezoo.errors.VaezooWarning")  # where none is expected
 
-MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
+MODELS = image_models()
 
 
 def build(name, digits):

@@ -9,11 +9,11 @@ from PIL import Image
 from torch import nn
 
 import vaezoo
-from vaezoo import TensorSplit, TrainConfig, create_model
+from vaezoo import GaussianVAE, TensorSplit, TrainConfig, create_model
 from vaezoo.data import base
 from vaezoo.data.base import mean_example
 from vaezoo.errors import PluginError
-from vaezoo.vae import GaussianVAE
+from vaezoo.vae import example_batch
 
 CONFIG = TrainConfig(steps=4, eval_every=2, batch_size=50)
 
@@ -96,7 +96,8 @@ def test_resume_does_not_initialise(digits, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("vaezoo.training.train.finish", lambda run, *_: run)
         vaezoo.train("mlp-vae", digits, config=CONFIG, out=tmp_path / "run", on_start=stop)
-    monkeypatch.setattr(GaussianVAE, "init_from_data", lambda vae, train: pytest.fail("began again"))
+    model = type(create_model("mlp-vae", digits))
+    monkeypatch.setattr(model, "init_from_data", lambda vae, train: pytest.fail("began again"))
     assert vaezoo.resume(tmp_path / "run", digits).result
 
 
@@ -126,7 +127,7 @@ def test_failing_plugin_is_named(install, digits, tmp_path):
 import dataclasses
 from vaezoo.models import mlp_vae
 def build(config, data):
-    vae = mlp_vae.build(config, data)
+    vae = mlp_vae.SPEC.build(config, data)
     vae.init_from_data = lambda train: 1 / 0
     return vae
 SPEC = dataclasses.replace(mlp_vae.SPEC, build=build)
@@ -134,3 +135,26 @@ SPEC = dataclasses.replace(mlp_vae.SPEC, build=build)
     install("zoo-odd", "odd-vae", code)
     with pytest.raises(PluginError, match=r"'odd-vae' of zoo-odd 1\.2 cannot be initialised from the data: Zero"):
         vaezoo.train("odd-vae", digits, config=CONFIG, out=tmp_path / "run")
+
+
+def test_real_data_start_at_mean(tmp_path):
+    spec = vaezoo.DataSpec(name="series", shape=(2, 6), kind="real", likelihood="gaussian:optimal")
+    x = 5 + 3 * torch.randn(60, 2, 6)
+    data = vaezoo.Dataset(spec=spec, train=TensorSplit(x, None), valid=TensorSplit(x[:10], None), test=None)
+    vae = at_start("mlp-vae", data, tmp_path)
+    torch.testing.assert_close(vae.decoder[-2].bias.detach(), x.double().mean(0).flatten().float())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "tokens", "likelihood": "categorical", "vocabulary": 4},
+        {"kind": "table", "likelihood": "table", "columns": ("a:real", "b:3")},
+    ],
+)
+def test_logits_of_categories_keep_their_bias(fields):
+    spec = vaezoo.DataSpec(name="x", shape=(2,), **fields)
+    vae = create_model("mlp-vae", spec)
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    vae.init_from_data(TensorSplit(example_batch(spec, 9, torch.Generator().manual_seed(0)).x, None))
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())

@@ -6,14 +6,17 @@ import shutil
 
 import pytest
 import torch
+from image_models import image_models
+from members import MEMBERS
 
 import vaezoo
-from vaezoo import TrainConfig, list_models
+from vaezoo import TrainConfig, get_model
+from vaezoo.core.options import config_json, configure
 from vaezoo.errors import InputError, StorageError, VaezooError
 from vaezoo.training.checkpoint import find_checkpoint, list_checkpoints, prune, save_checkpoint
 from vaezoo.training.run import newest_run
 
-MODELS = [r.name for r in list_models() if r.distribution == "vaezoo"]
+MODELS = image_models()
 
 
 @pytest.fixture
@@ -24,11 +27,13 @@ def copy(trained, tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_run_reloads_the_model(name, digits, tmp_path):
-    run = vaezoo.train(name, digits, options={"latent_dim": 4}, config=TrainConfig(steps=3), out=tmp_path / "run")
+    options = MEMBERS[name].options or {"latent_dim": 4}
+    run = vaezoo.train(name, digits, options=options, config=TrainConfig(steps=3), out=tmp_path / "run")
     again = vaezoo.load(tmp_path / "run")
-    x = digits.test.batch(slice(0, 8)).x
-    assert torch.equal(run.vae.reconstruct(x), again.vae.reconstruct(x))
-    assert again.model == name and again.options["latent_dim"] == 4 and again.data == digits.spec
+    batch = digits.test.batch(slice(0, 8))
+    assert torch.equal(run.vae.reconstruct(*batch), again.vae.reconstruct(*batch))
+    assert again.model == name and again.data == digits.spec
+    assert again.options == run.options == run.options | config_json(configure(get_model(name).config, options))
     assert again.objective.state_dict().keys() == run.objective.state_dict().keys()
     assert not again.vae.training
 

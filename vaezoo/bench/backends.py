@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from vaezoo.bench.result import IOMode, Task
 from vaezoo.bench.workload import Workload
+from vaezoo.data.base import Batch
 from vaezoo.errors import VaezooError
 from vaezoo.export.config import DType
-from vaezoo.export.graphs import Decoder, Encoder, silence
-from vaezoo.runtime.manifest import Array, GraphName
+from vaezoo.export.graphs import GraphModule, silence
+from vaezoo.runtime.manifest import Array
 from vaezoo.runtime.ort_session import RECORD_PLACEMENT, STOP_SPINNING, Provider, first_line, open_session, placement
 from vaezoo.vae import VAE
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 RunFn = Callable[[], list[Array] | list[Tensor]]
 IO_MODES: Mapping[IOMode, str] = {"device": "inputs and outputs on the device", "host": "numpy in, numpy out"}
 NATIVE = ("eager", "channels-last", "compile", "cuda-graph")
-GRAPHS: Mapping[Task, tuple[GraphName, ...]] = {
+GRAPHS: Mapping[Task, tuple[Literal["encoder", "decoder"], ...]] = {
     "encoder": ("encoder",),
     "decoder": ("decoder",),
     "round trip": ("encoder", "decoder"),
@@ -80,17 +81,23 @@ def start_backend(run: RunFn, created: float = 0.0, nodes: Mapping[str, int] | N
 
 
 class RoundTrip(nn.Module):
-    """Maps x to the mean of p(x|z) at the mode of q(z|x)."""
+    """Maps the encoder's inputs to the outputs of the decoder at the mode of q(z|x)."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
         self.vae = vae
+        self.names = tuple(dict.fromkeys([*vae.encoder_inputs, *vae.decoder_inputs]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.vae.reconstruct(x)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+        batch = Batch(**dict(zip(self.names, inputs, strict=True)))
+        params = self.vae.generate(self.vae.infer(batch).mode(), batch)
+        outputs = tuple(self.vae.likelihood.outputs(params).values())
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
-MODULES: Mapping[Task, type[nn.Module]] = {"encoder": Encoder, "decoder": Decoder, "round trip": RoundTrip}
+def make_module(vae: VAE, task: Task) -> nn.Module:
+    """Returns the module of a task."""
+    return RoundTrip(vae) if task == "round trip" else GraphModule(vae, task)
 
 
 class Half(nn.Module):
@@ -104,13 +111,14 @@ class Half(nn.Module):
         super().__init__()
         self.module = module.half()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(output.float() for output in as_list(self.module(x.half())))
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        halves = (x.half() if x.is_floating_point() else x for x in inputs)
+        return tuple(y.float() if y.is_floating_point() else y for y in as_list(self.module(*halves)))
 
 
 def native_modules(vae: VAE, task: Task, device: Provider, dtype: DType = "fp32") -> dict[str, nn.Module]:
     """Returns the modules in which PyTorch can run a task: eager, channels-last, compiled."""
-    module = MODULES[task](vae).eval().to(device)
+    module = make_module(vae, task).eval().to(device)
     if dtype == "fp16":
         module = Half(module)
     modules: dict[str, nn.Module] = {"eager": module}
@@ -128,10 +136,10 @@ def native_backends(
     """Returns the PyTorch backends, and the reasons of those that were skipped."""
     backends: dict[str, Backend] = {}
     skipped: dict[str, str] = {}
-    x = workload.case(task, batch).inputs
+    inputs = list(workload.case(task, batch).inputs.values())
     for name, module in modules.items():
         try:
-            backends[name] = start_backend(native_run(module, x, io_mode, config.device, name == "channels-last"))
+            backends[name] = start_backend(native_run(module, inputs, io_mode, config.device, name == "channels-last"))
         except torch.OutOfMemoryError:
             raise
         except Exception as e:  # a missing or failing compiler may raise anything
@@ -139,7 +147,7 @@ def native_backends(
     if config.device == "cuda" and modules:
         best = modules["compile"] if "compile" in backends else modules["eager"]
         try:
-            backends["cuda-graph"] = start_backend(captured_run(best, x, io_mode))
+            backends["cuda-graph"] = start_backend(captured_run(best, inputs, io_mode))
         except torch.OutOfMemoryError:
             raise
         except Exception as e:
@@ -147,36 +155,41 @@ def native_backends(
     return backends, skipped
 
 
-def native_run(module: nn.Module, x: Array, io_mode: IOMode, device: Provider, channels_last: bool) -> RunFn:
+def native_run(
+    module: nn.Module, inputs: Sequence[Array], io_mode: IOMode, device: Provider, channels_last: bool
+) -> RunFn:
     """Returns a call that runs a module."""
-    on_device = torch.from_numpy(x).to(device)
-    if channels_last and on_device.dim() == 4:
-        on_device = on_device.contiguous(memory_format=torch.channels_last)
+    on_device = [torch.from_numpy(array).to(device) for array in inputs]
+    if channels_last:
+        on_device = [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in on_device]
     if io_mode == "host":
-        return lambda: [output.cpu().numpy() for output in as_list(module(torch.from_numpy(x).to(device)))]
+        return lambda: [
+            output.cpu().numpy()
+            for output in as_list(module(*(torch.from_numpy(array).to(device) for array in inputs)))
+        ]
     if device == "cpu":
-        return lambda: as_list(module(on_device))
+        return lambda: as_list(module(*on_device))
 
     def run() -> list[Tensor]:
-        outputs = as_list(module(on_device))
+        outputs = as_list(module(*on_device))
         torch.cuda.synchronize()
         return outputs
 
     return run
 
 
-def captured_run(module: nn.Module, x: Array, io_mode: IOMode) -> RunFn:
+def captured_run(module: nn.Module, inputs: Sequence[Array], io_mode: IOMode) -> RunFn:
     """Captures a module in a CUDA graph for one input shape. Returns a call that replays it."""
-    static = torch.from_numpy(x).to("cuda")
+    static = [torch.from_numpy(array).to("cuda") for array in inputs]
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # kernels must be chosen and memory pools filled before the capture
         for _ in range(3):
-            module(static)
+            module(*static)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        outputs = as_list(module(static))
+        outputs = as_list(module(*static))
 
     def run_on_device() -> list[Tensor]:
         graph.replay()
@@ -184,7 +197,8 @@ def captured_run(module: nn.Module, x: Array, io_mode: IOMode) -> RunFn:
         return outputs
 
     def run_from_host() -> list[Array]:
-        static.copy_(torch.from_numpy(x))
+        for tensor, array in zip(static, inputs, strict=True):
+            tensor.copy_(torch.from_numpy(array))
         graph.replay()
         return [output.cpu().numpy() for output in outputs]
 
@@ -241,23 +255,27 @@ def onnx_backend(
     for session in sessions:
         for provider, count in placement(session).items():
             nodes[provider] = nodes.get(provider, 0) + count
-    x = workload.case(task, batch).inputs
+    inputs = workload.case(task, batch).inputs
     # A CUDA graph replays with fixed addresses, so it needs bound tensors in both IO modes.
     if io_mode == "host" and "enable_cuda_graph" not in provider_options:
-        return start_backend(host_run(workload, task, sessions, x), created, nodes)
-    run = bound_run(workload, task, sessions, batch, x, config.device, io_mode)
+        return start_backend(host_run(workload, task, sessions, inputs), created, nodes)
+    run = bound_run(workload, task, sessions, batch, inputs, config.device, io_mode)
     return start_backend(run, created, nodes)
 
 
-def host_run(workload: Workload, task: Task, sessions: list[ort.InferenceSession], x: Array) -> RunFn:
+def host_run(
+    workload: Workload, task: Task, sessions: list[ort.InferenceSession], inputs: Mapping[str, Array]
+) -> RunFn:
     """Returns a call that runs the sessions with numpy arrays, as `session.run` does."""
-    names = [session.get_inputs()[0].name for session in sessions]
     if task != "round trip":
-        return lambda: list(sessions[0].run(None, {names[0]: x}))
+        return lambda: list(sessions[0].run(None, dict(inputs)))
+    encoder, decoder = sessions
+    encoder_inputs = {tensor.name: inputs[tensor.name] for tensor in encoder.get_inputs()}
+    others = {tensor.name: inputs[tensor.name] for tensor in decoder.get_inputs() if tensor.name != "z"}
 
     def run() -> list[Array]:
-        (z,) = sessions[0].run([workload.mode], {names[0]: x})
-        return list(sessions[1].run(None, {names[1]: z}))
+        (z,) = encoder.run([workload.mode], encoder_inputs)
+        return list(decoder.run(None, {"z": z, **others}))
 
     return run
 
@@ -267,28 +285,29 @@ def bound_run(
     task: Task,
     sessions: list[ort.InferenceSession],
     batch: int,
-    x: Array,
+    inputs: Mapping[str, Array],
     device: Provider,
     io_mode: IOMode,
 ) -> RunFn:
     """Returns a call that runs the sessions with inputs and outputs bound to tensors on the device.
 
     In a round trip, the encoder's output is the decoder's input. In IO mode "host", which only CUDA graphs use here,
-    the input is copied in and the outputs are copied out.
+    the inputs are copied in and the outputs are copied out.
     """
-    static = torch.from_numpy(x).to(device)
-    current, outputs = static, [static]
+    static = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+    available, outputs = dict(static), list(static.values())
     steps = []
     for session, graph in zip(sessions, GRAPHS[task], strict=True):
         binding = session.io_binding()
-        bind(binding.bind_input, session.get_inputs()[0].name, current, device)
-        outputs = []
-        for name, example in workload.cases[graph].outputs.items():
+        for tensor in session.get_inputs():
+            bind(binding.bind_input, tensor.name, available[tensor.name], device)
+        outputs, examples = [], workload.cases[graph].outputs
+        for name, example in examples.items():
             outputs.append(torch.empty((batch, *example.shape[1:]), dtype=torch_dtype(example), device=device))
             bind(binding.bind_output, name, outputs[-1], device)
-        steps.append((session, binding, current, outputs))  # a binding does not keep its tensors alive
         if graph == "encoder":
-            current = outputs[list(workload.cases[graph].outputs).index(workload.mode)]
+            available["z"] = outputs[list(examples).index(workload.mode)]
+        steps.append((session, binding, dict(available), outputs))  # a binding does not keep its tensors alive
     if device == "cuda":
         torch.cuda.synchronize()  # ONNX Runtime's stream does not wait for PyTorch's
 
@@ -298,7 +317,8 @@ def bound_run(
         return outputs
 
     def run_from_host() -> list[Array]:
-        static.copy_(torch.from_numpy(x))
+        for name, tensor in static.items():
+            tensor.copy_(torch.from_numpy(inputs[name]))
         torch.cuda.synchronize()
         return [output.cpu().numpy() for output in run_on_device()]
 

@@ -11,15 +11,15 @@ import torch
 
 from vaezoo.bench.result import Task, WorkloadEntry
 from vaezoo.core.options import config_json
-from vaezoo.data.base import DataSpec
+from vaezoo.data.base import Batch, DataSpec
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.golden import read_cases
-from vaezoo.export.graphs import export_graphs
+from vaezoo.export.graphs import export_graphs, mode_name
 from vaezoo.export.parity import make_cases
 from vaezoo.export.tolerance import Case
 from vaezoo.export.verify import read_config, verify_onnx
 from vaezoo.registry import find_model
-from vaezoo.runtime.manifest import GRAPH_NAMES, GraphName, read_graph, read_manifest
+from vaezoo.runtime.manifest import REQUIRED_GRAPHS, Array, GraphName, read_graph, read_manifest
 from vaezoo.training.run import Run
 from vaezoo.vae import VAE
 
@@ -50,8 +50,12 @@ class Workload:
     def case(self, task: Task, batch: int) -> Case:
         """Returns a task's inputs and outputs at a batch size. Examples are repeated as needed."""
         case = self.cases[task]
-        index = np.arange(batch) % len(case.inputs)
-        return Case(case.name, case.inputs[index], {name: output[index] for name, output in case.outputs.items()})
+        index = np.arange(batch) % len(case)
+
+        def rows(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: array[index] for name, array in arrays.items()}
+
+        return Case(case.name, rows(case.inputs), rows(case.outputs))
 
 
 def from_model(name: str, data: DataSpec = DIGITS, config: ExportConfig | None = None) -> Workload:
@@ -91,8 +95,8 @@ def from_export(folder: Path) -> Workload:
         "shape": manifest["data"]["shape"],
         "format": config.as_dict(),
     }
-    files = {graph: read_graph(folder, manifest, graph) for graph in GRAPH_NAMES}
-    cases = {graph: read_cases(folder, manifest, graph) for graph in GRAPH_NAMES}
+    files = {graph: read_graph(folder, manifest, graph) for graph in REQUIRED_GRAPHS}
+    cases = {graph: read_cases(folder, manifest, graph) for graph in REQUIRED_GRAPHS}
     return Workload(entry, None, files, manifest["mode"], config, _task_cases(cases))
 
 
@@ -101,12 +105,12 @@ def _from_vae(
     model: str,
     options: Mapping[str, object],
     weights: str,
-    examples: torch.Tensor | None,
+    examples: Batch | None,
     config: ExportConfig | None = None,
 ) -> Workload:
     config = config or ExportConfig()
     graphs = export_graphs(vae, config)
-    cases, mode = make_cases(vae, graphs, config, examples)
+    cases, mode = make_cases(vae, config, examples), mode_name(vae)
     entry: WorkloadEntry = {
         "model": model,
         "options": dict(options),
@@ -122,5 +126,6 @@ def _from_vae(
 def _task_cases(cases: Mapping[GraphName, list[Case]]) -> dict[Task, Case]:
     """Returns the first case of each graph, and the case of the encoder followed by the decoder."""
     encoded, decoded = cases["encoder"][0], cases["decoder"][0]
-    round_trip = Case(encoded.name, encoded.inputs, decoded.outputs)
+    others = {name: array for name, array in decoded.inputs.items() if name != "z"}
+    round_trip = Case(encoded.name, {**encoded.inputs, **others}, decoded.outputs)
     return {"encoder": encoded, "decoder": decoded, "round trip": round_trip}

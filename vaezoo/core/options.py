@@ -2,6 +2,10 @@
 
 A config is a frozen dataclass with a default for every field. Its fields are of type int, float, bool, str, Literal,
 `tuple[..., ...]` of these, or `... | None`. This module does not import torch, so `vaezoo train --help` stays fast.
+
+An option may also be a part: its value is a config of its own, chosen by name among the entry points of a group. It is
+annotated `Annotated[object, PartOf("vaezoo.priors")]`. `prior=vamp` chooses the part, `prior.components=500` sets an
+option of it. JSON holds both keys side by side.
 """
 
 from __future__ import annotations
@@ -16,10 +20,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from vaezoo.errors import VaezooError, safe_repr, suggest
+from vaezoo.core.entry_points import Plugin, choose, find_plugins
+from vaezoo.errors import PluginError, VaezooError, safe_repr, suggest
 
 ConfigT = TypeVar("ConfigT")
 MAX_VALUES = 1_000  # values of one option; each layer takes a millisecond to build
+
+
+@dataclass(frozen=True, slots=True)
+class PartOf:
+    """Marks an option whose value is a part: an instance of a frozen dataclass with a class attribute `part`, its name.
+
+    Attributes:
+        group: The entry-point group that names the choices.
+    """
+
+    group: str
+
+    def choices(self) -> list[str]:
+        """Returns the names of the parts, built-in ones and those of other packages."""
+        return sorted({plugin.name for plugin in find_plugins(self.group, Plugin)[0] if plugin.allowed})
+
+    def load(self, name: str) -> object:
+        """Returns the part of a name with its default options.
+
+        Raises:
+            VaezooError: If there is none.
+            PluginError: If its package cannot be imported, or does not name a part.
+        """
+        what = self.group.rpartition(".")[2].removesuffix("s")
+        plugin = choose(name, find_plugins(self.group, Plugin)[0], what, f"use one of {', '.join(self.choices())}")
+        part = plugin.load_object()
+        part = part() if isinstance(part, type) else part
+        if not dataclasses.is_dataclass(part) or getattr(part, "part", None) != plugin.name:
+            raise PluginError(
+                f"{plugin} is not a dataclass with part = '{plugin.name}'", f"fix or update {plugin.distribution}"
+            )
+        return part
+
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -44,10 +82,14 @@ class Option:
 def options_of(config: object) -> list[Option]:
     """Returns the options of a config, in the order of its fields."""
     help_texts = _docstrings(type(config))
-    return [
-        Option(name, _type_name(hint), json_value(getattr(config, name)), help_texts.get(name, ""))
-        for name, hint in _hints(config).items()
-    ]
+    options = []
+    for name, hint in _hints(config).items():
+        value, part_of = getattr(config, name), _part_of(hint)
+        default = part_name(value) if part_of else json_value(value)
+        options.append(Option(name, _type_name(hint), default, help_texts.get(name, "")))
+        if part_of:
+            options += [dataclasses.replace(o, name=f"{name}.{o.name}") for o in options_of(value)]
+    return options
 
 
 def configure(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
@@ -55,13 +97,38 @@ def configure(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
 
     Args:
         config: A frozen dataclass instance.
-        values: Option -> value. A value is text as a user types it (`hidden="400,200"`), or a JSON value.
+        values: Option -> value. A value is text as a user types it (`hidden="400,200"`), or a JSON value. `part.option`
+            names an option of a part.
 
     Raises:
         VaezooError: If there is no such option, or a value is not of its type.
     """
+    return _configure(config, values, "")
+
+
+def _configure(config: ConfigT, values: Mapping[str, object], prefix: str) -> ConfigT:
+    """As `configure`. `prefix` is that of the options' names in errors, such as `prior.`."""
     hints = _hints(config)
-    changes = _converted(values, hints, {name: getattr(config, name) for name in hints})
+    nested: dict[str, dict[str, object]] = {}
+    plain: dict[str, object] = {}
+    for name, value in values.items():
+        head, dot, tail = name.partition(".")
+        if dot and head in hints and _part_of(hints[head]):
+            nested.setdefault(head, {})[tail] = value
+        else:
+            plain[name] = value
+    changes = _converted(plain, hints, {name: getattr(config, name) for name in hints}, prefix)
+    for name, options in nested.items():
+        part = changes.get(name, getattr(config, name))
+        known = _hints(part)
+        if unknown := [option for option in options if option.partition(".")[0] not in known]:
+            chosen = f"{prefix}{name}={part_name(part)}"
+            its = ", ".join(f"{prefix}{name}.{option}" for option in known) or "none"
+            raise VaezooError(
+                f"{chosen} has no option '{safe_repr(unknown[0])}'",
+                f"its options are: {its}; another {name} may have it, chosen with {prefix}{name}=NAME",
+            )
+        changes[name] = _configure(part, options, f"{prefix}{name}.")
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # a ModelSpec's config is a dataclass
 
 
@@ -71,7 +138,7 @@ def construct(cls: type[ConfigT], values: Mapping[str, object]) -> ConfigT:
     Raises:
         VaezooError: If a field is missing or unknown, or a value is not of its type.
     """
-    changes = _converted(values, typing.get_type_hints(cls), {})
+    changes = _converted(values, typing.get_type_hints(cls), {}, "")
     missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in changes]  # type: ignore[arg-type]
     if missing:
         raise VaezooError(f"'{missing[0]}' is missing", f"give '{missing[0]}'")
@@ -86,6 +153,9 @@ def check_types(config: object) -> None:
     """
     for name, hint in _hints(config).items():
         value = getattr(config, name)
+        if _part_of(hint):
+            check_types(value)
+            continue
         try:
             valid = _convert(value, hint) == value  # false for "3", which converts to 3
         except (ValueError, OverflowError, TypeError):
@@ -94,9 +164,35 @@ def check_types(config: object) -> None:
             raise VaezooError(f"'{name}' takes {_type_name(hint)}, not '{safe_repr(value)}'", f"change '{name}'")
 
 
+def require_positive(option: str, *values: int) -> None:
+    """Raises VaezooError unless every value of an option is at least 1."""
+    if any(value < 1 for value in values):
+        raise VaezooError(f"option '{option}' is {min(values)}", f"give '{option}' at least 1")
+
+
 def config_json(config: object) -> dict[str, Json]:
-    """Returns all options of a config with their values as JSON."""
-    return {name: json_value(getattr(config, name)) for name in _hints(config)}
+    """Returns all options of a config with their values as JSON. Those of a part follow it, as `part.option`."""
+    values: dict[str, Json] = {}
+    for name, hint in _hints(config).items():
+        value = getattr(config, name)
+        if _part_of(hint):
+            values[name] = part_name(value)
+            values |= {f"{name}.{option}": v for option, v in config_json(value).items()}
+        else:
+            values[name] = json_value(value)
+    return values
+
+
+def part_name(part: object) -> str:
+    """Returns the name of a part.
+
+    Raises:
+        TypeError: If the value is not a part.
+    """
+    name = getattr(part, "part", None)
+    if not isinstance(name, str) or not dataclasses.is_dataclass(part):
+        raise TypeError(f"{part!r} is not a part: a dataclass with a class attribute 'part'")
+    return name
 
 
 def json_value(value: object) -> Json:
@@ -120,8 +216,13 @@ def show_value(value: Json) -> str:
 
 
 def _hints(config: object) -> dict[str, Any]:
-    types_by_name = typing.get_type_hints(type(config))
+    types_by_name = typing.get_type_hints(type(config), include_extras=True)
     return {field.name: types_by_name[field.name] for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+
+
+def _part_of(hint: Any) -> PartOf | None:
+    """Returns the mark of an option that is a part, or None."""
+    return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, PartOf)), None)
 
 
 def _docstrings(config: type) -> dict[str, str]:
@@ -135,22 +236,30 @@ def _docstrings(config: type) -> dict[str, str]:
 
 
 def _converted(
-    values: Mapping[str, object], hints: Mapping[str, Any], examples: Mapping[str, object]
+    values: Mapping[str, object], hints: Mapping[str, Any], examples: Mapping[str, object], prefix: str
 ) -> dict[str, Any]:
     """Converts values to the types of their fields. `examples` are values that a hint may show."""
     changes = {}
     for name, value in values.items():
         if name not in hints:
-            known = ", ".join(hints) or "none"
-            raise VaezooError(f"no option named '{safe_repr(name)}'", suggest(name, hints, f"the options are: {known}"))
+            known = ", ".join(prefix + n for n in hints) or "none"
+            hint = suggest(prefix + name, [prefix + n for n in hints], f"the options are: {known}")
+            raise VaezooError(f"no option named '{safe_repr(prefix + name)}'", hint)
+        if part_of := _part_of(hints[name]):
+            now = examples.get(name)
+            changes[name] = now if getattr(now, "part", None) == value else part_of.load(str(value))
+            continue
         try:
             changes[name] = _convert(value, hints[name])
         except (ValueError, OverflowError):
             example = (
-                f"{name}={show_value(json_value(examples[name])) or '32,64'}" if name in examples else "another value"
+                f"{prefix}{name}={show_value(json_value(examples[name])) or '32,64'}"
+                if name in examples
+                else "another value"
             )
             raise VaezooError(
-                f"option '{name}' takes {_type_name(hints[name])}, not '{safe_repr(value)}'", f"for example {example}"
+                f"option '{prefix}{name}' takes {_type_name(hints[name])}, not '{safe_repr(value)}'",
+                f"for example {example}",
             ) from None
     return changes
 
@@ -202,6 +311,8 @@ def _to_bool(value: object) -> bool:
 def _type_name(hint: Any) -> str:
     """Describes a type in words for users."""
     origin, args = get_origin(hint), get_args(hint)
+    if part_of := _part_of(hint):
+        return "one of " + ", ".join(part_of.choices())
     if origin in (Union, types.UnionType):
         return " or ".join(_type_name(a) for a in args if a is not type(None)) + " or none"
     if origin is Literal:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
+from vaezoo.data.base import MAX_CLASSES, Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
 from vaezoo.data.npy import Array, read_arrays
 from vaezoo.errors import InputError
 
@@ -80,10 +80,24 @@ def make_dataset(
     """Makes a data set of its splits: holds out validation examples and fills in the default likelihood."""
     is_colour = len(train.shape) == 3 and train.shape[0] > 1
     spec = DataSpec(
-        name=name, shape=train.shape, likelihood=likelihood or ("gaussian:optimal" if is_colour else "bernoulli")
+        name=name,
+        shape=train.shape,
+        likelihood=likelihood or ("gaussian:optimal" if is_colour else "bernoulli"),
+        classes=count_classes(train, test),
     )
     train, valid = train_valid_split(train)
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
+
+
+def count_classes(train: Split, test: Split | None) -> tuple[int, ...]:
+    """Returns how many values each label has. Empty if they are not the numbers 0, 1, 2 ... of equally many labels."""
+    labels = [split.y for split in (train, test) if split is not None and split.y is not None]
+    tables = [y.unsqueeze(1) if y.ndim == 1 else y for y in labels]
+    if len({table.shape[1] for table in tables}) != 1:
+        return ()
+    columns = torch.cat(tables)
+    classes = tuple(int(n) + 1 for n in columns.max(0).values)
+    return classes if int(columns.min()) >= 0 and max(classes) <= MAX_CLASSES else ()
 
 
 def to_splits(

@@ -9,25 +9,41 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from vaezoo.data.kinds import Kind, make_kind
 from vaezoo.errors import InputError, VaezooError
+from vaezoo.likelihoods.base import Likelihood, Shape
 from vaezoo.likelihoods.make import make_likelihood
 
 VALID_DIVISOR = 10  # one training example in ten is held out for validation
 MAX_VALID = 3_000  # the largest number of validation examples
 STREAMED_MEAN_EXAMPLES = 1_000  # streamed images whose mean stands for the mean of all, to avoid decoding all
 CHUNK_ELEMENTS = 1 << 22  # numbers that are converted to float64 at a time
+MAX_DIMS = 4  # of the shape of an example
+MAX_CLASSES = 10_000  # values of a label that a model can be conditioned on
 
 
 class Batch(NamedTuple):
     """The examples that an objective gets.
 
     Attributes:
-        x: `(B, *shape)`, float in [0, 1].
+        x: `(B, *shape)`, floats or token ids; see `vaezoo.data.kinds`.
         y: `(B,)` labels or `(B, factors)` factors of variation, int64. None if the data have none.
     """
 
     x: Tensor
-    y: Tensor | None
+    y: Tensor | None = None
+
+
+def given(names: tuple[str, ...], batch: Batch) -> tuple[Tensor, ...]:
+    """Returns the fields of a batch that a model or prior is given.
+
+    Raises:
+        VaezooError: If the batch does not have one of them.
+    """
+    values = tuple(getattr(batch, name) for name in names)
+    if any(value is None for value in values):
+        raise VaezooError("the model is conditioned on labels, but none are given", "give data with labels, or labels")
+    return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,29 +52,76 @@ class DataSpec:
 
     Attributes:
         name: The data set's name, for people.
-        shape: `(channels, height, width)` of an image or `(dimensions,)` of a vector.
+        shape: The shape of one example: `(channels, height, width)` of an image, `(channels, time)` of a series,
+            `(length,)` of a text, `(dimensions,)` of a vector, `(columns,)` of a table.
         likelihood: The family of p(x|z), in the notation of `vaezoo.likelihoods.make.make_likelihood`.
+        kind: What the numbers mean: unit, real, count, tokens or table; see `vaezoo.data.kinds`.
+        classes: How many values each label has. Empty for data without labels. A label is one of 0, 1, 2 ...
+        vocabulary: Number of token ids, padding included. 0 for other data.
+        columns: The columns of a table, `name:real` or `name:k` for k categories. Empty for other data.
+        symbols: The text of each token id. Empty if unknown.
 
     Raises:
-        VaezooError: If the shape has another form, or the likelihood does not exist.
+        VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
     """
 
     name: str
     shape: tuple[int, ...]
     likelihood: str = "bernoulli"
+    kind: str = "unit"
+    classes: tuple[int, ...] = ()
+    vocabulary: int = 0
+    columns: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.shape) not in (1, 3) or any(n < 1 for n in self.shape):
+        if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
             raise VaezooError(
-                f"shape {self.shape} of data set '{self.name}' is neither an image's nor a vector's",
-                "use (channels, height, width) or (dimensions,)",
+                f"shape {self.shape} of data set '{self.name}' is not the shape of an example",
+                "use (channels, height, width), (channels, time) or (dimensions,)",
             )
-        make_likelihood(self.likelihood)
+        if self.kind == "table" and self.shape != (len(self.columns),):
+            raise VaezooError(
+                f"data set '{self.name}' has {len(self.columns)} columns and shape {self.shape}", "name each column"
+            )
+        if self.symbols and len(self.symbols) != self.vocabulary:
+            raise VaezooError(
+                f"data set '{self.name}' has {len(self.symbols)} symbols for {self.vocabulary} token ids",
+                "give one symbol for each id, that of padding first",
+            )
+        if any(not 1 <= n <= MAX_CLASSES for n in self.classes):
+            raise VaezooError(
+                f"data set '{self.name}' has labels of {max(self.classes):,} values", f"use 1 to {MAX_CLASSES:,} values"
+            )
+        self.make_kind()
+        self.make_likelihood()
 
     @property
     def dims(self) -> int:
         """The number of values in one example."""
         return math.prod(self.shape)
+
+    @property
+    def features_shape(self) -> Shape:
+        """The shape of one example as a network takes it."""
+        return self.make_kind().features_shape(self.shape)
+
+    @property
+    def params_shape(self) -> Shape:
+        """The shape of a decoder's output for one example."""
+        return self.make_likelihood().params_shape(self.shape)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Returns x as a network takes it, `(B, *features_shape)`, floats."""
+        return self.make_kind().features(x)
+
+    def make_kind(self) -> Kind:
+        """Returns the kind of the data."""
+        return make_kind(self.kind, self.vocabulary, self.columns)
+
+    def make_likelihood(self) -> Likelihood:
+        """Builds p(x|z), with new parameters if the family has any."""
+        return make_likelihood(self.likelihood, self.kind, self.vocabulary, self.columns)
 
 
 AnySplit = TypeVar("AnySplit", bound="Split")
@@ -70,7 +133,7 @@ def to_floats(x: Tensor) -> Tensor:
 
 
 def mean_example(split: Split) -> Tensor:
-    """Returns the mean of a split's examples, of shape `shape`, float64 in [0, 1].
+    """Returns the mean of a split's examples, of shape `shape`, float64. Bytes are scaled to [0, 1].
 
     For streamed images it is the mean of 1,000 of them. Bytes are summed exactly, so the number of threads or processes
     does not change the result.
@@ -110,7 +173,7 @@ class Split(Protocol):
         """
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """Gathers the examples at `index` as floats in [0, 1]. Raises the errors of `gather`."""
+        """Gathers the examples at `index`, bytes as floats in [0, 1]. Raises the errors of `gather`."""
 
     def select(self, index: Tensor) -> Self:
         """Returns a split with the examples at `index`, which holds indices or a mask."""
@@ -133,7 +196,8 @@ class TensorSplit:
     """One split of a data set, in memory.
 
     Attributes:
-        x: `(N, *shape)`, uint8 in 0..255 or float32 in [0, 1]. Bytes save memory and become floats batch by batch.
+        x: `(N, *shape)`: uint8 in 0..255, float32, or int64 token ids. Bytes save memory and become floats batch by
+            batch.
         y: `(N,)` or `(N, factors)`, int64, or None.
     """
 
@@ -161,7 +225,7 @@ class TensorSplit:
         return Batch(_rows(self.x, index), None if self.y is None else _rows(self.y, index))
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """Gathers the examples at `index` as floats in [0, 1]."""
+        """Gathers the examples at `index`, bytes as floats in [0, 1]."""
         x, y = self.gather(index)
         return Batch(to_floats(x), y)
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from vaezoo.data import arrays, npy
 from vaezoo.data.arrays import make_dataset
-from vaezoo.data.base import Dataset, DataSource, Split, TensorSplit
+from vaezoo.data.base import Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
+from vaezoo.data.series import sines
+from vaezoo.data.tables import penguins
+from vaezoo.data.text import names
 from vaezoo.errors import InputError, VaezooError, suggest
 from vaezoo.likelihoods.make import make_likelihood
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 4, 1024  # pixels
 ON_BAD_IMAGE = ("error", "skip")
+
+# Texts, tables and series. They describe themselves, because their kind does not follow from the shape.
+OTHER_KINDS: Mapping[str, Callable[[], tuple[DataSpec, TensorSplit, TensorSplit]]] = MappingProxyType(
+    {"names": names.load, "penguins": penguins.load, "sines": sines.load}
+)
 
 
 def load_data(
@@ -34,9 +45,9 @@ def load_data(
             a data set, give its path with a slash: `./digits`.
         data_dir: The folder that contains the standard data sets and to which they are downloaded. The default is
             `vaezoo/data` in the user's cache folder.
-        image_size: Height and width to resize images to, 4 to 1024 pixels. Arrays cannot be resized.
+        image_size: Height and width to resize images to, 4 to 1024 pixels. Other data cannot be resized.
         likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is "bernoulli" for vectors and one
-            channel, and "gaussian:optimal" for colour.
+            channel, and "gaussian:optimal" for colour. Texts, tables and series have defaults of their own.
         stream: Whether the images of an image folder stay in their files until a batch needs them. By default they do
             if they would fill more than half of the available memory.
         on_bad_image: What to do with unreadable images of an image folder. "error" raises an error that names them.
@@ -48,21 +59,25 @@ def load_data(
     Raises:
         InputError: If a file or folder is missing or cannot be used, or a data set cannot be downloaded.
         StorageError: If a download cannot be written.
-        VaezooError: If the data set or likelihood does not exist, or `image_size` is out of range. Also if `stream` or
-            "skip" is given for data other than an image folder.
+        VaezooError: If the data set or likelihood does not exist, the likelihood does not fit the data, or
+            `image_size` is out of range. Also if `image_size` is given for data without images, or `stream` or "skip"
+            for data other than an image folder.
     """
     if image_size is not None and not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
         raise VaezooError(
             f"image size {image_size} is out of range", f"use {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
         )
-    if likelihood is not None:
-        make_likelihood(likelihood)  # raises for an unknown name now, because reading the data may take minutes
+    if likelihood is not None and data not in OTHER_KINDS:
+        make_likelihood(likelihood)  # raises for an unknown name now, because reading the images may take minutes
     if on_bad_image not in ON_BAD_IMAGE:
         raise VaezooError(
             f"on_bad_image '{on_bad_image}' is not known", suggest(on_bad_image, ON_BAD_IMAGE, "use error or skip")
         )
     skip = on_bad_image == "skip"
     data_path = None if data_dir is None else _absolute(data_dir)
+    if isinstance(data, str) and data in OTHER_KINDS:
+        _require_image_folder(data, stream, skip)
+        return _load_other(data, data_path, image_size, likelihood)
     splits: tuple[Split, Split | None]
     if isinstance(data, str) and data in DATASETS:
         _require_image_folder(data, stream, skip)
@@ -89,6 +104,17 @@ def _load_named(name: str, data_dir: Path, image_size: int | None) -> tuple[Tens
     if name == "shapes":
         return sprites.load() if image_size is None else sprites.load(image_size)
     return standard_sets.load(name, data_dir, image_size)
+
+
+def _load_other(name: str, data_dir: Path | None, image_size: int | None, likelihood: str | None) -> Dataset:
+    """Loads the data set `name`, which has no images. Its source holds the arguments of `load_data`."""
+    if image_size is not None:
+        raise VaezooError(f"'{name}' has no images to resize to image size {image_size}", "leave out --image-size")
+    data, train, test = OTHER_KINDS[name]()
+    source = DataSource(data=name, data_dir=None if data_dir is None else str(data_dir), likelihood=likelihood)
+    train, valid = train_valid_split(train)
+    spec = replace(data, likelihood=likelihood or data.likelihood)
+    return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
 
 
 def _load_path(path: Path, image_size: int | None, stream: bool | None, skip: bool) -> tuple[Split, Split | None]:

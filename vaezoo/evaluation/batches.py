@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.seed import derive_seed
-from vaezoo.data.base import Split, to_floats
+from vaezoo.data.base import Batch, Split
 from vaezoo.evaluation.metrics import Binarize
+from vaezoo.posteriors.base import map_tensors
 
 BATCH_SIZE = 500  # each batch has its own seed, so another size would change the random numbers of all metrics
 
 
-def iter_batches(split: Split, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Tensor]:
-    """Yields all examples in batches, `(B, *shape)` in [0, 1], as float32 on the device.
+def iter_batches(split: Split, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Batch]:
+    """Yields all examples in batches on the device, bytes as floats in [0, 1].
 
     Args:
         split: The examples.
@@ -25,14 +26,22 @@ def iter_batches(split: Split, binarize: Binarize, seed: int, device: torch.devi
         draw: Number of the draw. Each draw has other bits.
     """
     for number, start in enumerate(range(0, len(split), BATCH_SIZE)):
-        x = to_floats(split.gather(slice(start, start + BATCH_SIZE)).x)
+        x, y = split.batch(slice(start, start + BATCH_SIZE))
         if binarize != "none":
             # The bits are drawn on the CPU, so that they are the same on each device.
             generator = torch.Generator().manual_seed(derive_seed(seed, "bits", draw * len(split) + number))
             x = (torch.rand(x.shape, generator=generator) < x.cpu()).float()
-        yield x.to(device)
+        yield map_tensors(Batch(x, y), lambda tensor: tensor.to(device))
 
 
-def map_batches(function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
-    """Applies a function to a tensor, `(N, ...)`, in batches on the device. Returns the joined results, on the CPU."""
-    return torch.cat([function(batch.to(device)).cpu() for batch in torch.split(x, BATCH_SIZE)])
+def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
+    """Yields the rows of a batch, at most `size` at a time."""
+    for start in range(0, len(batch.x), size):
+        rows = slice(start, start + size)
+        yield Batch(batch.x[rows], None if batch.y is None else batch.y[rows])
+
+
+def map_batches(function: Callable[[Batch], Tensor], batch: Batch, device: torch.device) -> Tensor:
+    """Applies a function to the rows of a batch, in parts on the device. Returns the joined results, on the CPU."""
+    parts = split_batch(batch, BATCH_SIZE)
+    return torch.cat([function(map_tensors(part, lambda tensor: tensor.to(device))).cpu() for part in parts])

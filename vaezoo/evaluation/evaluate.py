@@ -20,7 +20,7 @@ from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.probes import probe_metrics
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.run import Run, load
-from vaezoo.vae import VAE, device_of
+from vaezoo.vae import VAE, check_fits, device_of
 
 SCHEMA = 2
 NLL_SAMPLES = 5000  # as in the literature
@@ -103,13 +103,19 @@ def evaluate(
         data = source.load_data()
     vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(resolve_device(device))
     check_data(vae, data)
+    for name in metrics:
+        if name in FOR_UNIT and data.spec.kind != "unit":
+            raise UnsupportedDataError(
+                f"metric '{name}' is for data in [0, 1], and '{data.spec.name}' is of kind {data.spec.kind}",
+                "use elbo or nll",
+            )
     split_name, whole = data.held_out
     split = whole if limit is None else whole.select(even_indices(limit, len(whole)))
     if not len(split):
         raise VaezooError(f"a limit of {limit} leaves no examples", "give at least 1")
     config = EvalConfig(resolve_binarize(binarize, source), nll_samples, elbo_samples, seed)
     for num_samples in (elbo_samples, nll_samples):
-        check_settings(config.binarize, num_samples)
+        check_settings(vae.data, config.binarize, num_samples)
     split = to_device_if_fits(split, device_of(vae))
     try:
         context = EvalContext(vae, data, split, config, inception, on_progress)
@@ -168,6 +174,9 @@ METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
 }
 
 
+FOR_UNIT = ("reconstructions", "nearest-neighbour", "fid")  # they compare pixels
+
+
 def check_metrics(metrics: Sequence[str]) -> None:
     """Raises VaezooError unless these are names of groups in `METRICS`, at least one."""
     if not metrics:
@@ -186,12 +195,13 @@ def resolve_binarize(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE
 
 
 def check_data(vae: VAE, data: Dataset) -> None:
-    """Raises UnsupportedDataError unless the examples have the model's shape."""
+    """Raises UnsupportedDataError unless the examples have the model's shape, kind and labels."""
     if data.spec.shape != vae.data.shape:
         raise UnsupportedDataError(
             f"data set '{data.spec.name}' has shape {data.spec.shape}, but the model was made for {vae.data.shape}",
             "resize images with --image-size, or name other data",
         )
+    check_fits(vae, data.spec)
 
 
 def checkpoint_of(source: Run | OnnxVAE) -> Mapping[str, object]:

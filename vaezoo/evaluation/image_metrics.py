@@ -12,7 +12,7 @@ from vaezoo.core.dependencies import eval_dependencies
 from vaezoo.core.seed import derive_seed, epoch_permutation, isolate_rng, set_seed
 from vaezoo.data.base import Split
 from vaezoo.errors import VaezooError
-from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches
+from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches, split_batch
 from vaezoo.evaluation.feature_extractors import FeatureExtractor
 from vaezoo.evaluation.metrics import Metric, OnProgress, check_finite, mean_with_error
 from vaezoo.vae import VAE, device_of, eval_mode
@@ -73,9 +73,9 @@ def ssim(vae: VAE, split: Split) -> Metric:
 def iter_reconstructions(vae: VAE, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields batches of examples and their reconstructions, `(B, *shape)` each, on the CPU."""
     for batch in iter_batches(split, "none", 0, device_of(vae)):
-        for x in torch.split(batch, RECONSTRUCTION_BATCH):
+        for x, y in split_batch(batch, RECONSTRUCTION_BATCH):
             with eval_mode(vae):
-                again = vae.reconstruct(x)
+                again = vae.reconstruct(x, y)
             yield x.cpu(), again.cpu()
 
 
@@ -154,8 +154,8 @@ def frechet_metrics(
     check_feature_shapes((count, extractor.dims), (len(train), extractor.dims))
     network = extractor.network.to(device)
     batches = chain(
-        iter_batches(held_out, "none", 0, device),
-        iter_batches(train, "none", 0, device),
+        (batch.x for batch in iter_batches(held_out, "none", 0, device)),
+        (batch.x for batch in iter_batches(train, "none", 0, device)),
         iter_samples(vae, count, seed),
     )
     features: list[Tensor] = []
@@ -200,7 +200,7 @@ def nearest_neighbour_ratio(vae: VAE, train: Split, held_out: Split, *, count: i
             f"give a count from 1 to {len(held_out):,}",
         )
     device = device_of(vae)
-    unseen = torch.cat([*iter_batches(held_out.subsample(count), "none", 0, device)])
+    unseen = torch.cat([batch.x for batch in iter_batches(held_out.subsample(count), "none", 0, device)])
     samples = torch.cat([*iter_samples(vae, count, seed)])
     sample_distances, unseen_distances = nearest_distances(samples, train), nearest_distances(unseen, train)
     if not unseen_distances.any():
@@ -233,7 +233,7 @@ def nearest_distances(x: Tensor, split: Split) -> Tensor:
     x = x.flatten(1)
     distances = torch.full((len(x),), torch.inf, device=x.device)
     for batch in iter_batches(split, "none", 0, x.device):
-        others = batch.flatten(1)
+        others = batch.x.flatten(1)
         # cdist computes distances by a matrix product. Its rounding would give copies a distance above 0, so it only
         # selects the neighbour, and the distance is computed again from the difference.
         index = torch.cdist(x, others).argmin(1)

@@ -12,27 +12,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Split
+from vaezoo.data.base import Batch, Split
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.batches import iter_batches, map_batches
 from vaezoo.evaluation.metrics import check_finite
-from vaezoo.vae import VAE, device_of, eval_mode
+from vaezoo.vae import VAE, blank_batch, decode_latents, device_of, eval_mode
 
 QUANTILES = (0.05, 0.95)
 
 
-def encode(vae: VAE, x: Tensor) -> Tensor:
-    """Returns the latents of examples.
+def encode(vae: VAE, batch: Batch) -> Tensor:
+    """Returns the latents of examples, `(N, *latent_shape)`, on the CPU.
 
     Args:
         vae: The model, on any device.
-        x: Examples, `(N, *shape)` in [0, 1].
-
-    Returns:
-        Codes `(N, *latent_shape)`, on the CPU.
+        batch: The examples.
     """
     with eval_mode(vae):
-        return map_batches(lambda batch: vae.encode(batch).mode(), x, device_of(vae))
+        return map_batches(lambda part: vae.infer(part).mode(), batch, device_of(vae))
 
 
 def encode_split(vae: VAE, split: Split) -> npt.NDArray[np.float64]:
@@ -41,35 +38,37 @@ def encode_split(vae: VAE, split: Split) -> npt.NDArray[np.float64]:
     Raises:
         DivergedError: If the model's values are not finite.
     """
-    codes = torch.cat([encode(vae, x) for x in iter_batches(split, "none", 0, device_of(vae))])
+    codes = torch.cat([encode(vae, batch) for batch in iter_batches(split, "none", 0, device_of(vae))])
     check_finite(codes)
     return codes.flatten(1).double().numpy()
 
 
-def decode(vae: VAE, z: Tensor) -> Tensor:
-    """Returns the images of latents, the means of p(x|z).
+def decode(vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = True) -> Tensor:
+    """Returns the data of latents, the means of p(x|z).
 
     Args:
         vae: The model, on any device.
         z: Latents `(..., *latent_shape)`.
+        y: Their labels, `(...)` or `(..., factors)`, for a conditional model.
+        greedy: Whether an autoregressive decoder takes the most probable ids. If not, it draws them.
 
     Returns:
-        Images `(..., *shape)` in [0, 1], on the CPU.
+        Data `(..., *shape)`, on the CPU.
     """
     leading_shape = z.shape[: z.ndim - len(vae.latent_shape)]
+    y = None if y is None else y.reshape(-1, *y.shape[len(leading_shape) :])
+    rows = Batch(z.reshape(-1, *vae.latent_shape), y)
     with eval_mode(vae):
-        images = map_batches(
-            lambda batch: vae.likelihood.mean(vae.decode(batch)), z.reshape(-1, *vae.latent_shape), device_of(vae)
-        )
-    return images.view(*leading_shape, *vae.data.shape)
+        x = map_batches(lambda part: decode_latents(vae, part.x, part, greedy=greedy), rows, device_of(vae))
+    return x.view(*leading_shape, *vae.data.shape)
 
 
-def traversal(vae: VAE, x: Tensor, dims: Sequence[int], values: Tensor) -> Tensor:
-    """Varies one latent dimension of an example's code at a time.
+def traversal(vae: VAE, example: Batch, dims: Sequence[int], values: Tensor) -> Tensor:
+    """Varies one latent dimension of an example's latents at a time.
 
     Args:
         vae: The model.
-        x: The example, `(*shape)` in [0, 1].
+        example: A batch of one example.
         dims: Latent dimensions, as indices of the flattened latent.
         values: The values that each dimension is set to, `(V,)`.
 
@@ -77,15 +76,27 @@ def traversal(vae: VAE, x: Tensor, dims: Sequence[int], values: Tensor) -> Tenso
         Images `(len(dims), V, *shape)` in [0, 1].
 
     Raises:
-        VaezooError: If a dimension does not exist.
+        VaezooError: If a dimension does not exist, or the latents are whole numbers.
     """
-    code = encode(vae, x.unsqueeze(0)).flatten()
+    code = require_real(encode(vae, example)).flatten()
     if unknown := [d for d in dims if not 0 <= d < len(code)]:
         raise VaezooError(f"there is no latent dimension {unknown[0]}", f"give numbers from 0 to {len(code) - 1}")
     z = code.repeat(len(dims), len(values), 1)
     for row, dim in enumerate(dims):
         z[row, :, dim] = values
-    return decode(vae, z.view(len(dims), len(values), *vae.latent_shape))
+    return decode(vae, z.view(len(dims), len(values), *vae.latent_shape), spread(example.y, len(dims), len(values)))
+
+
+def require_real(z: Tensor) -> Tensor:
+    """Returns latents. Raises VaezooError if they are the codes of a quantizer, between which nothing lies."""
+    if not z.is_floating_point():
+        raise VaezooError("the latents of this model are whole numbers, between which nothing lies", "plot samples")
+    return z
+
+
+def spread(y: Tensor | None, *sizes: int) -> Tensor | None:
+    """Returns the label of one example for many rows, `(*sizes)` or `(*sizes, factors)`."""
+    return None if y is None else y[0].expand(*sizes, *y.shape[1:])
 
 
 def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
@@ -109,10 +120,11 @@ def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
         )
     values = torch.special.ndtri(torch.linspace(*QUANTILES, n, dtype=torch.float64)).float()
     z1, z0 = torch.meshgrid(values.flip(0), values, indexing="ij")
-    return decode(vae, torch.stack([z0, z1], dim=2)), values
+    y = blank_batch(vae, 1).y
+    return decode(vae, torch.stack([z0, z1], dim=2), spread(y, n, n)), values
 
 
-def interpolation(vae: VAE, first: Tensor, second: Tensor, steps: int) -> Tensor:
+def interpolation(vae: VAE, first: Batch, second: Batch, steps: int) -> Tensor:
     """Decodes points on straight lines between the latents of pairs of examples.
 
     White (2016, arXiv 1609.04468) interpolates on the sphere, because samples from the prior lie near one. Codes are
@@ -121,15 +133,21 @@ def interpolation(vae: VAE, first: Tensor, second: Tensor, steps: int) -> Tensor
 
     Args:
         vae: The model.
-        first: Examples at the start, `(B, *shape)` in [0, 1].
-        second: Examples at the end, `(B, *shape)` in [0, 1].
+        first: Examples at the start. A conditional model decodes with their labels.
+        second: Examples at the end.
         steps: Images per line, including both ends.
 
     Returns:
         Images `(B, steps, *shape)` in [0, 1].
     """
-    start, end = encode(vae, first), encode(vae, second)
-    return decode(vae, torch.stack([start.lerp(end, float(t)) for t in torch.linspace(0, 1, steps)], dim=1))
+    start, end = require_real(encode(vae, first)), encode(vae, second)
+    z = torch.stack([start.lerp(end, float(t)) for t in torch.linspace(0, 1, steps)], dim=1)
+    return decode(vae, z, repeat_labels(first.y, steps))
+
+
+def repeat_labels(y: Tensor | None, times: int) -> Tensor | None:
+    """Returns the label of each row `times` times, `(B, times)` or `(B, times, factors)`."""
+    return None if y is None else torch.stack([y] * times, dim=1)
 
 
 def attribute_direction(codes: Tensor, labels: Tensor, label: int) -> Tensor:
@@ -153,20 +171,21 @@ def attribute_direction(codes: Tensor, labels: Tensor, label: int) -> Tensor:
     return codes[selected].mean(0) - codes[~selected].mean(0)
 
 
-def edit(vae: VAE, x: Tensor, direction: Tensor, amounts: Tensor) -> Tensor:
+def edit(vae: VAE, batch: Batch, direction: Tensor, amounts: Tensor) -> Tensor:
     """Adds multiples of a direction to the latents of examples, and decodes them.
 
     Args:
         vae: The model.
-        x: Examples, `(B, *shape)` in [0, 1].
+        batch: The examples.
         direction: `(*latent_shape)`.
         amounts: The multiples, `(A,)`. Negative ones subtract the direction.
 
     Returns:
         Images `(B, A, *shape)` in [0, 1].
     """
-    codes = encode(vae, x)
-    return decode(vae, torch.stack([codes + float(amount) * direction for amount in amounts], dim=1))
+    codes = require_real(encode(vae, batch))
+    z = torch.stack([codes + float(amount) * direction for amount in amounts], dim=1)
+    return decode(vae, z, repeat_labels(batch.y, len(amounts)))
 
 
 def principal_plane(codes: Tensor) -> tuple[Tensor, tuple[float, float]]:

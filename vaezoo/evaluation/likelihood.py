@@ -17,15 +17,14 @@ from torch import Tensor
 
 from vaezoo.core.compile import Compiled
 from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
-from vaezoo.data.base import Split, to_floats
+from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import VaezooError
-from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches
+from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches, split_batch
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Mean, Metric, OnProgress, mean_with_error
-from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.objectives.elbo import elbo_terms
-from vaezoo.posteriors.base import Posterior, active_units
-from vaezoo.vae import VAE, device_of, eval_mode
+from vaezoo.posteriors.base import Posterior, active_units, map_tensors, repeat
+from vaezoo.vae import VAE, VAEOutput, device_of, eval_mode
 
 CHUNK_ELEMENTS = 1 << 20  # decoder outputs computed at once; more of them would not fit the processor's cache
 LOG_GROUP = 16  # pixels per logarithm in bernoulli_log_prob
@@ -66,36 +65,38 @@ def elbo(vae: VAE, split: Split, *, num_samples: int = 10, binarize: Binarize = 
         seed: Seed of bits and latents.
 
     Raises:
-        VaezooError: If `num_samples` is below 1 or `binarize` is unknown.
+        VaezooError: If `num_samples` is below 1, or `binarize` is unknown or not for such data.
         DivergedError: If the model's values are not finite.
     """
-    check_settings(binarize, num_samples)
+    check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
     # One value per example, averaged over the samples of z in float64.
     reconstruction, kl = torch.zeros((2, len(split)), dtype=torch.float64)
     kl_sums: list[Tensor] = []  # of each KL term over a batch
-    codes: list[Tensor] = []
+    modes: list[Tensor] = []
+    observed = 0.0  # values of all examples
     with eval_mode(vae), isolate_rng(device):
         for draw in range(num_samples):
             batches = iter_batches(split, binarize, seed, device, draw if binarize == "dynamic" else 0)
-            for number, x in enumerate(batches):
+            for number, batch in enumerate(batches):
                 set_seed(derive_seed(seed, "latents", draw * len(split) + number), device)
-                terms = elbo_terms(vae, x)
+                terms = elbo_terms(vae, batch)
                 kl_terms = terms.kl_terms.double().cpu()
-                rows = slice(number * BATCH_SIZE, number * BATCH_SIZE + len(x))
+                rows = slice(number * BATCH_SIZE, number * BATCH_SIZE + len(batch.x))
                 reconstruction[rows] += terms.reconstruction.double().cpu() / num_samples
                 kl[rows] += kl_terms.sum(1) / num_samples
                 kl_sums.append(kl_terms.sum(0))
                 if draw == 0:
-                    codes.append(vae.encode(x).mode().cpu())
+                    modes.append(vae.infer(batch).mode().cpu())
+                    observed += float(vae.data.make_kind().count(batch.x).sum())
     elbo = mean_with_error(-reconstruction - kl)
     return ELBOEstimate(
         elbo=elbo,
         reconstruction=mean_with_error(reconstruction),
         kl=mean_with_error(kl),
         kl_terms=tuple((torch.stack(kl_sums).sum(0) / len(split) / num_samples).tolist()),
-        active_units=active_units(torch.cat(codes)),
-        bits_per_dim=-elbo.value / (vae.data.dims * math.log(2)),
+        active_units=active_units(torch.cat(modes)),
+        bits_per_dim=-elbo.value / (observed / len(split) * math.log(2)),
     )
 
 
@@ -125,52 +126,50 @@ def negative_log_likelihood(
         VaezooError: If `num_samples` is below 1, `binarize` is unknown, or q(z|x) has no density.
         DivergedError: If the model's values are not finite.
     """
-    check_settings(binarize, num_samples)
+    check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
     check_density(vae, split, device)
     # At most `max_latents` latents are decoded at once: those of several examples, or a chunk of those of one example.
-    max_latents = max(1, CHUNK_ELEMENTS // vae.data.dims)
+    max_latents = max(1, CHUNK_ELEMENTS // math.prod(vae.data.params_shape))
     batch_size, num_chunks = max(1, max_latents // num_samples), -(-num_samples // max_latents)
-    compute_weights: Callable[[VAE, Tensor, Posterior, int], Tensor] = log_weights
-    if len(split) * num_samples >= COMPILE_FROM and not isinstance(vae, OnnxModuleVAE):
+    compute_weights: Callable[[VAE, Batch, Posterior, int], Tensor] = log_weights
+    if len(split) * num_samples >= COMPILE_FROM and next(vae.parameters(), None) is not None:
         compute_weights = Compiled(log_weights, dynamic_shapes=True)
     # The results are written into one tensor. A list of small results between large temporary tensors would fragment
     # the heap: memory then grew by 100 MB over 40 examples.
     nll, done = torch.empty(len(split), dtype=torch.float64), 0
     with eval_mode(vae), isolate_rng(device):
-        for number, batch in enumerate(iter_batches(split, binarize, seed, device)):
+        for number, examples in enumerate(iter_batches(split, binarize, seed, device)):
             set_seed(derive_seed(seed, "latents", number), device)
-            for x in torch.split(batch, batch_size):
-                posterior = vae.encode(x)
+            for batch in split_batch(examples, batch_size):
+                posterior, size = vae.infer(batch), len(batch.x)
                 # log of the sum of the weights so far. It starts at log 0, and chunks are added in log space, because
                 # the weights themselves underflow.
-                log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64, device=device)
+                log_sum = torch.full((size,), -math.inf, dtype=torch.float64, device=device)
                 for i in range(num_chunks):
                     count = num_samples * (i + 1) // num_chunks - num_samples * i // num_chunks
-                    weights = compute_weights(vae, x, posterior, count).double()
+                    weights = compute_weights(vae, batch, posterior, count).double()
                     log_sum = torch.logaddexp(log_sum, weights.logsumexp(1))
                 # -log(sum / K) = log K - log sum
-                nll[done : done + len(x)] = math.log(num_samples) - log_sum.cpu()
-                done += len(x)
+                nll[done : done + size] = math.log(num_samples) - log_sum.cpu()
+                done += size
                 on_progress(done, len(split))
     return mean_with_error(nll)
 
 
 def check_density(vae: VAE, split: Split, device: torch.device) -> None:
     """Raises VaezooError if q(z|x) has no density. An autoencoder's posterior is a single point."""
-    with eval_mode(vae):
-        posterior = vae.encode(to_floats(split.gather(slice(0, 1)).x).to(device))
-        posterior.log_prob(posterior.mode())
+    with eval_mode(vae), isolate_rng(device):
+        batch = map_tensors(split.batch(slice(0, 1)), lambda tensor: tensor.to(device))
+        vae(vae.infer(batch), batch, at_sample=True)
 
 
-def log_weights(vae: VAE, x: Tensor, posterior: Posterior, count: int) -> Tensor:
+def log_weights(vae: VAE, batch: Batch, posterior: Posterior, count: int) -> Tensor:
     """Returns log p(x|z) + log p(z) - log q(z|x) for `count` samples of z per example, `(B, count)`."""
-    # Each example's posterior and pixels are repeated `count` times: `(B * count, ...)`, examples in order.
-    repeated = type(posterior)(*(field.repeat_interleave(count, 0) for field in posterior))  # type: ignore[attr-defined]
-    z = repeated.rsample()
-    params, repeated_x = vae.decode(z), x.repeat_interleave(count, 0)
+    repeated = repeat(batch, count)
+    output: VAEOutput = vae(repeat(posterior, count), repeated, at_sample=True)
     log_prob = bernoulli_log_prob if isinstance(vae.likelihood, Bernoulli) else vae.likelihood.log_prob
-    return (log_prob(params, repeated_x) + vae.prior.log_prob(z) - repeated.log_prob(z)).view(len(x), count)
+    return (log_prob(output.params, repeated.x) - output.kl_terms.sum(1)).view(len(batch.x), count)
 
 
 def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
@@ -186,12 +185,14 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     return (x * logits - logits.clamp(min=0)).sum(1) - reduce(mul, factors.unbind(1)).log().sum(1)
 
 
-def check_settings(binarize: str, num_samples: int) -> None:
-    """Raises VaezooError unless there is at least one sample of z and `binarize` is known."""
+def check_settings(data: DataSpec, binarize: str, num_samples: int) -> None:
+    """Raises VaezooError unless there is at least one sample of z and `binarize` is known and possible."""
     if num_samples < 1:
         raise VaezooError(f"{num_samples} samples of z per example are too few", "give at least 1")
     if binarize not in get_args(Binarize):
         raise VaezooError(f"no binarization named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
+    if binarize != "none" and data.kind != "unit":
+        raise VaezooError(f"data of kind {data.kind} cannot be binarized", "use binarize none")
 
 
 def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:
@@ -224,11 +225,17 @@ def nll_metrics(vae: VAE, split: Split, config: EvalConfig, on_progress: OnProgr
     # The estimate is the probability of one draw of bits per example, so "dynamic" is the same as "fixed".
     bits_drawn = config._replace(binarize="none" if config.binarize == "none" else "fixed")
     protocol = f"importance sampling, {config.nll_samples:,} z for each example; {pixel_protocol(vae, bits_drawn)}"
-    bits = nll.value / (vae.data.dims * math.log(2))
+    bits = nll.value / (values_per_example(vae.data, split) * math.log(2))
     return [
         Metric(name, nll.value, "nats", protocol, nll.error),
         Metric(f"{name} per dimension", bits, "bits", f"{name} / log 2 / values per example"),
     ]
+
+
+def values_per_example(data: DataSpec, split: Split) -> float:
+    """Returns how many observed values an example has, the mean over a split."""
+    kind, batches = data.make_kind(), iter_batches(split, "none", 0, torch.device("cpu"))
+    return sum(float(kind.count(batch.x).sum()) for batch in batches) / len(split)
 
 
 def pixel_protocol(vae: VAE, config: EvalConfig) -> str:
@@ -237,5 +244,7 @@ def pixel_protocol(vae: VAE, config: EvalConfig) -> str:
         return f"one draw of bits with the grey levels as probabilities, seed {config.seed}"
     if config.binarize == "dynamic":
         return f"bits drawn anew for each z, seed {config.seed}"
+    if vae.data.kind != "unit":
+        return f"values as they are, of kind {vae.data.kind}"
     grey = vae.data.likelihood == "bernoulli"
     return "grey levels: a cross-entropy, not a likelihood" if grey else "pixels as they are"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
+from vaezoo.core.options import construct
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import UnsupportedDataError
 from vaezoo.posteriors.gaussian import DiagonalGaussian
@@ -26,28 +29,48 @@ class OnnxModuleVAE(VAE):
 
     Raises:
         UnsupportedDataError: If the files lack something that a likelihood needs. This is so for a posterior that is
-            not Gaussian, another prior, a learned sigma, and images rounded to bytes.
+            not Gaussian, another prior, images rounded to bytes, and every likelihood but `bernoulli` and a `gaussian`
+            whose sigma is a number.
     """
 
     def __init__(self, model: OnnxVAE) -> None:
-        record = model.manifest["data"]
-        data = DataSpec(name=record["name"], shape=tuple(record["shape"]), likelihood=record["likelihood"])
-        family, _, sigma = data.likelihood.partition(":")
+        kind = model.data["kind"]
         obstacles = {
+            f"data of kind {kind} need more than the decoder's output": kind not in ("unit", "real"),
+            "its sizes are free": any(isinstance(n, str) for n in model.latent_shape),
             "its images are rounded to bytes": model.dtype == "uint8",
             "its posterior is not a diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
             "its prior is not the standard normal": model.manifest["prior"] != "standard-normal",
-            "its likelihood needs more than the mean": family == "continuous-bernoulli"
-            or sigma in ("learned", "optimal"),
+            "its likelihood needs more than the mean": not needs_only_mean(model.data["likelihood"]),
         }
         if reasons := [reason for reason, holds in obstacles.items() if holds]:
             raise UnsupportedDataError(f"the export cannot be evaluated: {', '.join(reasons)}", "evaluate the run")
-        super().__init__(data, model.latent_shape)
+        super().__init__(
+            construct(DataSpec, cast("dict[str, object]", model.data)), tuple(model.manifest["latent_shape"])
+        )
         self.model = model
+        graphs = model.manifest["graphs"]
+        self.encoder_inputs = tuple(tensor["name"] for tensor in graphs["encoder"]["inputs"])
+        self.decoder_inputs = tuple(tensor["name"] for tensor in graphs["decoder"]["inputs"][1:])
 
-    def encode(self, x: Tensor) -> DiagonalGaussian:
-        fields = self.model.encode(x.numpy())
+    def encode(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian:
+        fields = self.model.encode(x.numpy(), None if y is None else y.numpy())
         return DiagonalGaussian(*(torch.from_numpy(fields[name]) for name in DiagonalGaussian._fields))
 
-    def decode(self, z: Tensor) -> Tensor:
-        return torch.logit(torch.from_numpy(self.model.decode(z.numpy())).clamp(MIN_MEAN, MAX_MEAN))
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        mean = torch.from_numpy(self.model.decode(z.numpy(), None if y is None else y.numpy()))
+        return torch.logit(mean.clamp(MIN_MEAN, MAX_MEAN)) if self.data.kind == "unit" else mean
+
+
+def needs_only_mean(likelihood: str) -> bool:
+    """Tells whether the means and the name of a likelihood give p(x|z): `bernoulli`, `gaussian`, `gaussian:NUMBER`.
+
+    Those of other packages are not known here, even if they are installed.
+    """
+    family, colon, sigma = likelihood.partition(":")
+    if family == "gaussian" and colon:
+        try:
+            return float(sigma) > 0
+        except ValueError:  # learned or optimal
+            return False
+    return likelihood in ("bernoulli", "gaussian")

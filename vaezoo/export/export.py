@@ -1,7 +1,7 @@
 """Write an export folder atomically.
 
 exports/conv-vae-digits-1/
-    encoder.onnx, decoder.onnx    the graphs
+    encoder.onnx, decoder.onnx    the graphs; also prior.onnx, if z is not standard normal noise
     manifest.json                 what the graphs are, where they come from, and the largest differences from the model
     README.md                     the model card, made from the manifest
     golden/                       inputs with the model's outputs; see golden.py
@@ -13,26 +13,27 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import metadata, version
 from pathlib import Path
-
-import torch
+from typing import cast
 
 from vaezoo.core.atomic import atomic_dir
 from vaezoo.core.json_io import json_bytes
+from vaezoo.core.options import json_value
+from vaezoo.data.base import DataSpec
 from vaezoo.errors import InputError, StorageError
 from vaezoo.export.config import OPSET, DType, ExportConfig
 from vaezoo.export.golden import golden_files
-from vaezoo.export.graphs import Graph, encoder_outputs, export_graphs
+from vaezoo.export.graphs import Graph, export_graphs, mode_name
 from vaezoo.export.metadata import add_metadata
 from vaezoo.export.model_card import model_card
 from vaezoo.export.parity import check_parity
 from vaezoo.export.tolerance import BATCHES, Parity, runtime_name
-from vaezoo.priors.standard_normal import StandardNormal
 from vaezoo.runtime.manifest import (
     MANIFEST,
     SCHEMA,
+    DataEntry,
     Description,
     GraphName,
     Manifest,
@@ -41,6 +42,7 @@ from vaezoo.runtime.manifest import (
     read_manifest,
 )
 from vaezoo.training.run import Run
+from vaezoo.vae import VAE, is_standard_normal
 
 EXPORTS = Path("exports")
 DERIVED_FILES = ("README.md", "samples.png", "reconstructions.png")  # may be replaced: made from the other files
@@ -120,7 +122,7 @@ def check_replaceable(path: Path) -> None:
     """Raises StorageError unless a folder is an export and contains only files that vaezoo wrote."""
     if not is_export(path):
         raise StorageError(f"{path} exists and is not an export", "give another --out")
-    known = {"encoder.onnx", "decoder.onnx", MANIFEST, *DERIVED_FILES}
+    known = {"encoder.onnx", "decoder.onnx", "prior.onnx", MANIFEST, *DERIVED_FILES}
     with contextlib.suppress(InputError):  # a damaged manifest, or one of another schema, does not list its files
         known |= read_manifest(path)["files"].keys()
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
@@ -133,16 +135,16 @@ def check_replaceable(path: Path) -> None:
 def describe(run: Run, graphs: Mapping[GraphName, Graph], config: ExportConfig) -> Description:
     """Returns what the graphs are and where they come from. It contains nothing about this machine or the time."""
     distribution = run.full_name.partition("/")[0]
-    with torch.no_grad():
-        mode = encoder_outputs(run.vae, torch.zeros(1, *run.data.shape))[1]
+    loop = run.vae.autoregressive
     return {
         "schema": SCHEMA,
         "model": run.full_name,
         "options": dict(run.options),
-        "data": {"name": run.data.name, "shape": list(run.data.shape), "likelihood": run.data.likelihood},
+        "data": data_entry(run.data),
         "latent_shape": list(run.vae.latent_shape),
-        "prior": "standard-normal" if type(run.vae.prior) is StandardNormal else None,
-        "mode": mode,
+        "prior": prior_entry(run.vae, graphs),
+        "autoregressive": None if loop is None else {"length": loop.length, "end_id": loop.end_id},
+        "mode": mode_name(run.vae),
         "format": config.as_dict(),
         "checkpoint": {"step": run.checkpoint.step, "sha256": run.checkpoint.model_sha256},
         "graphs": {name: graph.signature for name, graph in graphs.items()},
@@ -153,7 +155,21 @@ def describe(run: Run, graphs: Mapping[GraphName, Graph], config: ExportConfig) 
     }
 
 
+def data_entry(data: DataSpec) -> DataEntry:
+    """Returns the data that a model was made for, as JSON has it."""
+    return cast("DataEntry", {name: json_value(value) for name, value in asdict(data).items()})
+
+
 def license_of(distribution: str) -> str | None:
     """Returns the licence that a package states, or None."""
     fields = metadata(distribution)
     return next((fields[key] for key in ("License-Expression", "License") if key in fields), None)
+
+
+def prior_entry(vae: VAE, graphs: Mapping[GraphName, Graph]) -> str | None:
+    """Returns how z is drawn from an export; see `Description`."""
+    if is_standard_normal(vae.prior):
+        return "standard-normal"
+    if "prior" not in graphs:
+        return None
+    return "graph" if vae.prior.autoregressive is None else "autoregressive"

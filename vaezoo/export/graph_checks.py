@@ -39,9 +39,9 @@ def check_structure(graph: GraphName, model: ModelProto, signature: GraphSignatu
     """Checks a parsed graph.
 
     Args:
-        graph: "encoder" or "decoder", for the messages.
+        graph: Its name, for the messages.
         model: The parsed graph.
-        signature: Name, dtype and shape of the input and of each output, as in the manifest.
+        signature: Name, dtype and shape of each input and output, as in the manifest.
         opset: The expected version of the operator set.
 
     Raises:
@@ -61,7 +61,7 @@ def check_structure(graph: GraphName, model: ModelProto, signature: GraphSignatu
                 "make encode and decode deterministic: noise belongs to the posterior's rsample",
             )
     for values, declared in (
-        (model.graph.input, [signature["input"]]),
+        (model.graph.input, signature["inputs"]),
         (model.graph.output, signature["outputs"]),
     ):
         if [value.name for value in values] != [tensor["name"] for tensor in declared]:
@@ -119,9 +119,10 @@ def _check_tensor(graph: GraphName, value: onnx.ValueInfoProto, declared: Tensor
     tensor = value.type.tensor_type
     shape: list[object] = [d.dim_param or d.dim_value for d in tensor.shape.dim]
     sizes = safe_repr(", ".join(map(str, shape)))
-    if not shape or shape[0] != "batch" or any(d.dim_param for d in tensor.shape.dim[1:]):
+    declared_free = {size for size in declared["shape"] if isinstance(size, str)}
+    if not shape or shape[0] != "batch" or any(isinstance(n, str) and n not in declared_free for n in shape[1:]):
         raise ParityError(
-            f"{graph}: '{value.name}' has shape [{sizes}], only its first dimension may be dynamic",
+            f"{graph}: '{value.name}' has shape [{sizes}], not {declared['shape']}",
             "the model fixes its batch size somewhere: use x.shape[0] or -1",
         )
     if shape[1:] != list(example_shape(declared)):

@@ -1,6 +1,7 @@
-"""The two ONNX graphs of a VAE: the encoder maps x to the fields of q(z|x), the decoder maps z to the mean of p(x|z).
+"""The ONNX graphs of a VAE. `VAE.graphs` declares what they compute, so the exporter knows no model.
 
-The graphs contain no random operator: the caller draws the noise.
+By default encoder.onnx maps x to the tensors of q(z|x), decoder.onnx maps z to the mean of p(x|z), and prior.onnx maps
+noise to z. The graphs contain no random operator: the caller draws the noise.
 """
 
 from __future__ import annotations
@@ -8,56 +9,67 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, TopologicalSortPass
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from vaezoo import vae as contracts
+from vaezoo.data.base import Batch
 from vaezoo.errors import PluginError, VaezooError
 from vaezoo.export.config import ExportConfig
+from vaezoo.posteriors.base import named_outputs
 from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, GraphName, GraphSignature, TensorSignature
 from vaezoo.runtime.ort_session import require_runtime
-from vaezoo.vae import VAE, eval_mode
+from vaezoo.vae import VAE, eval_mode, example_batch
 
 MAX_UINT8 = 255
 
 
-class Encoder(nn.Module):
-    """Maps x to the tensors of q(z|x), in the order of its fields.
+class GraphModule(nn.Module):
+    """One graph of a VAE as a module, from its inputs to its outputs, in their order.
 
-    x is `(B, *shape)` in [0, 1], or uint8 `(B, H, W, C)` if the config says so.
+    If the config says uint8, x and x_mean are uint8 `(B, H, W, C)`. Otherwise they are as the model has them.
+
+    Args:
+        vae: The model.
+        name: Name of the graph.
+        graph: What `VAE.graphs` declares. By default the graph of that name.
+        config: How the graphs are written.
     """
 
-    def __init__(self, vae: VAE, config: ExportConfig | None = None) -> None:
+    def __init__(
+        self, vae: VAE, name: GraphName, graph: contracts.Graph | None = None, config: ExportConfig | None = None
+    ) -> None:
         super().__init__()
         self.vae = vae
+        self.graph = vae.graphs()[name] if graph is None else graph
         self.uint8 = config is not None and config.uint8
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+        outputs = tuple(self.named(*inputs).values())
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def named(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Returns the outputs by name."""
         if self.uint8:
-            x = x.permute(0, 3, 1, 2).to(torch.float32) / MAX_UINT8
-        return tuple(encoder_outputs(self.vae, x)[0].values())
+            named = dict(zip(self.graph.names, inputs, strict=True))
+            if "x" in named:
+                named["x"] = named["x"].permute(0, 3, 1, 2).to(torch.float32) / MAX_UINT8
+            inputs = tuple(named.values())
+        outputs = self.graph.run(*inputs)
+        return {name: to_uint8(t) if self.uint8 and name == "x_mean" else t for name, t in outputs.items()}
 
-
-class Decoder(nn.Module):
-    """Maps z `(B, *latent_shape)` to the mean of p(x|z).
-
-    The mean is `(B, *shape)` in [0, 1], or uint8 `(B, H, W, C)` if the config says so.
-    """
-
-    def __init__(self, vae: VAE, config: ExportConfig | None = None) -> None:
-        super().__init__()
-        self.vae = vae
-        self.uint8 = config is not None and config.uint8
-
-    def forward(self, z: Tensor) -> Tensor:
-        mean = self.vae.likelihood.mean(self.vae.decode(z))
-        return to_uint8(mean) if self.uint8 else mean
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Returns the inputs for a batch of data."""
+        named = zip(self.graph.names, self.graph.inputs(batch), strict=True)
+        return tuple(to_uint8(t) if self.uint8 and name == "x" else t.clone() for name, t in named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +77,10 @@ class Graph:
     """One exported graph.
 
     Attributes:
-        name: "encoder" or "decoder".
+        name: Its name.
         data: The file's bytes, weights included.
-        signature: Name, dtype and shape of the input and of each output. The first dimension is "batch".
+        signature: Name, dtype and shape of each input and output. The first dimension is "batch". Another text is the
+            name of a free size.
     """
 
     name: GraphName
@@ -80,28 +93,23 @@ class Graph:
         return [output["name"] for output in self.signature["outputs"]]
 
 
-def encoder_outputs(vae: VAE, x: Tensor) -> tuple[dict[str, Tensor], str]:
-    """Returns the encoder's outputs by name, and the name of the output that is the mode of q(z|x).
+def graph_modules(vae: VAE, config: ExportConfig) -> dict[GraphName, GraphModule]:
+    """Returns all graphs of a model as modules in evaluation mode."""
+    return {name: GraphModule(vae, name, graph, config).eval() for name, graph in vae.graphs().items()}
 
-    The outputs are the fields of q(z|x). If the mode is not one of them, it becomes an additional output `mode`.
+
+def mode_name(vae: VAE) -> str:
+    """Returns the name of the encoder's output that is the mode of q(z|x).
 
     Raises:
-        PluginError: If the model's posterior is not a NamedTuple of tensors.
+        PluginError: If the model's posterior is not a NamedTuple.
     """
-    posterior = vae.encode(x)
-    names: Sequence[str] = getattr(posterior, "_fields", ())
-    if not isinstance(posterior, tuple) or not all(isinstance(t, Tensor) for t in posterior):
-        raise PluginError(
-            f"the posterior {type(posterior).__name__} is not a NamedTuple of tensors",
-            "derive it from typing.NamedTuple",
-        )
-    fields, mode = dict(zip(names, posterior, strict=True)), posterior.mode()
-    name = next((name for name, tensor in fields.items() if tensor is mode), "mode")
-    return {name: mode} | fields if name not in fields else fields, name
+    with torch.no_grad():
+        return named_outputs(vae.infer(example_batch(vae.data, 1, Generator().manual_seed(0))))[1]
 
 
 def export_graphs(vae: VAE, config: ExportConfig | None = None) -> dict[GraphName, Graph]:
-    """Exports both graphs of a model on the CPU, with a dynamic batch size and with the weights inside.
+    """Exports all graphs of a model on the CPU, with a dynamic batch size and with the weights inside.
 
     Raises:
         UnsupportedDataError: If the config does not fit the data.
@@ -118,16 +126,11 @@ def export_graphs(vae: VAE, config: ExportConfig | None = None) -> dict[GraphNam
             f"the weights have {weights:,} bytes, one ONNX file holds {MAX_GRAPH_BYTES:,}", "export a smaller model"
         )
     with eval_mode(vae):
+        mode_name(vae)  # a posterior that cannot be exported is reported before the exporter runs
         # Two examples: with one, some versions of the exporter treat the batch size as a constant.
-        x = torch.rand(2, *vae.data.shape)
-        fields, mode = encoder_outputs(vae, x)
-        names, z = tuple(fields), fields[mode].clone()  # the mode has the type that the decoder will get
-        if config.uint8:
-            x = to_uint8(x)
-        return {
-            "encoder": _export("encoder", Encoder(vae, config), x, "x", names, config),
-            "decoder": _export("decoder", Decoder(vae, config), z, "z", ("x_mean",), config),
-        }
+        generator = Generator().manual_seed(0)
+        batches = [example_batch(vae.data, 2, generator, shape) for shape in vae.shapes]
+        return {name: _export(name, module, batches, config) for name, module in graph_modules(vae, config).items()}
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -148,21 +151,27 @@ def silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _export(
-    name: GraphName, module: nn.Module, example: Tensor, input_name: str, outputs: tuple[str, ...], config: ExportConfig
-) -> Graph:
+def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], config: ExportConfig) -> Graph:
+    """Exports one graph. Sizes in which the batches differ are free."""
+    names = module.graph.names
     try:
         with silence():
-            results = module.eval()(example)  # an error of the model itself is clearer without the exporter
+            # An error of the model itself is clearer without the exporter.
+            examples = [module.inputs(batch) for batch in batches]
+            examples += [more(batches[0]) for more in module.graph.more]
+            results = [module.named(*example) for example in examples]
+            free = [free_axes(n, tensors) for n, tensors in zip(names, zip(*examples, strict=True), strict=True)]
             program = torch.onnx.export(
                 module,
-                (example,),
-                input_names=[input_name],
-                output_names=list(outputs),
-                dynamic_shapes=({0: "batch"},),
+                examples[0],
+                input_names=list(names),
+                output_names=list(results[0]),
+                dynamic_shapes=(tuple(free),),
                 opset_version=config.opset,
                 verbose=False,
             )
+    except VaezooError:
+        raise
     except Exception as e:  # the exporter's errors have no common base class
         cause = e.__cause__ or e  # the exporter's message lists its stages, the cause says what was wrong
         reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
@@ -173,21 +182,51 @@ def _export(
     ClearMetadataAndDocStringPass()(program.model)  # they hold source lines and paths of this machine
     program.model.producer_name, program.model.producer_version = "vaezoo", None
     proto = program.model_proto if config.dtype == "fp32" else to_float16(program.model_proto)
-    results = results if isinstance(results, tuple) else (results,)
-    signature: GraphSignature = {
-        "input": tensor_signature(input_name, example),
-        "outputs": [tensor_signature(n, t) for n, t in zip(outputs, results, strict=True)],
-    }
+    outputs = [
+        tensor_signature(n, [result[n] for result in results], axis_names(value))
+        for n, value in zip(results[0], proto.graph.output, strict=True)
+    ]
+    inputs = [
+        input_signature(n, tensors, axes)
+        for n, tensors, axes in zip(names, zip(*examples, strict=True), free, strict=True)
+    ]
+    signature: GraphSignature = {"inputs": inputs, "outputs": outputs}
     return Graph(name, proto.SerializeToString(deterministic=True), signature)
 
 
-def tensor_signature(name: str, tensor: Tensor) -> TensorSignature:
-    """Returns name, dtype and shape of a graph's input or output, given an example."""
-    return {
-        "name": name,
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "shape": ["batch", *tensor.shape[1:]],
-    }
+def free_axes(name: str, examples: Sequence[Tensor]) -> dict[int, str]:
+    """Returns the names of the axes of an input that are free: the batch, and those in which the examples differ."""
+    axes = {0: "batch"}
+    for axis in range(1, examples[0].ndim):
+        if len({tensor.shape[axis] for tensor in examples}) > 1:
+            first = 1 if examples[0].dtype == torch.uint8 else 2  # bytes have their channels last
+            place = {first: "height", first + 1: "width"}.get(axis, "") if examples[0].ndim == 4 else ""
+            place = place or f"length{axis}"
+            axes[axis] = place if name == "x" else f"{name}_{place}"
+    return axes
+
+
+def axis_names(value: ValueInfoProto) -> dict[int, str]:
+    """Returns the names that the exporter gave to the free axes of an output."""
+    dims = value.type.tensor_type.shape.dim
+    return {axis: dim.dim_param for axis, dim in enumerate(dims) if dim.dim_param}
+
+
+def tensor_signature(name: str, examples: Sequence[Tensor], free: Mapping[int, str]) -> TensorSignature:
+    """Returns name, dtype and shape of a graph's input or output, given an example of each size."""
+    first = examples[0]
+    differ = {0} | {axis for axis in range(first.ndim) if len({tensor.shape[axis] for tensor in examples}) > 1}
+    shape: list[str | int] = [free.get(axis, n) if axis in differ else n for axis, n in enumerate(first.shape)]
+    return {"name": name, "dtype": str(first.dtype).removeprefix("torch."), "shape": shape}
+
+
+def input_signature(name: str, examples: Sequence[Tensor], free: Mapping[int, str]) -> TensorSignature:
+    """As `tensor_signature`. A free size is a multiple of the greatest common divisor of the examples' sizes."""
+    signature = tensor_signature(name, examples, free)
+    divisors = {free[axis]: math.gcd(*(tensor.shape[axis] for tensor in examples)) for axis in free if axis > 0}
+    if multiples := {size: divisor for size, divisor in divisors.items() if divisor > 1}:
+        signature["multiples"] = multiples
+    return signature
 
 
 def to_float16(proto: ModelProto) -> ModelProto:

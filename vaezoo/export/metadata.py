@@ -1,7 +1,8 @@
 """The metadata_props of each graph. ONNX Runtime reads them with `session.get_modelmeta()`.
 
-Each graph names the other by its SHA-256. A file cannot contain its own hash, so both hashes are of the first
-`vaezoo.graph_bytes` bytes of the files. The metadata are appended after those bytes, which protobuf allows.
+Each graph names all graphs of its export by one SHA-256 of their hashes. A file cannot contain its own hash, so the
+hashes are of the first `vaezoo.graph_bytes` bytes of the files. The metadata are appended after those bytes, which
+protobuf allows.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from collections.abc import Mapping
 from onnx import ModelProto, StringStringEntryProto
 
 from vaezoo.errors import InputError
-from vaezoo.runtime.manifest import EXPORT_AGAIN, GRAPH_NAMES, GraphName
+from vaezoo.runtime.manifest import EXPORT_AGAIN, GraphName, set_hash
 
-SIBLING: Mapping[GraphName, GraphName] = {"encoder": "decoder", "decoder": "encoder"}
 MAX_DIGITS = 11  # of a size in bytes
 
 
@@ -23,7 +23,7 @@ def add_metadata(graphs: Mapping[GraphName, bytes], common: Mapping[str, str]) -
 
     Args:
         graphs: Serialized models without metadata.
-        common: Metadata of both graphs, by name without the prefix `vaezoo.`.
+        common: Metadata of all graphs, by name without the prefix `vaezoo.`.
     """
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
     files: dict[GraphName, bytes] = {}
@@ -32,7 +32,7 @@ def add_metadata(graphs: Mapping[GraphName, bytes], common: Mapping[str, str]) -
             "graph": name,
             "graph_bytes": str(len(data)),
             "graph_sha256": hashes[name],
-            "sibling_sha256": hashes[SIBLING[name]],
+            "set_sha256": set_hash(hashes),
         }
         entries = {key if "." in key else f"vaezoo.{key}": value for key, value in {**common, **own}.items()}
         tail = ModelProto(
@@ -49,7 +49,7 @@ def read_metadata(model: ModelProto) -> dict[str, str]:
 
 def check_hashes(files: Mapping[GraphName, bytes], metadata: Mapping[GraphName, Mapping[str, str]]) -> None:
     """Raises InputError unless each graph has the SHA-256 that its own metadata state."""
-    for name in GRAPH_NAMES:
+    for name in files:
         digits = metadata[name].get("vaezoo.graph_bytes", "")
         size = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS else 0
         if hashlib.sha256(files[name][:size]).hexdigest() != metadata[name].get("vaezoo.graph_sha256"):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from vaezoo.export.golden import EXAMPLES_PER_SET, SETS_PER_GRAPH
-from vaezoo.runtime.manifest import Manifest, TensorSignature
+from vaezoo.export.golden import EXAMPLES_PER_SET
+from vaezoo.runtime.manifest import GraphSignature, Manifest, TensorSignature
 
 TEMPLATE = """# {model}, exported to ONNX
 
-Encoder and decoder of {model}, trained on {data} with vaezoo.
+The graphs of {model}, trained on {data} with vaezoo.
 
-| graph | input | outputs |
+| graph | inputs | outputs |
 |---|---|---|
 {graphs}
 
@@ -33,9 +33,9 @@ encoder = ort.InferenceSession("encoder.onnx", options, providers=["CPUExecution
 decoder = ort.InferenceSession("decoder.onnx", options, providers=["CPUExecutionProvider"])
 
 # Reconstruct inputs.
-x = {example}
-fields = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, {{"x": x}})))
-(reconstructions,) = decoder.run(None, {{"z": fields["{mode}"]}})  # {range}
+{example}
+fields = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, {{{encoder_inputs}}})))
+({output},) = decoder.run(None, {{"z": fields["{mode}"]{decoder_inputs}}})  # {range}
 
 {sampling}
 ```
@@ -51,7 +51,7 @@ sizes {batches}. The limit is the tolerance at that element. An export with a la
 |---|---|---|---|---|
 {parity}
 
-`golden/` contains {sets} sets of {golden} inputs for each graph, with the model's outputs, in ONNX's test data layout.
+`golden/` contains sets of {golden} inputs for each graph, with the model's outputs, in ONNX's test data layout.
 {golden_source}
 `vaezoo verify` repeats the comparison from these files.
 
@@ -67,9 +67,20 @@ sizes {batches}. The limit is the tolerance at that element. An export with a la
 | licence of the weights | {weights_license} |
 """
 
-SAMPLING = """# Draw samples: decode latents from the standard normal prior.
-z = np.random.default_rng(0).standard_normal((16, {latent_shape})).astype("float32")
-(samples,) = decoder.run(None, {{"z": z}})"""
+NORMAL = """# Draw samples: decode latents from the standard normal prior.
+z = np.random.default_rng(0).standard_normal((16, {sizes})).astype("float32")
+(samples,) = decoder.run(None, {{"z": z{decoder_inputs}}})"""
+
+PRIOR_GRAPH = """# Draw samples: prior.onnx maps standard normal noise to latents, and the decoder decodes them.
+prior = ort.InferenceSession("prior.onnx", options, providers=["CPUExecutionProvider"])
+noise = np.random.default_rng(0).standard_normal((16, {sizes})).astype("float32")
+(z,) = prior.run(None, {{"noise": noise{prior_inputs}}})
+(samples,) = decoder.run(None, {{"z": z{decoder_inputs}}})"""
+
+UNROLLED = """# Draw samples: ids are drawn one by one, which vaezoo.runtime does with numpy alone.
+import vaezoo.runtime
+
+samples = vaezoo.runtime.load(".").sample(16, seed=0)"""
 
 CUSTOM_PRIOR = """# Draw samples: draw z from the model's prior, then run the decoder on it.
 # The prior is not the standard normal, and it is not part of this export."""
@@ -78,42 +89,31 @@ CUSTOM_PRIOR = """# Draw samples: draw z from the model's prior, then run the de
 def model_card(manifest: Manifest) -> str:
     """Returns the text of README.md."""
     data, config, graphs, parity = manifest["data"], manifest["format"], manifest["graphs"], manifest["parity"]
-    sizes = _join((16, *graphs["encoder"]["input"]["shape"][1:]))
     onnx_bytes = sum(entry["bytes"] for name, entry in manifest["files"].items() if name.endswith(".onnx"))
     has_examples = parity["rows"][0]["inputs"].startswith("real")
+    encoder_inputs = ", ".join(f'"{tensor["name"]}": {tensor["name"]}' for tensor in graphs["encoder"]["inputs"])
     return TEMPLATE.format(
         model=manifest["model"],
         graphs="\n".join(
-            f"| {name}.onnx | {_tensor(graph['input'])} | {', '.join(_tensor(output) for output in graph['outputs'])} |"
-            for name, graph in graphs.items()
+            f"| {name}.onnx | {_tensors(g['inputs'])} | {_tensors(g['outputs'])} |" for name, g in graphs.items()
         ),
         opset=config["opset"],
         dtype=config["dtype"],
         size=onnx_bytes / 1e6,
-        example=(
-            f'np.zeros(({sizes}), "uint8")  # your images'
-            if config["uint8"]
-            else f'np.zeros(({sizes}), "float32")  # your data, scaled to 0..1'
-        ),
+        example=_example(manifest),
+        encoder_inputs=encoder_inputs,
+        decoder_inputs=_other_inputs(graphs["decoder"]),
+        output="reconstructions" if graphs["decoder"]["outputs"][0]["name"] == "x_mean" else "outputs",
         mode=manifest["mode"],
-        range="uint8, 0..255" if config["uint8"] else "the mean of p(x|z), in 0..1",
-        sampling=(
-            SAMPLING.format(latent_shape=_join(manifest["latent_shape"]))
-            if manifest["prior"] == "standard-normal"
-            else CUSTOM_PRIOR
-        ),
-        input_note=(
-            "Images are uint8, height x width x channels. The graphs scale them."
-            if config["uint8"]
-            else "The encoder expects values in 0..1. The graph does not check the range."
-        ),
+        range=_output_range(manifest),
+        sampling=_sampling(manifest),
+        input_note=_input_note(manifest),
         runtime=parity["runtime"],
         batches=_join(parity["batches"]),
         parity="\n".join(
             f"| {row['graph']} | {row['inputs']} | {row['output']} | {row['max_abs']:.1e} | {row['limit']:.1e} |"
             for row in parity["rows"]
         ),
-        sets=SETS_PER_GRAPH,
         golden=EXAMPLES_PER_SET,
         golden_source=(
             "The encoder's first set holds held-out examples of the data."
@@ -133,9 +133,72 @@ def model_card(manifest: Manifest) -> str:
     )
 
 
-def _tensor(tensor: TensorSignature) -> str:
-    """Returns a tensor as `x` float32 [batch, 1, 28, 28]."""
-    return f"`{tensor['name']}` {tensor['dtype']} [{_join(tensor['shape'])}]"
+def _example(manifest: Manifest) -> str:
+    """Returns the lines of code that make the encoder's inputs."""
+    x = manifest["graphs"]["encoder"]["inputs"][0]
+    sizes = manifest["data"]["shape"]
+    if manifest["format"]["uint8"]:
+        sizes = [*sizes[1:], sizes[0]]
+    what = "your images" if manifest["format"]["uint8"] else "your data, scaled to 0..1"
+    if manifest["data"]["kind"] != "unit":
+        what = f"your data, of kind {manifest['data']['kind']}"
+    lines = [f'x = np.zeros(({_join((16, *sizes))}), "{x["dtype"]}")  # {what}']
+    needed = {t["name"]: t for g in manifest["graphs"].values() for t in g["inputs"] if t["name"] == "y"}
+    for tensor in needed.values():
+        lines.append(f'y = np.zeros(({_join((16, *tensor["shape"][1:]))},), "{tensor["dtype"]}")  # labels from 0')
+    return "\n".join(lines)
+
+
+def _other_inputs(graph: GraphSignature) -> str:
+    """Returns the code of a graph's inputs after the first, such as `, "y": y`."""
+    return "".join(f', "{tensor["name"]}": {tensor["name"]}' for tensor in graph["inputs"][1:])
+
+
+def _sampling(manifest: Manifest) -> str:
+    """Returns the lines of code that draw samples."""
+    graphs = manifest["graphs"]
+    if manifest["autoregressive"] is not None or manifest["prior"] == "autoregressive":
+        return UNROLLED
+    decoder_inputs = _other_inputs(graphs["decoder"])
+    if manifest["prior"] == "standard-normal":
+        return NORMAL.format(sizes=_join(manifest["latent_shape"]), decoder_inputs=decoder_inputs)
+    if manifest["prior"] == "graph":
+        noise = graphs["prior"]["inputs"][0]["shape"][1:]
+        return PRIOR_GRAPH.format(
+            sizes=_join(noise), prior_inputs=_other_inputs(graphs["prior"]), decoder_inputs=decoder_inputs
+        )
+    return CUSTOM_PRIOR
+
+
+def _output_range(manifest: Manifest) -> str:
+    """Returns what the decoder's output is, as a comment."""
+    output = manifest["graphs"]["decoder"]["outputs"][0]["name"]
+    if output != "x_mean":
+        texts = {"logits": "the logits of each token id", "columns": "means and probabilities of the columns"}
+        return texts.get(output, output)
+    if manifest["format"]["uint8"]:
+        return "uint8, 0..255"
+    return "the mean of p(x|z), in 0..1" if manifest["data"]["kind"] == "unit" else "the mean of p(x|z)"
+
+
+def _input_note(manifest: Manifest) -> str:
+    """Returns what the encoder expects."""
+    data = manifest["data"]
+    if manifest["format"]["uint8"]:
+        return "Images are uint8, height x width x channels. The graphs scale them."
+    if data["kind"] == "unit":
+        return "The encoder expects values in 0..1. The graph does not check the range."
+    if data["kind"] == "tokens":
+        return f"The encoder expects token ids from 0 to {data['vocabulary'] - 1}. 0 is padding."
+    if data["kind"] == "table":
+        columns = "\n".join(f"- {column}" for column in data["columns"])
+        return f"The columns are, `name:real` or `name:k` for categories 0 to k - 1:\n\n{columns}"
+    return f"The encoder expects values of kind {data['kind']}, as in the training data."
+
+
+def _tensors(tensors: list[TensorSignature]) -> str:
+    """Returns tensors as `x` float32 [batch, 1, 28, 28], separated by commas."""
+    return ", ".join(f"`{tensor['name']}` {tensor['dtype']} [{_join(tensor['shape'])}]" for tensor in tensors)
 
 
 def _join(values: list[int] | list[str | int] | tuple[str | int, ...]) -> str:

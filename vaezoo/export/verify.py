@@ -23,7 +23,6 @@ from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.tolerance import Parity, check_graphs, runtime_name
 from vaezoo.runtime.manifest import (
     EXPORT_AGAIN,
-    GRAPH_NAMES,
     MANIFEST,
     Manifest,
     check_metadata,
@@ -116,13 +115,13 @@ def child(folder: str, provider: Provider, seconds: str) -> None:
 def check_folder(folder: Path, provider: Provider, seconds: int) -> list[Parity]:
     """Limits this process, then runs all checks in it; see `verify_onnx` for the errors."""
     manifest = read_manifest(folder)
-    files = {name: read_graph(folder, manifest, name) for name in GRAPH_NAMES}
+    files = {name: read_graph(folder, manifest, name) for name in manifest["graphs"]}
     limit_process(provider, seconds, sum(len(data) for data in files.values()))
-    metadata = {name: read_metadata(parse(name, files[name])) for name in GRAPH_NAMES}
+    metadata = {name: read_metadata(parse(name, data)) for name, data in files.items()}
     check_metadata(folder, manifest, metadata)
     check_hashes(files, metadata)
     config = read_config(folder, manifest)
-    cases = {name: read_cases(folder, manifest, name) for name in GRAPH_NAMES}
+    cases = {name: read_cases(folder, manifest, name) for name in files}
     return check_graphs(files, manifest["graphs"], cases, manifest["mode"], config, provider)
 
 

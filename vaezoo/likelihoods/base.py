@@ -1,39 +1,66 @@
 """Likelihood, the base class of p(x|z). It gives a decoder's output its meaning.
 
-The output of a decoder has the shape of the data and is unbounded: logits, never probabilities. The likelihood turns it
-into a mean, a log-likelihood or a sample.
+The output of a decoder is unbounded: logits, never probabilities. The likelihood turns it into a mean, a log-likelihood
+or a sample.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+Shape = tuple[int, ...]
+
 
 class Likelihood(nn.Module, ABC):
-    """A family of distributions of data in [0, 1], given the output of a decoder.
+    """A family of distributions of data, given the output of a decoder.
 
     It is a module because a family may have parameters, such as a learned sigma. They are trained and saved with
     the model.
+
+    Attributes:
+        kinds: The kinds of data that it is a distribution of; see `vaezoo.data.kinds`.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("unit",)
+
+    def params_shape(self, shape: Shape) -> Shape:
+        """Returns the shape of a decoder's output for one example of shape `shape`. By default they are equal."""
+        return shape
 
     @abstractmethod
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Returns log p(x|z), `(B,)`, in nats, summed over the dimensions of each example.
 
         Args:
-            params: The decoder's output, `(B, *shape)`.
-            x: Data in [0, 1], `(B, *shape)`.
+            params: The decoder's output, `(B, *params_shape)`.
+            x: The data, `(B, *shape)`.
         """
 
     @abstractmethod
     def mean(self, params: Tensor) -> Tensor:
-        """Returns the mean of p(x|z), in [0, 1], in the shape of `params`."""
+        """Returns the mean of p(x|z), or its mode for tokens and categories, `(B, *shape)`."""
 
     @abstractmethod
     def sample(self, params: Tensor) -> Tensor:
-        """Draws x from p(x|z), in the shape of `params`."""
+        """Draws x from p(x|z), `(B, *shape)`."""
+
+    def outputs(self, params: Tensor) -> dict[str, Tensor]:
+        """Returns the outputs of decoder.onnx by name. By default it is the mean, `x_mean`.
+
+        An output must be continuous in `params`. An argmax would differ between PyTorch and ONNX Runtime wherever
+        rounding decides.
+        """
+        return {"x_mean": self.mean(params)}
+
+    def params_of_mean(self, mean: Tensor) -> Tensor | None:
+        """Returns the parameters whose mean is `mean`, of the same shape. By default None: there is no simple inverse.
+
+        The initial bias of a decoder is set with it.
+        """
+        return None
 
 
 def sum_dims(x: Tensor) -> Tensor:

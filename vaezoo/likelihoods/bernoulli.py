@@ -8,6 +8,8 @@ from torch import Tensor
 
 from vaezoo.likelihoods.base import Likelihood, sum_dims
 
+MIN_MEAN = 0.001  # of `params_of_mean`: a pixel that is always black would have the logit -inf
+
 
 class Bernoulli(Likelihood):
     """Independent bits. `params` are their logits.
@@ -24,3 +26,6 @@ class Bernoulli(Likelihood):
 
     def sample(self, params: Tensor) -> Tensor:
         return torch.bernoulli(self.mean(params))
+
+    def params_of_mean(self, mean: Tensor) -> Tensor:
+        return torch.logit(mean, MIN_MEAN)

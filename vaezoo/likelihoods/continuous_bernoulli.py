@@ -14,6 +14,9 @@ class ContinuousBernoulli(Likelihood):
     `params` are logits eta. The density is the exponential family p(x) = exp(eta x - A(eta)) with
     A(eta) = log((exp(eta) - 1) / eta). Its mean is A'(eta). At eta = 0 both are 0/0. Near it their Taylor series
     replace them, to single precision.
+
+    It has no `params_of_mean`. For a pixel of mean 0.001 the parameter would be -1,000, too far for training to
+    correct.
     """
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:

@@ -10,25 +10,31 @@ from torch import Tensor, nn
 from vaezoo.core import distributed
 from vaezoo.errors import VaezooError
 from vaezoo.likelihoods.base import Likelihood, sum_dims
+from vaezoo.likelihoods.bernoulli import MIN_MEAN
 
 
 class Gaussian(Likelihood):
-    """Normal noise around a mean in [0, 1], with one sigma for all dimensions. `params` are the logits of the mean.
+    """Normal noise around a mean, with one sigma for all dimensions.
+
+    For data in [0, 1], `params` are the logits of the mean. For real data they are the mean itself.
 
     Args:
         sigma: The standard deviation, in one of three forms. A positive number is fixed. "learned" is one parameter
             that is trained with the model. "optimal" is the maximum-likelihood value of each training batch in closed
             form (Rybkin et al. 2021, arXiv 2006.13202). Evaluation uses its running average.
+        unit: Whether the data lie in [0, 1].
 
     Raises:
         VaezooError: If `sigma` is not one of these.
     """
 
+    kinds = ("unit", "real")
     MOMENTUM = 0.01  # of the running average
     MIN_SIGMA = 1e-3  # a quarter of one of 256 grey levels: a smaller sigma would fit the rounding of the data
 
-    def __init__(self, sigma: float | str = 1.0) -> None:
+    def __init__(self, sigma: float | str = 1.0, *, unit: bool = True) -> None:
         super().__init__()
+        self.unit = unit
         self.optimal = sigma == "optimal"
         if sigma == "learned":
             self.log_sigma: Tensor = nn.Parameter(torch.zeros(()))
@@ -53,8 +59,11 @@ class Gaussian(Likelihood):
         return sum_dims(-0.5 * square * torch.exp(-2 * log_sigma) - log_sigma - 0.5 * math.log(2 * math.pi))
 
     def mean(self, params: Tensor) -> Tensor:
-        return torch.sigmoid(params)
+        return torch.sigmoid(params) if self.unit else params
 
     def sample(self, params: Tensor) -> Tensor:
         mean = self.mean(params)
         return mean + torch.exp(self.log_sigma) * torch.randn_like(mean)
+
+    def params_of_mean(self, mean: Tensor) -> Tensor:
+        return torch.logit(mean, MIN_MEAN) if self.unit else mean

@@ -1,37 +1,140 @@
-"""Builds a likelihood from its name."""
+"""Builds a likelihood from its name: one of our own, or one that a package registers.
+
+The entry-point group `vaezoo.likelihoods` names likelihoods of other packages. An entry point names a function, or a
+class, of the argument and a `DataKind`; see `LikelihoodFactory`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
+from functools import lru_cache
+from typing import NamedTuple, Protocol, cast
 
-from vaezoo.errors import VaezooError, suggest
+from vaezoo.core.entry_points import PLUGINS_ENV, Plugin, choose, find_plugins
+from vaezoo.errors import PluginError, VaezooError, safe_repr, suggest
 from vaezoo.likelihoods.base import Likelihood
 from vaezoo.likelihoods.bernoulli import Bernoulli
+from vaezoo.likelihoods.categorical import Categorical
 from vaezoo.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from vaezoo.likelihoods.gaussian import Gaussian
+from vaezoo.likelihoods.table import Table
 
-PLAIN = {"bernoulli": Bernoulli, "continuous-bernoulli": ContinuousBernoulli}  # likelihoods without a parameter
-NAMES = (*PLAIN, "gaussian")
+GROUP = "vaezoo.likelihoods"
+NAMES = ("bernoulli", "continuous-bernoulli", "gaussian", "categorical", "table")  # our own
 
 
-def make_likelihood(text: str) -> Likelihood:
+class DataKind(NamedTuple):
+    """What the numbers of data mean, as far as a likelihood needs it.
+
+    Attributes:
+        kind: The kind of the data; see `vaezoo.data.kinds`.
+        vocabulary: Number of token ids. 0 for other data.
+        columns: The columns of a table. Empty for other data.
+    """
+
+    kind: str = "unit"
+    vocabulary: int = 0
+    columns: tuple[str, ...] = ()
+
+
+class LikelihoodFactory(Protocol):
+    """What an entry point of the group `vaezoo.likelihoods` names: a function, or a class with such arguments."""
+
+    def __call__(self, argument: str, data: DataKind, /) -> Likelihood:
+        """Returns the likelihood.
+
+        Args:
+            argument: The text behind the colon of `name:argument`. Empty if there is none.
+            data: The kind of the data.
+
+        Raises:
+            VaezooError: If the argument is wrong.
+        """
+
+
+def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns: tuple[str, ...] = ()) -> Likelihood:
     """Builds the likelihood that `text` names.
 
     Args:
-        text: `bernoulli`, `continuous-bernoulli` or `gaussian`. The last may be followed by its sigma: `gaussian:0.1`,
+        text: `bernoulli`, `continuous-bernoulli`, `gaussian`, `categorical` or `table`, or the name of one that a
+            package registers. A colon and an argument may follow. `gaussian` takes its sigma: `gaussian:0.1`,
             `gaussian:learned`, `gaussian:optimal`. `gaussian` alone has sigma 1. The loss is then half the squared
             error.
+        kind: The kind of the data; see `vaezoo.data.kinds`.
+        vocabulary: Number of token ids.
+        columns: The columns of a table.
 
     Raises:
-        VaezooError: If there is no such likelihood.
+        VaezooError: If there is no such likelihood, or it is not one of such data.
+        PluginError: If the likelihood of a package cannot be imported or built.
     """
-    name, colon, sigma = text.partition(":")
-    if name == "gaussian":
-        if not colon:
-            return Gaussian()
-        with contextlib.suppress(ValueError):
-            return Gaussian(float(sigma))
-        return Gaussian(sigma)  # learned, optimal, or refused
-    if name in PLAIN and not colon:
-        return PLAIN[name]()
-    raise VaezooError(f"no likelihood named '{text}'", suggest(text, NAMES, f"use one of {', '.join(NAMES)}"))
+    data = DataKind(kind, vocabulary, columns)
+    name, _, argument = text.partition(":")
+    likelihood = _built_in(text, data) if name in NAMES else _of_package(name, argument, data)
+    if kind not in likelihood.kinds:
+        raise VaezooError(
+            f"likelihood '{text}' is not for data of kind {kind}", f"it takes {' or '.join(likelihood.kinds)} data"
+        )
+    return likelihood
+
+
+def likelihood_names() -> list[str]:
+    """Returns the names of all likelihoods, our own first."""
+    found, _ = find_plugins(GROUP, Plugin)
+    return [*NAMES, *sorted({plugin.name for plugin in found if plugin.allowed} - {*NAMES})]
+
+
+def _built_in(text: str, data: DataKind) -> Likelihood:
+    unit = data.kind == "unit"
+    match text.partition(":"):
+        case "bernoulli", "", "":
+            return Bernoulli()
+        case "continuous-bernoulli", "", "":
+            return ContinuousBernoulli()
+        case "categorical", "", "":
+            return Categorical(data.vocabulary if data.kind == "tokens" else 2)
+        case "table", "", "":
+            return Table(data.columns)
+        case "gaussian", "", "":
+            return Gaussian(unit=unit)
+        case "gaussian", ":", sigma:
+            with contextlib.suppress(ValueError):
+                return Gaussian(float(sigma), unit=unit)
+            return Gaussian(sigma, unit=unit)  # learned, optimal, or refused
+    raise _unknown(text)
+
+
+def _of_package(name: str, argument: str, data: DataKind) -> Likelihood:
+    # The path and the variable are part of the key, because they decide what is found.
+    plugin, factory = _find(name, os.environ.get(PLUGINS_ENV), tuple(sys.path))
+    hint = f"fix, update or uninstall {plugin.distribution}"
+    try:
+        likelihood = factory(argument, data)
+    except VaezooError:
+        raise
+    except Exception as e:  # third-party code may raise anything
+        raise plugin.failure("built", e, hint) from e
+    if not isinstance(likelihood, Likelihood):
+        raise PluginError(f"{plugin} is a {type(likelihood).__name__}, not a vaezoo.Likelihood", hint)
+    return likelihood
+
+
+@lru_cache(maxsize=64)
+def _find(name: str, plugins: str | None, path: tuple[str, ...]) -> tuple[Plugin, LikelihoodFactory]:
+    """Finds and imports the likelihood of a package. It is cached, because a model asks for it several times."""
+    found, _ = find_plugins(GROUP, Plugin)
+    if not any(name in (plugin.name, plugin.full_name) for plugin in found):
+        raise _unknown(name)
+    plugin = choose(name, found, "likelihood", "install the package that has it")
+    factory = plugin.load_object()
+    if not callable(factory):
+        raise PluginError(f"{plugin} is not a function or a class", f"fix or update {plugin.distribution}")
+    return plugin, cast("LikelihoodFactory", factory)
+
+
+def _unknown(text: str) -> VaezooError:
+    names = likelihood_names()
+    hint = suggest(text, names, f"use one of {', '.join(names)}")
+    return VaezooError(f"no likelihood named '{safe_repr(text)}'", hint)

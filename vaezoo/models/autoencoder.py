@@ -5,21 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from vaezoo.data.base import DataSpec, Split
+from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.mlp import MLPConfig, mlp_decoder, mlp_encoder
 from vaezoo.objectives.elbo import ELBO
-from vaezoo.posteriors.base import Posterior
 from vaezoo.posteriors.delta import Delta
-from vaezoo.priors.standard_normal import StandardNormal
+from vaezoo.priors.standard_normal import ZeroKLPrior
 from vaezoo.spec import ModelSpec
-from vaezoo.vae import VAE, init_output_bias
-
-
-class ZeroKLPrior(StandardNormal):
-    """A standard normal whose KL is zero. The decoder was not trained on its samples."""
-
-    def kl_terms(self, posterior: Posterior, z: Tensor) -> Tensor:
-        """Overridden: returns zeros `(B, 1)`, because the KL of a delta distribution is infinite."""
-        return z.new_zeros((len(z), 1))
+from vaezoo.vae import VAE
 
 
 class Autoencoder(VAE):
@@ -36,7 +28,7 @@ class Autoencoder(VAE):
         self.decoder = mlp_decoder(config, data)
 
     def encode(self, x: Tensor) -> Delta:
-        return Delta(self.encoder(x))
+        return Delta(self.encoder(self.data.features(x)))
 
     def decode(self, z: Tensor) -> Tensor:
         params: Tensor = self.decoder(z)

@@ -1,11 +1,9 @@
 """A convolutional VAE. Its depth follows from the image size."""
 
-from vaezoo.nn.conv import ConvConfig, conv_vae
-from vaezoo.spec import ModelSpec
+from vaezoo.composition import ConvParts, composed
 
-SPEC = ModelSpec(
-    config=ConvConfig(),
-    build=conv_vae,
+SPEC = composed(
+    ConvParts(),
     summary="Strided convolutions, as many as the image size needs, 8x8 to 256x256",
     reference="Kingma and Welling 2014, arXiv 1312.6114",
 )

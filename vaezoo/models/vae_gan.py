@@ -15,11 +15,12 @@ from vaezoo.core import distributed
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError
+from vaezoo.gaussian_vae import GaussianVAE
 from vaezoo.nn.conv import ConvConfig, ConvSpec, conv_layers, conv_specs, conv_vae
 from vaezoo.objectives.base import LossOutput, Objective, StepContext
 from vaezoo.objectives.elbo import elbo_terms, kl_with_free_bits
 from vaezoo.spec import ModelSpec
-from vaezoo.vae import VAE, GaussianVAE
+from vaezoo.vae import VAE, sample_prior
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class VAEGAN(Objective):
         self.margin = margin
 
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
-        encoder = list(vae.get_submodule("encoder").parameters())
+        encoder = vae.inference_parameters()
         in_encoder = {id(p) for p in encoder}
         return {
             "encoder": encoder,
@@ -119,8 +120,8 @@ class VAEGAN(Objective):
         }
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        terms = elbo_terms(vae, batch.x)
-        params = torch.cat([terms.params, to_float32(vae.decode(vae.prior.sample(len(batch.x))))])
+        terms = elbo_terms(vae, batch)
+        params = torch.cat([terms.params, to_float32(vae.generate(sample_prior(vae, batch), batch))])
         # One pass of the discriminator for the data x, the reconstructions x~ and the images x_p of prior samples.
         output = self.discriminator(torch.cat([batch.x, vae.likelihood.mean(params)]))
         real, reconstructed, _ = output.features.chunk(3)

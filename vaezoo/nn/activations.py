@@ -8,8 +8,6 @@ from typing import Literal
 
 from torch import nn
 
-from vaezoo.errors import VaezooError
-
 Activation = Literal["relu", "leaky-relu", "elu", "silu", "gelu", "tanh", "softplus", "gated"]
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
@@ -22,12 +20,6 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
     "gated": partial(nn.GLU, dim=1),  # dimension 1 holds the features of a dense layer, the channels of an image
 }
-
-
-def require_positive(option: str, *values: int) -> None:
-    """Raises VaezooError unless every value of an option is at least 1."""
-    if any(value < 1 for value in values):
-        raise VaezooError(f"option '{option}' is {min(values)}", f"give '{option}' at least 1")
 
 
 def gate_factor(activation: Activation) -> int:

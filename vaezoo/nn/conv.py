@@ -9,11 +9,13 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaezoo.core.options import require_positive
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
-from vaezoo.nn.activations import ACTIVATIONS, Activation, gate_factor, require_positive
-from vaezoo.nn.mlp import hidden_layers, mlp_layers
-from vaezoo.vae import GaussianVAE
+from vaezoo.gaussian_vae import GaussianVAE
+from vaezoo.likelihoods.base import Shape
+from vaezoo.nn.activations import ACTIVATIONS, Activation, gate_factor
+from vaezoo.nn.mlp import flatten, hidden_layers, mlp_layers, unflatten
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256  # pixels per side
 COARSE_SIZE = 7  # derived convolutions halve the image until its shorter side has at most this many pixels
@@ -66,6 +68,20 @@ class ConvConfig:
                 f"a stride of 1 changes the image size with kernel_size {self.kernel_size}", "give kernel_size=3"
             )
 
+    def input_shape(self, data: DataSpec) -> Shape:
+        """Returns the shape in which the encoder takes features: that of an image."""
+        return data.features_shape
+
+    def make_encoder(self, data: DataSpec, inputs: Shape, outputs: Shape) -> nn.Sequential:
+        """Returns a network from images `(B, *inputs)` to `(B, *outputs)`. Raises as `conv_channels` does."""
+        specs = conv_specs(self, data, inputs[0])
+        return nn.Sequential(*conv_encoder(self, specs, math.prod(outputs)), *unflatten(outputs))
+
+    def make_decoder(self, data: DataSpec, inputs: Shape, outputs: Shape) -> nn.Sequential:
+        """Returns a network from `(B, *inputs)` to unbounded `(B, *outputs)`, the reverse of the encoder."""
+        specs = conv_specs(self, data, outputs[0])
+        return nn.Sequential(*flatten(inputs), *conv_decoder(self, specs, math.prod(inputs)))
+
 
 class ConvSpec(NamedTuple):
     """One convolution of an encoder with padding 1. The decoder builds its counterpart from it.
@@ -87,11 +103,17 @@ class ConvSpec(NamedTuple):
     kernel_size: int
 
 
-def conv_specs(config: ConvConfig, data: DataSpec) -> list[ConvSpec]:
-    """Returns the encoder's convolutions. Raises as `conv_channels` does."""
+def conv_specs(config: ConvConfig, data: DataSpec, in_channels: int | None = None) -> list[ConvSpec]:
+    """Returns the encoder's convolutions. Raises as `conv_channels` does.
+
+    Args:
+        config: The options.
+        data: The images.
+        in_channels: Channels of the network's input. By default those of the images.
+    """
     channels = conv_channels(data, config.channels, config.strides.count(1))
     strides = config.strides or (2,) * len(channels)
-    specs, in_channels, in_size = [], data.shape[0], (data.shape[1], data.shape[2])
+    specs, in_channels, in_size = [], in_channels or data.shape[0], (data.shape[1], data.shape[2])
     for out_channels, stride in zip(channels, strides, strict=True):
         height, width = ((side + 2 - config.kernel_size) // stride + 1 for side in in_size)
         specs.append(ConvSpec(in_channels, out_channels, in_size, (height, width), stride, config.kernel_size))
@@ -111,7 +133,12 @@ def conv_channels(data: DataSpec, channels: tuple[int, ...], stride_1_count: int
         UnsupportedDataError: If the data are not images of 8x8 to 256x256 pixels, or are too small for the channels.
     """
     sides = data.shape[1:]
-    if not sides or min(sides) < MIN_IMAGE_SIZE or max(sides) > MAX_IMAGE_SIZE:
+    if (
+        len(sides) != 2
+        or data.kind not in ("unit", "real")
+        or min(sides) < MIN_IMAGE_SIZE
+        or max(sides) > MAX_IMAGE_SIZE
+    ):
         raise UnsupportedDataError(
             f"data set '{data.name}' has shape {data.shape}, but convolutions need images from 8x8 to 256x256 pixels",
             "resize images with --image-size, or use mlp-vae",
@@ -187,16 +214,16 @@ def transposed_layer(spec: ConvSpec, factor: int = 1) -> nn.Module:
     return Upsample2x(spec.out_channels, factor * spec.in_channels, (height, width), spec.kernel_size)
 
 
-def conv_encoder(config: ConvConfig, specs: list[ConvSpec]) -> nn.Sequential:
-    """Returns a network from images `(B, C, H, W)` to `(B, 2 * latent_dim)`."""
-    sizes = (specs[-1].out_channels * math.prod(specs[-1].out_size), *config.dense, 2 * config.latent_dim)
+def conv_encoder(config: ConvConfig, specs: list[ConvSpec], out_features: int) -> nn.Sequential:
+    """Returns a network from images `(B, C, H, W)` to `(B, out_features)`."""
+    sizes = (specs[-1].out_channels * math.prod(specs[-1].out_size), *config.dense, out_features)
     return nn.Sequential(*conv_layers(specs, config.activation), nn.Flatten(), *mlp_layers(sizes, config.activation))
 
 
-def conv_decoder(config: ConvConfig, specs: list[ConvSpec]) -> nn.Sequential:
-    """Returns the reverse of `conv_encoder`, from `(B, latent_dim)` to unbounded `(B, C, H, W)`."""
+def conv_decoder(config: ConvConfig, specs: list[ConvSpec], in_features: int) -> nn.Sequential:
+    """Returns the reverse of `conv_encoder`, from `(B, in_features)` to unbounded `(B, C, H, W)`."""
     coarse, activation = (specs[-1].out_channels, *specs[-1].out_size), config.activation
-    sizes = (config.latent_dim, *reversed(config.dense), math.prod(coarse))
+    sizes = (in_features, *reversed(config.dense), math.prod(coarse))
     layers = [*hidden_layers(sizes, activation), nn.Unflatten(1, coarse)]
     for spec in reversed(specs[1:]):
         layers += [transposed_layer(spec, gate_factor(activation)), ACTIVATIONS[activation]()]
@@ -215,5 +242,8 @@ def conv_vae(config: ConvConfig, data: DataSpec, *, init_bias: bool = True) -> G
         UnsupportedDataError: As in `conv_channels`.
     """
     specs = conv_specs(config, data)
-    encoder, decoder = conv_encoder(config, specs), conv_decoder(config, specs)
+    encoder, decoder = (
+        conv_encoder(config, specs, 2 * config.latent_dim),
+        conv_decoder(config, specs, config.latent_dim),
+    )
     return GaussianVAE(data, config.latent_dim, encoder, decoder, init_bias=init_bias)

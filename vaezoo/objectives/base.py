@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import Batch
+from vaezoo.data.base import Batch, DataSpec
+from vaezoo.posteriors.base import Density, Shape
 from vaezoo.vae import VAE
 
 
@@ -51,6 +52,25 @@ class LossOutput(NamedTuple):
     metrics: Mapping[str, Tensor]
 
 
+class ObjectivePart(ABC):
+    """A choice of what training minimises, for composed models: a frozen dataclass of options that makes an Objective.
+
+    Attributes:
+        part: Its name, as in its entry point of the group `vaezoo.objectives`.
+    """
+
+    part: ClassVar[str]
+
+    @property
+    def density(self) -> Density:
+        """Where the objective needs log q(z|x); see `PosteriorPart`."""
+        return "none"
+
+    @abstractmethod
+    def build(self, data: DataSpec, latent_shape: Shape) -> Objective:
+        """Returns the objective for models of such data and latents."""
+
+
 class Objective(nn.Module, ABC):
     """A training objective. It is a module, so that a discriminator it trains is saved with it.
 
@@ -67,4 +87,4 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        """Returns losses and metrics of a batch, with one sample z of the posterior for each example."""
+        """Returns losses and metrics of a batch, with samples z of the posterior for each example."""

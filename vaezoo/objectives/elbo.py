@@ -2,53 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vaezoo.core import distributed
-from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch
+from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError
-from vaezoo.objectives.base import LossOutput, Objective, StepContext
-from vaezoo.vae import VAE
+from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
+from vaezoo.posteriors.base import Posterior, Shape, repeat
+from vaezoo.vae import VAE, VAEOutput
 
 
 class ELBOTerms(NamedTuple):
-    """The terms of the ELBO for a batch, with one sample z for each example.
+    """The terms of the ELBO for a batch, with K samples z for each example. The rows of an example lie side by side.
 
     Attributes:
-        z: The latents, `(B, *latent_shape)`.
-        params: The decoder's output, `(B, *data.shape)`.
-        reconstruction: -log p(x|z), `(B,)`, in nats.
-        kl_terms: The parts of KL(q(z|x) || p(z)), `(B, parts)`, in nats.
+        z: The latents, `(B K, *latent_shape)`.
+        params: The decoder's output, `(B K, *data.params_shape)`.
+        reconstruction: -log p(x|z), `(B K,)`, in nats.
+        kl_terms: The parts of KL(q(z|x) || p(z)), `(B K, parts)`, in nats.
+        auxiliary_loss: What training minimises besides the bound, `(B K,)`, or None; see `VAEOutput`.
+        posterior: q(z|x), with K rows for each example.
     """
 
     z: Tensor
     params: Tensor
     reconstruction: Tensor
     kl_terms: Tensor
+    auxiliary_loss: Tensor | None
+    posterior: Posterior
 
     @property
     def metrics(self) -> dict[str, Tensor]:
         """The three metrics that every objective reports: detached means over the batch."""
         reconstruction, kl = self.reconstruction.detach().mean(), self.kl_terms.detach().sum(1).mean()
-        return {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
+        metrics = {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
+        return metrics if self.auxiliary_loss is None else metrics | {"auxiliary": self.auxiliary_loss.detach().mean()}
+
+    def with_auxiliary(self, loss: Tensor) -> Tensor:
+        """Returns a loss `()` with the mean auxiliary loss added. An objective adds it once, outside beta."""
+        return loss if self.auxiliary_loss is None else loss + self.auxiliary_loss.mean()
 
 
-def elbo_terms(vae: VAE, x: Tensor) -> ELBOTerms:
-    """Encodes x, samples z, decodes it, and returns the terms of the ELBO for each example.
+def elbo_terms(vae: VAE, batch: Batch, num_samples: int = 1, *, at_sample: bool = False) -> ELBOTerms:
+    """Encodes a batch, samples z, decodes it, and returns the terms of the ELBO for each row.
 
     The networks may run in bfloat16 (`torch.autocast`). z and all terms are float32 even then.
+
+    Args:
+        vae: The model.
+        batch: The examples.
+        num_samples: K, the samples of z for each example.
+        at_sample: As in `VAE.forward`.
     """
-    posterior = vae.encode(x)
-    with torch.autocast(x.device.type, enabled=False):
-        posterior = type(posterior)(*(to_float32(field) for field in posterior))  # type: ignore[attr-defined]
-        z = posterior.rsample()
-    params = to_float32(vae.decode(z))
-    with torch.autocast(x.device.type, enabled=False):
-        return ELBOTerms(z, params, -vae.likelihood.log_prob(params, x), vae.prior.kl_terms(posterior, z))
+    posterior = vae.infer(batch)
+    if num_samples > 1:
+        posterior, batch = repeat(posterior, num_samples), repeat(batch, num_samples)
+    output: VAEOutput = vae(posterior, batch, at_sample=at_sample)
+    with torch.autocast(batch.x.device.type, enabled=False):
+        reconstruction = -vae.likelihood.log_prob(output.params, batch.x)
+    return ELBOTerms(output.z, output.params, reconstruction, output.kl_terms, output.auxiliary_loss, posterior)
 
 
 def kl_with_free_bits(kl_terms: Tensor, free_bits: float) -> Tensor:
@@ -97,11 +113,30 @@ class ELBO(Objective):
         return {"vae": list(vae.parameters())}
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        terms = elbo_terms(vae, batch.x)
+        terms = elbo_terms(vae, batch)
         kl = kl_with_free_bits(terms.kl_terms, step.free_bits)
         if self.capacity is not None:
             # The absolute value is not linear, so the KL must be that of the whole batch, not of this process.
             kl = distributed.global_batch_mean(kl.unsqueeze(0))
             kl = (kl - self.capacity * (step.global_step / self.capacity_steps).clamp(max=1.0)).abs()
         loss = terms.reconstruction.mean() + self.beta * step.kl_weight * kl
-        return LossOutput({"vae": loss}, terms.metrics)
+        return LossOutput({"vae": terms.with_auxiliary(loss)}, terms.metrics)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ELBOPart(ObjectivePart):
+    """The evidence lower bound, with a weighted KL or a KL capacity.
+
+    Attributes:
+        beta: Weight of the KL. 1 is the bound itself.
+        capacity: KL in nats that training aims at in the end. None: no capacity.
+        capacity_steps: Steps over which the capacity grows linearly from 0.
+    """
+
+    part = "elbo"
+    beta: float = 1.0
+    capacity: float | None = None
+    capacity_steps: int = 10_000
+
+    def build(self, data: DataSpec, latent_shape: Shape) -> ELBO:
+        return ELBO(self.beta, self.capacity, self.capacity_steps)

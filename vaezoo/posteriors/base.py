@@ -1,15 +1,35 @@
-"""Posterior, the protocol of q(z|x), and the number of active units."""
+"""Posterior, the protocol of q(z|x), and functions that work on every posterior."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from vaezoo.errors import PluginError, VaezooError
+
+Shape = tuple[int, ...]
+Density = Literal["none", "of draws", "everywhere"]
 
 
 @runtime_checkable
 class Posterior(Protocol):
-    """q(z|x) for a batch: a NamedTuple of tensors. Its fields are the outputs of encoder.onnx."""
+    """q(z|x) for a batch: a NamedTuple. Each row of its tensors belongs to one example.
+
+    Its tensors are the outputs of encoder.onnx. A field may also be a module, such as a normalizing flow or the upper
+    levels of a hierarchy. It belongs to no example and is not an output.
+
+    z is one tensor. The levels of a hierarchy lie side by side in it. The codes of a quantizer are int64.
+
+    Two more methods are optional:
+
+    - `rsample_and_log_prob() -> (z, log q(z|x))` replaces `log_prob` if the density is known only of z that were drawn
+      here, as behind an inverse autoregressive flow.
+    - `outputs() -> dict[str, Tensor]` replaces the fields as outputs of encoder.onnx. Its first entry is the mode.
+    """
 
     def rsample(self) -> Tensor:
         """Draws z, `(B, *latent_shape)`. Gradients reach the fields (reparameterization)."""
@@ -18,15 +38,113 @@ class Posterior(Protocol):
         """Returns log q(z|x), `(B,)`, in nats. Raises VaezooError if there is no density."""
 
     def mode(self) -> Tensor:
-        """Returns the most probable z, `(B, *latent_shape)`."""
+        """Returns the most probable z, or a point near it, `(B, *latent_shape)`. It is deterministic."""
 
 
-def active_units(codes: Tensor) -> int:
-    """Returns the number of active latent dimensions: their mean varies by more than 0.01 over the data.
+class Head(nn.Module, ABC):
+    """The last part of an encoder: it makes q(z|x) from the output of a network.
 
-    Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519, section 5.2.
+    Attributes:
+        inputs: The shape of the network's output for one example.
+    """
+
+    inputs: Shape
+
+    @abstractmethod
+    def forward(self, h: Tensor) -> Posterior:
+        """Returns q(z|x) for the network's output `(B, *inputs)`."""
+
+
+class PosteriorPart(ABC):
+    """A choice of q(z|x) for composed models: a frozen dataclass of options that makes a Head.
+
+    Attributes:
+        part: Its name, as in its entry point of the group `vaezoo.posteriors`.
+        space: Where z lies. A posterior and a prior of different spaces have no density in common.
+        density: Where log q(z|x) is known: nowhere, at z that were drawn from q, or everywhere.
+        is_diagonal_gaussian: Whether q(z|x) is a DiagonalGaussian, which some priors mix.
+    """
+
+    part: ClassVar[str]
+    space: ClassVar[str] = "real"
+    density: ClassVar[Density] = "everywhere"
+    is_diagonal_gaussian: ClassVar[bool] = False
+
+    @abstractmethod
+    def head(self, latent_shape: Shape) -> Head:
+        """Returns the head for latents of a shape."""
+
+
+def require_flat(part: str, latent_shape: Shape) -> int:
+    """Returns the number of latent dimensions. Raises VaezooError if the latents are not a vector."""
+    if len(latent_shape) != 1:
+        raise VaezooError(f"{part} needs a latent vector, not latents of shape {latent_shape}", "choose another part")
+    return latent_shape[0]
+
+
+Rows = TypeVar("Rows")  # a posterior or a Batch
+
+
+def map_tensors(rows: Rows, change: Callable[[Tensor], Tensor]) -> Rows:
+    """Returns a posterior or a batch with each of its tensors changed. Modules and None stay."""
+    fields = cast("tuple[Any, ...]", rows)
+    return type(rows)(*(change(field) if isinstance(field, Tensor) else field for field in fields))
+
+
+def repeat(rows: Rows, times: int) -> Rows:
+    """Returns a posterior or a batch in which each row stands `times` times, side by side."""
+    return map_tensors(rows, lambda tensor: tensor.repeat_interleave(times, 0))
+
+
+def draw(posterior: Posterior, *, density: bool) -> tuple[Tensor, Tensor | None]:
+    """Draws z, and returns it with log q(z|x), `(B,)`.
 
     Args:
-        codes: Means of q(z|x), `(N, *latent_shape)`.
+        posterior: q(z|x).
+        density: Whether the density is needed. If not, it is None, unless it comes with the draw.
+
+    Raises:
+        VaezooError: If it is needed and there is none.
     """
-    return int((codes.flatten(1).var(0, unbiased=False) > 0.01).sum())
+    if hasattr(posterior, "rsample_and_log_prob"):
+        z, log_q = posterior.rsample_and_log_prob()
+        return z, log_q
+    z = posterior.rsample()
+    return z, posterior.log_prob(z) if density else None
+
+
+def named_outputs(posterior: Posterior) -> tuple[dict[str, Tensor], str]:
+    """Returns the outputs of encoder.onnx by name, and the name of the one that is the mode.
+
+    They are what `outputs()` returns, or else the posterior's tensors. If none of these is the mode, it comes first, as
+    `mode`.
+
+    Raises:
+        PluginError: If the posterior is not a NamedTuple.
+    """
+    if hasattr(posterior, "outputs"):
+        outputs: dict[str, Tensor] = posterior.outputs()
+        return outputs, next(iter(outputs))
+    names: Sequence[str] = getattr(posterior, "_fields", ())
+    if not isinstance(posterior, tuple) or len(names) != len(posterior):
+        raise PluginError(
+            f"the posterior {type(posterior).__name__} is not a NamedTuple of tensors",
+            "derive it from typing.NamedTuple",
+        )
+    fields = {name: t for name, t in zip(names, posterior, strict=True) if isinstance(t, Tensor)}
+    mode = posterior.mode()
+    name = next((name for name, tensor in fields.items() if tensor is mode), "mode")
+    return {name: mode} | fields if name not in fields else fields, name
+
+
+def active_units(modes: Tensor) -> int:
+    """Returns the number of active latent dimensions: their mean varies by more than 0.01 over the data.
+
+    Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519, section 5.2. Of a quantizer's codes it is the number of
+    positions whose code varies.
+
+    Args:
+        modes: Modes of q(z|x), `(N, *latent_shape)`.
+    """
+    values = modes if modes.is_floating_point() else modes.to(torch.float64)
+    return int((values.flatten(1).var(0, unbiased=False) > 0.01).sum())

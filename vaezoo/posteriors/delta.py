@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 from vaezoo.errors import VaezooError
+from vaezoo.posteriors.base import Head, PosteriorPart, Shape
 
 
 class Delta(NamedTuple):
@@ -26,3 +28,29 @@ class Delta(NamedTuple):
 
     def mode(self) -> Tensor:
         return self.z
+
+
+class DeltaHead(Head):
+    """The network's output is z.
+
+    Args:
+        latent_shape: Shape of one latent z.
+    """
+
+    def __init__(self, latent_shape: Shape) -> None:
+        super().__init__()
+        self.inputs = latent_shape
+
+    def forward(self, h: Tensor) -> Delta:
+        return Delta(h)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaPart(PosteriorPart):
+    """One latent vector for each example, as in an autoencoder."""
+
+    part = "delta"
+    density = "none"
+
+    def head(self, latent_shape: Shape) -> Head:
+        return DeltaHead(latent_shape)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaezoo.core.precision import to_float32
+from vaezoo.posteriors.base import Head, PosteriorPart, Shape
 
 LOGVAR_BOUND = 10.0  # sigma stays between exp(-5) and exp(5): float32 does not overflow, gradients do not vanish
 LOG_2PI = math.log(2 * math.pi)
@@ -38,7 +40,9 @@ class DiagonalGaussian(NamedTuple):
         return cls(to_float32(mu), LOGVAR_BOUND * torch.tanh(to_float32(raw) / LOGVAR_BOUND))
 
     def rsample(self) -> Tensor:
-        return self.mu + torch.exp(0.5 * self.logvar) * torch.randn_like(self.mu)
+        # Not randn_like: it fills memory in the order in which it lies, which a compiler or channels-last changes.
+        noise = torch.randn(self.mu.shape, device=self.mu.device, dtype=self.mu.dtype)
+        return self.mu + torch.exp(0.5 * self.logvar) * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
         square = (z - self.mu).square() * torch.exp(-self.logvar)
@@ -46,3 +50,30 @@ class DiagonalGaussian(NamedTuple):
 
     def mode(self) -> Tensor:
         return self.mu
+
+
+class DiagonalGaussianHead(Head):
+    """Means, then raw log-variances, along the first dimension.
+
+    Args:
+        latent_shape: Shape of one latent z.
+    """
+
+    def __init__(self, latent_shape: Shape) -> None:
+        super().__init__()
+        self.inputs = (2 * latent_shape[0], *latent_shape[1:])
+
+    def forward(self, h: Tensor) -> DiagonalGaussian:
+        mu, raw = h.chunk(2, dim=1)
+        return DiagonalGaussian.from_raw(mu, raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagonalGaussianPart(PosteriorPart):
+    """Independent normal latents."""
+
+    part = "diagonal"
+    is_diagonal_gaussian = True
+
+    def head(self, latent_shape: Shape) -> Head:
+        return DiagonalGaussianHead(latent_shape)

@@ -3,28 +3,112 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Posterior
+
+if TYPE_CHECKING:
+    from vaezoo.vae import VAE
+
+
+class Autoregressive(NamedTuple):
+    """How ids are drawn one by one, from a network that sees the ids before.
+
+    Attributes:
+        length: Number of ids. They are drawn in the order in which they lie in memory.
+        end_id: The id behind which only padding follows. None: there are always `length` ids.
+    """
+
+    length: int
+    end_id: int | None = None
+
+
+class PriorPart(ABC):
+    """A choice of p(z) for composed models: a frozen dataclass of options that makes a Prior.
+
+    Attributes:
+        part: Its name, as in its entry point of the group `vaezoo.priors`.
+        space: Where z lies; see `PosteriorPart`.
+        needs_density: Whether the KL needs log q(z|x).
+        needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
+    """
+
+    part: ClassVar[str]
+    space: ClassVar[str] = "real"
+    needs_density: ClassVar[bool] = True
+    needs_diagonal_gaussian: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, vae: VAE) -> Prior:
+        """Returns the prior of a model whose encoder and decoder are built."""
 
 
 class Prior(nn.Module, ABC):
-    """p(z). It is a module because a prior may have parameters."""
+    """p(z), or p(z|y). It is a module because a prior may have parameters.
+
+    A prior whose latents are a function of standard normal noise implements `from_noise` and sets `noise_shape`. It
+    then has `sample`, and exports hold it as prior.onnx. An autoregressive prior of ids implements `id_logits` and sets
+    `autoregressive`. Any other prior implements `sample`, and exports cannot sample from it.
+
+    Attributes:
+        inputs: The fields of a batch that the prior is given. ("y",) makes it p(z|y). All methods take them last.
+        noise_shape: The shape of the noise that becomes one z.
+        autoregressive: How ids are drawn one by one, or None.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ()
+    noise_shape: tuple[int, ...] | None = None
+    autoregressive: Autoregressive | None = None
 
     @abstractmethod
-    def sample(self, n: int) -> Tensor:
-        """Draws n latents, `(n, *latent_shape)`, on the prior's device."""
-
-    @abstractmethod
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
         """Returns log p(z), `(B,)`, in nats."""
 
-    def kl(self, posterior: Posterior, z: Tensor) -> Tensor:
-        """Returns KL(q(z|x) || p(z)), `(B,)`, in nats: in closed form if there is one, else estimated at z."""
-        return self.kl_terms(posterior, z).sum(1)
+    def from_noise(self, noise: Tensor, *given: Tensor) -> Tensor:
+        """Returns latents `(B, *latent_shape)` for standard normal noise `(B, *noise_shape)`, distributed as p(z)."""
+        raise NotImplementedError
 
-    def kl_terms(self, posterior: Posterior, z: Tensor) -> Tensor:
+    def id_logits(self, z: Tensor, *given: Tensor) -> Tensor:
+        """Returns the logits of each id given the ids before it, `(B, length, ids)`, for ids `(B, *latent_shape)`."""
+        raise NotImplementedError
+
+    def sample(self, n: int, *given: Tensor) -> Tensor:
+        """Draws n latents, `(n, *latent_shape)`, on the prior's device.
+
+        Raises:
+            VaezooError: If there is no way to draw from this prior.
+        """
+        if self.autoregressive is not None:
+            return self._sample_ids(n, *given)
+        if self.noise_shape is None:
+            raise VaezooError(f"the prior {type(self).__name__} cannot be sampled", "implement from_noise or sample")
+        tensor = next(chain(self.parameters(), self.buffers()), torch.empty(0))
+        return self.from_noise(torch.randn((n, *self.noise_shape), device=tensor.device), *given)
+
+    @torch.no_grad()
+    def _sample_ids(self, n: int, *given: Tensor) -> Tensor:
+        assert self.autoregressive is not None
+        device = next(chain(self.parameters(), self.buffers())).device
+        ids = torch.zeros((n, self.autoregressive.length), dtype=torch.int64, device=device)
+        for position in range(self.autoregressive.length):
+            logits = self.id_logits(self._as_latents(ids), *given)[:, position]
+            ids[:, position] = torch.multinomial(torch.softmax(logits, -1), 1).squeeze(1)
+        return self._as_latents(ids)
+
+    def _as_latents(self, ids: Tensor) -> Tensor:
+        """Returns ids `(B, length)` in the shape of the latents. Override it if they are not flat."""
+        return ids
+
+    def kl(self, posterior: Posterior, z: Tensor, *given: Tensor) -> Tensor:
+        """Returns KL(q(z|x) || p(z)), `(B,)`, in nats: in closed form if there is one, else estimated at z."""
+        return self.kl_terms(posterior, z, *given).sum(1)
+
+    def kl_terms(self, posterior: Posterior, z: Tensor, *given: Tensor) -> Tensor:
         """Returns the parts that add up to the KL, `(B, parts)`, in nats.
 
         By default there is one part, the estimate log q(z|x) - log p(z) at the sample z. Override this method where
@@ -33,5 +117,6 @@ class Prior(nn.Module, ABC):
         Args:
             posterior: q(z|x) for B examples.
             z: A sample of it, `(B, *latent_shape)`.
+            given: What the prior is given.
         """
-        return (posterior.log_prob(z) - self.log_prob(z)).unsqueeze(1)
+        return (posterior.log_prob(z) - self.log_prob(z, *given)).unsqueeze(1)

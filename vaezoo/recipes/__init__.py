@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from vaezoo.core.atomic import read_file
-from vaezoo.core.options import configure, construct, json_value
+from vaezoo.core.options import config_json, configure, construct
 from vaezoo.data.catalog import DATASETS
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, suggest
 from vaezoo.evaluation.metrics import Binarize
@@ -204,8 +204,9 @@ def parse_table(table: str, values: object, build: Callable[[Mapping[str, object
         if not isinstance(values, dict):
             raise VaezooError(f"{safe_repr(values)} is not a table", f"write [{table}] and one line per value")
         result = build(values)
+        typed = config_json(result)
         for name, value in values.items():
-            if json_value(getattr(result, name)) != value:
+            if typed[name] != value:
                 raise VaezooError(
                     f"'{name}' is {safe_repr(repr(value))}, of another type", f"give '{name}' without quotes"
                 )

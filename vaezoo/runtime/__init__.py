@@ -6,21 +6,24 @@ images = model.sample(16, seed=1)
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.runtime.manifest import (
-    GRAPH_NAMES,
     Array,
+    DataEntry,
     GraphName,
     Manifest,
+    TensorSignature,
     check_metadata,
     example_shape,
+    has_shape,
     read_graph,
     read_manifest,
 )
@@ -47,8 +50,8 @@ def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    # The hashes of both files are compared before ONNX Runtime parses either.
-    files = {name: read_graph(folder, manifest, name) for name in GRAPH_NAMES}
+    # The hashes of all files are compared before ONNX Runtime parses any.
+    files = {name: read_graph(folder, manifest, name) for name in manifest["graphs"]}
     sessions = {
         name: open_session(data, provider, threads=threads, entries=STOP_SPINNING) for name, data in files.items()
     }
@@ -58,85 +61,218 @@ def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads:
 
 
 class OnnxVAE:
-    """Encoder and decoder of an export. Use `load` to open one.
+    """The graphs of an export. Use `load` to open one.
 
-    Images are float32 `(N, C, H, W)` in [0, 1]. If exported with --uint8, they are uint8 `(N, H, W, C)`.
+    Images are float32 `(N, C, H, W)` in [0, 1]. If exported with --uint8, they are uint8 `(N, H, W, C)`. A model that
+    is conditioned on labels takes them as `y`, integers `(N,)` or `(N, factors)`.
 
     Attributes:
         manifest: The content of manifest.json.
-        shape: Shape of one image, as input and as output.
-        latent_shape: Shape of one latent z.
-        dtype: Type of the images.
+        data: The data that the model was made for, from the manifest.
+        shape: Shape of one example, as input and as output. A text is a free size.
+        latent_shape: Shape of one latent z. A text is a free size.
+        dtype: Type of the examples.
         outputs: Names of the encoder's outputs.
     """
 
     def __init__(self, manifest: Manifest, sessions: Mapping[GraphName, ort.InferenceSession]) -> None:
         self.manifest = manifest
         self.sessions = sessions
-        encoder = manifest["graphs"]["encoder"]
-        self.shape = example_shape(encoder["input"])
-        self.dtype = np.dtype(encoder["input"]["dtype"])
-        self.latent_shape: tuple[int, ...] = tuple(manifest["latent_shape"])
-        self.outputs: tuple[str, ...] = tuple(output["name"] for output in encoder["outputs"])
+        graphs = manifest["graphs"]
+        self.data: DataEntry = manifest["data"]
+        x, z = graphs["encoder"]["inputs"][0], graphs["decoder"]["inputs"][0]
+        self.shape = example_shape(x)
+        self.dtype = np.dtype(x["dtype"])
+        self.latent_shape = example_shape(z)
+        self.outputs: tuple[str, ...] = tuple(output["name"] for output in graphs["encoder"]["outputs"])
 
-    def encode(self, x: Array) -> dict[str, Array]:
-        """Returns the fields of q(z|x) by name, such as mu and logvar, `(N, *latent_shape)` each.
+    def encode(self, x: Array, y: Array | None = None) -> dict[str, Array]:
+        """Returns the outputs of the encoder by name, such as mu and logvar, `(N, *latent_shape)` each.
 
         Raises:
-            VaezooError: If x has the wrong shape, type or range.
+            VaezooError: If x has the wrong shape, type or range, or labels are missing or wrong.
         """
-        if self.dtype == np.uint8 and np.asarray(x).dtype != np.uint8:
-            raise VaezooError(f"the encoder accepts uint8 images, not {np.asarray(x).dtype}", "give values 0 to 255")
-        if self.dtype != np.uint8 and np.asarray(x).dtype.kind != "f":
-            raise VaezooError(f"the encoder accepts floats in [0, 1], not {np.asarray(x).dtype}", "divide by 255")
-        x = _check_batch("x", x, self.shape, self.dtype)
-        # The comparison is false for NaN as well.
-        if self.dtype != np.uint8 and not (x.min() >= -RANGE_TOLERANCE and x.max() <= 1 + RANGE_TOLERANCE):
-            raise VaezooError(
-                f"x has values from {x.min():g} to {x.max():g}, the encoder accepts 0 to 1", "scale x to 0..1"
-            )
-        return dict(zip(self.outputs, self._run("encoder", x), strict=True))
+        x = np.asarray(x)
+        if self.dtype == np.uint8 and x.dtype != np.uint8:
+            raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", "give values 0 to 255")
+        if self.dtype.kind == "f" and x.dtype.kind != "f":
+            hint = "divide by 255" if self.data["kind"] == "unit" else "convert it to float32"
+            raise VaezooError(f"the encoder accepts floats{self._range()}, not {x.dtype}", hint)
+        if self.dtype.kind == "i" and x.dtype.kind not in "iu":
+            raise VaezooError(f"the encoder accepts token ids, not {x.dtype}", "convert it to int64")
+        inputs = self._inputs("encoder", {"x": x, "y": y})
+        self._check_values(inputs["x"])
+        return dict(zip(self.outputs, self._run("encoder", inputs), strict=True))
 
-    def decode(self, z: Array) -> Array:
-        """Returns the mean of p(x|z), `(N, *shape)`, for latents z `(N, *latent_shape)`."""
-        dtype = np.dtype(self.manifest["graphs"]["decoder"]["input"]["dtype"])
-        return self._run("decoder", _check_batch("z", z, self.latent_shape, dtype))[0]
+    def decode(self, z: Array, y: Array | None = None, *, x: Array | None = None) -> Array:
+        """Returns the first output of the decoder for latents z `(N, *latent_shape)`.
 
-    def reconstruct(self, x: Array) -> Array:
-        """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`."""
-        return self.decode(self.encode(x)[self.manifest["mode"]])
+        It is the mean of p(x|z), `(N, *shape)`. Of a table it is the means and probabilities of its columns, and of
+        tokens their logits.
 
-    def sample(self, n: int, seed: int = 0) -> Array:
-        """Returns the mean images of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
+        Args:
+            z: Latents.
+            y: Labels, if the decoder is conditioned on them.
+            x: Token ids so far, if the decoder is autoregressive.
+        """
+        return self._run("decoder", self._inputs("decoder", {"z": z, "y": y, "x": x}))[0]
+
+    def reconstruct(self, x: Array, y: Array | None = None) -> Array:
+        """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`; see `decode` for tables."""
+        z = self.encode(x, y)[self.manifest["mode"]]
+        return self._decode_latents(z, y, None)
+
+    def sample(self, n: int, seed: int = 0, *, y: Array | None = None) -> Array:
+        """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
+
+        Args:
+            n: Number of samples.
+            seed: Seed of the latents, and of token ids.
+            y: Labels, for a conditional model. By default all labels in turn.
 
         Raises:
-            VaezooError: If n is below 1, or the model's prior is not the standard normal.
+            VaezooError: If n is below 1, labels are wrong, or the export does not hold the model's prior.
         """
         if n < 1:
             raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
-        if self.manifest["prior"] != "standard-normal":
-            raise VaezooError(
-                f"{self.manifest['model']} has a custom prior, which an export does not hold",
-                "draw z yourself and call decode, or sample from the run folder",
-            )
-        z = np.random.default_rng(seed).standard_normal((n, *self.latent_shape), dtype=np.float32)
-        return self.decode(z)
+        rng = np.random.default_rng(seed)
+        if y is None and self.data["classes"]:
+            columns = [np.arange(n) % count for count in self.data["classes"]]
+            y = columns[0] if len(columns) == 1 else np.stack(columns, 1)
+        return self._decode_latents(self._sample_prior(n, y, rng), y, rng)
 
-    def _run(self, name: GraphName, array: Array) -> list[Array]:
+    def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs any graph of the export: inputs by name -> outputs by name."""
+        if graph not in self.sessions:
+            raise VaezooError(f"the export has no graph '{graph}'", f"use one of {', '.join(self.sessions)}")
+        names = [output["name"] for output in self.manifest["graphs"][graph]["outputs"]]
+        return dict(zip(names, self._run(graph, self._inputs(graph, inputs)), strict=True))
+
+    def _sample_prior(self, n: int, y: Array | None, rng: np.random.Generator) -> Array:
+        prior = self.manifest["prior"]
+        if prior == "standard-normal":
+            return rng.standard_normal((n, *self.manifest["latent_shape"]), dtype=np.float32)
+        if prior == "graph":
+            shape = example_shape(self._signature("prior", "noise"))
+            noise = rng.standard_normal((n, *map(int, shape)), dtype=np.float32)
+            return self._run("prior", self._inputs("prior", {"noise": noise, "y": y}))[0]
+        if prior == "autoregressive":
+            latent_shape = self.manifest["latent_shape"]
+            length = math.prod(latent_shape)
+            ids = np.zeros((n, length), np.int64)
+            for position in range(length):
+                inputs = self._inputs("prior", {"z": ids.reshape(n, *latent_shape), "y": y})
+                ids[:, position] = draw_ids(self._run("prior", inputs)[0][:, position], rng)
+            return ids.reshape(n, *latent_shape)
+        raise VaezooError(
+            f"{self.manifest['model']} has a custom prior, which an export does not hold",
+            "draw z yourself and call decode, or sample from the run folder",
+        )
+
+    def _decode_latents(self, z: Array, y: Array | None, rng: np.random.Generator | None) -> Array:
+        """Decodes latents, id by id if the decoder is autoregressive. Without `rng` the ids are the most probable."""
+        loop = self.manifest["autoregressive"]
+        if loop is None:
+            x = self.decode(z, y)
+            return x.argmax(-1) if self.data["kind"] == "tokens" else x
+        x, ended = np.zeros((len(z), loop["length"]), np.int64), np.zeros(len(z), bool)
+        has_free_length = isinstance(self._signature("decoder", "x")["shape"][1], str)
+        for position in range(loop["length"]):
+            logits = self.decode(z, y, x=x[:, : position + 1] if has_free_length else x)[:, position]
+            ids = logits.argmax(-1) if rng is None else draw_ids(logits, rng)
+            x[:, position] = np.where(ended, 0, ids)
+            ended |= ids == loop["end_id"]
+            if ended.all():
+                break
+        return x
+
+    def _range(self) -> str:
+        return " in [0, 1]" if self.data["kind"] == "unit" else ""
+
+    def _check_values(self, x: Array) -> None:
+        """Raises VaezooError unless x has values of the data's kind. The comparisons are false for NaN as well."""
+        low, high, kind = x.min(), x.max(), self.data["kind"]
+        if kind == "unit" and self.dtype != np.uint8 and not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+            raise VaezooError(f"x has values from {low:g} to {high:g}, the encoder accepts 0 to 1", "scale x to 0..1")
+        if kind == "tokens" and not (low >= 0 and high < self.data["vocabulary"]):
+            raise VaezooError(
+                f"x has ids from {low} to {high}", f"the ids of the vocabulary are 0 to {self.data['vocabulary'] - 1}"
+            )
+        if kind == "count" and not low >= 0:
+            raise VaezooError(f"x has the count {low:g}", "give counts of at least 0")
+        if kind == "table":
+            self._check_categories(x)
+
+    def _check_categories(self, x: Array) -> None:
+        for column, values in zip(self.data["columns"], x.T, strict=True):
+            name, _, size = column.rpartition(":")
+            if size.isdigit() and not (values.min() >= 0 and values.max() < int(size)):
+                raise VaezooError(
+                    f"column '{name}' has values from {values.min():g} to {values.max():g}",
+                    f"its categories are 0 to {int(size) - 1}",
+                )
+
+    def _signature(self, graph: GraphName, name: str) -> TensorSignature:
+        return next(tensor for tensor in self.manifest["graphs"][graph]["inputs"] if tensor["name"] == name)
+
+    def _inputs(self, graph: GraphName, given: Mapping[str, Array | None]) -> dict[str, Array]:
+        """Returns the inputs that a graph takes, checked. What it does not take is left out."""
+        inputs = {}
+        for tensor in self.manifest["graphs"][graph]["inputs"]:
+            name, array = tensor["name"], given.get(tensor["name"])
+            if array is None:
+                raise VaezooError(f"the {graph} needs '{name}' as well", f"call it with {name}=...")
+            array = np.asarray(array)
+            if name == "y" and array.dtype.kind not in "iu":
+                raise VaezooError(f"y holds {array.dtype}, not integers", "give the number of each label")
+            inputs[name] = _check_batch(array, tensor)
+        if "y" in inputs:
+            self._check_labels(inputs["y"])
+        sizes = {name: len(array) for name, array in inputs.items()}
+        if len(set(sizes.values())) > 1:
+            text = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise VaezooError(f"the inputs have different numbers of rows: {text}", "give one row for each example")
+        return inputs
+
+    def _check_labels(self, y: Array) -> None:
+        for column, count in zip(y.reshape(len(y), -1).T, self.data["classes"], strict=True):
+            if column.min() < 0 or column.max() >= count:
+                wrong = column.min() if column.min() < 0 else column.max()
+                raise VaezooError(
+                    f"there is no label {wrong}", f"the labels of '{self.data['name']}' are 0 to {count - 1}"
+                )
+
+    def _run(self, name: GraphName, inputs: Mapping[str, Array]) -> list[Array]:
         """Runs a graph in chunks of CHUNK_SIZE examples and returns its outputs."""
-        session, tensor = self.sessions[name], self.manifest["graphs"][name]["input"]["name"]
-        starts = range(0, len(array), CHUNK_SIZE)
+        session, size = self.sessions[name], len(next(iter(inputs.values())))
         try:
-            chunks = [session.run(None, {tensor: array[i : i + CHUNK_SIZE]}) for i in starts]
+            chunks = [
+                session.run(None, {key: array[i : i + CHUNK_SIZE] for key, array in inputs.items()})
+                for i in range(0, size, CHUNK_SIZE)
+            ]
         except Exception as e:  # ONNX Runtime's errors have no common base class
             raise InputError(f"ONNX Runtime cannot run {name}.onnx: {first_line(e)}", "see 'vaezoo verify'") from e
         return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
-def _check_batch(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Returns a batch as a contiguous array of `dtype`. Raises VaezooError if it is empty or has another shape."""
-    array = np.asarray(array)
-    if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
+def draw_ids(logits: Array, rng: np.random.Generator) -> Array:
+    """Draws one id from each row of logits `(N, ids)`. The largest of logit + Gumbel noise has the softmax's odds."""
+    ids: Array = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
+    return ids
+
+
+def _check_batch(array: Array, tensor: TensorSignature) -> Array:
+    """Returns a batch as a contiguous array of an input's type.
+
+    Raises:
+        VaezooError: If it is empty, has another shape, or a free size is not a multiple of what it must be.
+    """
+    array, shape, multiples = np.asarray(array), example_shape(tensor), tensor.get("multiples", {})
+    if array.ndim != len(shape) + 1 or not has_shape(array.shape[1:], shape) or not array.size:
         wanted = ", ".join(str(n) for n in ("N", *shape))
-        raise VaezooError(f"{name} has shape {array.shape}", f"give an array of shape ({wanted})")
-    return np.ascontiguousarray(array, dtype)
+        raise VaezooError(f"{tensor['name']} has shape {array.shape}", f"give an array of shape ({wanted})")
+    for name, size in zip(shape, array.shape[1:], strict=True):
+        divisor = multiples.get(str(name), 1)
+        if size % divisor:
+            raise VaezooError(f"{tensor['name']} has {name} {size}", f"give a multiple of {divisor}")
+    return np.ascontiguousarray(array, np.dtype(tensor["dtype"]))

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from numpy.typing import NDArray
 
@@ -18,38 +19,57 @@ from vaezoo.core.atomic import open_regular
 from vaezoo.core.json_io import read_json
 from vaezoo.errors import InputError, safe_repr
 
-GraphName = Literal["encoder", "decoder"]
+GraphName = str  # "encoder" and "decoder"; "prior" if the prior is a graph; and what a model adds
 Array = NDArray[Any]
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST = "manifest.json"
-GRAPH_NAMES: tuple[GraphName, ...] = ("encoder", "decoder")
+REQUIRED_GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder")
+GRAPH_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # it becomes the name of a file
+COLUMN = re.compile(r":(real|[0-9]{1,5})\Z")  # of a table: `name:real`, or `name:k` for k categories
+PRIORS = ("standard-normal", "graph", "autoregressive", None)
 MAX_GRAPH_BYTES = 2**31 - 1  # the limit of one protobuf message
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
 EXPORT_AGAIN = "export the run again"
 
 
 class TensorSignature(TypedDict):
-    """An input or output of a graph. `shape` is "batch", then the sizes of one example."""
+    """An input or output of a graph. `shape` is "batch", then the sizes of one example. A text is a free size.
+
+    `multiples` says of a free size of an input that it must be a multiple of a number above 1.
+    """
 
     name: str
     dtype: str
     shape: list[str | int]
+    multiples: NotRequired[dict[str, int]]
 
 
 class GraphSignature(TypedDict):
-    """The input and the outputs of a graph."""
+    """The inputs and the outputs of a graph."""
 
-    input: TensorSignature
+    inputs: list[TensorSignature]
     outputs: list[TensorSignature]
 
 
 class DataEntry(TypedDict):
-    """The data that the model was made for."""
+    """The data that the model was made for; see `vaezoo.DataSpec`."""
 
     name: str
     shape: list[int]
     likelihood: str
+    kind: str
+    classes: list[int]
+    vocabulary: int
+    columns: list[str]
+    symbols: list[str]
+
+
+class AutoregressiveEntry(TypedDict):
+    """How ids are drawn one by one from a graph's logits; see `vaezoo.priors.base.Autoregressive`."""
+
+    length: int
+    end_id: int | None
 
 
 class FormatEntry(TypedDict):
@@ -96,8 +116,11 @@ class ParityEntry(TypedDict):
 class Description(TypedDict):
     """What the graphs are and where they come from: the manifest without files and parity.
 
-    `prior` is "standard-normal", or None for any other prior. `mode` names the encoder's output that is the mode of
-    q(z|x). `license` is that of the model's code. `weights_license` is None if the weights are the user's own.
+    `prior` says how z is drawn: "standard-normal", "graph" (prior.onnx maps standard normal noise to z),
+    "autoregressive" (prior.onnx gives logits, and ids are drawn one by one), or None if the export cannot draw z.
+    `autoregressive` is not None if the decoder gives logits of x id by id. `mode` names the encoder's output that is
+    the mode of q(z|x). `license` is that of the model's code. `weights_license` is None if the weights are the user's
+    own.
     """
 
     schema: int
@@ -106,6 +129,7 @@ class Description(TypedDict):
     data: DataEntry
     latent_shape: list[int]
     prior: str | None
+    autoregressive: AutoregressiveEntry | None
     mode: str
     format: FormatEntry
     checkpoint: CheckpointEntry
@@ -126,7 +150,7 @@ class Manifest(Description):
 def is_export(folder: str | os.PathLike[str]) -> bool:
     """Tells whether a folder looks like an export. A checkpoint has a manifest too, but no graphs."""
     folder = Path(folder)
-    return (folder / MANIFEST).is_file() and any((folder / f"{name}.onnx").exists() for name in GRAPH_NAMES)
+    return (folder / MANIFEST).is_file() and any((folder / f"{name}.onnx").exists() for name in REQUIRED_GRAPHS)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -162,7 +186,10 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest["options"], dict),
         (manifest["data"]["name"], str),
         (manifest["data"]["likelihood"], str),
+        (manifest["data"]["kind"], str),
+        (manifest["data"]["vocabulary"], int),
         (manifest["prior"], str | None),
+        (manifest["autoregressive"], dict | None),
         (manifest["format"]["opset"], int),
         (manifest["format"]["dtype"], str),
         (manifest["format"]["uint8"], bool),
@@ -181,19 +208,75 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
             raise TypeError(f"the entry of {safe_repr(name)} is not a size and a hash")
     _check_shape(manifest["latent_shape"])
-    _check_shape(manifest["data"]["shape"])
-    if not manifest["data"]["shape"]:
-        raise ValueError("the data have no dimensions")
-    for name in GRAPH_NAMES:
-        signature = manifest["graphs"][name]
-        for tensor in (signature["input"], *signature["outputs"]):
-            _check_shape(tensor["shape"][1:])
-            if not isinstance(tensor["name"], str) or tensor["dtype"] not in DTYPES:
-                raise ValueError(f"{safe_repr(tensor)} does not describe a tensor")
-    if manifest["graphs"]["decoder"]["input"]["shape"][1:] != manifest["latent_shape"]:
+    _check_data(manifest["data"])
+    if manifest["prior"] not in PRIORS:
+        raise ValueError(f"prior {safe_repr(manifest['prior'])} is not known")
+    if manifest["autoregressive"] is not None:
+        _check_shape([manifest["autoregressive"]["length"]])
+        if not isinstance(manifest["autoregressive"]["end_id"], int | None):
+            raise TypeError("end_id is not an integer")
+    for name in {*REQUIRED_GRAPHS, *manifest["graphs"]}:
+        if not GRAPH_NAME.fullmatch(name):
+            raise ValueError(f"{safe_repr(name)} is not the name of a graph")
+        _check_signature(manifest["graphs"][name], len(manifest["data"]["classes"]))
+    _check_inputs(manifest)
+    if not _fits(manifest["graphs"]["decoder"]["inputs"][0]["shape"][1:], manifest["latent_shape"]):
         raise ValueError(f"the decoder's input does not have latent_shape {manifest['latent_shape']}")
     if manifest["mode"] not in [output["name"] for output in manifest["graphs"]["encoder"]["outputs"]]:
         raise ValueError(f"mode {safe_repr(manifest['mode'])} is not an output of the encoder")
+
+
+def _check_data(data: Mapping[str, Any]) -> None:
+    """Raises an error unless these are the fields of `DataEntry`, and fit each other."""
+    _check_shape(data["shape"])
+    _check_shape(data["classes"])
+    for key in ("columns", "symbols"):
+        if not isinstance(data[key], list) or not all(isinstance(text, str) for text in data[key]):
+            raise TypeError(f"{key} {safe_repr(data[key])} are not texts")
+    if not data["shape"]:
+        raise ValueError("the data have no dimensions")
+    if not all(COLUMN.search(column) for column in data["columns"]):
+        raise ValueError(f"columns {safe_repr(data['columns'])} are neither real nor categories")
+    if data["kind"] == "table" and data["shape"] != [len(data["columns"])]:
+        raise ValueError(f"a table of {len(data['columns'])} columns has shape {data['shape']}")
+    if len(data["symbols"]) not in (0, data["vocabulary"]):
+        raise ValueError(f"there are {len(data['symbols'])} symbols for {data['vocabulary']} ids")
+
+
+def _check_inputs(manifest: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the graphs have the inputs from which a decoder's output is drawn."""
+    needed = [("encoder", "x"), ("decoder", "z")]
+    needed += [("decoder", "x")] if manifest["autoregressive"] is not None else []
+    needed += {"graph": [("prior", "noise")], "autoregressive": [("prior", "z")]}.get(manifest["prior"], [])
+    for name, wanted in needed:
+        inputs = manifest["graphs"][name]["inputs"] if name in manifest["graphs"] else []
+        if wanted not in [tensor["name"] for tensor in inputs]:
+            raise ValueError(f"there is no graph {name} with the input {wanted}")
+    noise = [t for t in manifest["graphs"].get("prior", {"inputs": []})["inputs"] if t["name"] == "noise"]
+    _check_shape([n for tensor in noise for n in tensor["shape"][1:]])
+
+
+def _check_signature(signature: Mapping[str, Any], labels: int) -> None:
+    """Raises an error unless this is a `GraphSignature` whose input y, if it has one, holds so many labels."""
+    for tensor in (*signature["inputs"], *signature["outputs"]):
+        sizes = tensor["shape"]
+        if not isinstance(sizes, list) or not all(n.isprintable() for n in sizes if isinstance(n, str)):
+            raise ValueError(f"{safe_repr(sizes)} is not a shape")
+        _check_shape([n for n in sizes[1:] if not isinstance(n, str)])
+        if not isinstance(tensor["name"], str) or tensor["dtype"] not in DTYPES:
+            raise ValueError(f"{safe_repr(tensor)} does not describe a tensor")
+        if not isinstance(tensor.get("multiples", {}), dict):
+            raise TypeError(f"multiples {safe_repr(tensor['multiples'])} are not numbers by name")
+        _check_shape(list(tensor.get("multiples", {}).values()))
+        if tensor["name"] == "y" and sizes[1:] != [labels] and (sizes[1:] or labels != 1):
+            raise ValueError(f"y has shape {safe_repr(sizes)}, but examples have {labels} labels")
+    if not signature["inputs"] or not signature["outputs"]:
+        raise ValueError("a graph has no input or no output")
+
+
+def _fits(shape: list[int | str], sizes: list[int]) -> bool:
+    """Tells whether sizes are those of a shape, in which a text is a free size."""
+    return len(shape) == len(sizes) and all(isinstance(a, str) or a == b for a, b in zip(shape, sizes, strict=True))
 
 
 def _check_shape(value: object) -> None:
@@ -201,9 +284,14 @@ def _check_shape(value: object) -> None:
         raise ValueError(f"{safe_repr(value)} is not a shape")
 
 
-def example_shape(tensor: TensorSignature) -> tuple[int, ...]:
-    """Returns the shape of one example of a graph's input or output."""
-    return tuple(int(n) for n in tensor["shape"][1:])
+def example_shape(tensor: TensorSignature) -> tuple[int | str, ...]:
+    """Returns the shape of one example of a graph's input or output. A text is a free size."""
+    return tuple(tensor["shape"][1:])
+
+
+def has_shape(shape: tuple[int, ...], declared: tuple[int | str, ...]) -> bool:
+    """Tells whether a shape is the declared one, in which a text is a free size."""
+    return _fits(list(declared), list(shape))
 
 
 def read_graph(folder: Path, manifest: Manifest, name: GraphName) -> bytes:
@@ -233,22 +321,25 @@ def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
     return data
 
 
-def check_pair(folder: Path, metadata: Mapping[GraphName, Mapping[str, str]]) -> None:
-    """Raises InputError unless each graph names the other as its sibling and both name the same checkpoint."""
+def set_hash(hashes: Mapping[GraphName, str]) -> str:
+    """Returns the SHA-256 that identifies graphs which belong together, given the hash of each."""
+    return hashlib.sha256(json.dumps(dict(sorted(hashes.items()))).encode()).hexdigest()
+
+
+def check_set(folder: Path, metadata: Mapping[GraphName, Mapping[str, str]]) -> None:
+    """Raises InputError unless all graphs name the same set of graphs and the same checkpoint."""
     for name, entries in metadata.items():
         if entries.get("vaezoo.graph") != name or not entries.get("vaezoo.graph_sha256"):
             raise InputError(f"{folder / name}.onnx is not a vaezoo {name}", EXPORT_AGAIN)
-    encoder, decoder = metadata["encoder"], metadata["decoder"]
-    if (
-        encoder.get("vaezoo.sibling_sha256") != decoder.get("vaezoo.graph_sha256")
-        or decoder.get("vaezoo.sibling_sha256") != encoder.get("vaezoo.graph_sha256")
-        or encoder.get("vaezoo.checkpoint_sha256") != decoder.get("vaezoo.checkpoint_sha256")
-    ):
-        raise InputError(f"{folder}: encoder.onnx and decoder.onnx come from different exports", EXPORT_AGAIN)
+    together = set_hash({name: entries["vaezoo.graph_sha256"] for name, entries in metadata.items()})
+    checkpoints = {entries.get("vaezoo.checkpoint_sha256") for entries in metadata.values()}
+    if any(entries.get("vaezoo.set_sha256") != together for entries in metadata.values()) or len(checkpoints) > 1:
+        files = " and ".join(f"{name}.onnx" for name in metadata)
+        raise InputError(f"{folder}: {files} come from different exports", EXPORT_AGAIN)
 
 
 def common_metadata(description: Description) -> dict[str, str]:
-    """Returns the metadata that both graphs carry, by name without the prefix `vaezoo.`.
+    """Returns the metadata that all graphs carry, by name without the prefix `vaezoo.`.
 
     Names with a dot are ONNX's own keys and get no prefix.
     """
@@ -259,7 +350,9 @@ def common_metadata(description: Description) -> dict[str, str]:
         "options": json.dumps(description["options"]),
         "data": data["name"],
         "shape": json.dumps(data["shape"]),
-        "range": "0..255" if config["uint8"] else "0..1",
+        "kind": data["kind"],
+        "classes": json.dumps(data["classes"]),
+        "range": "0..255" if config["uint8"] else "0..1" if data["kind"] == "unit" else data["kind"],
         "layout": "NHWC" if config["uint8"] else "NCHW",
         "likelihood": data["likelihood"],
         "latent_shape": json.dumps(description["latent_shape"]),
@@ -273,7 +366,7 @@ def common_metadata(description: Description) -> dict[str, str]:
         "versions": json.dumps(description["versions"]),
     }
     pixel_format = {1: "Gray8", 3: "Rgb8"}.get(data["shape"][0])
-    if len(data["shape"]) == 3 and pixel_format:  # ONNX's own keys for images
+    if len(data["shape"]) == 3 and pixel_format and data["kind"] == "unit":  # ONNX's own keys for images
         entries["Image.BitmapPixelFormat"] = pixel_format
         entries["Image.NominalPixelRange"] = "NominalRange_0_255" if config["uint8"] else "Normalized_0_1"
     return entries
@@ -285,11 +378,11 @@ def check_metadata(folder: Path, manifest: Manifest, metadata: Mapping[GraphName
     Raises:
         InputError: If they do not.
     """
-    check_pair(folder, metadata)
+    check_set(folder, metadata)
     expected = {key if "." in key else f"vaezoo.{key}": value for key, value in common_metadata(manifest).items()}
-    for name in GRAPH_NAMES:
+    for name, entries in metadata.items():
         for key, value in expected.items():
-            actual = metadata[name].get(key)
+            actual = entries.get(key)
             if actual != value:
                 short = key.removeprefix("vaezoo.")
                 message = f"{folder / MANIFEST} says {short} {safe_repr(value)}, {name}.onnx {safe_repr(actual)}"

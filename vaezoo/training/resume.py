@@ -78,7 +78,7 @@ def resume(
     registration = find_model(record.model)
     registration.load()
     data = data or load_run_data(path, record, data_dir, stream)
-    same_spec = (data.spec.shape, data.spec.likelihood) == (record.data.shape, record.data.likelihood)
+    same_spec = replace(data.spec, name=record.data.name) == record.data
     if not same_spec or fingerprint(data) != record.fingerprint:
         raise InputError(f"the data are not those that {path} was trained on", "restore them, or train a new run")
     read_examples(path / EXAMPLES, record.data)  # find damaged ones now, not at the end of the training

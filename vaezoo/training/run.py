@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from safetensors.torch import save as save_tensors
 
 from vaezoo.core.atomic import read_file
 from vaezoo.core.json_io import check_schema, read_json
 from vaezoo.core.options import configure, construct
-from vaezoo.data.base import Dataset, DataSource, DataSpec, TensorSplit
+from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, TensorSplit
 from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
 from vaezoo.objectives.base import Objective
@@ -33,16 +33,15 @@ from vaezoo.registry import find_model
 from vaezoo.training.checkpoint import (
     Checkpoint,
     find_checkpoint,
-    not_finite,
     parse_metrics,
     unpack,
 )
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
 from vaezoo.training.run_writer import CHECKPOINTS
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, check_labels
 
-SCHEMA = 2
+SCHEMA = 3
 RUNS = Path("runs")
 EXAMPLES = "examples.safetensors"
 RESULT = "result.json"
@@ -65,7 +64,7 @@ class Run:
         checkpoint: The checkpoint that holds the weights.
         vae: The model with these weights, in evaluation mode, on the CPU.
         objective: Its objective, likewise.
-        examples: Some held-out examples in [0, 1], `(N, *shape)`; None if the run keeps none.
+        examples: Some held-out examples with their labels; None if the run keeps none.
         result: Name of the held-out split and metrics on it; empty while the training is unfinished.
         weights_license: The licence of the weights, which pretrained models state; None for other runs.
     """
@@ -80,7 +79,7 @@ class Run:
     checkpoint: Checkpoint
     vae: VAE = field(repr=False)
     objective: Objective = field(repr=False)
-    examples: Tensor | None = field(repr=False)
+    examples: Batch | None = field(repr=False)
     result: Mapping[str, object]
     weights_license: str | None = None
 
@@ -203,15 +202,25 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool =
 
 
 def fingerprint(data: Dataset) -> str:
-    """Returns a hash that identifies data: of the number of examples and of some of them."""
+    """Returns a hash that identifies data: of the number of examples, and of some of them with their labels."""
     splits = [data.train, data.valid]
-    examples = [split.subsample(EXAMPLE_COUNT).x.contiguous().numpy().tobytes() for split in splits]
+    parts = [split.subsample(EXAMPLE_COUNT) for split in splits]
+    tensors = [t for part in parts for t in (part.x, part.y) if t is not None]
     counts = [len(split) for split in splits]
-    return hashlib.sha256(json.dumps([counts, data.spec.shape]).encode() + b"".join(examples)).hexdigest()
+    digest = hashlib.sha256(json.dumps([counts, data.spec.shape]).encode())
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def read_examples(file: Path, data: DataSpec) -> Tensor | None:
-    """Reads the examples that a run keeps, `(N, *shape)` in [0, 1]; None if the file does not exist.
+def save_examples(split: Split) -> bytes:
+    """Returns the content of the file of examples: evenly spaced examples of a split, with their labels."""
+    x, y = split.subsample(EXAMPLE_COUNT).gather(slice(None))
+    return save_tensors({"x": x} if y is None else {"x": x, "y": y})
+
+
+def read_examples(file: Path, data: DataSpec) -> Batch | None:
+    """Reads the examples that a run keeps; None if the file does not exist.
 
     Raises:
         InputError: If the file is damaged.
@@ -219,12 +228,18 @@ def read_examples(file: Path, data: DataSpec) -> Tensor | None:
     if not file.exists():
         return None
     with with_hint("delete it"):
-        examples = unpack(read_file(file, MAX_EXAMPLES_BYTES), file).get("x", torch.empty(0))
-    if tuple(examples.shape[1:]) != data.shape or not len(examples):
-        raise InputError(f"{file} is damaged: shape {tuple(examples.shape)}", "delete it")
-    if examples.dtype not in (torch.uint8, torch.float32) or not_finite({"x": examples}):
-        raise InputError(f"{file} is damaged: its values are not pixels", "delete it")
-    return TensorSplit(examples, None).batch(slice(None)).x
+        tensors = unpack(read_file(file, MAX_EXAMPLES_BYTES), file)
+    x, y = tensors.get("x", torch.empty(0)), tensors.get("y")
+    if tuple(x.shape[1:]) != data.shape or not len(x):
+        raise InputError(f"{file} is damaged: shape {tuple(x.shape)}", "delete it")
+    if not data.make_kind().accepts(x):
+        raise InputError(f"{file} is damaged: its values are not data of kind {data.kind}", "delete it")
+    if y is not None and (y.dtype != torch.int64 or y.ndim not in (1, 2) or len(y) != len(x)):
+        raise InputError(f"{file} is damaged: its labels do not fit", "delete it")
+    if y is not None and data.classes:
+        with with_hint("delete it"):
+            check_labels(data, y)
+    return TensorSplit(x, y).batch(slice(None))
 
 
 def read_result(file: Path) -> dict[str, object]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save as save_tensors
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.atomic import write_file
@@ -30,13 +29,13 @@ from vaezoo.training.checkpoint import Checkpoint, list_checkpoints
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.reports import Report
 from vaezoo.training.run import (
-    EXAMPLE_COUNT,
     EXAMPLES,
     RESULT,
     SCHEMA,
     Run,
     fingerprint,
     load,
+    save_examples,
 )
 from vaezoo.training.run_dir import create_run_dir, lock_run_dir
 from vaezoo.training.run_writer import CHECKPOINTS, RunWriter
@@ -153,7 +152,7 @@ def run_training(
         restore_trainer(trainer, checkpoint)
     if distributed.rank() == 0:
         if not (path / EXAMPLES).exists():
-            write_file(path / EXAMPLES, save_tensors({"x": data.held_out[1].subsample(EXAMPLE_COUNT).x}))
+            write_file(path / EXAMPLES, save_examples(data.held_out[1]))
         writer.truncate(checkpoint)
     on_start(trainer, path)
     try:

@@ -17,11 +17,11 @@ from vaezoo.core.device import resolve_device
 from vaezoo.core.memory import is_out_of_memory, out_of_memory
 from vaezoo.core.precision import tf32
 from vaezoo.core.seed import derive_seed, epoch_permutation, isolate_rng, set_seed
-from vaezoo.data.base import Dataset, TensorSplit, to_floats
+from vaezoo.data.base import Dataset, TensorSplit
 from vaezoo.data.prefetch import prefetch, to_device_if_fits
 from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
-from vaezoo.posteriors.base import active_units
+from vaezoo.posteriors.base import active_units, map_tensors
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.reports import Report, Throughput
 from vaezoo.training.train_step import TrainStep
@@ -256,8 +256,10 @@ class Trainer:
         if self.collapse_reported or too_early or distributed.rank():
             return
         with eval_mode(self.vae), distributed.single_process():
-            x = self.valid_split.subsample(COLLAPSE_EXAMPLES).x.to(self.device)
-            codes = self.vae.encode(to_floats(x)).mode()
+            batch = map_tensors(
+                self.valid_split.subsample(COLLAPSE_EXAMPLES).batch(slice(None)), lambda t: t.to(self.device)
+            )
+            codes = self.vae.infer(batch).mode()
         if active_units(codes) == 0:
             self.collapse_reported = True
             what = f"the posterior has collapsed by step {self.global_step}: no latent dimension depends on the data"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from vaezoo.core import distributed
-from vaezoo.data.base import Dataset
+from vaezoo.data.base import Dataset, DataSpec, Split
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import Objective
 from vaezoo.training.config import TrainConfig
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, check_fits, check_labels, conditioned_on
 
 
 def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainConfig) -> None:
@@ -24,6 +24,12 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
             f"the model is built for shape {vae.data.shape}, but data set '{data.spec.name}' has {data.spec.shape}",
             "build the model from the data set's spec",
         )
+    check_fits(vae, data.spec)
+    if "y" in conditioned_on(vae):
+        for name, split in (("training", data.train), ("validation", data.valid), ("held-out", data.held_out[1])):
+            check_split_labels(data.spec, name, split)
+    if config.binarize != "none" and data.spec.kind != "unit":
+        raise VaezooError(f"data of kind {data.spec.kind} cannot be binarized", "leave out --binarize")
     if config.batch_size > len(data.train):
         raise VaezooError(
             f"batch size {config.batch_size} is larger than the {len(data.train)} training examples of "
@@ -37,6 +43,16 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
             f"(processes: {distributed.world_size()}, gradient accumulation steps: {config.grad_accum_steps})",
             f"give --batch-size a multiple of {parts}",
         )
+
+
+def check_split_labels(data: DataSpec, name: str, split: Split) -> None:
+    """Raises unless a split has the labels that the data set's spec states."""
+    if split.y is None:
+        raise UnsupportedDataError(
+            f"the {name} examples of '{data.name}' have no labels, but the model is conditioned on them",
+            "give data with labels, or another model",
+        )
+    check_labels(data, split.y)
 
 
 def check_device(device: torch.device, config: TrainConfig) -> None:

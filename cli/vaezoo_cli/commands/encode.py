@@ -41,7 +41,7 @@ def encode(
     from vaezoo.core.atomic import write_file
 
     output_suffixes(out, (".npz",))
-    model = load_model(source, checkpoint, images=False)
+    model = load_model(source, checkpoint)
     dataset = data.load_for(model)
     arrays: dict[str, NDArray[Any]] = {}
     for name, split in (("train", dataset.train), ("valid", dataset.valid), ("test", dataset.test)):
@@ -61,6 +61,7 @@ def encode_split(model: LoadedModel, split: Split) -> dict[str, NDArray[Any]]:
 
     from vaezoo.evaluation.batches import iter_batches
 
-    fields = [model.encode(x.numpy()) for x in iter_batches(split, "none", 0, torch.device("cpu"))]
+    batches = iter_batches(split, "none", 0, torch.device("cpu"))
+    fields = [model.encode(x.numpy(), None if y is None else y.numpy()) for x, y in batches]
     arrays = {name: np.concatenate([f[name] for f in fields]) for name in fields[0]}
     return arrays if split.y is None else arrays | {"y": split.y.numpy()}

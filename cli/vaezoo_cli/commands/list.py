@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 @click.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the models and the data sets.
+    """List the models, the parts of composed models, and the data sets.
 
-    Models are built in or come from plugins. None is imported, so a broken plugin does no harm.
+    Models and parts are built in or come from plugins. None is imported, so a broken plugin does no harm. A part is
+    chosen with an option, such as -o prior=vamp. 'vaezoo show MODEL' shows which models have these options.
     """
+    from vaezoo.core.options import PartOf
     from vaezoo.data.catalog import DATASETS
     from vaezoo.registry import list_models
 
     registrations = list_models()
+    parts = {option: PartOf(f"vaezoo.{option}s").choices() for option in ("posterior", "prior", "objective")}
     models: list[ModelRow] = []
     for registration in registrations:
         others = [other for other in registrations if other is not registration]
@@ -38,9 +41,10 @@ def list_command(as_json: bool) -> None:
             }
         )
     if as_json:
-        print_json({"models": models, "data": dict(DATASETS)})
+        print_json({"models": models, "parts": parts, "data": dict(DATASETS)})
         return
-    from vaezoo_cli.render.models import render_datasets, render_models
+    from vaezoo_cli.render.models import render_datasets, render_models, render_parts
 
     render_models(models)
+    render_parts(parts)
     render_datasets(DATASETS)

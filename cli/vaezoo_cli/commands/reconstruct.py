@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, out_option, output_suffixes, source_argument
+from vaezoo_cli.options import SUFFIXES, checkpoint_option, out_option, output_suffixes, source_argument
 from vaezoo_cli.plots.examples import reconstructions
 from vaezoo_cli.plots.request import PlotRequest
 
@@ -23,12 +23,13 @@ def reconstruct(
     data: DataOptions,
     out: str | None,
 ) -> None:
-    """Draw a PNG grid of images and their reconstructions.
+    """Draw examples and their reconstructions.
 
-    Each row of images has its reconstructions below it. The images are evenly spaced in the test split, or in the
-    validation split if there is no test split. They come from --data, by default from the data set that the model was
-    trained on. RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
+    Images become a PNG grid, in which each row of images has its reconstructions below it. Other data become a file of
+    reconstructions, as in 'vaezoo sample'. The examples are evenly spaced in the test split, or in the validation split
+    if there is no test split. They come from --data, by default from the data set that the model was trained on. RUN,
+    MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
     """
-    output_suffixes(out, (".png",))
+    output_suffixes(out, SUFFIXES)
     request = PlotRequest(source=source, checkpoint=checkpoint, count=count, data=data)
     reconstructions(request).write("reconstructions", out)

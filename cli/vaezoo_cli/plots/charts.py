@@ -18,7 +18,7 @@ def latents(request: PlotRequest) -> PlotResult:
     name, split = data.held_out
     require_labels(split, data.spec.name, request.factor)
     selected = split.subsample(request.count)
-    codes = encode(run.vae, selected.batch(slice(None)).x).flatten(1)
+    codes = encode(run.vae, selected.batch(slice(None))).flatten(1)
     if codes.shape[1] < 2:
         raise VaezooError(
             "a plot of latents needs 2 latent dimensions, but this model has 1", "train with -o latent_dim=2"

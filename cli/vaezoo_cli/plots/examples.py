@@ -1,24 +1,73 @@
-"""Plots of single images: samples and reconstructions. They also work for exports."""
+"""Plots of single examples: samples and reconstructions. They also work for exports.
+
+Images become a PNG grid. Token ids become lines of text, tables a CSV file, and all other data a NumPy array.
+"""
 
 from __future__ import annotations
 
-from vaezoo_cli.loaded_model import load_model
+from typing import TYPE_CHECKING, Any
+
+from vaezoo.errors import VaezooError
+from vaezoo_cli.loaded_model import LoadedModel, load_model
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
 from vaezoo_cli.render.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
+from vaezoo_cli.render.values import csv_table, npy, text_lines
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def samples(request: PlotRequest) -> PlotResult:
-    """Draws images sampled from the prior."""
+    """Draws data sampled from the prior."""
     model = load_model(request.source, request.checkpoint)
-    grid = image_grid(model.sample(request.count, request.seed), grid_columns(request.count))
-    return PlotResult(model.folder, {".png": png(grid)})
+    x = model.sample(request.count, request.seed, labels_of(model, request))
+    if model.is_image:
+        return PlotResult(model.folder, {".png": png(image_grid(as_bytes(x), grid_columns(request.count)))})
+    return PlotResult(model.folder, values_file(model, x))
 
 
 def reconstructions(request: PlotRequest) -> PlotResult:
-    """Draws held-out images above their reconstructions."""
+    """Draws held-out examples above their reconstructions."""
     model = load_model(request.source, request.checkpoint)
     split = request.data.load_for(model).held_out[1].subsample(request.count)
-    originals = split.batch(slice(None)).x.numpy()
+    x, y = split.batch(slice(None))
+    originals = x.numpy()
+    again = model.reconstruct(originals, None if y is None else y.numpy())
+    if not model.is_image:
+        return PlotResult(model.folder, values_file(model, again))
     columns = grid_columns(2 * len(originals))
-    grid = image_grid(interleave_rows(as_bytes(originals), model.reconstruct(originals), columns), columns)
+    grid = image_grid(interleave_rows(as_bytes(originals), as_bytes(again), columns), columns)
     return PlotResult(model.folder, {".png": png(grid)})
+
+
+def values_file(model: LoadedModel, x: NDArray[Any]) -> dict[str, bytes]:
+    """Returns data that are not images as a file."""
+    kind = model.data["kind"]
+    if kind == "tokens":
+        return {".txt": text_lines(x, model.data["symbols"])}
+    return {".csv": csv_table(x, model.data["columns"])} if kind == "table" else {".npy": npy(x)}
+
+
+def labels_of(model: LoadedModel, request: PlotRequest) -> NDArray[Any] | None:
+    """Returns the label that a user asked for, once for each sample.
+
+    Raises:
+        VaezooError: If it is not a label of the data.
+    """
+    import numpy as np
+
+    if request.labels is None:
+        return None
+    classes = model.data["classes"]
+    if len(request.labels) != len(classes):
+        raise VaezooError(
+            f"--label has {len(request.labels)} numbers, but the data have {len(classes)} per example",
+            "leave out --label" if not classes else "give one number for each label of an example",
+        )
+    for label, count in zip(request.labels, classes, strict=True):
+        if not 0 <= label < count:
+            raise VaezooError(
+                f"there is no label {label}", f"the labels of '{model.data['name']}' are 0 to {count - 1}"
+            )
+    y = np.tile(np.asarray(request.labels, np.int64), (request.count, 1))
+    return y[:, 0] if len(classes) == 1 else y

@@ -13,7 +13,7 @@ from vaezoo_cli.selection import random_examples, require_label, require_labels,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaezoo import Run
+    from vaezoo import Batch, Run
 
 TRAVERSAL_LIMIT = 3.0  # standard deviations of the prior
 TRAVERSAL_FRAMES = 25  # frames of an animation in one direction
@@ -30,32 +30,34 @@ def traversals(request: PlotRequest) -> PlotResult:
     """
     run = request.open_run()
     dims = parse_dims(request.dims, run)
-    x = random_examples(request.load_data(run).held_out[1], 1, request.seed)[0]
+    example = random_examples(request.load_data(run).held_out[1], 1, request.seed)
     draw = {".png": traversal_rows, ".gif": traversal_frames}
-    return PlotResult(run.path, {suffix: draw[suffix](run, x, dims, request.count) for suffix in request.suffixes})
+    return PlotResult(
+        run.path, {suffix: draw[suffix](run, example, dims, request.count) for suffix in request.suffixes}
+    )
 
 
-def traversal_rows(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
+def traversal_rows(run: Run, example: Batch, dims: list[int], count: int) -> bytes:
     """Returns a PNG file: one row per dimension, one column per value."""
     import torch
 
     from vaezoo.evaluation.latents import traversal
 
     values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, count)
-    images = traversal(run.vae, x, dims, values)
+    images = traversal(run.vae, example, dims, values)
     heads, sides = show_values(values), [f"z{d}" for d in dims]
     title = "one latent dimension per row, its value above"
     return png(image_grid(as_bytes(images.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides))
 
 
-def traversal_frames(run: Run, x: Tensor, dims: list[int], count: int) -> bytes:
+def traversal_frames(run: Run, example: Batch, dims: list[int], count: int) -> bytes:
     """Returns a GIF file: one cell per dimension, one frame per value. `count` is not used."""
     import torch
 
     from vaezoo.evaluation.latents import traversal
 
     values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, TRAVERSAL_FRAMES)
-    images = traversal(run.vae, x, dims, values)
+    images = traversal(run.vae, example, dims, values)
     names, columns = [f"z{d}" for d in dims], grid_columns(len(dims))
     return gif(
         [
@@ -70,15 +72,16 @@ def interpolation(request: PlotRequest) -> PlotResult:
     import torch
 
     from vaezoo.evaluation import latents
+    from vaezoo.posteriors.base import map_tensors
 
     run = request.open_run()
     name, split = request.load_data(run).held_out
     if len(split) < 2:
         raise VaezooError(f"the {name} split has {len(split)} image, but two are needed", "give --data with more")
-    x = random_examples(split, 2 * min(request.count, len(split) // 2), request.seed)
-    first, second = x[0::2], x[1::2]
+    pairs = random_examples(split, 2 * min(request.count, len(split) // 2), request.seed)
+    first, second = (map_tensors(pairs, lambda tensor, i=i: tensor[i::2]) for i in (0, 1))  # type: ignore[misc]
     between = latents.interpolation(run.vae, first, second, INTERPOLATION_STEPS)
-    rows = torch.cat([first.unsqueeze(1), between, second.unsqueeze(1)], dim=1)
+    rows = torch.cat([first.x.unsqueeze(1), between, second.x.unsqueeze(1)], dim=1)
     grid = image_grid(
         as_bytes(rows.flatten(0, 1).numpy()),
         rows.shape[1],
@@ -119,12 +122,12 @@ def attribute_vector(request: PlotRequest) -> PlotResult:
     require_labels(data.train, data.spec.name, request.factor)
     label = require_label(data.train, request.factor, request.label)
     counts = MAX_ATTRIBUTE_EXAMPLES, MAX_ATTRIBUTE_EXAMPLES
-    x, labels = without_and_with_label(data.train, request.factor, label, counts, 0)
-    direction = latents.attribute_direction(latents.encode(run.vae, x), labels, label)
+    examples, labels = without_and_with_label(data.train, request.factor, label, counts, 0)
+    direction = latents.attribute_direction(latents.encode(run.vae, examples), labels, label)
     counts = -(-request.count // 2), request.count // 2
-    x, labels = without_and_with_label(data.held_out[1], request.factor, label, counts, request.seed)
+    examples, labels = without_and_with_label(data.held_out[1], request.factor, label, counts, request.seed)
     amounts = torch.tensor(ATTRIBUTE_AMOUNTS)
-    rows = torch.cat([x.unsqueeze(1), latents.edit(run.vae, x, direction, amounts)], dim=1)
+    rows = torch.cat([examples.x.unsqueeze(1), latents.edit(run.vae, examples, direction, amounts)], dim=1)
     grid = image_grid(
         as_bytes(rows.flatten(0, 1).numpy()),
         rows.shape[1],

@@ -30,6 +30,7 @@ class PlotRequest:
         dims: Latent dimensions, as the user typed them.
         label: The label of an attribute vector.
         factor: Index of the label, if each example has several.
+        labels: The labels of samples from a conditional model.
         suffixes: Suffixes of the files to draw.
     """
 
@@ -41,6 +42,7 @@ class PlotRequest:
     dims: str | None = None
     label: int | None = None
     factor: int | None = None
+    labels: tuple[int, ...] | None = None
     suffixes: tuple[str, ...] = (".png",)
 
     def open_run(self, *, images: bool = True) -> Run:
@@ -55,7 +57,7 @@ class PlotRequest:
         self.refuse_export()
         run = open_run(self.source, self.checkpoint)
         if images:
-            require_images(run.path, run.data.shape)
+            require_images(from_run(run))
         return run
 
     def refuse_export(self) -> None:
@@ -92,6 +94,8 @@ class PlotResult(NamedTuple):
         """
         from vaezoo.core.atomic import write_file
 
+        if out is not None and Path(out).suffix.lower() not in self.files:
+            raise VaezooError(f"cannot write '{out}'", f"give a name that ends in {' or '.join(self.files)}")
         for suffix, content in self.files.items():
             path = Path(out) if out else default_output_dir(self.folder) / f"{name}{suffix}"
             write_file(path, content)

@@ -21,7 +21,8 @@ def render_export(result: ExportResult) -> None:
     config, parity = manifest["format"], manifest["parity"]
     for name, graph in manifest["graphs"].items():
         size = f"{manifest['files'][f'{name}.onnx']['bytes'] / 1e6:.2f} MB"
-        signature = f"{show_tensor(graph['input'])} -> {', '.join(map(show_tensor, graph['outputs']))}"
+        inputs, outputs = (", ".join(map(show_tensor, graph[key])) for key in ("inputs", "outputs"))
+        signature = f"{inputs} -> {outputs}"
         OUT.print(f"[cyan]{name}.onnx[/]  {size}  {escape(signature)}", soft_wrap=True)
     OUT.print(f"opset {config['opset']}, {config['dtype']}\n")
     batches = ", ".join(str(n) for n in parity["batches"])

@@ -37,6 +37,15 @@ def render_models(models: Iterable[ModelRow]) -> None:
     OUT.print(rows)
 
 
+def render_parts(parts: Mapping[str, Iterable[str]]) -> None:
+    """Prints the choices for each part of a composed model."""
+    rows = table("part", "choices")
+    for option, choices in parts.items():
+        rows.add_row(f"[cyan]{option}[/]", escape(", ".join(choices)))
+    OUT.print()
+    OUT.print(rows)
+
+
 def render_datasets(datasets: Mapping[str, str]) -> None:
     """Prints the list of data sets."""
     rows = table("data", "summary")

@@ -1,0 +1,71 @@
+"""Each built-in model with small options, and data that it is made for. Tests of all models share this table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from vaezoo import Dataset, load_data
+from vaezoo.data.base import Split
+
+
+class Member(NamedTuple):
+    """A model to test.
+
+    Attributes:
+        model: Its registered name.
+        data: Name of a data set.
+        options: Options that make it small.
+    """
+
+    model: str
+    data: str = "digits"
+    options: Mapping[str, object] = {}
+
+
+SMALL_CONV = {"channels": "8,16", "latent_dim": 8}
+MEMBERS: Mapping[str, Member] = {
+    "mlp-vae": Member("mlp-vae"),
+    "conv-vae": Member("conv-vae", options=SMALL_CONV),
+    "beta-vae": Member("beta-vae", options=SMALL_CONV),
+    "vae-gan": Member("vae-gan", options=SMALL_CONV),
+    "autoencoder": Member("autoencoder"),
+    "iwae": Member("iwae", options={"objective.k": 5}),
+    "vamp-vae": Member("vamp-vae", options={"hidden": "32", "latent_dim": 8, "prior.components": 20}),
+    "iaf-vae": Member("iaf-vae", options={"latent_dim": 8}),
+    "factor-vae": Member("factor-vae", options={**SMALL_CONV, "objective.hidden": 32}),
+    "cvae": Member("cvae", options={"latent_dim": 8}),
+    "ladder-vae": Member("ladder-vae", options={"hidden": "32"}),
+    "vq-vae": Member("vq-vae", options={"codebook_size": 32, "channels": "16,16", "residual_channels": 8}),
+    "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
+    "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
+    "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),
+    # The same network on each other kind of data, and parts that only options choose.
+    "table": Member("mlp-vae", "penguins", {"hidden": "32", "latent_dim": 3}),
+    "series": Member("mlp-vae", "sines", {"hidden": "32", "latent_dim": 4}),
+    "dreg": Member("iwae", options={"objective.k": 5, "objective.gradient": "dreg"}),
+    "full": Member("mlp-vae", options={"posterior": "full", "latent_dim": 6}),
+    "realnvp": Member("mlp-vae", options={"prior": "realnvp", "latent_dim": 6}),
+    "conditional-prior": Member(
+        "conv-vae",
+        options={**SMALL_CONV, "condition": "labels", "prior": "conditional", "objective": "iwae", "objective.k": 3},
+    ),
+    "sentence-iaf": Member(
+        "sentence-vae", "names", {"hidden": 32, "layers": 1, "posterior": "iaf", "prior": "mixture"}
+    ),
+}
+
+
+@functools.cache
+def member_data(name: str, n: int = 200) -> Dataset:
+    """Returns a data set with at most n examples in each split."""
+    data = load_data(name)
+
+    def first(split: Split) -> Split:
+        return split.select(torch.arange(min(n, len(split))))
+
+    test = None if data.test is None else first(data.test)
+    return Dataset(spec=data.spec, train=first(data.train), valid=first(data.valid), test=test, source=data.source)

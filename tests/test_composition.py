@@ -1,0 +1,123 @@
+"""Composed models: which parts go together, their options, and their errors."""
+
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+
+from vaezoo.composition import ConvParts, MLPParts, composed
+from vaezoo.core.options import config_json, configure, options_of
+from vaezoo.data.base import Batch, DataSpec
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.objectives.base import StepContext
+from vaezoo.vae import example_batch
+
+IMAGES = DataSpec(name="images", shape=(1, 8, 8), classes=(3,))
+TABLE = DataSpec(
+    name="table", shape=(3,), kind="table", likelihood="table", columns=("a:real", "b:3", "c:2"), classes=(3,)
+)
+POSTERIORS = ("diagonal", "full", "iaf", "delta")
+PRIORS = ("normal", "mixture", "vamp", "realnvp", "conditional", "zero-kl")
+OBJECTIVES = (
+    {"objective": "elbo"},
+    {"objective": "iwae", "objective.k": 3},
+    {"objective": "iwae", "objective.k": 3, "objective.gradient": "dreg"},
+    {"objective": "factor", "objective.hidden": 8},
+)
+SMALL = {"vamp": {"prior.components": 5}, "mixture": {"prior.components": 3}}
+
+
+def spec(family):
+    if family == "conv":
+        return composed(ConvParts(channels=(4, 4), latent_dim=4), "summary", "reference")
+    return composed(MLPParts(hidden=(16,), latent_dim=4), "summary", "reference")
+
+
+def three_steps(model, options, data):
+    """Builds a model and takes three steps. Returns the losses of each."""
+    config = configure(model.config, options)
+    torch.manual_seed(0)
+    vae, objective = model.build(config, data), model.objective(config, data)
+    batch = example_batch(data, 6, torch.Generator().manual_seed(0))
+    groups = objective.parameter_groups(vae)
+    optimizers = {name: torch.optim.Adam(group, lr=1e-3) for name, group in groups.items()}
+    losses = []
+    for _ in range(3):
+        output = objective(vae, batch, StepContext.initial())
+        gradients = {
+            name: torch.autograd.grad(loss, groups[name], retain_graph=True, allow_unused=True)
+            for name, loss in output.losses.items()
+        }
+        for name, group in gradients.items():
+            for parameter, gradient in zip(groups[name], group, strict=True):
+                parameter.grad = gradient
+            optimizers[name].step()
+        losses += [loss.item() for loss in output.losses.values()]
+    vae.eval()
+    with torch.no_grad():
+        return [*losses, float(vae.sample(3).double().sum()), float(vae.reconstruct(*batch).double().sum())]
+
+
+@pytest.mark.parametrize(("family", "data"), [("mlp", IMAGES), ("conv", IMAGES), ("mlp", TABLE)])
+def test_all_pairings(family, data):
+    """Each pairing trains three steps, or is refused in a sentence that names what does not fit. None gives NaN."""
+    counts = Counter()
+    for q, p, objective, condition in itertools.product(POSTERIORS, PRIORS, OBJECTIVES, ("none", "labels")):
+        options = {"posterior": q, "prior": p, "condition": condition, **objective, **SMALL.get(p, {})}
+        try:
+            values = three_steps(spec(family), options, data)
+        except VaezooError as e:
+            counts["refused"] += 1
+            named = [f"{key}={value}" for key, value in options.items() if f"{key}={value}" in e.message]
+            assert len(named) == 2 or isinstance(e, UnsupportedDataError), (options, e.message)
+            assert e.hint, options
+            continue
+        counts["works"] += 1
+        assert torch.tensor(values).isfinite().all(), (options, values)
+    assert counts["works"] > counts["refused"] / 2
+    assert sum(counts.values()) == len(POSTERIORS) * len(PRIORS) * len(OBJECTIVES) * 2
+
+
+def test_options_of_parts():
+    config = configure(MLPParts(), {"prior": "vamp", "prior.components": "7", "hidden": "5"})
+    values = config_json(config)
+    assert (values["prior"], values["prior.components"]) == ("vamp", 7)
+    assert configure(MLPParts(), values) == config  # what run.json holds makes the same config
+    names = [option.name for option in options_of(config)]
+    assert names.index("prior.components") == names.index("prior") + 1
+    assert "objective.beta" in names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior": "wamp"}, "no prior named 'wamp'"),
+        ({"prior.components": "5"}, "prior=normal has no option 'components'"),
+        ({"prior": "vamp", "prior.componets": "5"}, "prior=vamp has no option 'componets'"),
+        ({"prior": "vamp", "prior.components": "many"}, "option 'prior.components' takes an integer, not 'many'"),
+        ({"prior": "vamp", "prior.components": "0"}, "option 'prior.components' is 0"),
+        ({"network.hidden": "5"}, "no option named 'network.hidden'"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(VaezooError) as e:
+        configure(MLPParts(), options)
+    assert message in e.value.message and e.value.hint
+
+
+def test_labels_are_needed():
+    data = DataSpec(name="plain", shape=(1, 8, 8))
+    model = spec("mlp")
+    with pytest.raises(UnsupportedDataError, match="has no labels"):
+        model.build(configure(model.config, {"condition": "labels"}), data)
+
+
+def test_several_labels():
+    """All labels of an example reach encoder and decoder."""
+    data = DataSpec(name="factors", shape=(1, 8, 8), classes=(3, 2))
+    model = spec("mlp")
+    vae = model.build(configure(model.config, {"condition": "labels"}), data)
+    x = torch.rand(2, 1, 8, 8)
+    one, other = (vae.infer(Batch(x, torch.tensor([[0, 0], [2, i]]))).mode() for i in (0, 1))
+    assert torch.equal(one[0], other[0]) and not torch.equal(one[1], other[1])

@@ -1,0 +1,218 @@
+"""Models that are composed of parts: a family of networks, with any posterior, prior and objective.
+
+A named model chooses defaults: `composed(MLPParts(prior=...), ...)` is its ModelSpec. Users choose other parts with
+options, such as `-o prior=vamp -o prior.components=500`. Packages add parts through the entry-point groups
+`vaezoo.posteriors`, `vaezoo.priors` and `vaezoo.objectives`, and families of networks as models of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaezoo.core.options import PartOf
+from vaezoo.data.base import DataSpec, Split
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.gaussian_vae import init_output_bias
+from vaezoo.nn.conv import ConvConfig
+from vaezoo.nn.mlp import MLPConfig
+from vaezoo.objectives.base import Objective, ObjectivePart
+from vaezoo.objectives.elbo import ELBOPart
+from vaezoo.posteriors.base import Density, Head, Posterior, PosteriorPart, Shape
+from vaezoo.posteriors.gaussian import DiagonalGaussianPart
+from vaezoo.priors.base import PriorPart
+from vaezoo.priors.standard_normal import StandardNormalPart
+from vaezoo.spec import ModelSpec
+from vaezoo.vae import VAE
+
+DENSITIES: tuple[Density, ...] = ("none", "of draws", "everywhere")  # each includes the ones before
+
+
+class Family(Protocol):
+    """A family of networks: a config that makes an encoder and a decoder between shapes."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latent dimensions."""
+
+    def input_shape(self, data: DataSpec) -> Shape:
+        """Returns the shape in which the encoder takes the features of one example."""
+
+    def make_encoder(self, data: DataSpec, inputs: Shape, outputs: Shape) -> nn.Module:
+        """Returns a network from features `(B, *inputs)` to `(B, *outputs)`."""
+
+    def make_decoder(self, data: DataSpec, inputs: Shape, outputs: Shape) -> nn.Module:
+        """Returns a network from latents `(B, *inputs)` to the parameters of p(x|z), `(B, *outputs)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The options that all composed models have.
+
+    Attributes:
+        posterior: The family of q(z|x).
+        prior: The family of p(z).
+        objective: What training minimises.
+        condition: What encoder and decoder are given besides: nothing, or the labels.
+    """
+
+    posterior: Annotated[object, PartOf("vaezoo.posteriors")] = DiagonalGaussianPart()
+    prior: Annotated[object, PartOf("vaezoo.priors")] = StandardNormalPart()
+    objective: Annotated[object, PartOf("vaezoo.objectives")] = ELBOPart()
+    condition: Literal["none", "labels"] = "none"
+
+
+class ComposedVAE(VAE):
+    """An encoder, a head that makes q(z|x) from its output, and a decoder.
+
+    Args:
+        data: The data to model.
+        latent_shape: Shape of one latent z.
+        input_shape: Shape in which the encoder takes the features of one example.
+        encoder: From features, and labels, to the inputs of the head.
+        head: From there to q(z|x).
+        decoder: From z, and labels, to the parameters of p(x|z).
+        classes: How many values each label has that encoder and decoder are given. Empty: they are given none.
+    """
+
+    def __init__(
+        self,
+        data: DataSpec,
+        latent_shape: Shape,
+        input_shape: Shape,
+        encoder: nn.Module,
+        head: Head,
+        decoder: nn.Module,
+        classes: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(data, latent_shape)
+        self.input_shape = input_shape
+        self.encoder = encoder
+        self.head = head
+        self.decoder = decoder
+        self.classes = classes
+        if classes:
+            self.encoder_inputs, self.decoder_inputs = ("x", "y"), ("y",)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
+        features = self.data.features(x).reshape(-1, *self.input_shape)
+        posterior: Posterior = self.head(self.encoder(with_labels(features, y, self.classes)))
+        return posterior
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        params: Tensor = self.decoder(with_labels(z, y, self.classes))
+        return params
+
+    def init_from_data(self, train: Split) -> None:
+        """Overridden: initialises the decoder's output bias, as GaussianVAE does."""
+        init_output_bias(self.decoder, self.likelihood, train)
+
+
+def with_labels(values: Tensor, y: Tensor | None, classes: tuple[int, ...]) -> Tensor:
+    """Appends labels to values, one-hot, as further channels.
+
+    Args:
+        values: `(B, n, ...)`.
+        y: Labels `(B,)` or `(B, factors)`. None: nothing is appended.
+        classes: How many values each label has.
+
+    Returns:
+        `(B, n + sum(classes), ...)`.
+    """
+    if y is None:
+        return values
+    columns = (y.unsqueeze(1) if y.ndim == 1 else y).unbind(1)
+    hot = torch.cat([F.one_hot(column, n) for column, n in zip(columns, classes, strict=True)], 1).to(values.dtype)
+    planes = hot.view(*hot.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:])
+    return torch.cat([values, planes], 1)
+
+
+class ComposedConfig(Family, Protocol):
+    """The config of a composed model: that of a family, and `Parts`."""
+
+    @property
+    def posterior(self) -> object: ...
+    @property
+    def prior(self) -> object: ...
+    @property
+    def objective(self) -> object: ...
+    @property
+    def condition(self) -> str: ...
+
+
+ConfigT = TypeVar("ConfigT", bound=ComposedConfig)
+
+
+def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE:
+    """Builds a composed model.
+
+    Raises:
+        UnsupportedDataError: If the networks do not support the data, or labels are asked for and there are none.
+        VaezooError: If two of the parts cannot be combined.
+    """
+    posterior, prior, _ = check_parts(config)
+    if config.condition == "labels" and not data.classes:
+        raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", "leave out condition=labels")
+    classes = data.classes if config.condition == "labels" else ()
+    latent_shape = (config.latent_dim,)
+    head = posterior.head(latent_shape)
+    input_shape = config.input_shape(data)
+    encoder = config.make_encoder(data, wider(input_shape, classes), head.inputs)
+    decoder = config.make_decoder(data, wider(latent_shape, classes), data.params_shape)
+    vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes)
+    vae.prior = prior.build(vae)
+    return vae
+
+
+def wider(shape: Shape, classes: tuple[int, ...]) -> Shape:
+    """Returns a shape with room for one-hot labels in its first dimension."""
+    return (shape[0] + sum(classes), *shape[1:])
+
+
+def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, ObjectivePart]:
+    """Returns the parts of a config.
+
+    Raises:
+        VaezooError: If two of them cannot be combined. The message names both.
+    """
+    posterior = cast("PosteriorPart", config.posterior)
+    prior, objective = cast("PriorPart", config.prior), cast("ObjectivePart", config.objective)
+    q, p, loss = f"posterior={posterior.part}", f"prior={prior.part}", f"objective={objective.part}"
+    if posterior.space != prior.space:
+        raise VaezooError(
+            f"{q} lies in the space '{posterior.space}', but {p} in '{prior.space}'", "choose two parts of one space"
+        )
+    if prior.needs_diagonal_gaussian and not posterior.is_diagonal_gaussian:
+        raise VaezooError(f"{p} needs posterior=diagonal, not {q}", "change one of the two")
+    if prior.needs_density and posterior.density == "none":
+        raise VaezooError(
+            f"{p} needs a density of q(z|x), and {q} has none", "use prior=zero-kl, or posterior=diagonal"
+        )
+    if DENSITIES.index(objective.density) > DENSITIES.index(posterior.density):
+        where = "" if objective.density == "of draws" else " at any z"
+        raise VaezooError(f"{loss} needs a density of q(z|x){where}, and {q} has none", "change one of the two")
+    return posterior, prior, objective
+
+
+def composed_objective(config: ComposedConfig, data: DataSpec) -> Objective:
+    """Builds the objective of a composed model."""
+    return check_parts(config)[2].build(data, (config.latent_dim,))
+
+
+def composed(config: ConfigT, summary: str, reference: str) -> ModelSpec[ConfigT]:
+    """Returns the ModelSpec of a composed model."""
+    return ModelSpec(config=config, build=compose, objective=composed_objective, summary=summary, reference=reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPParts(Parts, MLPConfig):
+    """The options of a composed model of dense layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvParts(Parts, ConvConfig):
+    """The options of a composed convolutional model."""

@@ -1,0 +1,1 @@
+"""Data sets of series: several real values at each point of time."""

@@ -1,0 +1,1 @@
+"""Data sets of tables, whose columns are real numbers or categories."""

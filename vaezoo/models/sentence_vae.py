@@ -1,0 +1,117 @@
+"""The sentence VAE: a VAE of texts whose decoder sees the ids before (Bowman et al. 2016, arXiv 1511.06349).
+
+Encoder and decoder of the paper are LSTMs. Here they are small transformers, for two reasons. torch.compile refuses
+nn.LSTM and nn.GRU in a step that is one graph, and a loop over positions would fix the length of texts in the exported
+graphs. Attention needs neither: one pass computes all positions, for texts of any length.
+
+A decoder that sees the ids before can do without z. The paper names two remedies, and both are here: word dropout hides
+some of these ids in training, and `--kl-warmup` begins with a small weight of the KL.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective, with_labels
+from vaezoo.data.base import DataSpec
+from vaezoo.data.text.ids import end_id
+from vaezoo.errors import UnsupportedDataError
+from vaezoo.nn.mlp import unflatten
+from vaezoo.nn.sequence import SequenceConfig, TextDecoder, TextEncoder
+from vaezoo.objectives.base import Objective
+from vaezoo.posteriors.base import Head, Posterior
+from vaezoo.priors.base import Autoregressive
+from vaezoo.spec import ModelSpec
+from vaezoo.vae import VAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Parts, SequenceConfig):
+    """The options of sentence-vae."""
+
+
+class SentenceVAE(VAE):
+    """A VAE of token ids `(B, T)`. A text ends with the id 1 if its symbol is a line break. Padding follows the end.
+
+    Args:
+        config: The options.
+        data: The data to model.
+        head: The last part of the encoder.
+        classes: How many values each label has that encoder and decoder are given. Empty: they are given none.
+    """
+
+    decoder_inputs: tuple[str, ...] = ("x",)
+
+    def __init__(self, config: Config, data: DataSpec, head: Head, classes: tuple[int, ...]) -> None:
+        super().__init__(data, (config.latent_dim,))
+        (length,), vocabulary = data.shape, data.vocabulary
+        self.classes = classes
+        if classes:
+            self.encoder_inputs = self.decoder_inputs = ("x", "y")
+        self.autoregressive = Autoregressive(length, end_id(data.symbols))
+        self.encoder = TextEncoder(vocabulary, length, config.hidden, config.layers)
+        self.features = nn.Sequential(
+            nn.Linear(config.hidden + sum(classes), math.prod(head.inputs)), *unflatten(head.inputs)
+        )
+        self.head = head
+        self.decoder = TextDecoder(
+            vocabulary, length, config.latent_dim + sum(classes), config.hidden, config.layers, config.word_dropout
+        )
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Overridden: texts may be shorter than those of the data, down to a single id."""
+        (length,) = self.data.shape
+        return tuple(dict.fromkeys(((length,), (max(1, length // 2),), (1,))))
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
+        posterior: Posterior = self.head(self.features(with_labels(self.encoder(x), y, self.classes)))
+        return posterior
+
+    def decode(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Returns the logits of each id given the ids before it, `(B, T, vocabulary)`, for ids `(B, T)`."""
+        logits: Tensor = self.decoder(with_labels(z, y, self.classes), x)
+        return logits
+
+    def inference_parameters(self) -> list[nn.Parameter]:
+        """Overridden: the layer between encoder and head is among them."""
+        return [*super().inference_parameters(), *self.features.parameters()]
+
+
+def build(config: Config, data: DataSpec) -> SentenceVAE:
+    """Builds the model.
+
+    Raises:
+        UnsupportedDataError: If the data are not texts, or labels are asked for and there are none.
+        VaezooError: If two of the parts cannot be combined.
+    """
+    if data.kind != "tokens" or len(data.shape) != 1:
+        raise UnsupportedDataError(
+            f"data set '{data.name}' is of kind {data.kind} and shape {data.shape}, but sentence-vae needs texts",
+            "give tokens of shape (length,), such as --data names, or use mlp-vae",
+        )
+    if config.condition == "labels" and not data.classes:
+        raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", "leave out condition=labels")
+    posterior, prior, _ = check_parts(cast("ComposedConfig", config))
+    head = posterior.head((config.latent_dim,))
+    vae = SentenceVAE(config, data, head, data.classes if config.condition == "labels" else ())
+    vae.prior = prior.build(vae)
+    return vae
+
+
+def objective(config: Config, data: DataSpec) -> Objective:
+    """Returns the objective. Raises as `build` does."""
+    return composed_objective(cast("ComposedConfig", config), data)
+
+
+SPEC = ModelSpec(
+    config=Config(),
+    build=build,
+    objective=objective,
+    summary="Transformer encoder and a decoder that sees the letters before, for texts",
+    reference="Bowman et al. 2016, arXiv 1511.06349",
+)

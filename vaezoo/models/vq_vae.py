@@ -1,0 +1,391 @@
+"""VQ-VAE (van den Oord et al. 2017): a grid of codes, each of which names a vector of a codebook.
+
+z holds the codes, int64. The encoder makes a feature vector at each position of the grid, and its code is the nearest
+vector. The decoder's gradient goes straight through to the features, so `forward` is overridden.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaezoo.core import distributed
+from vaezoo.core.options import require_positive
+from vaezoo.core.precision import to_float32
+from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.errors import VaezooError
+from vaezoo.gaussian_vae import init_output_bias
+from vaezoo.nn.activations import ACTIVATIONS
+from vaezoo.nn.conv import ConvConfig, conv_layers, conv_specs, transposed_layer
+from vaezoo.nn.residual import residual_layers
+from vaezoo.objectives.base import LossOutput, Objective, StepContext
+from vaezoo.objectives.elbo import elbo_terms
+from vaezoo.posteriors.base import Posterior
+from vaezoo.priors.base import Prior
+from vaezoo.spec import ModelSpec
+from vaezoo.vae import VAE, VAEOutput
+
+TIE = 1e-5  # squared distances that differ by less than this share of |f|^2 + |e|^2 are equal
+MIN_USAGE = 1e-8  # of a vector: keeps the average defined, and clear of the slow arithmetic near zero
+INIT_EXAMPLES, INIT_POSITIONS = 64, 16  # of data for the first codebook: at least, and for each vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The options of vq-vae.
+
+    Attributes:
+        codebook_size: Number of vectors in the codebook (K).
+        code_dim: Dimensions of each vector.
+        channels: Output channels of each convolution. Each halves the image.
+        residual_blocks: Residual blocks at the size of the grid, in the encoder and in the decoder.
+        residual_channels: Channels inside a residual block.
+        codebook: How the vectors are learned: as moving averages of the features (`ema`), or by `gradient`.
+        decay: Decay of the moving averages for each batch, with codebook=ema.
+        revive_below: With codebook=ema, a vector that is used less than this share of 1/K is replaced by a feature of
+            the batch. 0: never, as in the paper.
+        commitment: Weight of the features' squared distance from their vectors.
+
+    Raises:
+        VaezooError: If a value is out of range, or two options do not fit together.
+    """
+
+    codebook_size: int = 512
+    code_dim: int = 64
+    channels: tuple[int, ...] = (64, 128)
+    residual_blocks: int = 2
+    residual_channels: int = 32
+    codebook: Literal["ema", "gradient"] = "ema"
+    decay: float = 0.99
+    revive_below: float = 0.1
+    commitment: float = 0.25
+
+    def __post_init__(self) -> None:
+        for option in ("codebook_size", "code_dim", "residual_channels"):
+            require_positive(option, getattr(self, option))
+        require_positive("channels", *self.channels)
+        if not self.channels:
+            raise VaezooError("option 'channels' is empty", "give one number for each halving, such as channels=64,128")
+        for option, limit in (("decay", 1.0), ("revive_below", 1.0), ("commitment", None), ("residual_blocks", None)):
+            value = getattr(self, option)
+            if value < 0 or (limit is not None and value >= limit):
+                below = "" if limit is None else " and below 1"
+                raise VaezooError(f"option '{option}' is {value}", f"give '{option}' at least 0{below}")
+
+
+class Codebook(nn.Module, ABC):
+    """Vectors, and their numbers as codes.
+
+    Attributes:
+        vectors: `(K, code_dim)`.
+    """
+
+    vectors: Tensor
+
+    def nearest(self, features: Tensor) -> Tensor:
+        """Returns the code of the nearest vector for features `(B, code_dim, h, w)`, `(B, h, w)`, int64.
+
+        Of vectors that are equally near, the first one counts. Rounding would choose between them otherwise, and
+        PyTorch and ONNX Runtime round differently.
+        """
+        points, vectors = features.detach().movedim(1, -1), self.vectors.detach()
+        lengths, squares = points.square().sum(-1, keepdim=True), vectors.square().sum(1)
+        # |f - e|^2 = |f|^2 - 2 f e + |e|^2 for all pairs, as one matrix product.
+        distances = lengths - 2 * points @ vectors.T + squares
+        limit = distances.amin(-1, keepdim=True) + TIE * lengths
+        return (distances - TIE * squares <= limit).to(torch.uint8).argmax(-1)  # argmax gives the first of equal values
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Returns the vectors of codes `(B, h, w)`, `(B, code_dim, h, w)`."""
+        return F.embedding(codes, self.vectors).movedim(-1, 1)
+
+    @torch.no_grad()
+    def set_vectors(self, vectors: Tensor) -> None:
+        """Sets all vectors, `(K, code_dim)`."""
+        self.vectors.copy_(vectors)
+
+    @abstractmethod
+    def update(self, features: Tensor, codes: Tensor) -> None:
+        """Learns from the features of a training batch and their codes."""
+
+    @abstractmethod
+    def loss(self, features: Tensor, embedded: Tensor) -> Tensor | None:
+        """Returns what the vectors minimise, `(B,)`, or None."""
+
+
+class EMACodebook(Codebook):
+    """Each vector is a moving average of the features that have its code (arXiv 1711.00937, appendix A.1).
+
+    The paper keeps N_i, the average number of features with code i, and m_i, the average of their sum. The vector is
+    m_i / N_i. Here N_i is divided by the number of positions, so neither the batch size nor the number of processes
+    matters. m_i is not kept, because it equals N_i times the vector.
+
+    Args:
+        size: Number of vectors.
+        dim: Their dimensions.
+        decay: Decay of the averages.
+        revive_below: See Config.
+
+    Attributes:
+        usage: N_i, the average share of positions that have code i, `(K,)`. They add up to 1.
+    """
+
+    def __init__(self, size: int, dim: int, decay: float, revive_below: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.revive_below = revive_below
+        self.register_buffer("vectors", initial_vectors(size, dim))
+        self.register_buffer("usage", torch.full((size,), 1 / size))
+        self.usage: Tensor
+
+    @torch.no_grad()
+    def update(self, features: Tensor, codes: Tensor) -> None:
+        points, every = features.movedim(1, -1).flatten(0, -2), torch.arange(len(self.usage), device=codes.device)
+        # A matrix product, and not index_add_, whose sums on CUDA depend on the order of threads.
+        one_hot = (codes.flatten().unsqueeze(1) == every).to(points.dtype)
+        share = distributed.dist_mean(one_hot.mean(0)).unsqueeze(1)
+        total = distributed.dist_mean(one_hot.T @ points / len(points))
+        # N' = d N + (1 - d) n and m' = d m + (1 - d) s with m = N e give m' / N' = e + (1 - d) (s - n e) / N'.
+        self.usage.lerp_(share.squeeze(1), 1 - self.decay).clamp_(min=MIN_USAGE)
+        self.vectors.add_((1 - self.decay) * (total - share * self.vectors) / self.usage.unsqueeze(1))
+        if self.revive_below > 0:
+            self._revive(points[every * len(points) // len(every)])
+
+    def _revive(self, features: Tensor) -> None:
+        """Replaces vectors that are hardly used by features `(K, code_dim)`, in all processes by those of the first."""
+        first = distributed.world_size() if distributed.rank() == 0 else 0
+        features = distributed.dist_mean(first * features)
+        unused = self.usage < self.revive_below / len(self.usage)
+        self.vectors.copy_(torch.where(unused.unsqueeze(1), features, self.vectors))
+        self.usage.copy_(torch.where(unused, 1 / len(self.usage), self.usage))
+
+    def loss(self, features: Tensor, embedded: Tensor) -> None:
+        return None
+
+
+class GradientCodebook(Codebook):
+    """Vectors that are parameters (arXiv 1711.00937, equation 3).
+
+    Args:
+        size: Number of vectors.
+        dim: Their dimensions.
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(initial_vectors(size, dim))
+
+    def update(self, features: Tensor, codes: Tensor) -> None:
+        pass
+
+    def loss(self, features: Tensor, embedded: Tensor) -> Tensor:
+        return squared_distance(features.detach(), embedded)
+
+
+def initial_vectors(size: int, dim: int) -> Tensor:
+    """Returns random vectors of length about 1, for a model that has seen no data."""
+    return torch.randn(size, dim) / math.sqrt(dim)
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Returns |a - b|^2 for each example, `(B,)`."""
+    return (a - b).square().flatten(1).sum(1)
+
+
+def spread_features(features: Tensor, size: int) -> Tensor:
+    """Returns evenly spaced features of all that differ, sorted, `(size, code_dim)`. With fewer, some are repeated.
+
+    Features of equal patches are equal, such as those of a black background. The nearest of equal vectors is always the
+    first, so each of them should be in the codebook once.
+
+    Args:
+        features: `(B, code_dim, h, w)`.
+        size: How many to return.
+    """
+    points = features.movedim(1, -1).flatten(0, -2)
+    step = 1e-3 * points.std().clamp(min=1e-6)  # equal patches differ by rounding
+    distinct: Tensor = torch.unique((points / step).round(), dim=0)
+    return step * distinct[torch.arange(size) * len(distinct) // size]
+
+
+class Codes(NamedTuple):
+    """q(z|x): certainty of one code at each position.
+
+    Attributes:
+        z: The codes, `(B, h, w)`, int64.
+        features: What they were made of, `(B, code_dim, h, w)`.
+    """
+
+    z: Tensor
+    features: Tensor
+
+    def rsample(self) -> Tensor:
+        return self.z
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        raise VaezooError("a quantizer has no density q(z|x): its codes are certain", "evaluate the ELBO instead")
+
+    def mode(self) -> Tensor:
+        return self.z
+
+    def outputs(self) -> dict[str, Tensor]:
+        """Returns the codes alone."""
+        return {"z": self.z}
+
+
+class UniformCodes(Prior):
+    """All codes are equally probable at each position, so the KL is log K for each.
+
+    Args:
+        size: Number of codes (K).
+        latent_shape: Shape of the grid.
+    """
+
+    def __init__(self, size: int, latent_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.size = size
+        self.noise_shape = latent_shape
+        self.register_buffer("zero", torch.zeros(()), persistent=False)  # holds type and device
+        self.zero: Tensor
+
+    def from_noise(self, noise: Tensor, *given: Tensor) -> Tensor:
+        uniform = 0.5 * (1 + torch.erf(noise / math.sqrt(2)))  # the normal distribution function
+        return torch.clamp((self.size * uniform).to(torch.int64), 0, self.size - 1)
+
+    def log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
+        return self.zero.new_full((len(z),), -math.log(self.size) * math.prod(z.shape[1:]))
+
+    def kl_terms(self, posterior: Posterior, z: Tensor, *given: Tensor) -> Tensor:
+        """Overridden: log q(z|x) is the logarithm of a probability, 0, so there is log K for each position."""
+        return self.zero.new_full((len(z), math.prod(z.shape[1:])), math.log(self.size))
+
+
+class VQVAE(VAE):
+    """A convolutional autoencoder with a codebook between encoder and decoder.
+
+    Args:
+        config: The options.
+        data: Images.
+
+    Raises:
+        UnsupportedDataError: If the data are not images of 8x8 to 256x256 pixels, or are too small for the channels.
+    """
+
+    def __init__(self, config: Config, data: DataSpec) -> None:
+        network = ConvConfig(channels=config.channels)
+        specs, outer = (conv_specs(network, data, shape[0]) for shape in (data.features_shape, data.params_shape))
+        channels, latent_shape = config.channels[-1], specs[-1].out_size
+        super().__init__(data, latent_shape, UniformCodes(config.codebook_size, latent_shape))
+        self.commitment = config.commitment
+        residual = (channels, config.residual_channels, config.residual_blocks)
+        self.encoder = nn.Sequential(
+            *conv_layers(specs, network.activation),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *residual_layers(*residual),
+            nn.Conv2d(channels, config.code_dim, 1),
+        )
+        self.codebook: Codebook = make_codebook(config)
+        layers = [nn.Conv2d(config.code_dim, channels, 3, padding=1), *residual_layers(*residual)]
+        for spec in reversed(outer[1:]):
+            layers += [transposed_layer(spec), ACTIVATIONS[network.activation]()]
+        self.decoder = nn.Sequential(*layers, transposed_layer(outer[0]))
+
+    def encode(self, x: Tensor) -> Codes:
+        features = to_float32(self.encoder(self.data.features(x)))
+        with torch.autocast(x.device.type, enabled=False):  # distances in bfloat16 would give other codes
+            return Codes(self.codebook.nearest(features), features)
+
+    def decode(self, z: Tensor) -> Tensor:
+        params: Tensor = self.decoder(self.codebook.embed(z))
+        return params
+
+    def forward(self, posterior: Posterior, batch: Batch, *, at_sample: bool = False) -> VAEOutput:
+        """Overridden: gradients go straight through the codes, and a training step updates the codebook.
+
+        The decoder gets the vectors. Its gradient by them goes to the features, as if they were what it got.
+
+        Raises:
+            VaezooError: If `at_sample` is given, because there is no density.
+        """
+        z, features = cast("Codes", posterior)
+        if at_sample:
+            posterior.log_prob(z)
+        with torch.autocast(batch.x.device.type, enabled=False):
+            embedded = self.codebook.embed(z)
+            loss = self.commitment * squared_distance(features, embedded.detach())
+            codebook_loss = self.codebook.loss(features, embedded)
+            if self.training:
+                self.codebook.update(features, z)
+            straight = features + (embedded - features).detach()
+        params = to_float32(self.decoder(straight))
+        loss = loss if codebook_loss is None else loss + codebook_loss
+        return VAEOutput(z, params, self.prior.kl_terms(posterior, z), loss)
+
+    @torch.no_grad()
+    def init_from_data(self, train: Split) -> None:
+        """Overridden: initialises the decoder's output bias, and the codebook with features of the data.
+
+        A codebook of random vectors is far from the features, and one vector would serve for all.
+        """
+        init_output_bias(self.decoder, self.likelihood, train)
+        size, positions = len(self.codebook.vectors), math.prod(self.latent_shape)
+        x = train.subsample(max(INIT_EXAMPLES, INIT_POSITIONS * size // positions)).batch(slice(None)).x
+        self.codebook.set_vectors(spread_features(to_float32(self.encoder(self.data.features(x))), size))
+
+
+def make_codebook(config: Config) -> Codebook:
+    """Returns the codebook that the options choose."""
+    if config.codebook == "gradient":
+        return GradientCodebook(config.codebook_size, config.code_dim)
+    return EMACodebook(config.codebook_size, config.code_dim, config.decay, config.revive_below)
+
+
+class VQLoss(Objective):
+    """-log p(x|z) with the losses of codebook and commitment (arXiv 1711.00937, equation 3), in nats and squares.
+
+    All are sums over an example, and none is divided by the number of pixels or positions. The KL is constant. The
+    metric `perplexity` is exp of the entropy of a batch's codes: how many codes are in use.
+
+    Args:
+        size: Number of codes (K).
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
+        return {"vae": list(vae.parameters())}
+
+    def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
+        terms = elbo_terms(vae, batch)
+        loss = terms.reconstruction.mean() + step.kl_weight * terms.kl_terms.sum(1).mean()
+        perplexity = {"perplexity": code_perplexity(terms.z, self.size)}
+        return LossOutput({"vae": terms.with_auxiliary(loss)}, terms.metrics | perplexity)
+
+
+def code_perplexity(codes: Tensor, size: int) -> Tensor:
+    """Returns exp of the entropy of codes below `size`, `()`: 1 if all are equal, `size` if all are used alike."""
+    ones = torch.ones(codes.numel(), device=codes.device)
+    share = torch.zeros(size, device=codes.device).scatter_add(0, codes.flatten(), ones) / codes.numel()
+    return torch.exp(-torch.xlogy(share, share).sum())
+
+
+def objective(config: Config, data: DataSpec) -> VQLoss:
+    """Returns the objective."""
+    return VQLoss(config.codebook_size)
+
+
+SPEC = ModelSpec(
+    config=Config(),
+    build=VQVAE,
+    objective=objective,
+    summary="A grid of discrete codes with a learned codebook, for images from 8x8 to 256x256",
+    reference="van den Oord et al. 2017, arXiv 1711.00937",
+)

@@ -1,0 +1,203 @@
+"""Checks of q(z|x) and p(z): draws come from the densities, and the KL and the bound are made of the same densities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+from unittest import SkipTest
+
+import torch
+from torch import Tensor
+
+from vaezoo.data.base import Batch, given
+from vaezoo.errors import VaezooError
+from vaezoo.objectives.base import StepContext
+from vaezoo.objectives.elbo import elbo_terms
+from vaezoo.objectives.iwae import IWAE
+from vaezoo.posteriors.base import Posterior, draw, map_tensors, repeat
+from vaezoo.testing.examples import BATCH_SIZE, Spec, build_example
+from vaezoo.testing.statistics import MAX_ERRORS, deviation, score_deviation, weights_of_gaussian
+from vaezoo.vae import VAE, is_standard_normal, sample_prior
+
+DRAWS = 800  # of z for each example
+FORWARD_DRAWS = 50  # the same, where each takes a pass of the decoder
+
+
+class Draws(NamedTuple):
+    """Draws from q(z|x), DRAWS for each example, side by side.
+
+    Attributes:
+        posterior: q(z|x), one row for each draw.
+        batch: The examples, one row for each draw.
+        z: The draws.
+        log_q: log q(z|x), `(B DRAWS,)`.
+    """
+
+    posterior: Posterior
+    batch: Batch
+    z: Tensor
+    log_q: Tensor
+
+
+def draw_latents(vae: VAE, batch: Batch) -> Draws:
+    """Draws from q(z|x) with its density.
+
+    Raises:
+        SkipTest: If there is no density, or z are codes.
+    """
+    rows = repeat(batch, DRAWS)
+    posterior = vae.infer(rows)
+    try:
+        z, log_q = draw(posterior, density=True)
+    except VaezooError as e:
+        raise SkipTest(f"q(z|x) has no density: {e.message}") from e
+    if not z.is_floating_point():
+        raise SkipTest("z are codes")
+    assert log_q is not None
+    return Draws(posterior, rows, z, log_q)
+
+
+def has_log_prob(posterior: Posterior, z: Tensor) -> bool:
+    """Tells whether log q(z|x) is known at any z."""
+    try:
+        posterior.log_prob(z)
+    except VaezooError:
+        return False
+    return True
+
+
+def check_posterior(spec: Spec) -> None:
+    """Draws of q(z|x) are distributed as its log_prob says, and their density is the one that comes with them."""
+    vae, _, batch = build_example(spec)
+    with torch.no_grad():
+        posterior, _, z, log_q = draw_latents(vae.eval(), batch)
+        everywhere = has_log_prob(posterior, z)
+        if everywhere:
+            again = posterior.log_prob(z)
+            difference = float((log_q - again).abs().max())
+            limit = 1e-3 * (1 + float(again.abs().max()))
+            what = f"log q differs by {difference:.2g} between rsample_and_log_prob and log_prob"
+            assert difference < limit, f"{what}. Check the determinant of each step of a flow."
+    for i in range(BATCH_SIZE):
+        own = slice(i * DRAWS, (i + 1) * DRAWS)
+        row = map_tensors(posterior, partial(second_half, own))
+        check_density("posterior", z[own], log_q[own], row.log_prob if everywhere else None)
+
+
+def second_half(rows: slice, tensor: Tensor) -> Tensor:
+    """Returns the second half of some rows."""
+    return tensor[rows].chunk(2)[1]
+
+
+def check_prior(spec: Spec) -> None:
+    """Latents that the prior draws are distributed as its log_prob says."""
+    vae, _, batch = build_example(spec)
+    vae.eval()
+    prior, rows = vae.prior, repeat(map_tensors(batch, lambda tensor: tensor[:1]), 2 * DRAWS)
+    conditions = given(prior.inputs, rows)
+    with torch.no_grad():
+        draws = {"prior.sample(n)": sample_prior(vae, rows)}
+        if prior.noise_shape is not None and not is_standard_normal(prior):
+            noise = torch.randn(2 * DRAWS, *prior.noise_shape)
+            draws["prior.from_noise(noise)"] = prior.from_noise(noise, *conditions)
+    if not draws["prior.sample(n)"].is_floating_point():
+        raise SkipTest("z are codes")
+    half = tuple(condition.chunk(2)[1] for condition in conditions)
+    for name, z in draws.items():
+        with torch.no_grad():
+            log_p = prior.log_prob(z, *conditions)
+        check_density(name, z, log_p, lambda z: prior.log_prob(z, *half))
+
+
+def check_density(name: str, z: Tensor, log_p: Tensor, log_prob: Callable[[Tensor], Tensor] | None) -> None:
+    """Raises AssertionError unless draws come from a density; see `vaezoo.testing.statistics`.
+
+    Args:
+        name: What drew them.
+        z: The draws, `(N, *latent_shape)`.
+        log_p: Their log-density, `(N,)`.
+        log_prob: Returns the log-density of the second half at other z. None: it is known of draws only.
+    """
+    if log_prob is not None:
+        errors = score_deviation(z, log_prob)
+        what = f"the moments of draws of {name} are {errors:.0f} standard errors from those that log_prob implies"
+        assert errors < MAX_ERRORS, f"{what}. Compare mean and scale of the draws with those of log_prob."
+    weights = weights_of_gaussian(z, log_p)
+    if weights is not None:
+        errors = deviation(weights - 1, slack=0.02)
+        what = f"the density of {name} integrates to about {1 / float(weights.mean()):.3g} instead of 1"
+        assert errors < MAX_ERRORS, f"{what}. Check the constants of log_prob."
+
+
+def check_kl(spec: Spec) -> None:
+    """A closed form of the KL equals the mean of its estimate log q(z|x) - log p(z) over samples z."""
+    vae, _, batch = build_example(spec)
+    vae.eval()
+    with torch.no_grad():
+        closed, estimate = kl_pairs(vae, batch)
+    if torch.equal(closed, estimate):
+        raise SkipTest("the KL has no closed form: it is estimated at z")
+    for i, (a, b) in enumerate(zip(closed.chunk(BATCH_SIZE), estimate.chunk(BATCH_SIZE), strict=True)):
+        errors = deviation(b - a, slack=1e-4 * (1 + float(a.abs().max())))
+        means = f"kl_terms add up to {float(a.mean()):.4g} nats, the estimate to {float(b.mean()):.4g}"
+        what = f"{means}, {errors:.0f} standard errors away, in example {i}"
+        assert errors < MAX_ERRORS, f"{what}. Check the closed form in kl_terms."
+
+
+def kl_pairs(vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns the KL as kl_terms give it, and its estimates, at the same draws, `(B K,)` each."""
+    if type(vae).forward is VAE.forward:
+        posterior, rows, z, log_q = draw_latents(vae, batch)
+        if hasattr(posterior, "rsample_and_log_prob"):
+            raise SkipTest("the KL has no closed form: the density comes with z")
+        conditions = given(vae.prior.inputs, rows)
+        return vae.prior.kl(posterior, z, *conditions), log_q - vae.prior.log_prob(z, *conditions)
+    rows = repeat(batch, FORWARD_DRAWS)
+    pairs = []
+    for at_sample in (False, True):
+        torch.manual_seed(0)
+        try:
+            output = vae(vae.infer(rows), rows, at_sample=at_sample)
+        except VaezooError as e:
+            raise SkipTest(f"q(z|x) has no density: {e.message}") from e
+        pairs.append(output.kl_terms.sum(1))
+    return pairs[0], pairs[1]
+
+
+def check_bound(spec: Spec) -> None:
+    """With one sample the importance-weighted bound is the ELBO at the same z, log p(x|z) + log p(z) - log q(z|x)."""
+    vae, _, batch = build_example(spec)
+    vae.eval()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        try:
+            terms = elbo_terms(vae, batch, at_sample=True)
+        except VaezooError as e:
+            raise SkipTest(f"q(z|x) has no density: {e.message}") from e
+        torch.manual_seed(0)
+        iwae = IWAE(k=1)(vae, batch, StepContext.initial()).losses["vae"]
+        if terms.auxiliary_loss is not None:
+            iwae = iwae - terms.auxiliary_loss.mean()
+        log_q = log_density_of(vae, batch, terms.z)
+        log_p = vae.prior.log_prob(terms.z, *given(vae.prior.inputs, batch))
+    elbo = -(terms.reconstruction + terms.kl_terms.sum(1))
+    difference = float((iwae + elbo.mean()).abs())
+    limit = 1e-4 * (1 + float(elbo.abs().max()))
+    assert difference < limit, f"IWAE with one sample differs from the ELBO by {difference:.2g} nats at the same z"
+    if log_q is None:
+        return
+    difference = float((terms.kl_terms.sum(1) - (log_q - log_p)).abs().max())
+    advice = "With at_sample=True, forward must not use a closed form."
+    what = f"the parts of the KL differ by {difference:.2g} nats from log q(z|x) - log p(z)"
+    assert difference < 1e-4 * (1 + float(log_q.abs().max())), f"{what} at the sample. {advice}"
+
+
+def log_density_of(vae: VAE, batch: Batch, z: Tensor) -> Tensor | None:
+    """Returns log q(z|x) at z, `(B,)`, without the model's forward. None: only the model itself knows it."""
+    torch.manual_seed(0)
+    posterior = vae.infer(batch)
+    if not hasattr(posterior, "rsample_and_log_prob"):
+        return posterior.log_prob(z)
+    again, log_q = draw(posterior, density=True)
+    return log_q if torch.equal(again, z) else None

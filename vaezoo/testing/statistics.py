@@ -1,0 +1,82 @@
+"""Tests of whether draws come from a density: exact identities whose two sides are compared within standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaezoo.posteriors.gaussian import LOG_2PI
+
+DIRECTIONS = 8  # onto which the draws are projected
+MAX_ERRORS = 7.0  # standard errors that a mean may be away. Checks have a fixed seed, so a result does not vary
+SLACK = 1e-3  # of a mean that should be 0, because float32 is not exact
+MIN_SHARE = 0.5  # of draws that count, by their weights: with fewer, a mean weight says little
+MAX_KURTOSIS_ERROR = 1.5
+
+
+def deviation(values: Tensor, slack: float = SLACK) -> float:
+    """Returns how many standard errors the mean of values `(N,)` is away from 0, beyond a slack."""
+    values = values.detach().double()
+    distance = max(0.0, abs(float(values.mean())) - slack)
+    return distance / (float(values.std()) / math.sqrt(len(values)) + 1e-12)
+
+
+def score_at(x: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Tensor:
+    """Returns d log p(x)/dx, of the shape of x. It is 0 if log p does not depend on x."""
+    x = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        log_p = log_prob(x).sum()
+        return torch.autograd.grad(log_p, x)[0] if log_p.requires_grad else torch.zeros_like(x)
+
+
+def score_deviation(z: Tensor, log_prob: Callable[[Tensor], Tensor], *, unit: bool = False) -> float:
+    """Compares draws with the gradient of a log-density. Returns the largest deviation, in standard errors.
+
+    For z ~ p with score s = d log p/dz and a function f, E[f(z) s + f'(z)] = 0, if f p is 0 at the ends (Stein's
+    identity). On R, f is a constant and a linear function, along random directions u: E[u s] = 0 and
+    E[u (z - c) u s] = -1, for any c. On [0, 1], f is z (1 - z) in each dimension. The score does not know the constant
+    of the density; see `weights_of_gaussian`.
+
+    Args:
+        z: Draws, `(N, ...)`, floats. The first half only gives c and the scale of each dimension.
+        log_prob: Returns log p(z), `(N / 2,)`, for the second half.
+        unit: Whether p is a density on [0, 1]. Otherwise it is one on R.
+    """
+    first, second = z.detach().chunk(2)
+    score = score_at(second, log_prob).flatten(1)
+    directions = F.normalize(torch.randn(DIRECTIONS, score.shape[1], dtype=score.dtype), dim=1)
+    if unit:
+        values = second.flatten(1)
+        terms = values * (1 - values) * score + 1 - 2 * values
+        return max(deviation(test) for test in (*(terms @ directions.T).unbind(1), terms.mean(1)))
+    scale = first.std(0).flatten()
+    centred, score = (second - first.mean(0)).flatten(1) / scale, score * scale
+    along_z, along_score = centred @ directions.T, score @ directions.T  # (N / 2, DIRECTIONS)
+    linear, all_dimensions = along_z * along_score + 1, (centred * score).mean(1) + 1
+    return max(deviation(test) for test in (*along_score.unbind(1), *linear.unbind(1), all_dimensions))
+
+
+def weights_of_gaussian(z: Tensor, log_p: Tensor) -> Tensor | None:
+    """Returns weights `(N / 2,)` whose mean is 1 if log p has the right constant. None: p is too far from a Gaussian.
+
+    With a Gaussian r of the mean and the variance of the draws, E_p[r(z) / p(z)] = 1. This mean is reliable only if p
+    is close to r. The weights and the fourth moments of the draws tell.
+
+    Args:
+        z: Draws from p, `(N, ...)`. The first half gives r, the second the weights.
+        log_p: log p(z), `(N,)`.
+    """
+    first, second = z.detach().double().flatten(1).chunk(2)
+    mean, std = first.mean(0), first.std(0)
+    standard = (second - mean) / std
+    log_r = -(0.5 * (standard.square() + LOG_2PI) + std.log()).sum(1)
+    log_weights = log_r - log_p.detach().double().chunk(2)[1]
+    # A wrong constant multiplies all weights, which does not change this share.
+    relative = torch.softmax(log_weights, 0)
+    share = 1 / (len(relative) * float(relative.square().sum()))
+    near = share > MIN_SHARE and float((standard.pow(4).mean(0) - 3).abs().max()) < MAX_KURTOSIS_ERROR
+    return log_weights.exp() if near else None
