@@ -41,7 +41,7 @@ test: $(STAMP)
 # All tests. Coverage is of the processes that run tests; the fault injection tests kill theirs, so they run without.
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/fault_injection -n auto --maxprocesses 4 \
-		--cov=vaezoo --cov=vaezoo_cli --cov-report=term:skip-covered
+		--cov=vaezoo --cov=vaezoo_cli --cov-report=term:skip-covered --durations=30
 	$(BIN)/python -m pytest tests/fault_injection
 
 # The whole matrix of faults, then a minute of fuzzing for each reader of files.

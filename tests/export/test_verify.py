@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 
+import image_models
 import numpy as np
 import onnx
 import pytest
 import torch
-from image_models import image_models
 
 import vaezoo
 from vaezoo import create_model, export_onnx, train, verify_onnx
@@ -36,7 +36,6 @@ DATA = {
     "columns": [],
     "symbols": [],
 }
-MODELS = image_models()
 PLAIN, FP16_UINT8 = {}, {"dtype": "fp16", "uint8": True}
 
 
@@ -84,7 +83,11 @@ def refused(folder, error=InputError, **options):
 
 
 FAST = [("autoencoder", "plain"), ("vae-gan", "fp16-uint8")]
-CASES = [(name, options, ident) for name in MODELS for options, ident in ((PLAIN, "plain"), (FP16_UINT8, "fp16-uint8"))]
+CASES = [
+    (name, options, ident)
+    for name in image_models.FAST
+    for options, ident in ((PLAIN, "plain"), (FP16_UINT8, "fp16-uint8"))
+]
 
 
 @pytest.mark.parametrize(

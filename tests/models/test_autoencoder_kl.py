@@ -228,6 +228,7 @@ def test_encoder_group_holds_quant_conv():
     assert names == {"encoder", "quant_conv"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 16, 12), (1, 4, 4)])  # the latter has latents of a single pixel
 def test_exported_sizes_are_free(shape):
     vae = spread(build(shape))
@@ -281,6 +282,7 @@ def run(digits, tmp_path_factory):
     return train("autoencoder-kl", data, options=SMALL, config=config, out=tmp_path_factory.mktemp("kl") / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uint8", [False, True])
 def test_runtime_takes_other_sizes(run, tmp_path, uint8):
     result = export_onnx(run, tmp_path / "export", uint8=uint8)

@@ -224,6 +224,7 @@ def test_training_lowers_loss(precision, digits):
     assert {t.dtype for t in (z.z, z.params, z.kl_terms)} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"inference": "networks", "prior": "vamp", "prior__components": 3}], ids=["ladder", "networks"]
 )
@@ -254,6 +255,7 @@ def test_compiled_training_agrees(digits):
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "inference"), [(KINDS[0], "ladder"), (KINDS[3], "networks")], ids=INFERENCE)
 def test_graphs_equal_model(data, inference):
     vae, _ = build(data, inference=inference)
@@ -261,6 +263,7 @@ def test_graphs_equal_model(data, inference):
     assert {row.graph for row in rows} == {"encoder", "decoder", "prior", "round trip"}
 
 
+@pytest.mark.slow
 def test_export_runs_without_torch(digits, tmp_path):
     options = {"latents": "2,3", "hidden": "8"}
     config = TrainConfig(steps=2, batch_size=50, compile="off")

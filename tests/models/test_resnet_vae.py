@@ -120,6 +120,7 @@ def test_decoder_starts_at_mean():
     torch.testing.assert_close(vae.decoder[-1].bias.detach(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_export_equals_model():
     vae = build((3, 9, 12), {**SMALL, "condition": "labels"}, classes=(3,)).eval()
     rows, _ = check_parity(vae, export_graphs(vae))

@@ -285,6 +285,7 @@ def test_bad_batch_restores_codebook(digits):
         step.raise_if_diverged()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"decay": 0.5, "revive_below": 0.9}, {"codebook": "gradient"}], ids=str)
 def test_step_is_one_graph(options, digits):
     """A step that is traced as one graph changes weights and codebook as the eager one does."""
@@ -313,6 +314,7 @@ def test_compiled_training_agrees(digits):
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_graphs_equal_model(digits):
     """On real digits, whose black background makes equal features."""
     vae, _ = build(digits.spec)
@@ -324,6 +326,7 @@ def test_graphs_equal_model(digits):
     assert z["name"] == "z" and z["dtype"] == "int64" and z["shape"] == ["batch", 7, 7]
 
 
+@pytest.mark.slow
 def test_export_runs_without_torch(digits, tmp_path):
     config = TrainConfig(steps=2, batch_size=50, compile="off")
     run = vaezoo.train("vq-vae", digits, options=SMALL, config=config, out=tmp_path / "run")
