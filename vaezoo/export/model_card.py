@@ -135,7 +135,7 @@ def model_card(manifest: Manifest) -> str:
 
 def _example(manifest: Manifest) -> str:
     """Returns the lines of code that make the encoder's inputs."""
-    x = manifest["graphs"]["encoder"]["inputs"][0]
+    x = next(tensor for tensor in manifest["graphs"]["encoder"]["inputs"] if tensor["name"] == "x")
     sizes = manifest["data"]["shape"]
     if manifest["format"]["uint8"]:
         sizes = [*sizes[1:], sizes[0]]

@@ -122,8 +122,9 @@ def named_outputs(posterior: Posterior) -> tuple[dict[str, Tensor], str]:
     Raises:
         PluginError: If the posterior is not a NamedTuple.
     """
-    if hasattr(posterior, "outputs"):
-        outputs: dict[str, Tensor] = posterior.outputs()
+    own_outputs = getattr(posterior, "outputs", None)
+    if callable(own_outputs):  # a field of this name is a tensor
+        outputs: dict[str, Tensor] = own_outputs()
         return outputs, next(iter(outputs))
     names: Sequence[str] = getattr(posterior, "_fields", ())
     if not isinstance(posterior, tuple) or len(names) != len(posterior):

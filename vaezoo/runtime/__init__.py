@@ -80,7 +80,7 @@ class OnnxVAE:
         self.sessions = sessions
         graphs = manifest["graphs"]
         self.data: DataEntry = manifest["data"]
-        x, z = graphs["encoder"]["inputs"][0], graphs["decoder"]["inputs"][0]
+        x, z = self._signature("encoder", "x"), self._signature("decoder", "z")
         self.shape = example_shape(x)
         self.dtype = np.dtype(x["dtype"])
         self.latent_shape = example_shape(z)
