@@ -181,7 +181,10 @@ def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], conf
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # they hold source lines and paths of this machine
     program.model.producer_name, program.model.producer_version = "vaezoo", None
-    proto = program.model_proto if config.dtype == "fp32" else to_float16(program.model_proto)
+    proto = program.model_proto
+    # The prior stays float32: which component or code a draw picks is not continuous in the noise.
+    if config.dtype == "fp16" and name != "prior":
+        proto = to_float16(proto)
     outputs = [
         tensor_signature(n, [result[n] for result in results], axis_names(value))
         for n, value in zip(results[0], proto.graph.output, strict=True)
@@ -233,6 +236,11 @@ def to_float16(proto: ModelProto) -> ModelProto:
     """Returns the graph with float16 weights and arithmetic. Inputs and outputs keep their types."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    # The converter takes an initializer for float16 if it has a value_info, even one that must stay float32.
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    values = [value for value in proto.graph.value_info if value.name not in initializers]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(values)
     model = ir.from_proto(convert_float_to_float16(proto, keep_io_types=True))
     TopologicalSortPass()(model)  # the converter appends its casts at the end
     half: ModelProto = ir.to_proto(model)
