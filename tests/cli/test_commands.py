@@ -110,6 +110,16 @@ def test_list_and_show(run_ok):
     assert "Larsen" in text and "gamma" in text and "discriminator" in text
 
 
+def test_show_counts_each_kind_of_input(run_ok):
+    def supported(model):
+        return {r["input"] for r in json.loads(run_ok("show", model, "--json"))["inputs"] if r["parameters"]}
+
+    assert {"1x28x28", "table of 7 columns", "text of 16 ids of 28"} <= supported("mlp-vae")
+    assert {"1x28x28 and 10 classes", "vector of 100 and 10 classes"} <= supported("cvae")
+    assert supported("sentence-vae") == {"text of 16 ids of 28"}
+    assert "not supported: 1x28x28, 3x32x32" in run_ok("show", "sentence-vae")
+
+
 def test_show_follows_options(run_ok):
     small = json.loads(run_ok("show", "mlp-vae", "-o", "hidden=10", "--json"))["inputs"][0]["parameters"]
     assert small["encoder"] == 784 * 10 + 10 + 10 * 40 + 40

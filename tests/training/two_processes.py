@@ -31,12 +31,21 @@ CASES = {
     "optimal sigma": ("conv-vae", {}, "gaussian:optimal", {}),
     "vae-gan": ("vae-gan", {}, "bernoulli", {}),
     "grad-accum": ("mlp-vae", {}, "bernoulli", {"grad_accum_steps": 3}),
+    "iwae": ("iwae", {"objective.k": 3}, "bernoulli", {}),
+    "dreg": ("iwae", {"objective.k": 3, "objective.gradient": "dreg"}, "bernoulli", {}),
+    "codebook": ("vq-vae", {"codebook_size": 8, "channels": "8,8", "revive_below": 0}, "gaussian", {}),
 }
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder", "cvae")  # FAST of image_models.py
 STOPS = (0, 1, 5, 9, 10, 11, 19)  # of 20 steps, five an epoch
 SETTINGS = {
     "plain": {},
     "all": {"grad_accum_steps": 2, "ema_decay": 0.9, "kl_warmup": 7, "schedule": "cosine", "binarize": "dynamic"},
+}
+# Model and setting of each training that is stopped and resumed, with the model's options.
+RESUMED = {(name, setting): {} for name in MODELS for setting in SETTINGS} | {
+    ("iwae", "all"): {"objective.k": 3, "objective.gradient": "dreg"},
+    ("factor-vae", "all"): {"channels": "8,8", "objective.hidden": 16},
+    ("vq-vae", "all"): {"codebook_size": 8, "channels": "8,8"},
 }
 
 
@@ -76,23 +85,23 @@ def gradients():
         for group, values in grads.gradients.items():
             tensors |= {f"{case}/{group}/{i}": g.contiguous() for i, g in enumerate(values) if g is not None}
         tensors |= {f"{case}/loss/{name}": loss for name, loss in grads.losses.items()}
+        tensors |= {f"{case}/buffer/{i}": b.clone() for i, b in enumerate(step.buffers) if b.is_floating_point()}
     return tensors
 
 
 def resume(folder):
     x = torch.rand((67, 12, 12), generator=torch.Generator().manual_seed(0)).numpy()
     data = from_arrays(x, torch.arange(67) % 3)
-    for name in MODELS:
-        for setting, values in SETTINGS.items():
-            config = TrainConfig(steps=20, batch_size=BATCH_SIZE, **values)
-            train(name, data, config=config, out=f"{folder}/{name}-{setting}-whole")
-            path = f"{folder}/{name}-{setting}-parts"
+    for (name, setting), options in RESUMED.items():
+        config = TrainConfig(steps=20, batch_size=BATCH_SIZE, **SETTINGS[setting])
+        train(name, data, options=options, config=config, out=f"{folder}/{name}-{setting}-whole")
+        path = f"{folder}/{name}-{setting}-parts"
+        with suppress(signals.Stopped), signals.handle_signals():
+            train(name, data, options=options, config=config, out=path, on_start=stop_after(STOPS[0]))
+        for step in STOPS[1:]:
             with suppress(signals.Stopped), signals.handle_signals():
-                train(name, data, config=config, out=path, on_start=stop_after(STOPS[0]))
-            for step in STOPS[1:]:
-                with suppress(signals.Stopped), signals.handle_signals():
-                    vaezoo.resume(path, data, on_start=stop_after(step))
-            vaezoo.resume(path, data, on_start=must_begin_at(STOPS[-1]))
+                vaezoo.resume(path, data, on_start=stop_after(step))
+        vaezoo.resume(path, data, on_start=must_begin_at(STOPS[-1]))
 
 
 def stop_after(steps):

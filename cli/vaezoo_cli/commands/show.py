@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -10,11 +10,12 @@ import click
 from vaezoo_cli.options import json_option, parse_options, print_json
 
 if TYPE_CHECKING:
-    from vaezoo import Registration
+    from vaezoo import DataSpec, Registration
     from vaezoo_cli.render.models import InputRow, ModelRow
 
-# The input shapes to show: images from 8x8 to 256x256, one with odd sides, and a vector.
+# Images from 8x8 to 256x256, one with odd sides, and a vector.
 SHAPES = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 33, 45), (3, 64, 64), (3, 128, 128), (3, 256, 256), (100,))
+LABELS = 10  # classes, for a model that is conditioned on labels
 
 
 @click.command()
@@ -24,7 +25,7 @@ SHAPES = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 33, 45), (3, 64, 64), (3, 128
 def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
     """Show a model's options and parameters.
 
-    Parameters are counted for several input shapes.
+    Parameters are counted for several inputs: images, a vector, a series, a table and texts.
     """
     from vaezoo.core.options import configure, options_of
     from vaezoo.registry import find_model
@@ -33,7 +34,7 @@ def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
     spec = registration.load()
     values = parse_options(options)
     model_options = options_of(configure(spec.config, values))
-    inputs = [count_parameters(registration, values, shape) for shape in SHAPES]
+    inputs = [count_parameters(registration, values, data) for data in example_inputs()]
     row: ModelRow = {
         "name": registration.name,
         "distribution": registration.distribution,
@@ -49,18 +50,35 @@ def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
     render_model(row, model_options, inputs)
 
 
-def count_parameters(registration: Registration, options: dict[str, str], shape: tuple[int, ...]) -> InputRow:
-    """Counts the parameters of each module of a model for an input shape, if the model supports it."""
+def example_inputs() -> list[DataSpec]:
+    """Returns the inputs to show, at least one of each kind of data."""
+    from vaezoo import DataSpec
+    from vaezoo_cli.render.console import show_shape
+
+    columns = (*(f"c{i}:real" for i in range(5)), "c5:2", "c6:3")
+    return [
+        *(DataSpec(name=show_shape(shape), shape=shape) for shape in SHAPES),
+        DataSpec(name="series of 2x32", shape=(2, 32), kind="real", likelihood="gaussian"),
+        DataSpec(name="table of 7 columns", shape=(7,), kind="table", likelihood="table", columns=columns),
+        DataSpec(name="text of 16 ids of 28", shape=(16,), kind="tokens", likelihood="categorical", vocabulary=28),
+    ]
+
+
+def count_parameters(registration: Registration, options: dict[str, str], data: DataSpec) -> InputRow:
+    """Counts the parameters of each module of a model for an input. Labels are added if the model needs them."""
     import torch
 
-    from vaezoo import DataSpec, UnsupportedDataError
+    from vaezoo import UnsupportedDataError
 
-    data = DataSpec(name="example", shape=shape)
-    try:
-        with torch.device("meta"):  # allocates no memory
-            _, vae, objective = registration.build(options, data)
-    except UnsupportedDataError:
-        return {"shape": list(shape), "parameters": None}
-    modules = [*vae.named_children(), *objective.named_children()]
-    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules}
-    return {"shape": list(shape), "parameters": {name: count for name, count in counts.items() if count}}
+    labelled = replace(data, name=f"{data.name} and {LABELS} classes", classes=(LABELS,))
+    for example in (data, labelled):
+        try:
+            with torch.device("meta"):  # allocates no memory
+                _, vae, objective = registration.build(options, example)
+        except UnsupportedDataError:
+            continue
+        modules = [*vae.named_children(), *objective.named_children()]
+        counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules}
+        parameters = {name: count for name, count in counts.items() if count}
+        return {"input": example.name, "shape": list(data.shape), "parameters": parameters}
+    return {"input": data.name, "shape": list(data.shape), "parameters": None}

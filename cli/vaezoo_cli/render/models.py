@@ -8,7 +8,7 @@ from typing import TypedDict
 from rich.markup import escape
 
 from vaezoo.core.options import Option, show_value
-from vaezoo_cli.render.console import OUT, show_shape, table
+from vaezoo_cli.render.console import OUT, table
 
 
 class ModelRow(TypedDict):
@@ -22,8 +22,9 @@ class ModelRow(TypedDict):
 
 
 class InputRow(TypedDict):
-    """An input shape and the number of parameters of each module. `parameters` is None for unsupported shapes."""
+    """An input and the number of parameters of each module. `parameters` is None for an input that is not supported."""
 
+    input: str
     shape: list[int]
     parameters: dict[str, int] | None
 
@@ -57,7 +58,7 @@ def render_datasets(datasets: Mapping[str, str]) -> None:
 
 
 def render_model(model: ModelRow, options: Iterable[Option], inputs: Iterable[InputRow]) -> None:
-    """Prints a model's options, and its parameters for several input shapes."""
+    """Prints a model's options, and its parameters for several inputs."""
     OUT.print(f"[bold cyan]{model['name']}[/]  {model['distribution']} {model['version']}")
     OUT.print(escape(f"{model['summary']}\n{model['reference']}\n"))
     rows = table("option", "default", "value", "description")
@@ -65,14 +66,18 @@ def render_model(model: ModelRow, options: Iterable[Option], inputs: Iterable[In
         rows.add_row(option.name, show_value(option.default) or "empty", option.type, escape(option.help))
     OUT.print(rows)
     rows = table("input", "parameters")
+    unsupported = []
     for row in inputs:
-        rows.add_row(show_shape(row["shape"]), show_parameters(row["parameters"]))
+        if row["parameters"] is None:
+            unsupported.append(row["input"])
+        else:
+            rows.add_row(row["input"], show_parameters(row["parameters"]))
     OUT.print()
     OUT.print(rows)
+    if unsupported:
+        OUT.print(f"not supported: {', '.join(unsupported)}")
 
 
-def show_parameters(counts: Mapping[str, int] | None) -> str:
+def show_parameters(counts: Mapping[str, int]) -> str:
     """Formats parameter counts as "1,000 = encoder 600 + decoder 400"."""
-    if not counts:
-        return "not supported"
     return f"{sum(counts.values()):,} = " + " + ".join(f"{name} {count:,}" for name, count in counts.items())
