@@ -1,13 +1,16 @@
 """Likelihoods against torch.distributions, integrals and their own samples."""
 
 import math
+import sys
 
 import pytest
 import torch
 from torch import distributions as D
 
+from vaezoo import DataSpec, create_model
 from vaezoo.data.kinds import make_kind
 from vaezoo.errors import VaezooError
+from vaezoo.evaluation.onnx_vae import needs_only_mean
 from vaezoo.likelihoods.categorical import draw_ids
 from vaezoo.likelihoods.gaussian import Gaussian
 from vaezoo.likelihoods.make import make_likelihood
@@ -256,3 +259,113 @@ def test_likelihood_must_fit_the_kind(text, kind, words):
     with pytest.raises(VaezooError, match=words) as e:
         make_likelihood(text, kind, 5, ("a:real",))
     assert e.value.hint
+
+
+PACKAGE = """
+from vaezoo import DataKind, Likelihood, VaezooError
+
+class Scaled(Likelihood):
+    kinds = ("real",)
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def log_prob(self, params, x):
+        return -self.scale * (x - params).abs().flatten(1).sum(1)
+
+    def mean(self, params):
+        return params
+
+    def sample(self, params):
+        return params
+
+def make(argument, data):
+    if argument == "x":
+        raise VaezooError("'x' is not a scale", "give a number")
+    return Scaled(float(argument or 1))
+
+def broken(argument, data):
+    raise KeyError("scale")
+
+def foreign(argument, data):
+    return object()
+
+text = "no function"
+"""
+ENTRY_POINTS = """[vaezoo.likelihoods]
+scaled = ours:make
+scaled-broken = ours:broken
+scaled-foreign = ours:foreign
+scaled-text = ours:text
+gaussian = ours:make
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package with likelihoods of its own."""
+    info = tmp_path / "ours-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "ours.py").write_text(PACKAGE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ours", raising=False)
+
+
+@pytest.mark.usefixtures("package")
+def test_package_adds_a_likelihood():
+    assert make_likelihood("scaled", "real").scale == 1 and make_likelihood("scaled:0.5", "real").scale == 0.5
+    assert make_likelihood("ours/scaled:0.25", "real").scale == 0.25
+    data = DataSpec(name="series", shape=(2, 4), kind="real", likelihood="scaled:3")
+    assert create_model("mlp-vae", data).likelihood.scale == 3
+    assert type(make_likelihood("gaussian", "real")) is Gaussian  # the name of a built-in one is ours
+
+
+@pytest.mark.usefixtures("package")
+def test_errors_name_package_likelihoods():
+    for text, words in (
+        ("scaled:x", "'x' is not a scale"),
+        ("scaled", "likelihood 'scaled' is not for data of kind unit"),
+        ("scaled-broken", "likelihood 'scaled-broken' of ours 1.0 cannot be built: KeyError"),
+        ("scaled-foreign", "likelihood 'scaled-foreign' of ours 1.0 is of type object, not a vaezoo.Likelihood"),
+        ("scaled-text", "likelihood 'scaled-text' of ours 1.0 is not a function"),
+        ("sclaed", "no likelihood named 'sclaed'"),
+    ):
+        with pytest.raises(VaezooError) as e:
+            make_likelihood(text)
+        assert words in e.value.message and e.value.hint
+    assert e.value.hint == "did you mean 'scaled'?"
+    with pytest.raises(VaezooError) as e:
+        make_likelihood("nothing-like-it")
+    ours = "bernoulli, continuous-bernoulli, gaussian, categorical, table"
+    assert e.value.hint == f"use one of {ours}, scaled, scaled-broken, scaled-foreign, scaled-text"
+
+
+@pytest.mark.usefixtures("package")
+def test_disallowed_packages_are_left_out(monkeypatch):
+    assert make_likelihood("scaled", "real").scale == 1
+    monkeypatch.setenv("VAEZOO_PLUGINS", "")
+    with pytest.raises(VaezooError, match="no likelihood named 'scaled'"):
+        make_likelihood("scaled", "real")
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "known"),
+    [
+        ("bernoulli", True),
+        ("gaussian", True),
+        ("gaussian:0.1", True),
+        ("gaussian:learned", False),
+        ("gaussian:optimal", False),
+        ("gaussian:nan", False),
+        ("gaussian:-1", False),
+        ("continuous-bernoulli", False),
+        ("bernoulli:0.1", False),
+        ("categorical", False),
+        ("scaled:0.1", False),
+    ],
+)
+def test_exports_evaluate_known_likelihoods(likelihood, known):
+    assert needs_only_mean(likelihood) == known

@@ -117,7 +117,7 @@ def _of_package(name: str, argument: str, data: DataKind) -> Likelihood:
     except Exception as e:  # third-party code may raise anything
         raise plugin.failure("built", e, hint) from e
     if not isinstance(likelihood, Likelihood):
-        raise PluginError(f"{plugin} is a {type(likelihood).__name__}, not a vaezoo.Likelihood", hint)
+        raise PluginError(f"{plugin} is of type {type(likelihood).__name__}, not a vaezoo.Likelihood", hint)
     return likelihood
 
 

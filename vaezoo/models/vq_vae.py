@@ -31,7 +31,7 @@ from vaezoo.priors.base import Prior
 from vaezoo.spec import ModelSpec
 from vaezoo.vae import VAE, VAEOutput
 
-TIE = 1e-5  # squared distances that differ by less than this share of |f|^2 + |e|^2 are equal
+TIE = 1e-5  # squared distances that differ by less than this share of |f|^2 + |e|^2 are equal, around the mean vector
 MIN_USAGE = 1e-8  # of a vector: keeps the average defined, and clear of the slow arithmetic near zero
 INIT_EXAMPLES, INIT_POSITIONS = 64, 16  # of data for the first codebook: at least, and for each vector
 
@@ -53,7 +53,7 @@ class Config:
         commitment: Weight of the features' squared distance from their vectors.
 
     Raises:
-        VaezooError: If a value is out of range, or two options do not fit together.
+        VaezooError: If a value is out of range.
     """
 
     codebook_size: int = 512
@@ -94,7 +94,10 @@ class Codebook(nn.Module, ABC):
         Of vectors that are equally near, the first one counts. Rounding would choose between them otherwise, and
         PyTorch and ONNX Runtime round differently.
         """
-        points, vectors = features.detach().movedim(1, -1), self.vectors.detach()
+        # Around the mean vector, because a large mean of the features would hide the differences between them.
+        vectors = self.vectors.detach()
+        center = vectors.mean(0)
+        points, vectors = features.detach().movedim(1, -1) - center, vectors - center
         lengths, squares = points.square().sum(-1, keepdim=True), vectors.square().sum(1)
         # |f - e|^2 = |f|^2 - 2 f e + |e|^2 for all pairs, as one matrix product.
         distances = lengths - 2 * points @ vectors.T + squares
@@ -124,7 +127,7 @@ class EMACodebook(Codebook):
 
     The paper keeps N_i, the average number of features with code i, and m_i, the average of their sum. The vector is
     m_i / N_i. Here N_i is divided by the number of positions, so neither the batch size nor the number of processes
-    matters. m_i is not kept, because it equals N_i times the vector.
+    matters. m_i is not kept, because it equals N_i times the vector. Each micro-batch counts as a batch.
 
     Args:
         size: Number of vectors.

@@ -53,6 +53,11 @@ class CheckResult:
     skipped: str | None = None
     expected: str | None = None
 
+    @property
+    def passed(self) -> bool:
+        """Whether the check ran and did not fail."""
+        return self.failure is None and self.skipped is None and self.expected is None
+
 
 def check_name(check: Check) -> str:
     """Returns the name of a check, as `vaezoo check` shows it."""

@@ -14,7 +14,7 @@ from vaezoo.testing.export import check_onnx, check_runtime
 from vaezoo.testing.interface import check_kinds, check_labels, check_shapes, check_sizes, check_unsupported
 from vaezoo.testing.likelihood import check_likelihood
 from vaezoo.testing.rows import check_independence, check_repeat
-from vaezoo.testing.state import check_meta, check_seed, check_state
+from vaezoo.testing.state import check_meta, check_names, check_seed, check_state
 from vaezoo.testing.training import (
     check_groups,
     check_guard,
@@ -26,6 +26,7 @@ from vaezoo.testing.training import (
 
 CHECKS: tuple[Check, ...] = (
     check_shapes,
+    check_names,
     check_groups,
     check_losses,
     check_metrics,

@@ -93,7 +93,18 @@ def with_likelihood(spec: Spec, text: str) -> Spec:
     """Returns the same model, built for data with another likelihood.
 
     Data that the likelihood is not for are refused, as if the model did not support them.
+
+    Raises:
+        VaezooError: If there is no such likelihood, or it is for none of the kinds of data here.
     """
+    errors = []
+    for data in UNLABELLED:
+        try:
+            dataclasses.replace(data, likelihood=text)
+        except VaezooError as e:
+            errors.append(e)
+    if len(errors) == len(UNLABELLED):
+        raise errors[0]
 
     def change(data: DataSpec) -> DataSpec:
         try:

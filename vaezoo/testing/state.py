@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 
 import torch
@@ -10,6 +11,18 @@ from torch import nn
 
 from vaezoo.core.options import config_json, configure
 from vaezoo.testing.examples import Spec, build_example, compute_losses, example_data
+
+
+def check_names(spec: Spec) -> None:
+    """No parameter, buffer or part has the name of an attribute of its class, which would hide it."""
+    vae, objective, _ = build_example(spec)
+    for root, name in ((vae, "the model"), (objective, "the objective")):
+        for path, module in root.named_modules():
+            own = (*module._parameters, *module._buffers, *module._modules)
+            hidden = [n for n in own if inspect.getattr_static(type(module), n, None) is not None]
+            what = f"'{'.'.join(filter(None, (path, *hidden[:1])))}' of {name}"
+            class_name = type(module).__name__
+            assert not hidden, f"{what} is hidden by the attribute of that name of {class_name}. Choose another name."
 
 
 def check_meta(spec: Spec) -> None:

@@ -94,7 +94,7 @@ def check_precision(spec: Spec) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         terms = elbo_terms(vae, batch)
     advice = "Call vaezoo.core.precision.to_float32 before densities and sums."
-    for name in ("z", "reconstruction", "kl_terms", "auxiliary_loss"):
+    for name in ("z", "params", "reconstruction", "kl_terms", "auxiliary_loss"):
         value = getattr(terms, name)
         wide = value is None or value.dtype not in (torch.bfloat16, torch.float16)
         assert wide, f"{name} is {value.dtype if value is not None else None} under bf16. {advice}"

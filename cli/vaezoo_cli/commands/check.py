@@ -10,24 +10,29 @@ from vaezoo_cli.options import json_option, print_json
 
 @click.command()
 @click.argument("model")
+@click.option("--likelihood", metavar="NAME", help="Check the model on data with this likelihood.")
 @json_option
-def check(model: str, as_json: bool) -> None:
+def check(model: str, likelihood: str | None, as_json: bool) -> None:
     """Run the conformance suite on a model.
 
-    The checks cover shapes, gradients, determinism, state and ONNX parity. A plugin runs the same suite in its tests.
+    The checks cover shapes, gradients, densities, determinism, state and ONNX parity. Checks that do not apply to the
+    model are skipped, with the reason. A plugin runs the same suite in its tests.
     """
     from vaezoo.registry import get_model
-    from vaezoo.testing import run_checks
+    from vaezoo.testing import run_checks, with_likelihood
 
+    spec = get_model(model)
+    if likelihood is not None:
+        spec = with_likelihood(spec, likelihood)
     results = []
-    for result in run_checks(get_model(model)):
+    for result in run_checks(spec):
         results.append(result)
         if not as_json:
             from vaezoo_cli.render.check import render_check
 
             render_check(result)
     if as_json:
-        print_json([{"check": r.name, "passed": r.failure is None, "failure": r.failure} for r in results])
+        print_json([{"check": r.name, "passed": r.passed, "skipped": r.skipped, "failure": r.failure} for r in results])
     failed = [r.name for r in results if r.failure is not None]
     if failed:
         raise PluginError(

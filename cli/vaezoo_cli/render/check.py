@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def render_check(result: CheckResult) -> None:
-    """Prints the result of one check."""
-    mark = "[green]ok[/]  " if result.failure is None else "[red]FAIL[/]"
-    OUT.print(f"{mark}  {result.name}: {escape(result.requirement)}", soft_wrap=True)
+    """Prints the result of one check: what it requires, or why it is skipped."""
+    mark = "[red]FAIL[/]" if result.failure is not None else "[yellow]skip[/]" if result.skipped else "[green]ok[/]  "
+    OUT.print(f"{mark}  {result.name}: {escape(result.skipped or result.requirement)}", soft_wrap=True)
     if result.failure is not None:
         OUT.print(f"      {escape(result.failure)}", soft_wrap=True)
