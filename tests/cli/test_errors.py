@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vaezoo.core import memory
 from vaezoo_cli.main import main
 
 
@@ -208,3 +209,16 @@ def test_interrupt_is_code_130():
     code = "import vaezoo_cli.main as m\n@m.vaezoo.command()\ndef stop():\n  raise KeyboardInterrupt\nm.main(['stop'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr.startswith("vaezoo: error: interrupted\nhint: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system decides")
+@pytest.mark.parametrize("k", [2000, 10**12, 10**18])
+def test_samples_beyond_memory(k, capsys, inside, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 1 << 28)
+    monkeypatch.setattr(memory, "read_sizes", lambda path, read=memory.read_sizes: read(path) | {"SwapFree": 0})
+    with pytest.raises(SystemExit) as e:
+        main(["train", "iwae", "-o", f"objective.k={k}", "--steps", "2", "--out", "run"])
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert e.value.code == 2 and not any(inside.iterdir())
+    assert error == "vaezoo: error: a batch of 128 does not fit in the memory of cpu with 1 accumulation step"
+    assert "--grad-accum-steps 2" in hint and "number of samples" in hint

@@ -7,7 +7,10 @@ import sys
 import pytest
 import torch
 
-from vaezoo.core.memory import is_out_of_memory, machine_memory, out_of_memory, peak_memory
+from vaezoo.core import memory
+from vaezoo.core.memory import is_out_of_memory, limited_to_available, machine_memory, out_of_memory, peak_memory
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,30 @@ def test_other_errors_are_not(error):
 def test_hint_doubles_accumulation_steps():
     error = out_of_memory(256, 2, torch.device("cpu"))
     assert "256" in error.message and "--grad-accum-steps 4" in error.hint
+
+
+def test_hint_never_splits_single_examples():
+    assert "--grad-accum-steps" not in out_of_memory(2, 2, torch.device("cpu")).hint
+
+
+@LINUX
+def test_allocations_beyond_memory_fail(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 1 << 27)
+    monkeypatch.setattr(memory, "read_sizes", lambda path, read=memory.read_sizes: read(path) | {"SwapFree": 0})
+    with limited_to_available():
+        torch.empty(1 << 20, dtype=torch.uint8)
+        with pytest.raises(RuntimeError) as e:
+            torch.empty(1 << 29, dtype=torch.uint8)
+    assert is_out_of_memory(e.value)
+    torch.empty(1 << 29, dtype=torch.uint8)  # the limit is gone
+
+
+@pytest.mark.parametrize("text", ["", "MemAvailable: unknown"])
+def test_no_limit_where_sizes_are_unknown(text, monkeypatch, tmp_path):
+    (tmp_path / "sizes").write_text(text)
+    monkeypatch.setattr(memory, "read_sizes", lambda path, read=memory.read_sizes: read(tmp_path / "sizes"))
+    with limited_to_available():
+        assert len(torch.empty(1000)) == 1000
 
 
 def test_peak_memory_is_unknown(monkeypatch):

@@ -1,11 +1,13 @@
-"""The memory of this machine, the memory that was used, and out-of-memory errors."""
+"""The memory of this machine, a limit to it, the memory that was used, and out-of-memory errors."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vaezoo.errors import VaezooError
@@ -13,8 +15,11 @@ from vaezoo.errors import VaezooError
 if TYPE_CHECKING:
     import torch
 
-# PyTorch and ONNX Runtime have no common exception for it; these are their messages.
-OUT_OF_MEMORY = re.compile(r"failed to allocate|can't allocate memory|bad allocation|out of memory", re.IGNORECASE)
+# PyTorch and ONNX Runtime have no common exception for it; these are their messages. A size above 64 bits overflows.
+OUT_OF_MEMORY = re.compile(
+    r"failed to allocate|can't allocate memory|bad allocation|out of memory|(multiplication|size calculation) overflow",
+    re.IGNORECASE,
+)
 
 
 def available_memory() -> float:
@@ -23,11 +28,41 @@ def available_memory() -> float:
     Where the system does not say, that is all the memory of the machine.
     """
     try:
-        with open("/proc/meminfo") as file:
-            kibibytes = {name: rest.split()[0] for name, _, rest in (line.partition(":") for line in file)}
-        return int(kibibytes["MemAvailable"]) * 1024
-    except (OSError, KeyError, IndexError, ValueError):
+        return read_sizes("/proc/meminfo")["MemAvailable"]
+    except (OSError, KeyError, ValueError):
         return machine_memory()
+
+
+def read_sizes(path: str) -> dict[str, int]:
+    """Returns the sizes in a file of `/proc`, in bytes."""
+    with open(path) as file:
+        rows = [line.split() for line in file]
+    return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows if row[2:] == ["kB"]}
+
+
+@contextlib.contextmanager
+def limited_to_available() -> Iterator[None]:
+    """Lets allocations beyond the available memory fail inside the block, instead of the whole process.
+
+    Linux promises more memory than it has. When a process uses what it was promised, it is killed without a word.
+    Elsewhere this does nothing.
+    """
+    try:
+        import resource
+
+        used, swap = read_sizes("/proc/self/status")["VmData"], read_sizes("/proc/meminfo")["SwapFree"]
+        before, maximum = resource.getrlimit(resource.RLIMIT_DATA)
+    except (ImportError, OSError, KeyError, ValueError):
+        yield
+        return
+    limit = int(used + available_memory() + swap)
+    if before != resource.RLIM_INFINITY:
+        limit = min(limit, before)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, maximum))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, maximum))
 
 
 def machine_memory() -> float:
@@ -63,7 +98,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def out_of_memory(batch_size: int, grad_accum_steps: int, device: torch.device) -> VaezooError:
     """Returns the error for a batch that is too large for the memory of a device."""
+    steps = f"{grad_accum_steps} accumulation step{'s' * (grad_accum_steps > 1)}"
+    more = f"--grad-accum-steps {2 * grad_accum_steps}, " if batch_size % (2 * grad_accum_steps) == 0 else ""
     return VaezooError(
-        f"a batch of {batch_size} does not fit in the memory of {device} with {grad_accum_steps} accumulation step(s)",
-        f"use --grad-accum-steps {2 * grad_accum_steps}, or lower --batch-size",
+        f"a batch of {batch_size} does not fit in the memory of {device} with {steps}",
+        f"use {more}a lower --batch-size, or lower model options (-o), such as a number of samples",
     )

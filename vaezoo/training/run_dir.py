@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vaezoo.core import distributed
-from vaezoo.core.atomic import TEMP_PREFIX, file_lock, fsync, make_dir, remove_leftovers, storage_errors
+from vaezoo.core.atomic import TEMP_PREFIX, file_lock, fsync, make_dir, remove_dir, remove_leftovers, storage_errors
 from vaezoo.errors import InputError, StorageError
 from vaezoo.training.run import RUNS
 from vaezoo.training.run_writer import CHECKPOINTS, LOG
@@ -40,6 +40,12 @@ def create_run_dir(out: str | os.PathLike[str] | None, stem: str) -> Path:
             fsync(RUNS)
             return path
     raise AssertionError
+
+
+def remove_unsaved_run(path: Path) -> None:
+    """Removes the folder of a run that failed before its first checkpoint, so that the name is free again."""
+    if not any((path / CHECKPOINTS).glob("step-*")):
+        remove_dir(path)
 
 
 def is_leftover(entry: Path) -> bool:

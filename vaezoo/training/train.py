@@ -37,7 +37,7 @@ from vaezoo.training.run import (
     load,
     save_examples,
 )
-from vaezoo.training.run_dir import create_run_dir, lock_run_dir
+from vaezoo.training.run_dir import create_run_dir, lock_run_dir, remove_unsaved_run
 from vaezoo.training.run_writer import CHECKPOINTS, RunWriter
 from vaezoo.training.trainer import Trainer
 from vaezoo.training.validate import check_device, validate_setup
@@ -73,7 +73,8 @@ def train(
         on_start: Called with the trainer and the run folder before the first step, in each process.
 
     Raises:
-        VaezooError: If a name, an option or a setting is wrong; nothing has been written then.
+        VaezooError: If a name, an option or a setting is wrong, or a batch does not fit in memory. Without a checkpoint
+            no run folder is left.
         StorageError: If the run folder exists or cannot be written.
         DivergedError: If a loss, metric, gradient or buffer is not finite; earlier checkpoints are complete.
         Stopped: If the process was asked to stop (see `vaezoo.signals`); `resume` continues.
@@ -88,14 +89,21 @@ def train(
     with distributed.init_distributed(device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
         path = Path(distributed.broadcast(lambda: str(create_run_dir(out, f"{registration.name}-{data.spec.name}"))))
-        with lock_run_dir(path):
+        try:
+            with lock_run_dir(path):
+                if distributed.rank() == 0:
+                    write_json(path / "run.json", describe(setup, device))  # first: all else can be made from it
+                distributed.barrier()
+                if not (path / "run.json").exists():
+                    what = f"process {distributed.rank()} does not see {path}"
+                    raise StorageError(what, "give an --out on a disk that all processes share")
+                return run_training(path, setup, None, on_report, on_start)
+        except (signals.Stopped, StorageError):  # `resume` continues
+            raise
+        except VaezooError:
             if distributed.rank() == 0:
-                write_json(path / "run.json", describe(setup, device))  # first: all else can be made from it
-            distributed.barrier()
-            if not (path / "run.json").exists():
-                what = f"process {distributed.rank()} does not see {path}"
-                raise StorageError(what, "give an --out on a disk that all processes share")
-            return run_training(path, setup, None, on_report, on_start)
+                remove_unsaved_run(path)
+            raise
 
 
 class Setup(NamedTuple):

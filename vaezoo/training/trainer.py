@@ -6,7 +6,7 @@ import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.device import resolve_device
-from vaezoo.core.memory import is_out_of_memory, out_of_memory
+from vaezoo.core.memory import is_out_of_memory, limited_to_available, out_of_memory
 from vaezoo.core.precision import tf32
 from vaezoo.core.seed import derive_seed, epoch_permutation, isolate_rng, set_seed
 from vaezoo.data.base import Dataset, TensorSplit
@@ -120,8 +120,9 @@ class Trainer:
         """
         self.vae.train()
         self.objective.train()
+        limit = limited_to_available() if self.device.type == "cpu" else nullcontext()
         try:
-            with signals.defer_signals(), isolate_rng(self.device), tf32(self.config.precision == "tf32"):
+            with limit, signals.defer_signals(), isolate_rng(self.device), tf32(self.config.precision == "tf32"):
                 self.throughput = Throughput(self.global_step, self.config.batch_size)
                 try:
                     if self._is_eval_due() and self.last_eval_step != self.global_step:

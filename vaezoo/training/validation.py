@@ -32,11 +32,12 @@ def evaluate(vae: VAE, objective: Objective, split: Split, config: TrainConfig) 
         Stopped: If this process or another one was asked to stop.
     """
     device = next(vae.parameters()).device
+    batch_size = config.batch_size // config.grad_accum_steps  # what the training holds in memory at a time
     # The processes share the batches. A process without a batch computes the first one with weight 0.
-    own = range(distributed.rank(), -(-len(split) // config.batch_size), distributed.world_size())
+    own = range(distributed.rank(), -(-len(split) // batch_size), distributed.world_size())
     numbers = own or range(1)
     examples = torch.arange(len(split), device=split.x.device if isinstance(split, TensorSplit) else None)
-    indices = [examples[n * config.batch_size :][: config.batch_size] for n in numbers]
+    indices = [examples[n * batch_size :][:batch_size] for n in numbers]
     sums: dict[str, Tensor] = {}
     batches = prefetch(split, indices, device, config.workers)
     with eval_mode(vae, objective), closing(batches), isolate_rng(device), distributed.single_process():
