@@ -15,7 +15,8 @@ from vaezoo.errors import DivergedError, PluginError
 from vaezoo.evaluation.likelihood import elbo, negative_log_likelihood
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import check_parity
-from vaezoo.models.vq_vae import SPEC, VQVAE, Codes, EMACodebook, GradientCodebook, UniformCodes, code_perplexity
+from vaezoo.models.vq_vae import SPEC, VQVAE, Codes, UniformCodes, code_perplexity
+from vaezoo.nn.codebook import EMACodebook, GradientCodebook
 from vaezoo.objectives.base import StepContext
 
 DATA = DataSpec(name="images", shape=(1, 8, 8))

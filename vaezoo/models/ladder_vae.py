@@ -6,14 +6,12 @@ The levels lie side by side in z, the top first. The prior is p(z_0) p(z_1|z_0) 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.core.options import PartOf, require_positive
@@ -22,7 +20,8 @@ from vaezoo.data.base import DataSpec, Split
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.activations import Activation
-from vaezoo.nn.mlp import hidden_layers, mlp_layers
+from vaezoo.nn.ladder import BottomUp, PrecisionWeighted, SeparateNetworks, Sizes, TopDown
+from vaezoo.nn.mlp import mlp_layers
 from vaezoo.objectives.base import Objective, ObjectivePart
 from vaezoo.objectives.elbo import ELBOPart
 from vaezoo.posteriors.base import Posterior
@@ -31,8 +30,6 @@ from vaezoo.priors.base import Prior, PriorPart
 from vaezoo.priors.standard_normal import StandardNormalPart
 from vaezoo.spec import ModelSpec
 from vaezoo.vae import VAE
-
-Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,94 +64,6 @@ class Config:
         if len(self.latents) < 2 or not self.hidden:
             option, least = ("latents", "two levels") if len(self.latents) < 2 else ("hidden", "one layer")
             raise VaezooError(f"option '{option}' has {len(getattr(self, option))} values", f"give at least {least}")
-
-
-class BottomUp(nn.Module):
-    """The deterministic pass from x upwards. Each level's network sees x through that of the level below.
-
-    Args:
-        in_features: Features of x.
-        widths: Numbers that each level puts out, the top first.
-        config: The options.
-    """
-
-    def __init__(self, in_features: int, widths: Sizes, config: Config) -> None:
-        super().__init__()
-        inputs = (in_features, *[config.hidden[-1]] * (len(widths) - 1))
-        self.networks = nn.ModuleList(
-            nn.Sequential(*hidden_layers((n, *config.hidden), config.activation)) for n in inputs
-        )
-        self.outputs = nn.ModuleList(nn.Linear(config.hidden[-1], width) for width in reversed(widths))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Returns the evidence of all levels, the top first, `(B, sum(widths))`."""
-        h, evidence = features.flatten(1), []
-        for network, output in zip(self.networks, self.outputs, strict=True):
-            h = network(h)
-            evidence.append(output(h))
-        return torch.cat(evidence[::-1], 1)
-
-
-class TopDown(nn.Module, ABC):
-    """How q(z_i|x, z_{i-1}) of a level below the top is made.
-
-    Attributes:
-        widths: How many numbers of evidence each level needs, the top first.
-    """
-
-    widths: Sizes
-
-    @abstractmethod
-    def forward(self, level: int, evidence: Tensor, prior: DiagonalGaussian, above: Tensor) -> DiagonalGaussian:
-        """Returns q of level number `level`, 1 or more.
-
-        Args:
-            level: Its number from the top.
-            evidence: What the bottom-up pass says, `(B, widths[level])`.
-            prior: p(z_i|z_{i-1}).
-            above: z_{i-1}, the latents of the level above.
-        """
-
-
-class PrecisionWeighted(TopDown):
-    """The mean of evidence and prior, weighted by their precisions (arXiv 1602.02282, equations 17 to 19).
-
-    Args:
-        config: The options.
-    """
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.widths = tuple(2 * size for size in config.latents)
-
-    def forward(self, level: int, evidence: Tensor, prior: DiagonalGaussian, above: Tensor) -> DiagonalGaussian:
-        likely = DiagonalGaussian.from_raw(*evidence.chunk(2, 1))
-        # With precisions a of the evidence and b of the prior, sigma^2 = 1 / (a + b) and mu = (a m + b n) / (a + b).
-        # a / (a + b) is the logistic function of log a - log b. So nothing is divided, and nothing overflows.
-        log_ratio = prior.logvar - likely.logvar
-        mu = prior.mu + torch.sigmoid(log_ratio) * (likely.mu - prior.mu)
-        return DiagonalGaussian(mu, likely.logvar + F.logsigmoid(log_ratio))
-
-
-class SeparateNetworks(TopDown):
-    """A network for each level, of the evidence and the latents above (Tomczak and Welling 2018, section 4).
-
-    Args:
-        config: The options.
-    """
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        top, *lower = config.latents
-        width = config.hidden[-1]
-        self.widths = (2 * top, *[width] * len(lower))
-        self.networks = nn.ModuleList(
-            nn.Sequential(*mlp_layers((width + above, *config.hidden, 2 * size), config.activation))
-            for above, size in pairwise(config.latents)
-        )
-
-    def forward(self, level: int, evidence: Tensor, prior: DiagonalGaussian, above: Tensor) -> DiagonalGaussian:
-        return DiagonalGaussian.from_raw(*self.networks[level - 1](torch.cat([evidence, above], 1)).chunk(2, 1))
 
 
 class Level(NamedTuple):
@@ -296,8 +205,13 @@ class LadderVAE(VAE):
         prior, _ = check_parts(config)
         super().__init__(data, (sum(config.latents),))
         self.sizes = config.latents
-        self.head: TopDown = (PrecisionWeighted if config.inference == "ladder" else SeparateNetworks)(config)
-        self.encoder = BottomUp(math.prod(data.features_shape), self.head.widths, config)
+        networks = (config.hidden, config.activation)
+        self.head: TopDown
+        if config.inference == "ladder":
+            self.head = PrecisionWeighted(config.latents)
+        else:
+            self.head = SeparateNetworks(config.latents, *networks)
+        self.encoder = BottomUp(math.prod(data.features_shape), self.head.widths, *networks)
         self.seen = sum(self.sizes) if config.decoder_levels == "all" else self.sizes[-1]
         sizes = (self.seen, *reversed(config.hidden), math.prod(data.params_shape))
         self.decoder = nn.Sequential(*mlp_layers(sizes, config.activation), nn.Unflatten(1, data.params_shape))
