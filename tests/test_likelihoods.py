@@ -369,3 +369,17 @@ def test_disallowed_packages_are_left_out(monkeypatch):
 )
 def test_exports_evaluate_known_likelihoods(likelihood, known):
     assert needs_only_mean(likelihood) == known
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("unit", "use the likelihood bernoulli or continuous-bernoulli or gaussian"),
+        ("real", "use the likelihood gaussian"),
+        ("count", "install a package with one for such data"),
+    ],
+)
+def test_wrong_kind_names_likelihoods(kind, hint):
+    with pytest.raises(VaezooError, match=f"is not for data of kind {kind}") as e:
+        make_likelihood("categorical", kind)
+    assert e.value.hint == hint

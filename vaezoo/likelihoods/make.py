@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple, Protocol, cast
 
@@ -22,7 +23,13 @@ from vaezoo.likelihoods.gaussian import Gaussian
 from vaezoo.likelihoods.table import Table
 
 GROUP = "vaezoo.likelihoods"
-NAMES = ("bernoulli", "continuous-bernoulli", "gaussian", "categorical", "table")  # our own
+BUILT_IN: Mapping[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "continuous-bernoulli": ContinuousBernoulli,
+    "gaussian": Gaussian,
+    "categorical": Categorical,
+    "table": Table,
+}
 
 
 class DataKind(NamedTuple):
@@ -72,18 +79,18 @@ def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns:
     """
     data = DataKind(kind, vocabulary, columns)
     name, _, argument = text.partition(":")
-    likelihood = _built_in(text, data) if name in NAMES else _of_package(name, argument, data)
+    likelihood = _built_in(text, data) if name in BUILT_IN else _of_package(name, argument, data)
     if kind not in likelihood.kinds:
-        raise VaezooError(
-            f"likelihood '{text}' is not for data of kind {kind}", f"it takes {' or '.join(likelihood.kinds)} data"
-        )
+        fitting = [name for name, family in BUILT_IN.items() if kind in family.kinds]
+        hint = f"use the likelihood {' or '.join(fitting)}" if fitting else "install a package with one for such data"
+        raise VaezooError(f"likelihood '{text}' is not for data of kind {kind}", hint)
     return likelihood
 
 
 def likelihood_names() -> list[str]:
     """Returns the names of all likelihoods, our own first."""
     found, _ = find_plugins(GROUP, Plugin)
-    return [*NAMES, *sorted({plugin.name for plugin in found if plugin.allowed} - {*NAMES})]
+    return [*BUILT_IN, *sorted({plugin.name for plugin in found if plugin.allowed} - {*BUILT_IN})]
 
 
 def _built_in(text: str, data: DataKind) -> Likelihood:
