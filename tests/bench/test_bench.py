@@ -135,6 +135,23 @@ def test_wrong_outputs_are_not_timed(workload, quick, no_compiler, trained):
     assert "encoder: 'mu' at batch 2 on ort-cpu" in e.value.message
 
 
+KINDS = [
+    "cvae",
+    "sentence-vae",
+    *(pytest.param(m, marks=pytest.mark.slow) for m in ("vq-vae", "ladder-vae", "iaf-vae")),
+]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_is_timed(name, quick, no_compiler):
+    """Labels, ids that a decoder sees, codes and posteriors with modules reach both sides alike."""
+    result = bench(from_model(name), CONFIG, [2], seconds=0.001)
+    rows = {(r["task"], r["backend"]) for r in result["rows"]}
+    assert rows >= {
+        (task, backend) for task in ("encoder", "decoder", "round trip") for backend in ("eager", "ort-cpu")
+    }
+
+
 @pytest.mark.slow
 def test_exports_are_timed_alone(quick, shared_export):
     exported = shared_export(uint8=True, dtype="fp16")
