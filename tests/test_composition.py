@@ -2,15 +2,18 @@
 
 import itertools
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import nn
 
 from vaezoo.composition import ConvParts, MLPParts, composed
 from vaezoo.core.options import config_json, configure, options_of
 from vaezoo.data.base import Batch, DataSpec
-from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import StepContext
+from vaezoo.posteriors.gaussian import DiagonalGaussianPart
 from vaezoo.vae import example_batch
 
 IMAGES = DataSpec(name="images", shape=(1, 8, 8), classes=(3,))
@@ -103,6 +106,34 @@ def test_options_of_parts():
 def test_wrong_options(options, message):
     with pytest.raises(VaezooError) as e:
         configure(MLPParts(), options)
+    assert message in e.value.message and e.value.hint
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenPart(DiagonalGaussianPart):
+    part = "broken"
+
+    def head(self, latent_shape):
+        return nn.Linear(1, 1)  # it has no inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class MisspeltPart(DiagonalGaussianPart):
+    part = "misspelt"
+    density = "of_draws"
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (BrokenPart(), "posterior=broken cannot be built: AttributeError: 'Linear' object has no attribute 'inputs'"),
+        (MisspeltPart(), "posterior=misspelt has density 'of_draws'"),
+    ],
+)
+def test_errors_name_the_broken_part(part, message):
+    model = composed(MLPParts(posterior=part), "summary", "reference")
+    with pytest.raises(PluginError) as e:
+        model.build(model.config, IMAGES)
     assert message in e.value.message and e.value.hint
 
 

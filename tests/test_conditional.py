@@ -257,7 +257,7 @@ def test_command_samples_a_label(kind, run, exported, inside, capsys):
     for text, code, words in (
         ("10", 2, "there is no label 10"),
         ("-1", 2, "there is no label -1"),
-        ("1,2", 2, "--label has 2 numbers, but the data have 1 per example"),
+        ("1,2", 2, "--label names 2 label(s), but an example has 1"),
         ("three", 2, "--label takes integers, not 'three'"),
     ):
         capsys.readouterr()
@@ -294,6 +294,14 @@ def test_bench_runs_conditional_models(run):
         patch.setattr("vaezoo.bench.backends.torch.compile", lambda module, dynamic: module)
         result = bench(workload, BenchConfig("cpu", 1), [1, 3], seconds=0.001)
     assert {row["task"] for row in result["rows"]} == {"encoder", "decoder", "round trip"}
+
+
+def test_label_of_unconditional_model_is_refused(trained, shared_export, inside, capsys):
+    for source in (trained.path, shared_export().path):
+        with pytest.raises(SystemExit):
+            main(["sample", str(source), "--label", "3"])
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error.endswith("is not given labels") and hint == "hint: leave out --label"
 
 
 def test_several_labels_work(own_models, factors, tmp_path):

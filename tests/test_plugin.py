@@ -151,6 +151,13 @@ def test_new_plugin_conforms(kind, package):
     assert [(r.name, r.failure) for r in results if r.failure] == []
 
 
+def test_show_counts_own_parameters(package, vaezoo):
+    package("codes")  # its codebook is a parameter of the model itself
+    shown = json.loads(vaezoo("show", "my-codes", "--json"))["inputs"][0]["parameters"]
+    vae = create_model("my-codes", DataSpec(name="images", shape=(1, 28, 28)))
+    assert shown["model"] == vae.codebook.numel() and sum(shown.values()) == sum(p.numel() for p in vae.parameters())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_plugin_is_short(kind, vaezoo, inside):
     vaezoo("new-plugin", "mine", "--kind", kind, "--out", "out")

@@ -15,22 +15,29 @@ from vaezoo import (
     ELBO,
     VAE,
     Autoregressive,
+    DataSpec,
     DiagonalGaussian,
     LossOutput,
+    MLPParts,
     ModelSpec,
     Prior,
     UnsupportedDataError,
     VaezooError,
+    composed,
     get_model,
     list_models,
     testing,
 )
 from vaezoo.core.options import configure
+from vaezoo.core.precision import to_float32
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.likelihoods.gaussian import Gaussian
+from vaezoo.posteriors.gaussian import DiagonalGaussianHead, DiagonalGaussianPart
 from vaezoo.priors.standard_normal import StandardNormal
 from vaezoo.testing import CHECKS, parametrize_with_checks, run_checks
+from vaezoo.testing.autoregressive import check_autoregressive
 from vaezoo.testing.examples import example_data
+from vaezoo.vae import VAEOutput, check_inputs
 
 pytest_plugins = "pytester"
 
@@ -270,6 +277,21 @@ class OtherGaussian(NamedTuple):
         return self.mu
 
 
+class WrongDensityOfDraws(OtherGaussian):
+    """A posterior far from a Gaussian, whose density is known of draws only, and has a wrong constant."""
+
+    def rsample_and_log_prob(self):
+        z = DiagonalGaussian(*self).rsample()
+        log_det = torch.log1p(30 * z.square()).sum(1)
+        return z + 10 * z**3, DiagonalGaussian(*self).log_prob(z) - log_det + 1
+
+    def rsample(self):
+        return self.rsample_and_log_prob()[0]
+
+    def log_prob(self, z):
+        raise VaezooError("known of draws only", "draw")
+
+
 class WideSamples(OtherGaussian):
     def rsample(self):
         return self.mu + 1.3 * (super().rsample() - self.mu)
@@ -352,6 +374,27 @@ class OwnLikelihood(Sound):
     def __init__(self, config, data):
         super().__init__(config, data)
         self.likelihood = Gaussian(0.1)
+
+
+class WithoutDensity(OtherGaussian):
+    def log_prob(self, z):
+        raise VaezooError("no density", "none")
+
+
+class IgnoresAtSample(Sound):
+    """Its forward returns parts of a KL at the sample, although q(z|x) has no density."""
+
+    def encode(self, x):
+        return WithoutDensity(*super().encode(x))
+
+    def forward(self, posterior, batch, *, at_sample=False):
+        z = to_float32(posterior.rsample())
+        return VAEOutput(z, to_float32(self.decode(z)), to_float32(posterior.mu.square()))
+
+
+class Probabilities(Sound):
+    def decode(self, z):
+        return torch.sigmoid(super().decode(z))
 
 
 class UncheckedLabels(Sound):
@@ -566,6 +609,7 @@ FAULTS = [
     (spec(with_posterior(WideSamples)), "posterior", "the moments of draws of posterior"),
     (spec(with_posterior(ShiftedDensity)), "posterior", "the density of posterior integrates to about"),
     (spec(with_posterior(OtherDensityOfDraws)), "posterior", "Check the determinant"),
+    (spec(with_posterior(WrongDensityOfDraws)), "posterior", "differs by 1 nats from the change of variables"),
     (spec(with_prior(WideNoise)), "prior", "the moments of draws of prior.sample"),
     (spec(with_prior(WideDraws)), "prior", "the moments of draws of prior.sample"),
     (spec(with_prior(UnnormalisedPrior)), "prior", "integrates to about 2."),
@@ -576,6 +620,8 @@ FAULTS = [
     (spec(SeesTheLength), "autoregressive", "for the first 1 ids differs"),
     (spec(with_codes(CodeSeesItself)), "autoregressive", "the logits of id 0 in prior.id_logits(z) change"),
     (spec(with_codes(HalvedCodes)), "autoregressive", "from the sum of the log-probabilities"),
+    (spec(Probabilities), "likelihood", "which look like probabilities"),
+    (spec(IgnoresAtSample), "bound", "forward(at_sample=True) must raise VaezooError"),
     (spec(UncheckedLabels), "labels", "reconstruct(x, y) accepts no labels"),
     (spec(PostProcessed), "runtime", "reconstruct(x) differs by"),
     (spec(ForeignSamples), "runtime", "the mean of samples is"),
@@ -743,3 +789,93 @@ def test_pytest_shows_skips_and_expected_failures(pytester, monkeypatch):
 def test_checks_name_their_requirement():
     results = list(run_checks(spec(), FAST_CHECKS))
     assert len({r.name for r in results}) == len(results) and all(r.requirement.endswith(".") for r in results)
+
+
+def test_declared_density_is_checked():
+    @dataclass(frozen=True, kw_only=True)
+    class Part(DiagonalGaussianPart):
+        part = "liar"
+
+        def head(self, latent_shape):
+            return Head(latent_shape)
+
+    class Head(DiagonalGaussianHead):
+        def forward(self, h):
+            return WrongDensityOfDraws(*super().forward(h))
+
+    failures = {r.name: r.failure for r in run_checks(composed(MLPParts(posterior=Part()), "", ""), FAST_CHECKS)}
+    assert "declares density = 'everywhere', but log_prob(z) raises" in failures["posterior"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message", "hint"),
+    [
+        (("x",), ("y",), "encode of Labelled takes x, y, but encoder_inputs is ('x',)", "encoder_inputs = ('x', 'y')"),
+        (("x", "y"), (), "decode of Labelled takes z, y, but decoder_inputs is ()", "decoder_inputs = ('y',)"),
+        (("x", "y"), "y", "decoder_inputs of Labelled is 'y', not a tuple", 'decoder_inputs = ("y",)'),
+        (("x", "label"), ("y",), "not a tuple of fields of a batch", 'use "x" and "y"'),
+    ],
+)
+def test_wrong_inputs_are_named(encoder, decoder, message, hint):
+    class Labelled(UncheckedLabels):
+        encoder_inputs, decoder_inputs = encoder, decoder
+
+        def encode(self, x, y):
+            return super().encode(x)
+
+        def decode(self, z, y):
+            return super().decode(z)
+
+    with pytest.raises(VaezooError) as e:
+        check_inputs(Labelled(Config(), DataSpec(name="x", shape=(1, 8, 8), classes=(3,))))
+    assert message in e.value.message and hint in e.value.hint
+    results = list(run_checks(spec(Labelled), FAST_CHECKS))
+    assert message in results[0].failure and {r.skipped for r in results[1:]} == {"shapes fails"}
+
+
+@pytest.mark.parametrize(
+    ("method", "result", "message"),
+    [
+        ("encode", lambda z: (z, z), "encode returned a tuple, which is no posterior"),
+        ("decode", lambda z: z.flatten(1), "decode(z) must have shape (6, 1, 8, 8) = (B, *data.params_shape)"),
+        ("decode", lambda z: None, "decode(z) must be a tensor, not a NoneType"),
+    ],
+)
+def test_wrong_results_are_named(method, result, message):
+    class Wrong(Sound):
+        pass
+
+    original = getattr(Sound, method)
+    setattr(Wrong, method, lambda self, value: result(original(self, value)))
+    assert message in next(run_checks(spec(Wrong))).failure
+
+
+def test_grid_of_codes_declares_shape():
+    class GridPrior(CodePrior):
+        def __init__(self, latent_shape):
+            super().__init__((4,))
+            self.autoregressive = Autoregressive(4, shape=self.grid)
+
+        def before(self, z):
+            return super().before(z.flatten(1))
+
+        def log_prob(self, z, *given):
+            return super().log_prob(z.flatten(1))
+
+    class Grid(with_codes(CodePrior)):
+        def __init__(self, config, data):
+            super().__init__(config, data)
+            self.latent_shape, self.prior = (2, 2), GridPrior((2, 2))
+
+        def encode(self, x):
+            return Codes(super().encode(x).z.unflatten(1, (2, 2)))
+
+        def decode(self, z):
+            return super().decode(z.flatten(1))
+
+    GridPrior.grid = (2, 2)
+    assert [r.failure for r in run_checks(spec(Grid)) if r.failure] == []
+    GridPrior.grid = None
+    assert "autoregressive.shape must be latent_shape, (2, 2), not (4,)" in str(
+        {r.name: r.failure for r in run_checks(spec(Grid), [check_autoregressive])}
+    )

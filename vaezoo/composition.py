@@ -7,6 +7,8 @@ options, such as `-o prior=vamp -o prior.components=500`. Packages add parts thr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, TypeVar, cast
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from vaezoo.core.options import PartOf
 from vaezoo.data.base import DataSpec, Split
-from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
 from vaezoo.nn.mlp import MLPConfig
@@ -159,13 +161,27 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE:
         raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", "leave out condition=labels")
     classes = data.classes if config.condition == "labels" else ()
     latent_shape = (config.latent_dim,)
-    head = posterior.head(latent_shape)
+    with part_errors(f"posterior={posterior.part}"):
+        head = posterior.head(latent_shape)
+        outputs = head.inputs
     input_shape = config.input_shape(data)
-    encoder = config.make_encoder(data, wider(input_shape, classes), head.inputs)
+    encoder = config.make_encoder(data, wider(input_shape, classes), outputs)
     decoder = config.make_decoder(data, wider(latent_shape, classes), data.params_shape)
     vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes)
-    vae.prior = prior.build(vae)
+    with part_errors(f"prior={prior.part}"):
+        vae.prior = prior.build(vae)
     return vae
+
+
+@contextmanager
+def part_errors(name: str) -> Iterator[None]:
+    """Turns unexpected errors of a part, which may be that of a package, into a PluginError that names the part."""
+    try:
+        yield
+    except VaezooError:
+        raise
+    except Exception as e:
+        raise PluginError(f"{name} cannot be built: {format_error(e)}", "fix the part, or choose another one") from e
 
 
 def wider(shape: Shape, classes: tuple[int, ...]) -> Shape:
@@ -182,6 +198,9 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
     posterior = cast("PosteriorPart", config.posterior)
     prior, objective = cast("PriorPart", config.prior), cast("ObjectivePart", config.objective)
     q, p, loss = f"posterior={posterior.part}", f"prior={prior.part}", f"objective={objective.part}"
+    for name, density in ((q, posterior.density), (loss, objective.density)):
+        if density not in DENSITIES:
+            raise PluginError(f"{name} has density '{density}'", f"declare one of {', '.join(DENSITIES)}")
     if posterior.space != prior.space:
         raise VaezooError(
             f"{q} lies in the space '{posterior.space}', but {p} in '{prior.space}'", "choose two parts of one space"
@@ -192,6 +211,10 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
         raise VaezooError(
             f"{p} needs a density of q(z|x), and {q} has none", "use prior=zero-kl, or posterior=diagonal"
         )
+    if not prior.needs_density and posterior.density != "none":
+        raise VaezooError(
+            f"{p} leaves out the KL, but {q} has a density and so a KL", "use prior=normal, or posterior=delta"
+        )
     if DENSITIES.index(objective.density) > DENSITIES.index(posterior.density):
         where = "" if objective.density == "of draws" else " at any z"
         raise VaezooError(f"{loss} needs a density of q(z|x){where}, and {q} has none", "change one of the two")
@@ -200,7 +223,9 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
 
 def composed_objective(config: ComposedConfig, data: DataSpec) -> Objective:
     """Builds the objective of a composed model."""
-    return check_parts(config)[2].build(data, (config.latent_dim,))
+    objective = check_parts(config)[2]
+    with part_errors(f"objective={objective.part}"):
+        return objective.build(data, (config.latent_dim,))
 
 
 def composed(config: ConfigT, summary: str, reference: str) -> ModelSpec[ConfigT]:

@@ -53,7 +53,8 @@ class Registration(Plugin):
         spec = self.load_object()
         if not isinstance(spec, ModelSpec):
             raise PluginError(
-                f"{self} is of type {type(spec).__name__}, not a ModelSpec", f"update {self.distribution}"
+                f"{self} is of type {type(spec).__name__}, not a ModelSpec",
+                f"fix or update {self.distribution}: its entry point must name a ModelSpec",
             )
         return spec
 
@@ -66,7 +67,7 @@ class Registration(Plugin):
             PluginError: If the model's code fails, or does not return a VAE and an Objective.
         """
         from vaezoo.objectives.base import Objective
-        from vaezoo.vae import VAE
+        from vaezoo.vae import VAE, check_inputs
 
         spec = self.load()
         try:
@@ -76,6 +77,7 @@ class Registration(Plugin):
             for result, expected in ((vae, VAE), (objective, Objective)):
                 if not isinstance(result, expected):
                     raise TypeError(f"it returns a {type(result).__name__} instead of a {expected.__name__}")
+            check_inputs(vae)
         except VaezooError:
             raise
         except Exception as e:  # third-party code may raise anything

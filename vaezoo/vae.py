@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec, Split, given
-from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.posteriors.base import Posterior, draw, map_tensors, named_outputs
 from vaezoo.priors.base import Autoregressive, Prior
 from vaezoo.priors.standard_normal import StandardNormal
@@ -252,7 +253,7 @@ def decode_latents(vae: VAE, z: Tensor, batch: Batch, *, greedy: bool = False) -
 def unroll(vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = False) -> Tensor:
     """Draws x for latents, id by id, `(B, *data.shape)`, int64. Behind the end id everything is padding."""
     assert vae.autoregressive is not None
-    length, end_id = vae.autoregressive
+    length, end_id, _ = vae.autoregressive
     x = torch.zeros((len(z), length), dtype=torch.int64, device=z.device)
     ended = torch.zeros(len(z), dtype=torch.bool, device=z.device)
     for position in range(length):
@@ -286,6 +287,22 @@ def example_batch(data: DataSpec, n: int, generator: Generator, shape: tuple[int
 def conditioned_on(vae: VAE) -> set[str]:
     """Returns the fields of a batch, besides x, that the model or its prior is given."""
     return {*vae.encoder_inputs, *vae.decoder_inputs, *vae.prior.inputs} - {"x"}
+
+
+def check_inputs(vae: VAE) -> None:
+    """Raises PluginError if encode or decode takes other arguments than encoder_inputs or decoder_inputs declares."""
+    for method, attribute, first in (("encode", "encoder_inputs", ()), ("decode", "decoder_inputs", ("z",))):
+        declared = getattr(vae, attribute)
+        if not isinstance(declared, tuple) or not set(declared) <= {*Batch._fields}:
+            what = f"{attribute} of {type(vae).__name__} is {declared!r}, not a tuple of fields of a batch"
+            raise PluginError(what, f'use "x" and "y", such as {attribute} = ("y",)')
+        signature = inspect.signature(getattr(vae, method))
+        try:
+            signature.bind(*first, *declared)
+        except TypeError:
+            takes = tuple(signature.parameters)
+            what = f"{method} of {type(vae).__name__} takes {', '.join(takes)}, but {attribute} is {declared}"
+            raise PluginError(what, f"declare {attribute} = {takes[len(first) :]}") from None
 
 
 def check_fits(vae: VAE, data: DataSpec) -> None:

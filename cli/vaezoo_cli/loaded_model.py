@@ -30,6 +30,7 @@ class LoadedModel:
         reconstruct: Examples `(N, *shape)` and their labels or None -> their reconstructions.
         encode: One batch of examples `(B, *shape)` and their labels or None -> the outputs of the encoder.
         load_data: Folder of data sets -> the data set that the model was trained on.
+        takes_labels: Whether samples can be those of a label.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class LoadedModel:
     reconstruct: Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
     encode: Callable[[NDArray[Any], NDArray[Any] | None], dict[str, NDArray[Any]]]
     load_data: Callable[[str | None], Dataset]
+    takes_labels: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,7 +107,8 @@ def from_run(run: Run) -> LoadedModel:
             outputs, _ = named_outputs(run.vae.infer(to_batch(x, y)))
         return {name: values.numpy() for name, values in outputs.items()}
 
-    return LoadedModel(run.path, cast("DataEntry", asdict(run.data)), sample, reconstruct, encode, run.load_data)
+    data, takes_labels = cast("DataEntry", asdict(run.data)), "y" in (*run.vae.decoder_inputs, *run.vae.prior.inputs)
+    return LoadedModel(run.path, data, sample, reconstruct, encode, run.load_data, takes_labels)
 
 
 def from_export(folder: Path, export: OnnxVAE) -> LoadedModel:
@@ -114,6 +117,7 @@ def from_export(folder: Path, export: OnnxVAE) -> LoadedModel:
     def as_input(x: NDArray[Any]) -> NDArray[Any]:
         return as_bytes(x) if export.manifest["format"]["uint8"] else x
 
+    graphs = export.manifest["graphs"]
     return LoadedModel(
         folder,
         export.data,
@@ -121,6 +125,7 @@ def from_export(folder: Path, export: OnnxVAE) -> LoadedModel:
         lambda x, y: export.reconstruct(as_input(x), y),
         lambda x, y: export.encode(as_input(x), y),
         lambda data_dir: load_export_data(folder, export, data_dir),
+        any("y" in [i["name"] for i in graphs[name]["inputs"]] for name in ("decoder", "prior") if name in graphs),
     )
 
 

@@ -324,6 +324,13 @@ def test_some_kinds_need_labels(refused, trained, inside):
         assert "no labels" in error and "digits" in hint
 
 
+@pytest.mark.parametrize("kind", ["traversals", "interpolation", "attribute-vector"])
+def test_codes_have_no_lines(refused, digits, inside, kind):
+    run = train("vq-vae", digits, config=TrainConfig(steps=1, batch_size=50), options={"channels": "4,4"}, out="run")
+    error, hint = refused(2, run, kind, *(["--label", "1"] if kind == "attribute-vector" else []))
+    assert "whole numbers" in error and "samples" in hint
+
+
 @pytest.mark.parametrize("kind", ["samples", "reconstructions"])
 def test_vectors_are_not_drawn(refused, vectors, kind):
     arguments = ["--data", "vectors.npy"] if kind == "reconstructions" else []

@@ -159,8 +159,9 @@ def attribute_direction(codes: Tensor, labels: Tensor, label: int) -> Tensor:
         label: The label.
 
     Raises:
-        VaezooError: If no example has the label, or all examples have it.
+        VaezooError: If no example has the label, or all examples have it, or the codes are whole numbers.
     """
+    require_real(codes)
     selected = labels == label
     if selected.all() or not selected.any():
         present = ", ".join(map(str, torch.unique(labels).tolist()))

@@ -40,7 +40,8 @@ class ELBOEstimate:
         reconstruction: -E_q[log p(x|z)].
         kl: KL(q(z|x) || p(z)).
         kl_terms: The terms of the KL. Where the KL has a closed form, there is one for each latent dimension.
-        active_units: Number of latent dimensions whose mean varies by more than 0.01 over the examples.
+        active_units: Number of latent dimensions whose mean varies by more than 0.01 over the examples. None: latents
+            are whole numbers, whose size means nothing.
         bits_per_dim: -ELBO in bits, divided by the number of values of an example.
     """
 
@@ -48,7 +49,7 @@ class ELBOEstimate:
     reconstruction: Mean
     kl: Mean
     kl_terms: tuple[float, ...]
-    active_units: int
+    active_units: int | None
     bits_per_dim: float
 
 
@@ -90,12 +91,13 @@ def elbo(vae: VAE, split: Split, *, num_samples: int = 10, binarize: Binarize = 
                     modes.append(vae.infer(batch).mode().cpu())
                     observed += float(vae.data.make_kind().count(batch.x).sum())
     elbo = mean_with_error(-reconstruction - kl)
+    codes = torch.cat(modes)
     return ELBOEstimate(
         elbo=elbo,
         reconstruction=mean_with_error(reconstruction),
         kl=mean_with_error(kl),
         kl_terms=tuple((torch.stack(kl_sums).sum(0) / len(split) / num_samples).tolist()),
-        active_units=active_units(torch.cat(modes)),
+        active_units=active_units(codes) if codes.is_floating_point() else None,
         bits_per_dim=-elbo.value / (observed / len(split) * math.log(2)),
     )
 
@@ -201,14 +203,16 @@ def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:
     times = "once" if config.elbo_samples == 1 else f"{config.elbo_samples} times"
     protocol = f"z drawn {times} for each example; {pixel_protocol(vae, config)}"
     reconstruction, kl, latents = estimate.reconstruction, estimate.kl, math.prod(vae.latent_shape)
-    return [
+    metrics = [
         Metric("-ELBO", -estimate.elbo.value, "nats", protocol, estimate.elbo.error),
         Metric("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
         Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
         Metric("bits per dimension", estimate.bits_per_dim, "bits", "-ELBO / log 2 / values per example"),
-        Metric("active units", estimate.active_units, "", f"of {latents}: code varies by more than 0.01"),
-        Metric("KL by dimension", estimate.kl_terms, "nats", "terms of KL"),
     ]
+    if estimate.active_units is not None:
+        about = f"of {latents}: code varies by more than 0.01"
+        metrics.append(Metric("active units", estimate.active_units, "", about))
+    return [*metrics, Metric("KL by dimension", estimate.kl_terms, "nats", "terms of KL")]
 
 
 def nll_metrics(vae: VAE, split: Split, config: EvalConfig, on_progress: OnProgress) -> list[Metric]:

@@ -18,6 +18,8 @@ from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Density, Posterior, Shape, map_tensors, repeat
 from vaezoo.vae import VAE
 
+DREG_HINT = "use objective.gradient=plain"
+
 
 class IWAE(Objective):
     """The bound of k importance samples (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519, equation 8).
@@ -82,10 +84,8 @@ class DReG(IWAE):
         return LossOutput({"vae": loss}, bound_metrics(-log_p, kl, self.k))
 
     def _checked(self, vae: VAE, posterior: Posterior) -> Posterior:
-        if type(vae).forward is not VAE.forward or hasattr(posterior, "rsample_and_log_prob"):
-            raise VaezooError(
-                "objective.gradient=dreg needs a posterior with a density at any z", "use objective.gradient=plain"
-            )
+        if type(vae).forward is not VAE.forward:
+            raise VaezooError("objective.gradient=dreg needs VAE.forward, which the model overrides", DREG_HINT)
         return posterior
 
 
@@ -94,7 +94,11 @@ def joint_terms(vae: VAE, posterior: Posterior, z: Tensor, rows: Batch) -> tuple
     params = to_float32(vae.generate(z, rows))
     with torch.autocast(rows.x.device.type, enabled=False):
         log_prior = vae.prior.log_prob(z, *given(vae.prior.inputs, rows))
-        return vae.likelihood.log_prob(params, rows.x), posterior.log_prob(z) - log_prior
+        try:
+            log_q = posterior.log_prob(z)
+        except VaezooError as e:
+            raise VaezooError(f"objective.gradient=dreg needs a density at any z: {e.message}", DREG_HINT) from e
+        return vae.likelihood.log_prob(params, rows.x), log_q - log_prior
 
 
 def refuse_free_bits(step: StepContext) -> None:

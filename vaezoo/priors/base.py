@@ -22,10 +22,12 @@ class Autoregressive(NamedTuple):
     Attributes:
         length: Number of ids. They are drawn in the order in which they lie in memory.
         end_id: The id behind which only padding follows. None: there are always `length` ids.
+        shape: The shape of one z, such as a grid of codes. None: `(length,)`.
     """
 
     length: int
     end_id: int | None = None
+    shape: tuple[int, ...] | None = None
 
 
 class PriorPart(ABC):
@@ -34,7 +36,7 @@ class PriorPart(ABC):
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.priors`.
         space: Where z lies; see `PosteriorPart`.
-        needs_density: Whether the KL needs log q(z|x).
+        needs_density: Whether the KL needs log q(z|x). A prior that does not is for posteriors that have none.
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
     """
 
@@ -93,16 +95,14 @@ class Prior(nn.Module, ABC):
     @torch.no_grad()
     def _sample_ids(self, n: int, *given: Tensor) -> Tensor:
         assert self.autoregressive is not None
+        length, _, shape = self.autoregressive
         device = next(chain(self.parameters(), self.buffers())).device
-        ids = torch.zeros((n, self.autoregressive.length), dtype=torch.int64, device=device)
-        for position in range(self.autoregressive.length):
-            logits = self.id_logits(self._as_latents(ids), *given)[:, position]
+        ids = torch.zeros((n, length), dtype=torch.int64, device=device)
+        z = ids.view(n, *(shape or (length,)))  # the same memory
+        for position in range(length):
+            logits = self.id_logits(z, *given)[:, position]
             ids[:, position] = torch.multinomial(torch.softmax(logits, -1), 1).squeeze(1)
-        return self._as_latents(ids)
-
-    def _as_latents(self, ids: Tensor) -> Tensor:
-        """Returns ids `(B, length)` in the shape of the latents. Override it if they are not flat."""
-        return ids
+        return z
 
     def kl(self, posterior: Posterior, z: Tensor, *given: Tensor) -> Tensor:
         """Returns KL(q(z|x) || p(z)), `(B,)`, in nats: in closed form if there is one, else estimated at z."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,12 +118,14 @@ class OnnxVAE:
         return self._run("decoder", self._inputs("decoder", {"z": z, "y": y, "x": x}))[0]
 
     def reconstruct(self, x: Array, y: Array | None = None) -> Array:
-        """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`; see `decode` for tables."""
+        """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one."""
         z = self.encode(x, y)[self.manifest["mode"]]
         return self._decode_latents(z, y, None)
 
     def sample(self, n: int, seed: int = 0, *, y: Array | None = None) -> Array:
         """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
+
+        A category of a table is the most probable one.
 
         Args:
             n: Number of samples.
@@ -174,6 +176,8 @@ class OnnxVAE:
         loop = self.manifest["autoregressive"]
         if loop is None:
             x = self.decode(z, y)
+            if self.data["kind"] == "table":
+                return table_rows(x, self.data["columns"])
             return x.argmax(-1) if self.data["kind"] == "tokens" else x
         x, ended = np.zeros((len(z), loop["length"]), np.int64), np.zeros(len(z), bool)
         has_free_length = isinstance(self._signature("decoder", "x")["shape"][1], str)
@@ -259,6 +263,20 @@ def draw_ids(logits: Array, rng: np.random.Generator) -> Array:
     """Draws one id from each row of logits `(N, ids)`. The largest of logit + Gumbel noise has the softmax's odds."""
     ids: Array = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
     return ids
+
+
+def table_rows(output: Array, columns: Sequence[str]) -> Array:
+    """Returns rows `(N, columns)` from the decoder's output, in which a category has k probabilities side by side.
+
+    Args:
+        output: `(N, ...)`.
+        columns: `name:real` or `name:k`.
+    """
+    sizes = [column.rpartition(":")[2] for column in columns]
+    widths = [int(size) if size.isdigit() else 1 for size in sizes]
+    parts = np.split(output, np.cumsum(widths)[:-1], axis=1)
+    rows = [part.argmax(1) if size.isdigit() else part[:, 0] for part, size in zip(parts, sizes, strict=True)]
+    return np.stack(rows, 1).astype(output.dtype)
 
 
 def _check_batch(array: Array, tensor: TensorSignature) -> Array:

@@ -51,11 +51,17 @@ def _check_decoder(vae: VAE, batch: Batch) -> None:
 def _check_prior(vae: VAE, batch: Batch) -> None:
     prior, conditions = vae.prior, given(vae.prior.inputs, batch)
     assert prior.autoregressive is not None
-    length, latents = prior.autoregressive.length, math.prod(vae.latent_shape)
-    assert length == latents, (
-        f"the prior's autoregressive.length must be the number of latents, {latents}, not {length}"
-    )
-    z, other = sample_prior(vae, batch), vae.infer(batch).mode()
+    length, _, shape = prior.autoregressive
+    latents = math.prod(vae.latent_shape)
+    what = "the prior's autoregressive"
+    assert length == latents, f"{what}.length must be the number of latents, {latents}, not {length}"
+    shape = shape or (length,)
+    assert shape == vae.latent_shape, f"{what}.shape must be latent_shape, {vae.latent_shape}, not {shape}"
+    other = vae.infer(batch).mode()
+    found = tuple(prior.id_logits(other, *conditions).shape)
+    fits = len(found) == 3 and found[:2] == (len(other), length)
+    assert fits, f"id_logits(z) must have shape ({len(other)}, {length}, ids), not {found}"
+    z = sample_prior(vae, batch)
     _check_order("prior.id_logits(z)", lambda z: prior.id_logits(z, *conditions), z, other)
     log_p = torch.log_softmax(prior.id_logits(z, *conditions), 2).gather(2, z.flatten(1).unsqueeze(2)).flatten(1).sum(1)
     difference = largest_difference(prior.log_prob(z, *conditions), log_p)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import SkipTest
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from vaezoo.data.base import Batch, given
 from vaezoo.errors import VaezooError
@@ -21,6 +23,7 @@ from vaezoo.testing.statistics import MAX_ERRORS, deviation, score_deviation, we
 from vaezoo.vae import VAE, is_standard_normal, sample_prior
 
 DRAWS = 800  # of z for each example
+MAX_JACOBIAN = 512  # latent dimensions whose Jacobian is computed, with a backward pass for each
 FORWARD_DRAWS = 50  # the same, where each takes a pass of the decoder
 
 
@@ -77,13 +80,64 @@ def check_posterior(spec: Spec) -> None:
     for i in range(BATCH_SIZE):
         with torch.no_grad():
             posterior, repeated, _, z, log_q = draw_latents(vae, batch, i)
+            check_declared_density(spec, repeated, z)
             everywhere = has_log_prob(repeated, z)
             again = repeated.log_prob(z) if everywhere else log_q
         difference = float((log_q - again).abs().max())
         what = f"log q differs by {difference:.2g} between rsample_and_log_prob and log_prob"
         limit = 1e-3 * (1 + float(again.abs().max()))
         assert difference < limit, f"{what}. Check the determinant of each step of a flow."
-        check_density("posterior", z, log_q, repeat(posterior, DRAWS // 2).log_prob if everywhere else None)
+        is_tested = check_density("posterior", z, log_q, repeat(posterior, DRAWS // 2).log_prob if everywhere else None)
+        is_exact = check_change_of_variables(repeat(posterior, 4))
+        if not (everywhere or is_exact or is_tested):
+            raise SkipTest("log q is known of draws only, which come neither from torch.randn nor near a Gaussian")
+
+
+class NoiseRecorder(TorchFunctionMode):
+    """Keeps the standard normal noise that is drawn inside the block, so that gradients reach it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.randn, torch.randn_like):
+            self.noise.append(result.requires_grad_())
+        return result
+
+
+def check_change_of_variables(posterior: Posterior) -> bool:
+    """Raises AssertionError unless log q(z|x) = log N(e; 0, 1) - log |det dz/de| for the noise e that becomes z.
+
+    Returns:
+        Whether z is a smooth function of as many numbers of noise, so that this could be tested.
+    """
+    with torch.enable_grad(), NoiseRecorder() as recorder:
+        z, log_q = draw(posterior, density=True)
+    assert log_q is not None
+    noise, z = recorder.noise, z.flatten(1)
+    n = z.shape[1]
+    if sum(e[0].numel() for e in noise if len(e) == len(z)) != n or n > MAX_JACOBIAN or not z.requires_grad:
+        return False
+    rows = [torch.autograd.grad(column.sum(), noise, retain_graph=True, materialize_grads=True) for column in z.T]
+    jacobian = torch.stack([torch.cat([g.flatten(1) for g in row], 1) for row in rows], 1)  # (B, n, n)
+    flat = torch.cat([e.detach().flatten(1) for e in noise], 1).double()
+    log_det = torch.linalg.slogdet(jacobian.double()).logabsdet
+    expected = -0.5 * (flat.square() + math.log(2 * math.pi)).sum(1) - log_det
+    difference = float((log_q.detach() - expected).abs().max())
+    what = f"log q(z|x) of draws differs by {difference:.2g} nats from the change of variables from noise to z"
+    limit = 1e-3 * (1 + float(expected.abs().max()))
+    assert difference < limit, f"{what}. Check the constants, and the determinant of each step of a flow."
+    return True
+
+
+def check_declared_density(spec: Spec, posterior: Posterior, z: Tensor) -> None:
+    """Raises AssertionError if a part of a composed model declares another density than its posterior has."""
+    declared = getattr(getattr(spec.config, "posterior", None), "density", None)
+    if declared == "everywhere":
+        what = "the part declares density = 'everywhere', but log_prob(z) raises VaezooError"
+        assert has_log_prob(posterior, z), f"{what}. Declare 'of draws', or implement log_prob."
 
 
 def second_half(tensor: Tensor) -> Tensor:
@@ -111,8 +165,10 @@ def check_prior(spec: Spec) -> None:
         check_density(name, z, log_p, lambda z: prior.log_prob(z, *half))
 
 
-def check_density(name: str, z: Tensor, log_p: Tensor, log_prob: Callable[[Tensor], Tensor] | None) -> None:
+def check_density(name: str, z: Tensor, log_p: Tensor, log_prob: Callable[[Tensor], Tensor] | None) -> bool:
     """Raises AssertionError unless draws come from a density; see `vaezoo.testing.statistics`.
+
+    Returns whether the constant of the density could be tested.
 
     Args:
         name: What drew them.
@@ -129,6 +185,7 @@ def check_density(name: str, z: Tensor, log_p: Tensor, log_prob: Callable[[Tenso
         errors = deviation(weights - 1, slack=0.02)
         what = f"the density of {name} integrates to about {1 / float(weights.mean()):.3g} instead of 1"
         assert errors < MAX_ERRORS, f"{what}. Check the constants of log_prob."
+    return weights is not None
 
 
 def check_kl(spec: Spec) -> None:
@@ -180,7 +237,11 @@ def check_bound(spec: Spec) -> None:
         iwae = IWAE(k=1)(vae, batch, StepContext.initial()).losses["vae"]
         if terms.auxiliary_loss is not None:
             iwae = iwae - terms.auxiliary_loss.mean()
-        log_q = log_density_of(vae, batch, terms.z)
+        try:
+            log_q = log_density_of(vae, batch, terms.z)
+        except VaezooError as e:
+            what = "q(z|x) has no density, so forward(at_sample=True) must raise VaezooError"
+            raise AssertionError(f"{what}. Call posterior.log_prob(z) there, which raises it.") from e
         log_p = vae.prior.log_prob(terms.z, *given(vae.prior.inputs, batch))
     elbo = -(terms.reconstruction + terms.kl_terms.sum(1))
     difference = float((iwae + elbo.mean()).abs())

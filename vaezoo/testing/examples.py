@@ -13,7 +13,7 @@ from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import LossOutput, Objective, StepContext
 from vaezoo.spec import ModelSpec
-from vaezoo.vae import VAE, conditioned_on, example_batch
+from vaezoo.vae import VAE, check_inputs, conditioned_on, example_batch
 
 Spec = ModelSpec[Any]
 Check = Callable[[Spec], None]
@@ -74,6 +74,8 @@ def build_example(spec: Spec, seed: int = 0) -> tuple[VAE, Objective, Batch]:
     data = example_data(spec)
     torch.manual_seed(seed)
     vae, objective = spec.build(spec.config, data), spec.objective(spec.config, data)
+    if isinstance(vae, VAE):
+        check_inputs(vae)
     batch = example_batch(data, BATCH_SIZE, Generator().manual_seed(seed))
     if data.kind == "unit":
         grey = torch.rand(BATCH_SIZE, *[1] * len(data.shape))

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from vaezoo.data.base import DataSpec, given
 from vaezoo.errors import UnsupportedDataError, VaezooError, format_error
 from vaezoo.objectives.base import Objective
+from vaezoo.posteriors.base import Posterior
 from vaezoo.testing.examples import (
     BATCH_SIZE,
     OTHER_DATA,
@@ -34,31 +35,35 @@ def check_shapes(spec: Spec) -> None:
     assert isinstance(vae, VAE), f"build must return a vaezoo.VAE, not a {type(vae).__name__}"
     name = type(objective).__name__
     assert isinstance(objective, Objective), f"objective must return a vaezoo.Objective, not a {name}"
-    posterior = vae.infer(batch)
-    z, rows = posterior.rsample(), (BATCH_SIZE,)
+    posterior, rows = vae.infer(batch), (BATCH_SIZE,)
+    kind = type(posterior).__name__
+    is_posterior = isinstance(posterior, tuple) and hasattr(posterior, "_fields") and isinstance(posterior, Posterior)
+    advice = "Return a vaezoo.DiagonalGaussian, or a typing.NamedTuple with rsample, log_prob and mode"
+    assert is_posterior, f"encode returned a {kind}, which is no posterior. {advice}"
     latents, params = (*rows, *vae.latent_shape), (*rows, *vae.data.params_shape)
-    results: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-        "posterior.rsample()": (z, latents),
-        "posterior.mode()": (posterior.mode(), latents),
-        "prior.sample(n)": (sample_prior(vae, batch), latents),
-        "prior.log_prob(z)": (vae.prior.log_prob(z, *given(vae.prior.inputs, batch)), rows),
-        "decode(z)": (vae.generate(z, batch), params),
-    }
+
+    def expect(name: str, tensor: Tensor, shape: tuple[int, ...], meaning: str = "") -> Tensor:
+        assert isinstance(tensor, Tensor), f"{name} must be a tensor, not a {type(tensor).__name__}"
+        assert tensor.shape == shape, f"{name} must have shape {shape}{meaning}, not {tuple(tensor.shape)}"
+        return tensor
+
+    # In this order, and one by one, so that the first wrong shape is named before something else fails because of it.
+    z = expect("posterior.rsample()", posterior.rsample(), latents, " = (B, *latent_shape)")
+    expect("posterior.mode()", posterior.mode(), latents, " = (B, *latent_shape)")
     with contextlib.suppress(VaezooError):  # there is no density, or only one of draws
-        results["posterior.log_prob(z)"] = posterior.log_prob(z), rows
+        expect("posterior.log_prob(z)", posterior.log_prob(z), rows)
+    expect("prior.log_prob(z)", vae.prior.log_prob(z, *given(vae.prior.inputs, batch)), rows)
+    expect("decode(z)", vae.generate(z, batch), params, " = (B, *data.params_shape)")
     output = vae(posterior, batch)
-    results |= {
-        "forward().z": (output.z, latents),
-        "forward().params": (output.params, params),
-        "forward().kl_terms, summed over the parts,": (output.kl_terms.sum(1), rows),
-        "likelihood.log_prob(params, x)": (vae.likelihood.log_prob(output.params, batch.x), rows),
-        "reconstruct(x)": (vae.reconstruct(*batch), tuple(batch.x.shape)),
-        "sample(n)": (vae.sample(BATCH_SIZE, batch.y), tuple(batch.x.shape)),
-    }
+    expect("forward().z", output.z, latents)
+    expect("forward().params", output.params, params)
+    expect("forward().kl_terms, summed over the parts,", output.kl_terms.sum(1), rows)
     if output.auxiliary_loss is not None:
-        results["forward().auxiliary_loss"] = output.auxiliary_loss, rows
-    for name, (tensor, shape) in results.items():
-        assert tensor.shape == shape, f"{name} must have shape {shape}, not {tuple(tensor.shape)}"
+        expect("forward().auxiliary_loss", output.auxiliary_loss, rows)
+    expect("likelihood.log_prob(params, x)", vae.likelihood.log_prob(output.params, batch.x), rows)
+    expect("prior.sample(n)", sample_prior(vae, batch), latents)
+    expect("reconstruct(x)", vae.reconstruct(*batch), tuple(batch.x.shape))
+    expect("sample(n)", vae.sample(BATCH_SIZE, batch.y), tuple(batch.x.shape))
 
 
 def check_sizes(spec: Spec) -> None:

@@ -11,6 +11,7 @@ from vaezoo.testing.statistics import MAX_ERRORS, deviation, score_deviation
 DRAWS = 2000
 MAX_VALUES = 1000  # of x that are drawn and compared
 DISTINCT_OF = 16  # values of x that tell whether x is continuous
+FAR = 100  # the size of latents at which logits are far from 0 and 1
 MIN_DISTINCT = 0.9  # the share of them that differ if it is
 
 
@@ -24,7 +25,10 @@ def check_likelihood(spec: Spec) -> None:
     assert actual is expected, f"{what}. {advice}"
     likelihood = vae.likelihood
     with torch.no_grad():
-        params = vae.generate(vae.infer(batch).mode(), batch)[:1]
+        z = vae.infer(batch).mode()
+        if vae.data.kind == "unit" and z.is_floating_point():
+            check_logits(vae.generate(FAR * torch.randn(z.shape), batch))
+        params = vae.generate(z, batch)[:1]
         outputs = likelihood.outputs(params)
         rows = params.expand(DRAWS, *params.shape[1:])
         mean, samples = likelihood.mean(params), likelihood.sample(rows)
@@ -43,6 +47,13 @@ def check_likelihood(spec: Spec) -> None:
     errors = score_deviation(samples, lambda x: likelihood.log_prob(rows[: len(x)], x), unit=unit)
     what = f"the moments of samples are {errors:.0f} standard errors from those that likelihood.log_prob implies"
     assert errors < MAX_ERRORS, f"{what}. Compare mean and scale of sample with those of log_prob."
+
+
+def check_logits(params: Tensor) -> None:
+    """Raises AssertionError if a decoder's output for latents far from 0 looks like probabilities."""
+    low, high = float(params.min()), float(params.max())
+    what = f"decode(z) returned values from {low:.2g} to {high:.2g} for latents of size {FAR}"
+    assert not 0 <= low < high <= 1, f"{what}, which look like probabilities. Return logits, without a sigmoid."
 
 
 def is_discrete(samples: Tensor) -> bool:

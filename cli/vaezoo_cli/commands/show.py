@@ -77,8 +77,10 @@ def count_parameters(registration: Registration, options: dict[str, str], data: 
                 _, vae, objective = registration.build(options, example)
         except UnsupportedDataError:
             continue
+        own = {"model": [*vae.parameters(recurse=False), *objective.parameters(recurse=False)]}
         modules = [*vae.named_children(), *objective.named_children()]
-        counts = {name: sum(p.numel() for p in module.parameters()) for name, module in modules}
+        parts = own | {name: [*module.parameters()] for name, module in modules}
+        counts = {name: sum(p.numel() for p in parameters) for name, parameters in parts.items()}
         parameters = {name: count for name, count in counts.items() if count}
         return {"input": example.name, "shape": list(data.shape), "parameters": parameters}
     return {"input": data.name, "shape": list(data.shape), "parameters": None}

@@ -18,24 +18,19 @@ def text_lines(ids: NDArray[Any], symbols: Sequence[str]) -> bytes:
 
 
 def csv_table(x: NDArray[Any], columns: Sequence[str]) -> bytes:
-    """Returns a table as CSV. A category is the number of the most probable one.
+    """Returns a table as CSV. A category is its number.
 
     Args:
-        x: Rows in the form of the data `(N, columns)`, or of the decoder's output, with k probabilities for a category.
+        x: Rows, `(N, columns)`.
         columns: `name:real` or `name:k`.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(column.rpartition(":")[0] for column in columns)
+    names, _, sizes = zip(*(column.rpartition(":") for column in columns), strict=True)
+    writer.writerow(names)
     for row in x:
-        values, position = [], 0
-        for column in columns:
-            size = column.rpartition(":")[2]
-            width = int(size) if size.isdigit() and len(row) > len(columns) else 1
-            part = row[position : position + width]
-            position += width
-            values.append(str(int(part.argmax() if width > 1 else part[0])) if size.isdigit() else f"{part[0]:.6g}")
-        writer.writerow(values)
+        cells = zip(row.tolist(), sizes, strict=True)
+        writer.writerow(str(int(value)) if size.isdigit() else f"{value:.6g}" for value, size in cells)
     return file.getvalue().encode()
 
 
