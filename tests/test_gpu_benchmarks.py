@@ -250,7 +250,9 @@ def test_packed_run_is_unpacked(script: Any, monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["latency", "training", "likelihood", "recipes"])
+@pytest.mark.parametrize(
+    "part", [*(pytest.param(p, marks=pytest.mark.matrix) for p in ("latency", "training")), "likelihood", "recipes"]
+)
 def test_tiny_part(script: Any, part: str, tmp_path: Path) -> None:
     command = [FOLDER / "gpu.py", part, "--device", "cpu", "--tiny", "--out", tmp_path / "out", "--runs", tmp_path]
     # Without dynamo, everything runs but the compiler, which takes minutes on a busy machine.

@@ -649,7 +649,7 @@ def test_fault_fails_own_check(faulty, check, message):
 OTHER_FAULTS = [(faulty, check) for faulty, check, _ in FAULTS if check not in ("onnx", "independence")]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(("faulty", "check"), OTHER_FAULTS, ids=lambda v: v if isinstance(v, str) else "")
 def test_other_faults_export(faulty, check):
     assert [r.failure for r in run_checks(faulty, ONNX_CHECK)] == [None]

@@ -17,9 +17,13 @@ from vaezoo.testing import CHECKS
 from vaezoo_cli.main import main
 
 MODELS = image_models()
-FAST = {("mlp-vae", "digits"), ("conv-vae", "colour")}
+FAST, SLOW = {("mlp-vae", "digits"), ("conv-vae", "colour")}, {("cvae", "digits"), ("vq-vae", "colour")}
 CASES = [
-    pytest.param(model, data, marks=[] if (model, data) in FAST else pytest.mark.slow)
+    pytest.param(
+        model,
+        data,
+        marks=[] if (model, data) in FAST else pytest.mark.slow if (model, data) in SLOW else pytest.mark.matrix,
+    )
     for model in MODELS
     for data in ("digits", "colour")
 ]

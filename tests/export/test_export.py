@@ -46,9 +46,12 @@ def graphs_opset_20(trained):
     return export_graphs(trained.vae, ExportConfig(opset=20))
 
 
-def matrix(*axes, fast):
-    """Returns all combinations as parameters. Those that are not in `fast` are marked as slow."""
-    return [pytest.param(*case, marks=[] if case in fast else pytest.mark.slow) for case in itertools.product(*axes)]
+def matrix(*axes, fast, slow=()):
+    """Returns all combinations as parameters. Those that are not in `fast` are marked as slow or as matrix."""
+    return [
+        pytest.param(*case, marks=[] if case in fast else pytest.mark.slow if case in slow else pytest.mark.matrix)
+        for case in itertools.product(*axes)
+    ]
 
 
 def supported(name, data):
@@ -194,7 +197,12 @@ def test_every_model_exports(name, shape, likelihood):
 
 @pytest.mark.parametrize(
     ("name", "likelihood"),
-    matrix(MODELS, ["bernoulli"], fast=[("conv-vae", "bernoulli")]),
+    matrix(
+        MODELS,
+        ["bernoulli"],
+        fast=[("conv-vae", "bernoulli")],
+        slow=[("vq-vae", "bernoulli"), ("ladder-vae", "bernoulli")],
+    ),
 )
 def test_every_model_exports_fp16_uint8(name, likelihood):
     vae = supported(name, DataSpec(name="x", shape=(3, 32, 32), likelihood=likelihood, classes=(3,)))

@@ -93,7 +93,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param(name, options, id=f"{name}-{ident}", marks=[] if (name, ident) in FAST else pytest.mark.slow)
+        pytest.param(name, options, id=f"{name}-{ident}", marks=[] if (name, ident) in FAST else pytest.mark.matrix)
         for name, options, ident in CASES
     ],
 )

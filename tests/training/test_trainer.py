@@ -39,7 +39,7 @@ def weights(*modules):
     return torch.cat([p.detach().flatten() for module in modules for p in module.parameters()])
 
 
-@pytest.mark.parametrize("name", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in MODELS])
+@pytest.mark.parametrize("name", [m if m in FAST else pytest.param(m, marks=pytest.mark.matrix) for m in MODELS])
 def test_training_repeats_exactly(name, digits):
     results = []
     for noise in (1, 2):
