@@ -32,20 +32,19 @@ demo: $(STAMP)
 	$(BIN)/vaezoo reconstruct runs/demo
 	$(BIN)/vaezoo export runs/demo --onnx
 
-# The fast tests. Each process uses one thread. The fault injection tests start processes of their own, so they run alone.
+# The fast tests. Each process uses one thread. The fault injection tests have a table of their own, so they run apart.
 FAST := -m "not slow and not matrix and not gpu"
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --ignore tests/fault_injection -n auto --maxprocesses 4
-	$(BIN)/python -m pytest $(FAST) tests/fault_injection
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) tests/fault_injection -n auto --maxprocesses 4
 
 # All tests but the matrix. Coverage is that of the fast tests: it slows exports, which are most of the slow ones.
-# The fault injection tests kill their processes, so they run alone.
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --ignore tests/fault_injection -n auto --maxprocesses 4 \
 		--cov=vaezoo --cov=vaezoo_cli --cov-report=term:skip-covered
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "(slow or gpu) and not matrix" --ignore tests/fault_injection \
 		-n auto --maxprocesses 4 --durations=30
-	$(BIN)/python -m pytest -m "not matrix" tests/fault_injection
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not matrix" tests/fault_injection -n auto --maxprocesses 4
 
 # The whole matrix: of tests, of faults, then a minute of fuzzing for each reader of files.
 faults: $(STAMP)

@@ -83,6 +83,7 @@ def python(code: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_all_modules_import(tmp_path):
     python(IMPORT_ALL, tmp_path)
 

@@ -97,12 +97,12 @@ def stop_and_go(path, train, data, stops=ANYWHERE):
 
 
 def cases():
-    """Each setting with one model and each fast model with the first setting are fast. Others are in the matrix."""
+    """Each setting with one model is fast. Others are in the matrix, because test_members.py stops every model once."""
     for name in MODELS:
         for settings in SETTINGS:
             if settings in ("warming up", "scheduled", "averaged") and name not in FAST:
-                continue  # not every objective has free bits, and test_members.py stops every model once
-            marks = () if name == "mlp-vae" or (settings == "plain" and name in FAST) else pytest.mark.matrix
+                continue  # not every objective has free bits
+            marks = () if name == "mlp-vae" else pytest.mark.matrix
             yield pytest.param(name, settings, id=f"{settings}-{name}", marks=marks)
 
 
