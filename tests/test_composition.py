@@ -14,6 +14,7 @@ from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import StepContext
 from vaezoo.posteriors.gaussian import DiagonalGaussianPart
+from vaezoo.priors.standard_normal import ZeroKLPart
 from vaezoo.vae import example_batch
 
 IMAGES = DataSpec(name="images", shape=(1, 8, 8), classes=(3,))
@@ -121,6 +122,26 @@ class BrokenPart(DiagonalGaussianPart):
 class MisspeltPart(DiagonalGaussianPart):
     part = "misspelt"
     density = "of_draws"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpherePart(DiagonalGaussianPart):
+    part = "sphere"
+    space = "sphere"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"posterior": SpherePart()}, "posterior=sphere lies in the space 'sphere', but prior=normal in 'real'"),
+        ({"prior": ZeroKLPart()}, "prior=zero-kl leaves out the KL, but posterior=diagonal has a density"),
+    ],
+)
+def test_parts_that_do_not_fit(options, message):
+    model = composed(MLPParts(**options), "summary", "reference")
+    with pytest.raises(VaezooError) as e:
+        model.build(model.config, IMAGES)
+    assert message in e.value.message and e.value.hint
 
 
 @pytest.mark.parametrize(

@@ -302,3 +302,14 @@ def test_known_names_are_refused(kind, name, what, inside, capsys):
         main(["new-plugin", name, "--kind", kind])
     assert e.value.code == 2 and f"a {what} named '{name}' already exists" in capsys.readouterr().err
     assert not list(inside.iterdir())
+
+
+def test_run_of_uninstalled_package_names_it(install, inside, vaezoo, capsys):
+    install("vaezoo-linear", "linear", (EXAMPLE / "vaezoo_linear.py").read_text())
+    vaezoo("train", "linear", "--steps", "2", "--out", "runs/mine")
+    run = inside / "runs" / "mine" / "run.json"
+    run.write_text(run.read_text().replace("vaezoo-linear/linear", "vaezoo-gone/gone"))
+    with pytest.raises(SystemExit):
+        main(["eval", "gone"])
+    error = capsys.readouterr().err
+    assert "vaezoo-gone" in error and "install" in error

@@ -123,7 +123,11 @@ def find_run(name: str | None, checkpoint: str) -> Run:
     if Path(name).exists():
         return load(name, checkpoint)
     hint = suggest(name, [*models, *pretrained.names()], "give a run folder, or a name that 'vaezoo pretrained' shows")
-    raise InputError(f"there is no run '{name}'", hint)
+    try:
+        path = newest_run(name)  # of a model whose package is no longer installed
+    except InputError:
+        raise InputError(f"there is no run '{name}'", hint) from None
+    return load(path, checkpoint)
 
 
 def parse_integers(option: str, text: str) -> tuple[int, ...]:
