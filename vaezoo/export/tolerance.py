@@ -33,7 +33,8 @@ TF32_TOLERANCE = (5e-3, 1e-2)
 UINT8_TOLERANCES: Mapping[DType, float] = {"fp32": 1.0, "fp16": 3.0}
 
 # Share of whole numbers, such as a quantizer's codes, that may differ. Two codes can be equally near.
-MAX_CODE_FLIPS = 1e-3
+# Measured on 500 digits, vq-vae: none in float32. In float16 1.1e-3 untrained and 2.9e-4 after 150 steps.
+MAX_CODE_FLIPS: Mapping[DType, float] = {"fp32": 1e-3, "fp16": 1e-2}
 
 Inputs = Mapping[str, Array]
 Runner = Callable[[Inputs], list[Array]]
@@ -95,6 +96,11 @@ class Tolerance:
     dtype: DType
     provider: Provider
     tf32: bool = False
+
+    @property
+    def code_flips(self) -> float:
+        """The largest share of whole numbers that may differ. TF32 rounds as float16 does."""
+        return MAX_CODE_FLIPS["fp16" if self.tf32 else self.dtype]
 
     def limits(self, expected: Array) -> Array:
         """Returns the largest allowed absolute difference for each element of the model's output."""
@@ -230,7 +236,7 @@ def compare_output(graph: str, inputs: str, name: str, expected: Array, actual: 
             "the model fixes its batch size somewhere: use x.shape[0] or -1",
         )
     if expected.dtype.kind == "i":
-        return _compare_codes(graph, inputs, name, expected, actual)
+        return _compare_codes(graph, inputs, name, expected, actual, tolerance.code_flips)
     limits = tolerance.limits(expected)
     # Subtract in float64: uint8 would wrap around, float16 would round or overflow.
     difference = np.abs(expected.astype(np.float64) - actual)
@@ -250,9 +256,9 @@ def compare_output(graph: str, inputs: str, name: str, expected: Array, actual: 
     return Parity(graph, inputs, name, float(difference[largest]), float(limits[largest]), n)
 
 
-def _compare_codes(graph: str, inputs: str, name: str, expected: Array, actual: Array) -> Parity:
-    """Compares an output of whole numbers: all but MAX_CODE_FLIPS of them must be equal; see `compare_output`."""
-    different, limit = int((expected != actual).sum()), max(1.0, MAX_CODE_FLIPS * expected.size)
+def _compare_codes(graph: str, inputs: str, name: str, expected: Array, actual: Array, flips: float) -> Parity:
+    """Compares an output of whole numbers: all but a share of them must be equal; see `compare_output`."""
+    different, limit = int((expected != actual).sum()), max(1.0, flips * expected.size)
     if different > limit or actual.dtype != expected.dtype:
         what = f"{different:,} of {expected.size:,} numbers differ"
         raise ParityError(
