@@ -79,10 +79,32 @@ class Discriminator(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 spectral_norm(layer)
 
-    def forward(self, x: Tensor) -> DiscriminatorOutput:
-        """Classifies images `(B, C, H, W)` in [0, 1]."""
-        features = self.features(x)
-        return DiscriminatorOutput(to_float32(features), to_float32(self.head(features)))
+    def forward(self, *batches: Tensor) -> list[DiscriminatorOutput]:
+        """Classifies batches of images `(B, C, H, W)` in [0, 1].
+
+        They are not concatenated, so that a loss of one batch has no backward pass through the others.
+        """
+        layers = [*self.features, *self.head]
+        # To read a weight normalises it. This is done once for all batches, because it changes the norm's estimate.
+        weights = [layer.weight if isinstance(layer, nn.Conv2d | nn.Linear) else None for layer in layers]
+        outputs = []
+        for x in batches:
+            hidden = [x]
+            for layer, weight in zip(layers, weights, strict=True):
+                hidden.append(apply_layer(layer, weight, hidden[-1]))
+            features = hidden[len(self.features)]
+            outputs.append(DiscriminatorOutput(to_float32(features), to_float32(hidden[-1])))
+        return outputs
+
+
+def apply_layer(layer: nn.Module, weight: Tensor | None, x: Tensor) -> Tensor:
+    """Returns the output of a layer, with a weight that was read before if it is a convolution or a dense layer."""
+    if isinstance(layer, nn.Conv2d) and weight is not None:
+        return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+    if isinstance(layer, nn.Linear) and weight is not None:
+        return F.linear(x, weight, layer.bias)
+    output: Tensor = layer(x)
+    return output
 
 
 class VAEGAN(Objective):
@@ -121,10 +143,11 @@ class VAEGAN(Objective):
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
         terms = elbo_terms(vae, batch)
-        params = torch.cat([terms.params, to_float32(vae.generate(sample_prior(vae, batch), batch))])
-        # One pass of the discriminator for the data x, the reconstructions x~ and the images x_p of prior samples.
-        output = self.discriminator(torch.cat([batch.x, vae.likelihood.mean(params)]))
-        real, reconstructed, _ = output.features.chunk(3)
+        prior_params = to_float32(vae.generate(sample_prior(vae, batch), batch))
+        # The data x, the reconstructions x~ and the images x_p of prior samples.
+        images = (batch.x, vae.likelihood.mean(terms.params), vae.likelihood.mean(prior_params))
+        outputs = self.discriminator(*images)
+        real, reconstructed = outputs[0].features, outputs[1].features
         # L_llike^Dis_l: -log N(D_l(x); D_l(x~), 1) without its constant. This is half the squared distance, summed over
         # the features. Each channel is divided by its standard deviation over the data of the batch, as the paper's
         # batch normalisation does.
@@ -135,7 +158,7 @@ class VAEGAN(Objective):
         # L_GAN: log D(x) + log(1 - D(x~)) + log(1 - D(x_p)). For a logit l, softplus(-l) is -log D and softplus(l) is
         # -log(1 - D). The discriminator minimises -L_GAN. In the paper the decoder minimises L_GAN. Here it minimises
         # the non-saturating -log D(x~) - log D(x_p) (Goodfellow et al. 2014).
-        real_logits, *fake_logits = output.logits.chunk(3)
+        real_logits, *fake_logits = (output.logits for output in outputs)
         real_loss = F.softplus(-real_logits).mean()
         fake_losses = [F.softplus(logits).mean() for logits in fake_logits]
         generator_loss = sum((F.softplus(-logits).mean() for logits in fake_logits), real_loss.new_zeros(()))
@@ -195,7 +218,8 @@ def build(config: Config, data: DataSpec) -> GaussianVAE:
 
 def objective(config: Config, data: DataSpec) -> VAEGAN:
     """Returns the objective with a discriminator for such data."""
-    discriminator = Discriminator(conv_specs(config, data))
+    # oneDNN computes the gradients of convolutions faster in this format: a step took 0.87 of the time (Intel Xeon).
+    discriminator = Discriminator(conv_specs(config, data)).to(memory_format=torch.channels_last)
     return VAEGAN(discriminator, config.gamma, config.equilibrium, config.margin)
 
 
