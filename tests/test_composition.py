@@ -63,7 +63,9 @@ def three_steps(model, options, data):
         return [*losses, float(vae.sample(3).double().sum()), float(vae.reconstruct(*batch).double().sum())]
 
 
-@pytest.mark.parametrize(("family", "data"), [("mlp", IMAGES), ("conv", IMAGES), ("mlp", TABLE)])
+@pytest.mark.parametrize(
+    ("family", "data"), [("mlp", IMAGES), pytest.param("conv", IMAGES, marks=pytest.mark.slow), ("mlp", TABLE)]
+)
 def test_all_pairings(family, data):
     """Each pairing trains three steps, or is refused in a sentence that names what does not fit. None gives NaN."""
     counts = Counter()

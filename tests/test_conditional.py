@@ -278,6 +278,7 @@ def test_commands_use_labels(run, exported, inside):
         assert command("plot", run.path, "--kind", kind, *options, "--out", f"{kind}.png") == 0
 
 
+@pytest.mark.slow
 def test_bench_runs_conditional_models(run):
     from vaezoo.bench.backends import BenchConfig, make_module
     from vaezoo.bench.runner import bench
@@ -304,6 +305,7 @@ def test_label_of_unconditional_model_is_refused(trained, shared_export, inside,
         assert error.endswith("is not given labels") and hint == "hint: leave out --label"
 
 
+@pytest.mark.slow
 def test_several_labels_work(own_models, factors, tmp_path):
     assert factors.spec.classes == (3, 2)
     run = train("own-label-prior", factors, config=CONFIG, out=tmp_path / "run")

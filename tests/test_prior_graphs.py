@@ -41,6 +41,7 @@ def assert_same_moments(a, b):
         assert (np.abs(mean_a - mean_b) <= 5 * np.sqrt(error_a**2 + error_b**2) + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_hierarchy_is_a_graph(runs):
     _, _, exports = runs
     exported = exports["own-two-levels"]

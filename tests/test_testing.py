@@ -56,9 +56,16 @@ def test_mlp_vae_conforms(spec, check):
     check(spec)
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_INS if name != "mlp-vae"])
-@fast_or_slow
-def test_other_built_ins_conform(name, checks):
+def built_ins():
+    """Each built-in with the fast checks and with that of the export. Some models of different kinds are fast."""
+    for name in BUILT_INS:
+        is_fast = name in ("conv-vae", "vae-gan", "cvae", "iaf-vae", "vq-vae", "sentence-vae")
+        yield pytest.param(name, FAST_CHECKS, id=f"fast-{name}", marks=[] if is_fast else pytest.mark.slow)
+        yield pytest.param(name, ONNX_CHECK, id=f"onnx-{name}", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "checks"), built_ins())
+def test_built_ins_conform(name, checks):
     assert [r.failure for r in run_checks(get_model(name), checks)] == [None] * len(checks)
 
 
@@ -874,7 +881,7 @@ def test_grid_of_codes_declares_shape():
             return super().decode(z.flatten(1))
 
     GridPrior.grid = (2, 2)
-    assert [r.failure for r in run_checks(spec(Grid)) if r.failure] == []
+    assert [r.failure for r in run_checks(spec(Grid), FAST_CHECKS) if r.failure] == []
     GridPrior.grid = None
     assert "autoregressive.shape must be latent_shape, (2, 2), not (4,)" in str(
         {r.name: r.failure for r in run_checks(spec(Grid), [check_autoregressive])}

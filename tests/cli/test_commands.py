@@ -240,7 +240,8 @@ def test_warning_is_one_line(run, inside, monkeypatch):
     assert len(warned) == 1 and warned[0].startswith("vaezoo: warning: ") and "division by zero" in warned[0]
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", pytest.param("ascii", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_unencodable_output_is_replaced(encoding, trained, inside):
     shutil.copytree(trained.path, name := "r-\u2192-é")
     commands = (["list"], ["eval", name, "--limit", "10"], ["sample", name], ["doctor"], ["train", "--resume", name])

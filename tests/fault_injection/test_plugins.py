@@ -197,6 +197,7 @@ def start_process(install, inside, monkeypatch):
     return start_process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["import os; os._exit(7)", HANG], ids=["exit", "hang"])
 def test_unused_package_is_not_imported(start_process, code):
     process = start_process(code, "list", "--", "--help", "--", "train", "mlp-vae", *TRAIN)
@@ -204,6 +205,7 @@ def test_unused_package_is_not_imported(start_process, code):
     assert out.count("code 0") == 3 and "odd-vae" in out and "hanging" not in err, err
 
 
+@pytest.mark.slow
 def test_hanging_import_can_be_interrupted(start_process):
     process = start_process(HANG, "train", "odd-vae", *TRAIN)
     assert process.stderr.readline() == "hanging\n"
@@ -233,6 +235,7 @@ def test_ambiguous_name_affects_only_itself(install, vaezoo):
     assert vaezoo("train", "mlp-vae", *TRAIN)[0] == 0
 
 
+@pytest.mark.slow
 def test_unexportable_model_is_reported(install_fault, vaezoo):
     install_fault(FAULTS["not exportable"])
     assert vaezoo("train", "odd-vae", *TRAIN, "--out", "run")[0] == 0
