@@ -32,11 +32,10 @@ demo: $(STAMP)
 	$(BIN)/vaezoo reconstruct runs/demo
 	$(BIN)/vaezoo export runs/demo --onnx
 
-# The fast tests. Each process uses one thread. The fault injection tests have a table of their own, so they run apart.
+# The fast tests. Each process uses one thread.
 FAST := -m "not slow and not matrix and not gpu"
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --ignore tests/fault_injection -n auto --maxprocesses 4
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) tests/fault_injection -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) -n auto --maxprocesses 4
 
 # All tests but the matrix. Coverage is that of the fast tests: it slows exports, which are most of the slow ones.
 test-all: $(STAMP)
