@@ -64,7 +64,7 @@ def built_ins():
         yield pytest.param(name, ONNX_CHECK, id=f"onnx-{name}", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "checks"), built_ins())
+@pytest.mark.parametrize(("name", "checks"), list(built_ins()))
 def test_built_ins_conform(name, checks):
     assert [r.failure for r in run_checks(get_model(name), checks)] == [None] * len(checks)
 
