@@ -47,7 +47,8 @@ test-all: $(STAMP)
 
 # The whole matrix: of tests, of faults, then a minute of fuzzing for each reader of files.
 faults: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m matrix --ignore tests/fault_injection -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m matrix --ignore tests/fault_injection \
+		--ignore tests/training/test_resume.py -n auto --maxprocesses 4
 	VAEZOO_FAULTS=all $(BIN)/python -m pytest tests/fault_injection tests/training/test_resume.py
 	$(BIN)/python tests/fault_injection/fuzz.py --seconds 60
 

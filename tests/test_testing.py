@@ -843,7 +843,7 @@ def test_wrong_inputs_are_named(encoder, decoder, message, hint):
 @pytest.mark.parametrize(
     ("method", "result", "message"),
     [
-        ("encode", lambda z: (z, z), "encode returned a tuple, which is no posterior"),
+        ("encode", lambda z: (z, z), "encode returned a tuple, which is not a posterior"),
         ("decode", lambda z: z.flatten(1), "decode(z) must have shape (6, 1, 8, 8) = (B, *data.params_shape)"),
         ("decode", lambda z: None, "decode(z) must be a tensor, not a NoneType"),
     ],

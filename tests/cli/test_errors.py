@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vaezoo.core import memory
+from vaezoo.errors import VaezooError
 from vaezoo_cli.main import main
 
 
@@ -222,3 +223,17 @@ def test_samples_beyond_memory(k, capsys, inside, monkeypatch):
     assert e.value.code == 2 and not any(inside.iterdir())
     assert error == "vaezoo: error: a batch of 128 does not fit in the memory of cpu with 1 accumulation step"
     assert "--grad-accum-steps 2" in hint and "number of samples" in hint
+
+
+def test_failed_training_leaves_given_folder_empty(inside, monkeypatch):
+    def fail(self):
+        raise VaezooError("the batch does not fit", "use a smaller one")
+
+    monkeypatch.setattr("vaezoo.training.trainer.Trainer.fit", fail)
+    for out in (inside, "."):
+        with pytest.raises(SystemExit) as e:
+            main(["train", "mlp-vae", "--steps", "2", "--out", str(out)])
+        assert e.value.code == 2
+        inside.mkdir(exist_ok=True)
+        assert not any(inside.iterdir())
+        os.chdir(inside)

@@ -47,15 +47,13 @@ def limited_to_available() -> Iterator[None]:
     Linux promises more memory than it has. When a process uses what it was promised, it is killed without a word.
     Elsewhere this does nothing.
     """
-    try:
-        import resource
-
-        used, swap = read_sizes("/proc/self/status")["VmData"], read_sizes("/proc/meminfo")["SwapFree"]
-        before, maximum = resource.getrlimit(resource.RLIMIT_DATA)
-    except (ImportError, OSError, KeyError, ValueError):
+    limit = memory_limit()
+    if limit is None:
         yield
         return
-    limit = int(used + available_memory() + swap)
+    import resource
+
+    before, maximum = resource.getrlimit(resource.RLIMIT_DATA)
     if before != resource.RLIM_INFINITY:
         limit = min(limit, before)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, maximum))
@@ -63,6 +61,15 @@ def limited_to_available() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (before, maximum))
+
+
+def memory_limit() -> int | None:
+    """Returns how many bytes of data this process can have, swap included, or None where Linux's /proc is missing."""
+    try:
+        used, swap = read_sizes("/proc/self/status")["VmData"], read_sizes("/proc/meminfo")["SwapFree"]
+    except (OSError, KeyError, ValueError):
+        return None
+    return int(used + available_memory() + swap)
 
 
 def machine_memory() -> float:

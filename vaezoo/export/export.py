@@ -33,6 +33,7 @@ from vaezoo.export.tolerance import BATCHES, Parity, runtime_name
 from vaezoo.runtime.manifest import (
     MANIFEST,
     SCHEMA,
+    AutoregressiveEntry,
     DataEntry,
     Description,
     GraphName,
@@ -135,7 +136,6 @@ def check_replaceable(path: Path) -> None:
 def describe(run: Run, graphs: Mapping[GraphName, Graph], config: ExportConfig) -> Description:
     """Returns what the graphs are and where they come from. It contains nothing about this machine or the time."""
     distribution = run.full_name.partition("/")[0]
-    loop = run.vae.autoregressive
     return {
         "schema": SCHEMA,
         "model": run.full_name,
@@ -143,7 +143,7 @@ def describe(run: Run, graphs: Mapping[GraphName, Graph], config: ExportConfig) 
         "data": data_entry(run.data),
         "latent_shape": list(run.vae.latent_shape),
         "prior": prior_entry(run.vae, graphs),
-        "autoregressive": None if loop is None else {"length": loop.length, "end_id": loop.end_id},
+        "autoregressive": autoregressive_entry(run.vae),
         "mode": mode_name(run.vae),
         "format": config.as_dict(),
         "checkpoint": {"step": run.checkpoint.step, "sha256": run.checkpoint.model_sha256},
@@ -164,6 +164,12 @@ def license_of(distribution: str) -> str | None:
     """Returns the licence that a package states, or None."""
     fields = metadata(distribution)
     return next((fields[key] for key in ("License-Expression", "License") if key in fields), None)
+
+
+def autoregressive_entry(vae: VAE) -> AutoregressiveEntry | None:
+    """Returns the manifest's entry about how x is drawn id by id, or None if it is not."""
+    loop = vae.autoregressive
+    return None if loop is None else {"length": loop.length, "end_id": loop.end_id}
 
 
 def prior_entry(vae: VAE, graphs: Mapping[GraphName, Graph]) -> str | None:

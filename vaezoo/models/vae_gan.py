@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,27 +85,30 @@ class Discriminator(nn.Module):
 
         They are not concatenated, so that a loss of one batch has no backward pass through the others.
         """
-        layers = [*self.features, *self.head]
         # To read a weight normalises it. This is done once for all batches, because it changes the norm's estimate.
-        weights = [layer.weight if isinstance(layer, nn.Conv2d | nn.Linear) else None for layer in layers]
+        convolutions, head = ([(layer, read_weight(layer)) for layer in part] for part in (self.features, self.head))
         outputs = []
         for x in batches:
-            hidden = [x]
-            for layer, weight in zip(layers, weights, strict=True):
-                hidden.append(apply_layer(layer, weight, hidden[-1]))
-            features = hidden[len(self.features)]
-            outputs.append(DiscriminatorOutput(to_float32(features), to_float32(hidden[-1])))
+            features = apply_layers(convolutions, x)
+            outputs.append(DiscriminatorOutput(to_float32(features), to_float32(apply_layers(head, features))))
         return outputs
 
 
-def apply_layer(layer: nn.Module, weight: Tensor | None, x: Tensor) -> Tensor:
-    """Returns the output of a layer, with a weight that was read before if it is a convolution or a dense layer."""
-    if isinstance(layer, nn.Conv2d) and weight is not None:
-        return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
-    if isinstance(layer, nn.Linear) and weight is not None:
-        return F.linear(x, weight, layer.bias)
-    output: Tensor = layer(x)
-    return output
+def read_weight(layer: nn.Module) -> Tensor | None:
+    """Returns the weight of a convolution or a dense layer, and None for other layers."""
+    return layer.weight if isinstance(layer, nn.Conv2d | nn.Linear) else None
+
+
+def apply_layers(layers: Sequence[tuple[nn.Module, Tensor | None]], x: Tensor) -> Tensor:
+    """Applies layers in turn, each with the weight that was read before."""
+    for layer, weight in layers:
+        if isinstance(layer, nn.Conv2d) and weight is not None:
+            x = F.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+        elif isinstance(layer, nn.Linear) and weight is not None:
+            x = F.linear(x, weight, layer.bias)
+        else:
+            x = layer(x)
+    return x
 
 
 class VAEGAN(Objective):

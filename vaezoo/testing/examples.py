@@ -97,7 +97,7 @@ def with_likelihood(spec: Spec, text: str) -> Spec:
     Data that the likelihood is not for are refused, as if the model did not support them.
 
     Raises:
-        VaezooError: If there is no such likelihood, or it is for none of the kinds of data here.
+        VaezooError: If there is no such likelihood, or it fits no kind of data.
     """
     errors = []
     for data in UNLABELLED:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from vaezoo.export.config import ExportConfig
-from vaezoo.export.export import data_entry, prior_entry
+from vaezoo.export.export import autoregressive_entry, data_entry, prior_entry
 from vaezoo.export.graphs import (
     Graph,
     GraphModule,
@@ -96,7 +96,7 @@ def open_runtime(vae: VAE) -> OnnxVAE:
         "data": data_entry(vae.data),
         "latent_shape": list(vae.latent_shape),
         "prior": prior_entry(vae, cast("Mapping[GraphName, Graph]", modules)),  # it only asks for their names
-        "autoregressive": None if vae.autoregressive is None else vae.autoregressive._asdict(),
+        "autoregressive": autoregressive_entry(vae),
         "mode": mode_name(vae),
         "graphs": {name: signature_of(vae, module) for name, module in modules.items()},
     }

@@ -39,7 +39,7 @@ def check_shapes(spec: Spec) -> None:
     kind = type(posterior).__name__
     is_posterior = isinstance(posterior, tuple) and hasattr(posterior, "_fields") and isinstance(posterior, Posterior)
     advice = "Return a vaezoo.DiagonalGaussian, or a typing.NamedTuple with rsample, log_prob and mode"
-    assert is_posterior, f"encode returned a {kind}, which is no posterior. {advice}"
+    assert is_posterior, f"encode returned a {kind}, which is not a posterior. {advice}"
     latents, params = (*rows, *vae.latent_shape), (*rows, *vae.data.params_shape)
 
     def expect(name: str, tensor: Tensor, shape: tuple[int, ...], meaning: str = "") -> Tensor:

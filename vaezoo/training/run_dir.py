@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vaezoo.core import distributed
-from vaezoo.core.atomic import TEMP_PREFIX, file_lock, fsync, make_dir, remove_dir, remove_leftovers, storage_errors
+from vaezoo.core.atomic import TEMP_PREFIX, file_lock, fsync, make_dir, remove_leftovers, storage_errors
 from vaezoo.errors import InputError, StorageError
 from vaezoo.training.run import RUNS
 from vaezoo.training.run_writer import CHECKPOINTS, LOG
@@ -43,9 +44,20 @@ def create_run_dir(out: str | os.PathLike[str] | None, stem: str) -> Path:
 
 
 def remove_unsaved_run(path: Path) -> None:
-    """Removes the folder of a run that failed before its first checkpoint, so that the name is free again."""
-    if not any((path / CHECKPOINTS).glob("step-*")):
-        remove_dir(path)
+    """Removes a run that failed before its first checkpoint, so that the name is free again.
+
+    The folder may be `.` or the root of a disk, which cannot be renamed. So it is emptied first, and may stay.
+    """
+    if any((path / CHECKPOINTS).glob("step-*")):
+        return
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                entry.unlink()
+    with suppress(OSError):
+        path.rmdir()
 
 
 def is_leftover(entry: Path) -> bool:
