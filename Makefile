@@ -10,6 +10,9 @@ EXTRA := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),gpu,cpu)
 # uv from the machine where there is one, else from the venv, into which pip puts it.
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
+# uv installs no compiled modules. Without this, where the variable is set, each process compiles torch again, in seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What could run code that a file brings, or fetch it unencrypted; the check fails on it. A module's .eval() is harmless.
 export UNSAFE := \b(c?pickle|cloudpickle|joblib|dill)\b|\btorch\.(load|save)\b(?!\(.*weights_only=True)|np\.load\((?!.*allow_pickle=False)|allow_pickle=True
 UNSAFE := $(UNSAFE)|yaml\.load|(?<!\.)\beval\(|\bexec\(|builtins\.(eval|exec)|extractall|shell=True|os\.system|["']http://

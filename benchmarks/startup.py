@@ -3,6 +3,9 @@
     python benchmarks/startup.py [--runs N]      measures; writes results/startup-cpu.json and the table in README.md
     python benchmarks/startup.py --tables        only writes the table, from the existing results
 
+The processes may write compiled modules even where PYTHONDONTWRITEBYTECODE is set, because an installation by pip has
+them.
+
 The training of one step includes more than its start-up. It evaluates before and after the step, saves checkpoints, and
 evaluates the better one on the test split.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -41,12 +45,14 @@ NOTES = {"vaezoo train mlp-vae --steps 1": "imports torch, trains one step, eval
 
 def measure_once(arguments: list[str]) -> float:
     """Runs a process and returns its time in seconds."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         subprocess.run(
             [sys.executable, *arguments],
             check=True,
             cwd=folder,
+            env=variables,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -153,7 +153,10 @@ def loaded_by(code: str) -> set[str]:
     )
 
 
-@pytest.mark.parametrize("code", ["import vaezoo", "import vaezoo_cli.main"])
+ALL_COMMANDS = "from vaezoo_cli.main import COMMANDS, vaezoo; [vaezoo.get_command(None, name) for name in COMMANDS]"
+
+
+@pytest.mark.parametrize("code", ["import vaezoo", pytest.param(ALL_COMMANDS, id="all commands")])
 def test_importing_is_light(code):
     assert not {"torch", "torchvision", "onnx", "onnxruntime", "numpy", "rich", "filelock"} & loaded_by(code)
 

@@ -19,7 +19,7 @@ from vaezoo.data.images import digits as packaged_digits
 from vaezoo.evaluation.evaluate import METRICS, check_metrics
 from vaezoo.registry import find_model
 from vaezoo.testing import CHECKS
-from vaezoo_cli.main import main, vaezoo
+from vaezoo_cli.main import COMMANDS, main, vaezoo
 from vaezoo_cli.options import parse_options
 from vaezoo_cli.plots.kinds import KINDS
 
@@ -164,7 +164,7 @@ def test_tables_are_complete():
     built_in = [registration for registration in list_models() if registration.built_in]
     expected = {
         "README.md": [r.name for r in built_in],
-        "docs/README.md": [f"vaezoo {name}" for name in vaezoo.commands],
+        "docs/README.md": [f"vaezoo {name}" for name in COMMANDS],
         "docs/data.md": DATASETS,
         "docs/evaluation.md": [*METRICS, *KINDS],
         "docs/models.md": [option for r in built_in for option in config_json(r.load().config)],

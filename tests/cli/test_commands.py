@@ -114,6 +114,10 @@ def test_list_and_show(run_ok):
     assert "Larsen" in text and "gamma" in text and "discriminator" in text
 
 
+def test_output_shows_a_folder_as_it_is(run_ok, inside):
+    assert "written  :key:/\n" in run_ok("train", "mlp-vae", "--steps", "1", "--out", ":key:")
+
+
 def test_show_counts_each_kind_of_input(run_ok):
     def supported(model):
         return {r["input"] for r in json.loads(run_ok("show", model, "--json"))["inputs"] if r["parameters"]}

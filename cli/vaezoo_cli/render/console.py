@@ -28,8 +28,10 @@ class StderrConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-OUT = StdoutConsole(highlight=False, width=None if sys.stdout is not None and sys.stdout.isatty() else PIPE_WIDTH)
-ERR = StderrConsole(stderr=True, highlight=False)
+# No emoji: ":key:" in a name or a path stays as it is.
+WIDTH = None if sys.stdout is not None and sys.stdout.isatty() else PIPE_WIDTH
+OUT = StdoutConsole(highlight=False, emoji=False, width=WIDTH)
+ERR = StderrConsole(stderr=True, highlight=False, emoji=False)
 
 
 def table(*columns: str) -> Table:
