@@ -24,6 +24,7 @@ from vaezoo import vae as contracts
 from vaezoo.data.base import Batch
 from vaezoo.errors import PluginError, VaezooError
 from vaezoo.export.config import ExportConfig
+from vaezoo.export.translations import TRANSLATIONS
 from vaezoo.posteriors.base import named_outputs
 from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, GraphName, GraphSignature, TensorSignature
 from vaezoo.runtime.ort_session import require_runtime
@@ -168,6 +169,7 @@ def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], conf
                 output_names=list(results[0]),
                 dynamic_shapes=(tuple(free),),
                 opset_version=config.opset,
+                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
     except VaezooError:
