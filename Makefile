@@ -78,6 +78,7 @@ bench: $(STAMP)
 bench-train: $(STAMP)
 	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group bench
 	$(BIN)/python benchmarks/train_throughput.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(BIN)/python benchmarks/train_zoo.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 	$(BIN)/python benchmarks/train_distributed.py
 
 clean:

@@ -6,21 +6,18 @@ Each backend trains until its process is ended, and reports its steps to `Worker
 from __future__ import annotations
 
 import itertools
-import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 import vaezoo
 from reference_model import (
-    LATENT_DIM,
     LR,
     MODELS,
     Job,
@@ -149,76 +146,10 @@ def train_eagerly(
 
 
 def pythae(job: Job, channel: WorkerChannel) -> None:
-    """Trains pythae's VAE in its BaseTrainer, over its data set of floats, with the reference network."""
-    logging.disable(logging.WARNING)
-    from pythae.data.datasets import BaseDataset
-    from pythae.models import VAE, VAEConfig
-    from pythae.models.base.base_utils import ModelOutput
-    from pythae.models.nn import BaseDecoder, BaseEncoder
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig
-    from pythae.trainers.training_callbacks import TrainingCallback
+    """Trains in pythae. The code is in train_pythae.py, so that the other backends do not import pythae."""
+    from train_pythae import train
 
-    class Encoder(BaseEncoder):  # type: ignore[misc]
-        def __init__(self, net: PlainVAE) -> None:
-            super().__init__()
-            self.latent_dim = LATENT_DIM[job.network]
-            self.net = net.encoder
-            self.encode = net.encode
-
-        def forward(self, x: Tensor) -> Any:
-            mu, logvar = self.encode(x)
-            return ModelOutput(embedding=mu, log_covariance=logvar)
-
-    class Decoder(BaseDecoder):  # type: ignore[misc]
-        def __init__(self, net: nn.Module) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, z: Tensor) -> Any:
-            return ModelOutput(reconstruction=torch.sigmoid(self.net(z)))
-
-    class WindowCallback(TrainingCallback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.remaining = self.steps = self.images = 0
-            self.start = 0.0
-
-        def on_epoch_begin(self, *_: object, **__: object) -> None:
-            self.remaining = len(x)
-            self.start = self.start or time.perf_counter()
-
-        def on_train_step_end(self, *_: object, **__: object) -> None:
-            self.steps += 1
-            self.images += min(job.batch, self.remaining)
-            self.remaining -= job.batch
-            if self.steps == WINDOW:
-                loss = sum(losses) / len(losses) if losses else None
-                channel.record_window(WINDOW, self.images, time.perf_counter() - self.start, loss)
-                losses.clear()
-                if channel.warm:
-                    hook.remove()
-                self.steps, self.images, self.start = 0, 0, time.perf_counter()
-
-    set_up_torch(job)
-    x = load_bytes(job).float() / 255
-    torch.manual_seed(SEED)
-    net = PlainVAE(job.network)
-    latent_dim = LATENT_DIM[job.network]
-    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=latent_dim, reconstruction_loss="bce")
-    model = VAE(config, encoder=Encoder(net), decoder=Decoder(net.decoder))
-    channel.info["parameters"] = count_parameters(model)
-    losses: list[float] = []  # pythae reports the loss only once per epoch; a hook reads it until the warm-up ends
-    with tempfile.TemporaryDirectory() as folder:
-        training = BaseTrainerConfig(
-            output_dir=folder,
-            num_epochs=UNLIMITED,
-            learning_rate=LR,
-            per_device_train_batch_size=job.batch,
-            no_cuda=job.device == "cpu",
-        )
-        data = BaseDataset(x, torch.ones(len(x)))
-        trainer = BaseTrainer(model, data, training_config=training, callbacks=[WindowCallback()])
-        hook = model.register_forward_hook(lambda _, __, out: losses.append(float(out.loss.detach())))
-        trainer.train()
+    train(job, channel)
 
 
 def jax(job: Job, channel: WorkerChannel) -> None:

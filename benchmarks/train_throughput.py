@@ -70,11 +70,12 @@ def log(text: str) -> None:
 
 
 def start_workers(
-    names: Sequence[str], job: Job, measurements: Measurements, together: bool, seconds: float
+    script: Path, names: Sequence[str], job: Job, measurements: Measurements, together: bool, seconds: float
 ) -> dict[str, Worker]:
     """Starts the backends and waits until they are warm.
 
     Args:
+        script: The script that has the backends.
         names: The backends.
         job: Their common task.
         measurements: Gets the number of weights and the loss of each, or why it does not run.
@@ -85,7 +86,7 @@ def start_workers(
     def start(name: str) -> Worker | None:
         begin = time.perf_counter()
         try:
-            worker = Worker(Path(__file__), replace(job, backend=name), seconds)
+            worker = Worker(script, replace(job, backend=name), seconds)
         except SkippedError as error:
             measurements.skipped[name] = str(error)
             log(f"{job.network}: {name} is skipped: {error}")
@@ -157,7 +158,7 @@ def measure(
     measurements = Measurements()
     start_seconds = START_SECONDS if limit is None else START_SHARE * limit
     deadline = math.inf if limit is None else time.perf_counter() + limit
-    workers = start_workers(names, job, measurements, together, start_seconds)
+    workers = start_workers(Path(__file__), names, job, measurements, together, start_seconds)
     try:
         counts = {name: info["parameters"] for name, info in measurements.info.items()}
         assert len(set(counts.values())) <= 1, f"the networks have different numbers of weights: {counts}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import io
 import json
@@ -158,6 +159,20 @@ def test_backend_trains(script: Any, job: Any, backend: str) -> None:
     assert ready["parameters"] == 835_384
     assert turn["images"] == 100
     assert 0 < turn["loss"] < 784 * math.log(2)  # the loss of a decoder whose logits are all zero
+
+
+@pytest.mark.parametrize("backend", ["pythae", "vaezoo"])
+@pytest.mark.parametrize("name", ["autoencoder", "vae, dense"])
+def test_models_of_both_zoos_train(script: Any, job: Any, name: str, backend: str) -> None:
+    if backend == "pythae":
+        pytest.importorskip("pythae")
+    answers = io.StringIO()
+    channel = script("train_workers").WorkerChannel(job, io.StringIO('{"seconds": 1e-9}\n'), answers)
+    with pytest.raises(SystemExit):
+        script("train_zoo").train(dataclasses.replace(job, network=name, backend=backend), channel)
+    ready, turn = (json.loads(line) for line in answers.getvalue().splitlines())
+    assert ready["parameters"] == {"autoencoder": 473_636, "vae, dense": 476_216}[name]
+    assert turn["images"] == 100
 
 
 def test_silent_worker_is_ended(script: Any, job: Any, tmp_path: Path) -> None:
