@@ -17,7 +17,7 @@ class Operations(nn.Module):
 def test_large_numbers_do_not_overflow():
     a = torch.tensor([-torch.inf, -300.0, -20.0, -9.0, 0.0, 1e-4, 20.0, 89.0, 300.0, torch.inf])
     b = torch.tensor([0.0, -299.0, -torch.inf, -9.1, 0.0, 89.0, 20.5, -89.0, 301.0, 5.0])
-    program = torch.onnx.export(Operations(), (a, b), custom_translation_table=TRANSLATIONS, verbose=False)
+    program = torch.onnx.export(Operations().eval(), (a, b), custom_translation_table=TRANSLATIONS, verbose=False)
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     names = [i.name for i in session.get_inputs()]
     results = session.run(None, dict(zip(names, (a.numpy(), b.numpy()), strict=True)))

@@ -24,6 +24,7 @@ from vaezoo import vae as contracts
 from vaezoo.data.base import Batch
 from vaezoo.errors import PluginError, VaezooError
 from vaezoo.export.config import ExportConfig
+from vaezoo.export.lazy_signatures import lazy_signatures
 from vaezoo.export.translations import TRANSLATIONS
 from vaezoo.posteriors.base import named_outputs
 from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, GraphName, GraphSignature, TensorSignature
@@ -156,7 +157,7 @@ def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], conf
     """Exports one graph. Sizes in which the batches differ are free."""
     names = module.graph.names
     try:
-        with silence():
+        with silence(), lazy_signatures():
             # An error of the model itself is clearer without the exporter.
             examples = [module.inputs(batch) for batch in batches]
             examples += [more(batches[0]) for more in module.graph.more]
