@@ -1,12 +1,17 @@
 """Error texts are short, safe to print, and suggest what was meant."""
 
-import pytest
+import copy
 
+import pytest
+import torch
+
+import vaezoo
 from vaezoo.errors import (
     MAX_MESSAGE,
     MAX_REPR,
     InputError,
     PluginError,
+    VaezooError,
     first_line,
     format_error,
     one_line,
@@ -30,6 +35,9 @@ class HostileError(Exception):
         ("--size", ["--image-size"], "'--size' is now called '--image-size'"),
         ("elbow", ["elbo", "nll"], "did you mean 'elbo'?"),
         ("bound", ["nll"], "use nll"),
+        ("VAE", ["conv-vae", "vae-gan", "mlp-vae"], "did you mean 'mlp-vae' or 'conv-vae'?"),
+        ("mse", ["bernoulli", "gaussian"], "did you mean 'gaussian'?"),
+        ("mse", ["nll"], "use nll"),
     ],
 )
 def test_suggest_prefers_new_name(name, known, hint):
@@ -70,3 +78,19 @@ def test_with_hint_replaces_hint():
     with pytest.raises(InputError) as e, with_hint("new"):
         raise PluginError("message", "old")
     assert (e.value.message, e.value.hint) == ("message", "new")
+
+
+def test_text_of_an_error_shows_its_hint():
+    assert str(VaezooError("it is wrong", "change it")) == "it is wrong\nhint: change it"
+    assert str(InputError("it is wrong")) == "it is wrong"
+    assert format_error(VaezooError("it is wrong", "change it")) == "VaezooError: it is wrong"
+    again = copy.copy(InputError("it is wrong", "change it"))  # by its arguments, as a pool of processes sends it
+    assert (type(again), again.message, again.hint) == (InputError, "it is wrong", "change it")
+
+
+@pytest.mark.parametrize("call", ["train", "evaluate", "export_onnx"])
+@pytest.mark.parametrize("value", [torch.nn.Linear(2, 2), 5], ids=["module", "number"])
+def test_modules_are_refused_with_a_hint(call, value):
+    with pytest.raises(VaezooError, match=f"{call} takes .*, not a ") as e:
+        getattr(vaezoo, call)(value)
+    assert "vaezoo." in e.value.hint

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from vaezoo import DataSpec
-from vaezoo.errors import PluginError, VaezooError
+import vaezoo
+from vaezoo import DataSpec, TrainConfig
+from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.registry import create_model, find_model, get_model, list_models
 
 GOOD = "from vaezoo.models.mlp_vae import SPEC"
@@ -93,6 +94,31 @@ def test_failing_build_names_model(install):
         create_model("failing-vae", DataSpec(name="x", shape=(3,)))
     assert "model 'failing-vae' of zoo-failing 1.2 cannot be built: ZeroDivisionError" in e.value.message
     assert "vaezoo check zoo-failing/failing-vae" in e.value.hint
+
+
+def test_error_of_a_plugin_names_it(install):
+    code = GOOD + (
+        "\nimport dataclasses\nfrom vaezoo import VaezooError, UnsupportedDataError\n"
+        "def build(config, data):\n    raise UnsupportedDataError('only squares')\n"
+        "SPEC = dataclasses.replace(SPEC, build=build)"
+    )
+    install("zoo-picky", "picky-vae", code)
+    with pytest.raises(UnsupportedDataError) as e:
+        create_model("picky-vae", DataSpec(name="x", shape=(3,)))
+    assert str(e.value) == "model 'picky-vae' of zoo-picky 1.2: only squares"
+
+
+def test_failing_inference_names_model(install, tmp_path, digits):
+    code = GOOD + (
+        "\nimport dataclasses\nfrom vaezoo.models import mlp_vae\n"
+        "def build(config, data):\n    vae = mlp_vae.SPEC.build(config, data)\n"
+        "    vae.likelihood.mean = lambda params: 1 / 0\n    return vae\n"
+        "SPEC = dataclasses.replace(SPEC, build=build)"
+    )
+    install("zoo-late", "late-vae", code)
+    run = vaezoo.train("late-vae", digits, config=TrainConfig(steps=1, batch_size=50), out=tmp_path / "run")
+    with pytest.raises(PluginError, match=r"model 'late-vae' of zoo-late 1\.2 cannot be evaluated: ZeroDivisionError"):
+        vaezoo.evaluate(run, digits, metrics=["reconstructions"])
 
 
 def test_missing_package_is_named():

@@ -24,17 +24,22 @@ MAX_MESSAGE = 300  # characters of another library's message that an error messa
 class VaezooError(Exception):
     """An error with a message that names the wrong value and a hint that fixes it.
 
+    As text it is the message, and a second line with the hint.
+
     Args:
         message: What is wrong, in one clause that names the value.
-        hint: One action that fixes it.
+        hint: One action that fixes it. Plugins may leave it out.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)  # the arguments, so that an error can be pickled
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 
 class UnsupportedDataError(VaezooError):
@@ -135,10 +140,33 @@ RENAMED = {
 }
 
 
+# A name that users know from other programs -> what it is called here. The spelling of the two has little in common.
+MEANT = {
+    "vae": ("mlp-vae", "conv-vae"),
+    "cnn-vae": ("conv-vae",),
+    "convolutional-vae": ("conv-vae",),
+    "vqvae": ("vq-vae",),
+    "vaegan": ("vae-gan",),
+    "ae": ("autoencoder",),
+    "ldm": ("autoencoder-kl",),
+    "mse": ("gaussian",),
+    "l2": ("gaussian",),
+    "normal": ("gaussian",),
+    "bce": ("bernoulli",),
+    "binary-cross-entropy": ("bernoulli",),
+    "ce": ("categorical",),
+    "cross-entropy": ("categorical",),
+    "loss": ("elbo",),
+    "test": ("eval",),
+    "generate": ("sample",),
+}
+
+
 def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Returns the hint for an unknown name: its new name, the closest known name, or `otherwise`."""
+    """Returns the hint for an unknown name: what it is called here, the closest known name, or `otherwise`."""
     known = list(known)
     if RENAMED.get(name) in known:
         return f"'{name}' is now called '{RENAMED[name]}'"
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else otherwise
+    meant = [n for n in MEANT.get(name.lower().replace("_", "-"), ()) if n in known]
+    close = meant or difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {' or '.join(repr(n) for n in close)}?" if close else otherwise

@@ -9,7 +9,7 @@ import ast
 import contextlib
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -73,7 +73,8 @@ class Registration(Plugin):
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 config = configure(spec.config, options)
-                vae, objective = spec.build(config, data), spec.objective(config, data)
+                with self.named():
+                    vae, objective = spec.build(config, data), spec.objective(config, data)
             for result, expected in ((vae, VAE), (objective, Objective)):
                 if not isinstance(result, expected):
                     raise TypeError(f"it returns a {type(result).__name__} instead of a {expected.__name__}")
@@ -83,6 +84,32 @@ class Registration(Plugin):
         except Exception as e:  # third-party code may raise anything
             raise self.failure("built", e) from e
         return config, vae, objective
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Puts the package's name before the message of a VaezooError of its code. Our own models need none."""
+        try:
+            yield
+        except VaezooError as e:
+            if not self.built_in:
+                e.message = f"{self}: {e.message}"
+            raise
+
+    @contextlib.contextmanager
+    def failures(self, action: str) -> Iterator[None]:
+        """Turns an unexpected error of a plugin's model into a PluginError. Such a model may raise anything.
+
+        Args:
+            action: What was done with the model, such as "evaluated".
+        """
+        try:
+            yield
+        except (VaezooError, OSError):
+            raise
+        except Exception as e:
+            if self.built_in:
+                raise
+            raise self.failure(action, e) from e
 
 
 def list_models() -> list[Registration]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -18,6 +19,7 @@ from vaezoo.core.signals import Stopped
 from vaezoo.errors import RENAMED, StorageError, VaezooError, VaezooWarning, format_error, one_line, safe_repr, suggest
 
 DEFECT = 1  # exit code
+NO_HINT = "--debug shows where the error comes from"
 # Command -> module and attribute. A command is imported when it is used, because all together take a third of the time
 # of `vaezoo list`.
 COMMANDS = {
@@ -156,6 +158,8 @@ def usage_error(error: click.ClickException) -> tuple[str, str]:
         if RENAMED.get(error.option_name) in options:
             return error.message.rstrip("."), suggest(error.option_name, options, hint)
         hint += "; options of a model are given as -o name=value"
+    if extra := re.search(r"unexpected extra arguments? \((\w[\w.-]*=[^ )]*)", message):
+        hint = f"repeat -o before each option: -o {extra[1]}"
     return message, hint
 
 
@@ -167,6 +171,6 @@ def package_hint(module: str) -> str:
 
 
 def print_error(message: str, hint: str, code: int) -> int:
-    """Prints the two lines of an error, and returns its exit code."""
-    click.echo(f"vaezoo: error: {one_line(message)}\nhint: {one_line(hint)}", err=True)
+    """Prints the two lines of an error, and returns its exit code. An error of a plugin may have no hint."""
+    click.echo(f"vaezoo: error: {one_line(message)}\nhint: {one_line(hint) or NO_HINT}", err=True)
     return code

@@ -45,7 +45,6 @@ def fails(capsys, inside):
         (3, ["train", "mlp-vae", "--data", "no/such/folder"], "no/such/folder", ""),
         (3, ["train", "mlp-vae", "--data", "nothing.npz"], "nothing.npz", ""),
         (3, ["train", "mlp-vae", "--data", "mnist", "--data-dir", "empty"], "empty", "--data-dir"),
-        (2, ["train", "mlp-vae", "--device", "gpu"], "no device 'gpu'", "auto"),
         (2, ["train", "mlp-vae", "--likelihood", "bernouli"], "no likelihood named", "did you mean 'bernoulli'?"),
         (
             2,
@@ -97,7 +96,20 @@ def fails(capsys, inside):
         (2, ["export"], "no format given", "--onnx"),
         (3, ["export", ".", "--onnx"], "is not a run folder", "vaezoo train"),
         (2, ["show", "nothing"], "no model named", "vaezoo list"),
-        (2, ["check", "nothing"], "no model named", "vaezoo list"),
+        (2, ["check", "nothing"], "no model named", "is found once its package is installed"),
+        (2, ["train", "vae"], "no model named 'vae'", "did you mean 'mlp-vae' or 'conv-vae'?"),
+        (2, ["train", "VAE"], "no model named 'VAE'", "did you mean 'mlp-vae' or 'conv-vae'?"),
+        (2, ["train", "mlp-vae", "--likelihood", "mse"], "no likelihood named 'mse'", "did you mean 'gaussian'?"),
+        (2, ["train", "mlp-vae", "--likelihood", "bce"], "no likelihood named 'bce'", "did you mean 'bernoulli'?"),
+        (2, ["train", "mlp-vae", "--device", "gpu"], "no device 'gpu'", "cuda"),
+        (2, ["train", "mlp-vae", "--device", "cuda:99"], "no device 'cuda:99'", "use auto"),
+        (
+            2,
+            ["train", "mlp-vae", "-o", "latent_dim=2", "hidden=8"],
+            "extra argument",
+            "-o before each option: -o hidden=8",
+        ),
+        (2, ["train", "-o", "latent_dim=2", "hidden=8"], "no model 'hidden=8'", "-o before each option: -o hidden=8"),
         (2, ["new-plugin", "My VAE"], "'My VAE' is not a valid model name", "my-vae"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
@@ -106,6 +118,18 @@ def test_invalid_input_is_refused(fails, code, arguments, error, hint):
     leaves = ["empty"] if "empty" in arguments else []  # the folder for downloads
     actual = fails(code, *arguments, leaves=leaves)
     assert error in actual[0] and hint in actual[1]
+
+
+def test_hint_for_large_arrays_can_be_followed(fails):
+    np.save("large.npy", np.random.default_rng(0).random((20, 300, 300), np.float32))
+    error, hint = fails(2, "train", "conv-vae", "--data", "large.npy", "--batch-size", 8, leaves=["large.npy"])
+    assert "(1, 300, 300)" in error and hint.startswith("use mlp-vae") and "your own program for arrays" in hint
+
+
+def test_check_says_how_to_install(run_ok, fails):
+    run_ok("new-plugin", "my-vae")
+    _, hint = fails(2, "check", "my-vae", leaves=["vaezoo-my-vae"])
+    assert hint == "install it first: pip install -e vaezoo-my-vae"
 
 
 def test_unsupported_data_suggest_another_model(fails):

@@ -28,4 +28,7 @@ def resolve_device(name: str) -> torch.device:
             return device
     except RuntimeError:
         pass
-    raise VaezooError(f"there is no device '{name}' on this machine", f"use auto, {', '.join(present)}")
+    hint = f"use auto, {', '.join(present)}"
+    if name in ("gpu", "cuda"):
+        hint += "" if "cuda" in present else "; for cuda, 'vaezoo doctor' says what is missing"
+    raise VaezooError(f"there is no device '{name}' on this machine", hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from vaezoo.evaluation.likelihood import check_settings, elbo_metrics, nll_metri
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.probes import probe_metrics
+from vaezoo.registry import find_model
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.run import Run, load
 from vaezoo.vae import VAE, check_fits, device_of
@@ -97,6 +99,7 @@ def evaluate(
     check_metrics(metrics)
     if isinstance(source, str | os.PathLike):
         source = load(source)
+    require_source(source)
     if data is None:
         if isinstance(source, OnnxVAE):
             raise VaezooError("an export does not contain its data", "name a data set with --data")
@@ -121,7 +124,8 @@ def evaluate(
         context = EvalContext(vae, data, split, config, inception, on_progress)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
-        results = {name: METRICS[name](context) for name in order}
+        with find_model(source.model).failures("evaluated") if isinstance(source, Run) else nullcontext():
+            results = {name: METRICS[name](context) for name in order}
     finally:
         vae.cpu()
     return Evaluation(
@@ -184,6 +188,15 @@ def check_metrics(metrics: Sequence[str]) -> None:
     for name in metrics:
         if name not in METRICS:
             raise VaezooError(f"no metric named '{name}'", suggest(name, METRICS, f"use {', '.join(METRICS)}"))
+
+
+def require_source(source: object) -> None:
+    """Raises VaezooError unless this is a run or an export."""
+    if not isinstance(source, Run | OnnxVAE):
+        what = f"evaluate takes a run or an export, not a {type(source).__name__}"
+        raise VaezooError(
+            what, "pass what vaezoo.train or vaezoo.load returned; docs/plugins.md makes runs of a module"
+        )
 
 
 def resolve_binarize(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE) -> Binarize:

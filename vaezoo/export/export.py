@@ -22,7 +22,7 @@ from vaezoo.core.atomic import atomic_dir
 from vaezoo.core.json_io import json_bytes
 from vaezoo.core.options import json_value
 from vaezoo.data.base import DataSpec
-from vaezoo.errors import InputError, StorageError
+from vaezoo.errors import InputError, StorageError, VaezooError
 from vaezoo.export.config import OPSET, DType, ExportConfig
 from vaezoo.export.golden import golden_files
 from vaezoo.export.graphs import Graph, export_graphs, mode_name
@@ -42,7 +42,7 @@ from vaezoo.runtime.manifest import (
     is_export,
     read_manifest,
 )
-from vaezoo.training.run import Run
+from vaezoo.training.run import Run, load
 from vaezoo.vae import VAE, is_standard_normal
 
 EXPORTS = Path("exports")
@@ -65,7 +65,7 @@ class ExportResult:
 
 
 def export_onnx(
-    run: Run,
+    run: Run | str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
     opset: int = OPSET,
@@ -75,7 +75,7 @@ def export_onnx(
     """Exports a run's model to ONNX. Nothing is written unless the graphs match the model.
 
     Args:
-        run: A loaded run.
+        run: A loaded run, or its folder.
         out: The folder, by default `exports/` and the run's name. An earlier export there is replaced, together with
             the images drawn from it.
         opset: Version of the ONNX operator set.
@@ -88,6 +88,7 @@ def export_onnx(
         StorageError: If the folder is not an earlier export, contains other files, or cannot be written.
         UnsupportedDataError: If uint8 is set and the data are not images.
     """
+    run = require_run(run)
     config = ExportConfig(opset=opset, dtype=dtype, uint8=uint8)
     path = Path(out) if out is not None else EXPORTS / run.path.resolve().name
     if path.exists():
@@ -117,6 +118,18 @@ def export_onnx(
         (work / "README.md").write_bytes(model_card(manifest).encode())
         (work / MANIFEST).write_bytes(json_bytes(manifest))
     return ExportResult(path, manifest, rows)
+
+
+def require_run(run: object) -> Run:
+    """Returns a run, loaded if its folder is given. Raises VaezooError for anything else."""
+    if isinstance(run, str | os.PathLike):
+        return load(run)
+    if not isinstance(run, Run):
+        what = f"export_onnx takes a run, not a {type(run).__name__}"
+        raise VaezooError(
+            what, "pass what vaezoo.train or vaezoo.load returned; docs/plugins.md makes runs of a module"
+        )
+    return run
 
 
 def check_replaceable(path: Path) -> None:

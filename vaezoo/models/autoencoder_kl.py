@@ -227,7 +227,7 @@ def check_sides(sides: Sequence[int], factor: int) -> None:
     if any(side % factor for side in sides):
         raise UnsupportedDataError(
             f"images of {sides[0]}x{sides[1]} pixels have a side that is not a multiple of {factor}",
-            "resize images with --image-size, or give fewer channels",
+            "give fewer channels, or resize them: --image-size for image files, your own program for arrays",
         )
 
 

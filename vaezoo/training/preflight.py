@@ -26,7 +26,7 @@ def as_input_error(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except VaezooError as e:
-        raise InputError(f"{path / 'run.json'} does not fit the model: {e}", e.hint) from e
+        raise InputError(f"{path / 'run.json'} does not fit the model: {e.message}", e.hint) from e
 
 
 def check_size(

@@ -159,7 +159,7 @@ def read_run_record(path: Path) -> RunRecord:
     except (KeyError, TypeError) as e:
         raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e
     except VaezooError as e:
-        raise InputError(f"{file} is damaged: {e}", e.hint) from e
+        raise InputError(f"{file} is damaged: {e.message}", e.hint) from e
 
 
 def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool = False) -> Run:

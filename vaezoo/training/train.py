@@ -79,6 +79,9 @@ def train(
         DivergedError: If a loss, metric, gradient or buffer is not finite; earlier checkpoints are complete.
         Stopped: If the process was asked to stop (see `vaezoo.signals`); `resume` continues.
     """
+    if not isinstance(model, str):
+        what = f"train takes the name of a model, not a {type(model).__name__}"
+        raise VaezooError(what, "vaezoo.Trainer trains a module of your own; docs/plugins.md gives it a name")
     config = config or TrainConfig()
     device = resolve_device(config.device)
     check_device(device, config)

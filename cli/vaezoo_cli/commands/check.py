@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from vaezoo.errors import PluginError
+from vaezoo.errors import PluginError, VaezooError
 from vaezoo_cli.options import json_option, print_json
 
 
@@ -21,7 +23,16 @@ def check(model: str, likelihood: str | None, as_json: bool) -> None:
     from vaezoo.registry import get_model
     from vaezoo.testing import run_checks, with_likelihood
 
-    spec = get_model(model)
+    try:
+        spec = get_model(model)
+    except PluginError:
+        raise
+    except VaezooError as e:  # there is no such model
+        folder = Path(f"vaezoo-{model}")  # where `new-plugin` writes the package of a model
+        known = (folder / "pyproject.toml").is_file()
+        install = f"install it first: pip install -e {folder}"
+        e.hint = install if known else f"{e.hint}; a model of your own is found once its package is installed"
+        raise
     if likelihood is not None:
         spec = with_likelihood(spec, likelihood)
     results = []
