@@ -38,6 +38,8 @@ ORDER = (
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
 NETWORKS = {"errors", "core", "data", "vae", "gaussian_vae", "posteriors", "priors", "likelihoods", "objectives", "nn"}
 FOR_MODELS = NETWORKS | {"spec", "composition"}
+# The methods of Run are shortcuts to functions of packages above it, which they import when they are called.
+SHORTCUTS = {"training/run.py": {"evaluation", "export"}}
 SOURCES = sorted((ROOT / "vaezoo").rglob("*.py"))
 
 
@@ -78,7 +80,8 @@ def test_imports_point_one_way(path):
         assert imports(path) <= NETWORKS
     else:
         # A public name, as in `from vaezoo import train`, has no level: the library imports from modules.
-        assert {p for p in imports(path) if LEVEL.get(p, len(ORDER)) > LEVEL[package]} == set()
+        allowed = SHORTCUTS.get(path.relative_to(ROOT / "vaezoo").as_posix(), set())
+        assert {p for p in imports(path) if LEVEL.get(p, len(ORDER)) > LEVEL[package]} <= allowed
 
 
 def test_export_is_independent():

@@ -1,6 +1,8 @@
 """The scripts in examples/, run with tiny settings."""
 
 import importlib.util
+import json
+import runpy
 import subprocess
 import sys
 import threading
@@ -42,6 +44,19 @@ def test_custom_objective(small_digits, inside, capsys):
     load_example("custom_objective").main(["--steps", "4"])
     assert "step 4 of 4: elbo" in capsys.readouterr().out
     assert (inside / "mmd-vae.safetensors").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_notebook(small_digits, inside, capsys):
+    """The code cells of the notebook run in order."""
+    notebook = json.loads((EXAMPLES / "arrays_to_export.ipynb").read_text("utf-8"))
+    assert notebook["nbformat"] == 4 and not any(cell.get("outputs") for cell in notebook["cells"])
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    (inside / "notebook.py").write_text("\n\n".join(code), "utf-8")
+    names = runpy.run_path(str(inside / "notebook.py"))
+    assert names["run"].training.epochs == 4 and names["run"].result
+    assert names["manifold"].exists() and (names["result"].path / "decoder.onnx").exists()
+    assert "(2, 2) (2, 1, 28, 28)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

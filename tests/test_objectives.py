@@ -44,6 +44,7 @@ def test_loss_is_negative_elbo(vae):
 def test_kl_weights_leave_metrics_unchanged(vae):
     _, plain = losses(vae, ELBO(), at(0))
     loss, metrics = losses(vae, ELBO(beta=4), at(0, kl_weight=0.5))
+    assert metrics.pop("weighted_elbo") == pytest.approx(-(plain["reconstruction"] + 4 * plain["kl"]), rel=1e-5)
     assert metrics == plain
     assert loss == pytest.approx(plain["reconstruction"] + 4 * 0.5 * plain["kl"], rel=1e-5)
 

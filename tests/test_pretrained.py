@@ -121,9 +121,9 @@ def test_unknown_name_is_refused():
     with pytest.raises(VaezooError, match="no pretrained model named 'mlp-vae-mnits'") as e:
         load("mlp-vae", pretrained="mnits")
     assert "mlp-vae-mnist" in e.value.hint
-    with pytest.raises(VaezooError, match="pretrained model, not a run folder") as e:
-        load("mlp-vae-mnist")
-    assert e.value.hint == 'give "mlp-vae", pretrained="mnist"'
+    with pytest.raises(VaezooError, match="there is no run 'mlp-vae-mnits'") as e:
+        load("mlp-vae-mnits")
+    assert e.value.hint == "did you mean 'mlp-vae-mnist'?"
     with pytest.raises(VaezooError, match="one checkpoint"):
         load("mlp-vae", "500", pretrained="mnist")
 

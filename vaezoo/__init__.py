@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaezoo.errors import UnsupportedDataError, VaezooError
     from vaezoo.evaluation.evaluate import Evaluation, evaluate
     from vaezoo.evaluation.metrics import Metric
+    from vaezoo.evaluation.saved import save_evaluation
     from vaezoo.export.export import ExportResult, export_onnx
     from vaezoo.export.verify import VerifyResult, verify_onnx
     from vaezoo.gaussian_vae import GaussianVAE
@@ -102,6 +103,7 @@ __all__ = [
     "repeat",
     "resume",
     "runtime",
+    "save_evaluation",
     "signals",
     "train",
     "verify_onnx",
@@ -116,6 +118,7 @@ _NAMES = {
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
     "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),
     "vaezoo.evaluation.metrics": ("Metric",),
+    "vaezoo.evaluation.saved": ("save_evaluation",),
     "vaezoo.export.export": ("ExportResult", "export_onnx"),
     "vaezoo.export.verify": ("VerifyResult", "verify_onnx"),
     "vaezoo.gaussian_vae": ("GaussianVAE",),

@@ -72,7 +72,9 @@ def option_names_as_typed(names: Iterable[str]) -> Iterator[None]:
 
 def open_run(name: str | None, checkpoint: str) -> Run:
     """Loads the run that a user names, with a warning if its training has not finished."""
-    run = find_run(name, checkpoint)
+    from vaezoo import load
+
+    run = load(name, checkpoint)
     if not run.result:
         click.echo(
             f"vaezoo: warning: the training of {run.path} has not finished; using the checkpoint of step "
@@ -96,38 +98,6 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
     if checkpoint != "best":
         raise VaezooError(f"{source} is an export, which contains one checkpoint", "leave out --checkpoint")
     return runtime.load(source)
-
-
-def find_run(name: str | None, checkpoint: str) -> Run:
-    """Loads a run.
-
-    Args:
-        name: A run folder, a model's name for its newest run, a pretrained model, or None for the newest run of all.
-        checkpoint: "best", "last" or a step.
-
-    Raises:
-        InputError: If there is no such run.
-    """
-    from vaezoo import list_models, pretrained
-    from vaezoo.errors import InputError, suggest
-    from vaezoo.training.run import load, newest_run
-
-    if name is None:
-        return load(newest_run(), checkpoint)
-    models = [n for r in list_models() for n in (r.name, r.full_name)]
-    if not (Path(name) / "run.json").exists():
-        if name in models:
-            return load(newest_run(name), checkpoint)
-        if name in pretrained.names():
-            return pretrained.load_pretrained(name, checkpoint)
-    if Path(name).exists():
-        return load(name, checkpoint)
-    hint = suggest(name, [*models, *pretrained.names()], "give a run folder, or a name that 'vaezoo pretrained' shows")
-    try:
-        path = newest_run(name)  # of a model whose package is no longer installed
-    except InputError:
-        raise InputError(f"there is no run '{name}'", hint) from None
-    return load(path, checkpoint)
 
 
 def parse_integers(option: str, text: str) -> tuple[int, ...]:

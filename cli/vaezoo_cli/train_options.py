@@ -38,7 +38,9 @@ def train_options(f: F) -> F:
 
     types = typing.get_type_hints(TrainConfig)
     options: list[Callable[[F], F]] = [
-        click.option(
+        click.option(f"--{option.name.replace('_', '-')}", is_flag=True, help=option.help)
+        if option.default is False
+        else click.option(
             f"--{option.name.replace('_', '-')}",
             default=show_value(option.default) if option.default not in (None, []) else None,
             metavar=metavar(types[option.name]),

@@ -297,7 +297,7 @@ def test_missing_matplotlib_names_extra(refused, trained, monkeypatch):
     ("kind", "arguments", "error", "hint"),
     [
         ("manifold", [], "2 latent dimensions", "latent_dim=2"),
-        ("manifold", ["-n", "101"], "-n 101 is too large", "at most 100"),
+        ("manifold", ["-n", "101"], "-n 101 is too large", "give 1 to 100"),
         ("manifold", ["--dims", "1"], "--dims has no effect on manifold", "leave out --dims"),
         ("manifold", ["--data", "digits"], "--data has no effect", "leave out --data"),
         ("learning-curves", ["-n", "3"], "-n has no effect on learning-curves", "leave out -n"),

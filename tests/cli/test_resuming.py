@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 START = ("train", "mlp-vae", "-o", "hidden=8", "--steps", 6, "--eval-every", 2, "--batch-size", 50, "--resume")
@@ -77,8 +78,8 @@ def test_finished_run_stays_unchanged(run, inside):
     ("arguments", "error"),
     [
         (("train", "--resume", "r", "--lr", 0.5), "r was started with --lr 0.001, not 0.5"),
-        (("train", "--resume", "r", "--steps", 9), "r was started with --steps 6, not 9"),
-        (("train", "--resume", "r", "--epochs", 9), "r was started with --steps 6, not none"),
+        (("train", "--resume", "r", "--steps", 3), "r has 4 steps already, more than 3"),
+        (("train", "--resume", "r", "--init-from", "r"), "r was started without --init-from"),
         (("train", "--resume", "r", "--data", "shapes"), "r was started with --data digits, not shapes"),
         (("train", "conv-vae", "--resume", "r"), "r was started with MODEL vaezoo/mlp-vae, not vaezoo/conv-vae"),
         (("train", "mlp-vae", "--resume", "r", "-o", "hidden=9,7"), "r was started with -o hidden 8, not 9,7"),
@@ -118,3 +119,36 @@ def test_impossible_resumes_are_refused(arguments, code, error, run, inside):
     actual, _, err = run(*arguments)
     assert actual == code and error in err
     assert not any(Path().iterdir())
+
+
+def test_finished_run_gets_longer(run, inside):
+    assert run(*START, "whole")[0] == 0
+    assert run(*START[:4], "--steps", 4, *START[6:], "parts")[0] == 0
+    code, out, err = run("train", "--resume", "parts", "--steps", 6)
+    assert code == 0 and "resuming after step 4" in err and "6 steps on" in err
+    for name in ("run.json", "result.json", "metrics.jsonl", "checkpoints/step-00000006/model.safetensors"):
+        assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
+    code, out, _ = run("train", "--resume", "parts", "--steps", 6)
+    assert code == 0 and "the training was already finished" in out
+
+
+def test_moved_data_are_named(run, inside):
+    np.save("old.npy", np.random.default_rng(0).random((60, 5), np.float32))
+    assert run("train", "mlp-vae", "--data", "old.npy", "--epochs", 1, "--batch-size", 20, "--out", "r")[0] == 0
+    Path("old.npy").rename("new.npy")
+    code, _, err = run("train", "--resume", "r", "--epochs", 2)
+    assert code == 3 and "are no longer at" in err and "--data" in err.splitlines()[-1]
+    code, _, err = run("train", "--resume", "r", "--data", "nowhere.npy")
+    assert code == 3 and "no file or folder" in err
+    assert run("train", "--resume", "r", "--epochs", 2, "--data", "new.npy")[0] == 0
+    assert run("eval", "r", "--elbo-samples", 1)[0] == 0 and len([*Path("r/eval").iterdir()]) == 1
+
+
+def test_warm_start(run, inside):
+    assert run(*START, "first")[0] == 0
+    command = ("train", "mlp-vae", "-o", "hidden=8", "--steps", 2, "--batch-size", 50, "--init-from", "first")
+    assert run(*command, "--resume", "second")[0] == 0
+    assert json.loads(Path("second/run.json").read_text())["init_from"]["step"] == 6
+    assert run(*command, "--resume", "second")[0] == 0  # the same line again
+    code, _, err = run("train", "mlp-vae", "--init-from", "first", "--out", "third")
+    assert code == 3 and "do not fit mlp-vae" in err and not Path("third").exists()

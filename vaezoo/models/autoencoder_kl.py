@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.data.base import DataSpec, Split
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.resnet import ResNetBlock, down_stages, group_norm, require_groups, up_stages
-from vaezoo.objectives.base import LossOutput, StepContext
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.spec import ModelSpec
@@ -231,26 +230,9 @@ def check_sides(sides: Sequence[int], factor: int) -> None:
         )
 
 
-class WeightedELBO(ELBO):
-    """The ELBO with a weighted KL, which also selects the best checkpoint.
-
-    With a small weight the KL grows by hundreds of nats while images get better, so the ELBO itself is highest near
-    the start of a training.
-    """
-
-    monitor = "weighted_elbo"
-
-    def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        """Overridden: adds the metric `weighted_elbo`, -(reconstruction + kl_weight kl)."""
-        losses, metrics = super().forward(vae, batch, step)
-        return LossOutput(
-            losses, {**metrics, "weighted_elbo": -(metrics["reconstruction"] + self.beta * metrics["kl"])}
-        )
-
-
-def objective(config: Config, data: DataSpec) -> WeightedELBO:
+def objective(config: Config, data: DataSpec) -> ELBO:
     """Returns the objective: the ELBO with a weighted KL."""
-    return WeightedELBO(beta=config.kl_weight)
+    return ELBO(beta=config.kl_weight)
 
 
 SPEC = ModelSpec(

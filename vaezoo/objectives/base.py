@@ -75,11 +75,12 @@ class Objective(nn.Module, ABC):
     """A training objective. It is a module, so that a discriminator it trains is saved with it.
 
     Attributes:
-        monitor: The metric that selects the best checkpoint by its highest value on the validation split. None where
-            no metric is comparable between two steps of a training: the newest checkpoint is then the best.
+        monitor: The metric that selects the best checkpoint by its highest value on the validation split: what the
+            objective maximises, such as `weighted_elbo` for a weighted KL. None where no metric is comparable between
+            two steps of a training: the newest checkpoint is then the best.
     """
 
-    monitor: ClassVar[str | None] = "elbo"
+    monitor: str | None = "elbo"
 
     @abstractmethod
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:

@@ -89,6 +89,9 @@ class ELBO(Objective):
     C(t) grows linearly from 0 to C over `capacity_steps` steps. This is equation 8 of Burgess et al. 2018, arXiv
     1804.03599, where beta is called gamma.
 
+    Unless the loss is the ELBO itself, the metric `weighted_elbo` is its negative after all warm-ups, and it selects
+    the best checkpoint. The ELBO would select another one: with beta 8 it is highest where the KL is still large.
+
     Args:
         beta: Weight of the KL. 1 is the bound itself.
         capacity: C in nats, or None for the plain weighted form.
@@ -108,6 +111,8 @@ class ELBO(Objective):
         self.beta = beta
         self.capacity = capacity
         self.capacity_steps = capacity_steps
+        if beta != 1 or capacity is not None:
+            self.monitor = "weighted_elbo"
 
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
         return {"vae": list(vae.parameters())}
@@ -120,7 +125,14 @@ class ELBO(Objective):
             kl = distributed.global_batch_mean(kl.unsqueeze(0))
             kl = (kl - self.capacity * (step.global_step / self.capacity_steps).clamp(max=1.0)).abs()
         loss = terms.reconstruction.mean() + self.beta * step.kl_weight * kl
-        return LossOutput({"vae": terms.with_auxiliary(loss)}, terms.metrics)
+        return LossOutput({"vae": terms.with_auxiliary(loss)}, self._with_monitor(terms.metrics))
+
+    def _with_monitor(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Adds the metric `weighted_elbo` where it differs from the ELBO."""
+        if self.monitor == "elbo":
+            return metrics
+        kl = metrics["kl"] if self.capacity is None else (metrics["kl"] - self.capacity).abs()
+        return {**metrics, "weighted_elbo": -(metrics["reconstruction"] + self.beta * kl)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,30 +99,48 @@ def read_card(folder: Path) -> Pretrained:
         raise InputError(f"{folder / CARD} is damaged: {format_error(e)}", REINSTALL) from e
 
 
-def load(source: str | os.PathLike[str], checkpoint: str = "best", *, pretrained: str | None = None) -> Run:
-    """Loads a run, or a pretrained model as a run.
+def load(
+    source: str | os.PathLike[str] | None = None, checkpoint: str = "best", *, pretrained: str | None = None
+) -> Run:
+    """Loads a run, or a pretrained model as a run, by every name that the command line takes.
 
     Args:
-        source: The run folder. With `pretrained`, the model's name.
+        source: A run folder, a model's name for its newest run in `runs/`, the name of a pretrained model, or None for
+            the newest run of all. With `pretrained`, the model's name.
         checkpoint: "best" on the validation split, "last", or a step.
         pretrained: Name of the data set that the pretrained model was trained on, as `vaezoo pretrained` lists it.
 
     Raises:
-        InputError: If the folder is not a run, is damaged, or does not have the checkpoint.
-        VaezooError: If the model is not installed, or the pretrained model does not exist.
+        InputError: If there is no such run, or it is damaged, or does not have the checkpoint.
+        VaezooError: If the model is not installed, the pretrained model does not exist, or the source is an export.
     """
+    from vaezoo.registry import list_models
+    from vaezoo.runtime.manifest import is_export
     from vaezoo.training.run import load as load_run  # torch is not needed to list the models
+    from vaezoo.training.run import newest_run
 
+    if source is None:
+        return load_run(newest_run(), checkpoint)
     name = os.fspath(source)
-    if pretrained is None:
-        if name in names() and not Path(name).exists():
-            card = find_pretrained(name)
-            raise VaezooError(
-                f"'{name}' is a pretrained model, not a run folder", f'give "{card.model}", pretrained="{card.data}"'
-            )
+    if pretrained is not None:
+        model = name.rpartition("/")[2]  # without its distribution
+        return load_pretrained(f"{model}-{pretrained}", checkpoint)
+    models = [n for r in list_models() for n in (r.name, r.full_name)]
+    if not (Path(name) / "run.json").exists():
+        if name in models:
+            return load_run(newest_run(name), checkpoint)
+        if name in names():
+            return load_pretrained(name, checkpoint)
+    if is_export(name):
+        raise VaezooError(f"{name} is an export, not a run", "open it with vaezoo.runtime.load")
+    if Path(name).exists() or not isinstance(source, str):
         return load_run(source, checkpoint)
-    model = name.rpartition("/")[2]  # without its distribution
-    return load_pretrained(f"{model}-{pretrained}", checkpoint)
+    hint = suggest(name, [*models, *names()], "give a run folder, or a name that 'vaezoo pretrained' shows")
+    try:
+        path = newest_run(name)  # of a model whose package is no longer installed
+    except InputError:
+        raise InputError(f"there is no run '{name}'", hint) from None
+    return load_run(path, checkpoint)
 
 
 def load_pretrained(name: str, checkpoint: str = "best") -> Run:

@@ -191,6 +191,8 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, max_bytes: in
         InputError: If there is none.
     """
     complete, damaged = list_checkpoints(folder, max_bytes)
+    if monitor is not None and not any(monitor in c.metrics for c in complete):
+        monitor = "elbo"  # every objective reports it
     if which == "best" and monitor is not None:
         evaluated = [c for c in complete if monitor in c.metrics] or complete
         matches = sorted(evaluated, key=lambda c: c.metrics.get(monitor, -math.inf))[-1:]

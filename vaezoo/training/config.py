@@ -44,7 +44,9 @@ class TrainConfig:
         binarize: Train on grey levels (none), or on bits that are sampled anew in every step (dynamic).
         ema_decay: Evaluate and save an exponential moving average of the weights with this decay, such as 0.999.
         eval_every: Evaluate and save a checkpoint every this many steps. The default is once per epoch.
-        early_stopping: Stop after this many evaluations in a row without a better ELBO.
+        samples_every: Write a grid of sampled images to samples/ in the run folder every this many steps.
+        log_csv: Also write the log as metrics.csv, at each checkpoint.
+        early_stopping: Stop after this many evaluations in a row without a better value of the objective.
         precision: Precision of the networks. tf32 needs CUDA.
         compile: Compile the training step. auto compiles trainings of 20,000 steps or more.
         grad_accum_steps: Gradient accumulation steps.
@@ -72,6 +74,8 @@ class TrainConfig:
     binarize: Literal["none", "dynamic"] = "none"
     ema_decay: float | None = None
     eval_every: int | None = None
+    samples_every: int | None = None
+    log_csv: bool = False
     early_stopping: int | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: Literal["auto", "on", "off"] = "auto"
@@ -87,6 +91,7 @@ class TrainConfig:
             "steps": (self.steps, 1),
             "batch_size": (self.batch_size, 1),
             "eval_every": (self.eval_every, 1),
+            "samples_every": (self.samples_every, 1),
             "early_stopping": (self.early_stopping, 1),
             "grad_accum_steps": (self.grad_accum_steps, 1),
             "workers": (self.workers, 0),

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from vaezoo.core import distributed, signals
+from vaezoo.core.atomic import fsync, storage_errors
 from vaezoo.core.device import resolve_device
+from vaezoo.core.json_io import read_json, write_json
 from vaezoo.core.memory import available_memory
-from vaezoo.data.base import Dataset
-from vaezoo.errors import InputError, VaezooError, VaezooWarning
+from vaezoo.data.base import Dataset, DataSource
+from vaezoo.errors import InputError, VaezooError, VaezooWarning, safe_repr
 from vaezoo.registry import find_model
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints
+from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
+from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.run import (
     EXAMPLES,
     RESULT,
@@ -30,54 +35,65 @@ from vaezoo.training.run import (
 )
 from vaezoo.training.run_dir import lock_run_dir
 from vaezoo.training.run_writer import CHECKPOINTS
-from vaezoo.training.train import OnReport, OnStart, Setup, build_setup, run_training
+from vaezoo.training.train import Setup, build_setup, run_training
 from vaezoo.training.validate import check_device, validate_setup
 
 
 def resume(
     path: str | os.PathLike[str],
-    data: Dataset | None = None,
+    data: Dataset | str | os.PathLike[str] | None = None,
     *,
+    epochs: int | None = None,
+    steps: int | None = None,
     data_dir: str | None = None,
     stream: bool | None = None,
     device: str | None = None,
     workers: int | None = None,
+    progress: bool = False,
     on_report: OnReport = lambda report: None,
     on_start: OnStart = lambda trainer, path: None,
 ) -> Run:
     """Continues a run from its newest complete checkpoint, and returns it finished.
 
     The result has the same bytes as without the interruption, given the same machine, kind of device, number of
-    processes and version of PyTorch. A finished run is returned as it is.
+    processes and version of PyTorch. A finished run is returned as it is, unless `epochs` or `steps` makes it longer.
+    A longer run has the same weights as one that had this length from the start.
 
     Args:
         path: The run folder.
-        data: The data set; needed if the run was trained on arrays of a program.
+        data: The data set, if the run was trained on arrays of a program. Or the new path of data that have moved,
+            which the run then stores.
+        epochs: Another length of the whole training, in epochs.
+        steps: Another length in steps, instead of epochs.
         data_dir: The folder of the standard data sets, if it has moved.
         stream: As in `load_data`.
         device: Another device.
         workers: Another number of threads that prepare data.
+        progress: As in `train`.
         on_report: As in `train`.
         on_start: As in `train`.
 
     Raises:
         InputError: If the folder is not a run, or is damaged, or the data are not those of the run.
         StorageError: If another process trains in this folder, or it cannot be written.
-        VaezooError, DivergedError, Stopped: As in `train`.
+        VaezooError: As in `train`. Also if the length cannot change: the schedule depends on it, the run has more
+            steps already, or it stopped early.
+        DivergedError, Stopped: As in `train`.
     """
     path = Path(path)
     record = read_run_record(path)
-    if (path / RESULT).exists():
-        run = load(path)
-        if run.result["step"] == run.checkpoint.step:
-            return run  # otherwise the checkpoint of the result was damaged later, and the run is trained again
+    moved = data if isinstance(data, str | os.PathLike) else None
+    config = with_length(record.training, epochs, steps)
+    if config == record.training and moved is None and (run := load_finished(path)):
+        return run
     changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
-    config = replace(record.training, **changes)  # type: ignore[arg-type]
+    config = replace(config, **changes)  # type: ignore[arg-type]
     torch_device = resolve_device(config.device)
     check_device(torch_device, config)
     registration = find_model(record.model)
     registration.load()
-    data = data or load_run_data(path, record, data_dir, stream)
+    if not isinstance(data, Dataset):
+        data = load_run_data(path, record, data_dir, stream, moved)
     same_spec = replace(data.spec, name=record.data.name) == record.data
     if not same_spec or fingerprint(data) != record.fingerprint:
         raise InputError(f"the data are not those that {path} was trained on", "restore them, or train a new run")
@@ -90,14 +106,108 @@ def resume(
         warn_of_changes(record, torch_device)
         with lock_run_dir(path):
             checkpoint = find_newest(path / CHECKPOINTS, setup)
-            return run_training(path, setup, checkpoint, on_report, on_start)
+            if checkpoint is None and record.init_from:
+                what = f"{path} was stopped before its first checkpoint, so the weights that it started from are lost"
+                raise InputError(what, "remove the folder, and train again with --init-from")
+            updates: dict[str, object] = {} if moved is None or data.source is None else {"source": asdict(data.source)}
+            if changes_length(path, record.training, config, len(data.train), checkpoint):
+                lengths = {"epochs": config.epochs, "steps": config.steps}
+                updates["training"] = {**asdict(record.training), **lengths}
+            update_run_record(path, updates)
+            distributed.barrier()
+            if run := load_finished(path):
+                return run
+            with progress_view(progress, on_report, on_start) as callbacks:
+                return run_training(path, setup, checkpoint, *callbacks)
 
 
-def load_run_data(path: Path, record: RunRecord, data_dir: str | None, stream: bool | None) -> Dataset:
-    """Loads the data of a run. Raises VaezooError if the run was trained on arrays that a program passed."""
-    if record.source is None:
-        raise VaezooError(f"{path} was trained on arrays of a program", "resume it in that program, with its data")
-    return load_source(record.source, data_dir, stream)
+def with_length(config: TrainConfig, epochs: int | None, steps: int | None) -> TrainConfig:
+    """Returns settings with another length; without `epochs` and `steps`, the same settings.
+
+    Raises:
+        VaezooError: If both are given.
+    """
+    if epochs is None and steps is None:
+        return config
+    if epochs is not None and steps is not None:
+        raise VaezooError("epochs and steps both set the length of the training", "give one of them")
+    return replace(config, epochs=config.epochs if epochs is None else epochs, steps=steps)
+
+
+def load_finished(path: Path) -> Run | None:
+    """Returns a run if it is finished and the checkpoint of its result is intact."""
+    if not (path / RESULT).exists():
+        return None
+    run = load(path)
+    return run if run.result["step"] == run.checkpoint.step else None
+
+
+def changes_length(
+    path: Path, old: TrainConfig, new: TrainConfig, examples: int, checkpoint: Checkpoint | None
+) -> bool:
+    """Tells whether the number of steps changes.
+
+    Raises:
+        VaezooError: If it cannot change in this run.
+    """
+    before, after = (config.total_steps(examples) for config in (old, new))
+    if before == after:
+        return False
+    if old.schedule == "cosine":
+        what = f"{path} cannot get {after:,} steps: its cosine schedule ends at step {before:,}"
+        raise VaezooError(what, f"start a new run from its weights: --init-from {path}")
+    done = checkpoint.step if checkpoint else 0
+    if after < done:
+        raise VaezooError(f"{path} has {done:,} steps already, more than {after:,}", f"give more than {done:,} steps")
+    wait_count = checkpoint.counters.get("wait_count") if checkpoint else 0
+    if old.early_stopping is not None and isinstance(wait_count, int) and wait_count >= old.early_stopping:
+        what = f"{path} stopped early at step {done:,}: {wait_count} evaluations in a row were not better"
+        raise VaezooError(what, f"start a new run from its weights: --init-from {path}")
+    return True
+
+
+def update_run_record(path: Path, updates: Mapping[str, object]) -> None:
+    """Replaces fields of run.json. With another length, the run is no longer finished."""
+    if not updates or distributed.rank():
+        return
+    if "training" in updates:  # first the result: without it an interrupted change leaves an unfinished run
+        with storage_errors(str(path / RESULT)):
+            (path / RESULT).unlink(missing_ok=True)
+            fsync(path)
+    write_json(path / "run.json", {**read_json(path / "run.json"), **updates})
+
+
+def load_run_data(
+    path: Path,
+    record: RunRecord,
+    data_dir: str | None,
+    stream: bool | None,
+    moved: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Loads the data of a run.
+
+    Args:
+        path: The run folder.
+        record: Its record.
+        data_dir: As in `resume`, as `stream`.
+        stream: See there.
+        moved: The new path of the data, if they have moved.
+
+    Raises:
+        VaezooError: If the run was trained on arrays that a program passed.
+        InputError: If the data are not where they were.
+    """
+    source = record.source
+    if moved is not None:
+        source = source or DataSource(data="", likelihood=record.data.likelihood)
+        return load_source(replace(source, data=os.path.abspath(os.path.expanduser(moved))), data_dir, stream)
+    if source is None:
+        hint = "resume it in that program, with its data, or name a file that holds them with --data"
+        raise VaezooError(f"{path} was trained on arrays of a program", hint)
+    if os.path.isabs(source.data) and not os.path.exists(source.data):
+        hint = "if they have moved, name their new place with --data"
+        raise InputError(f"the data of {path} are no longer at {safe_repr(source.data)}", hint)
+    return load_source(source, data_dir, stream)
 
 
 def find_newest(folder: Path, setup: Setup) -> Checkpoint | None:

@@ -4,7 +4,10 @@ runs/conv-vae-digits-1/
     run.json              model, options, data, settings, versions: enough to load or repeat the run
     examples.safetensors  some held-out examples, on which exports are compared without the data set
     metrics.jsonl         one line per report: split, step, epoch, learning rate, metrics
+    metrics.csv           the same as a table, with `log_csv`
+    samples/              grids of samples during the training, with `samples_every`
     checkpoints/          see checkpoint.py
+    eval/                 what `vaezoo eval` measured
     result.json           metrics of the best checkpoint on the test split, written at the end
     .lock                 held by the process that trains here
 """
@@ -14,17 +17,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from vaezoo.core.atomic import read_file
 from vaezoo.core.json_io import check_schema, read_json
 from vaezoo.core.options import configure, construct
+from vaezoo.core.seed import isolate_rng, set_seed
 from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, TensorSplit
 from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
@@ -39,7 +44,10 @@ from vaezoo.training.checkpoint import (
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
 from vaezoo.training.run_writer import CHECKPOINTS
-from vaezoo.vae import VAE, check_labels
+from vaezoo.vae import VAE, blank_batch, check_labels, device_of, sample_prior
+
+if TYPE_CHECKING:
+    from vaezoo.export.export import ExportResult
 
 SCHEMA = 3
 RUNS = Path("runs")
@@ -96,6 +104,66 @@ class Run:
             raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
         return load_source(self.source, data_dir)
 
+    def sample(self, count: int = 64, *, seed: int = 0, y: Tensor | None = None) -> Tensor:
+        """Returns data drawn from the prior, the means of p(x|z), `(count, *shape)`.
+
+        Args:
+            count: How many.
+            seed: Seed of the latents. The caller's random state does not change.
+            y: Labels `(count,)` or `(count, factors)` for a model that is given labels; by default, all 0.
+        """
+        from vaezoo.evaluation.latents import decode
+
+        with isolate_rng(device_of(self.vae)), torch.no_grad():
+            set_seed(seed, device_of(self.vae))
+            batch = blank_batch(self.vae, count, y)
+            return decode(self.vae, sample_prior(self.vae, batch), batch.y, greedy=False)
+
+    def plot(
+        self,
+        kind: str,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        count: int | None = None,
+        seed: int | None = None,
+        dims: Sequence[int] | None = None,
+        label: int | None = None,
+        factor: int | None = None,
+    ) -> list[Path]:
+        """Draws what the model has learnt, as `vaezoo plot` does, and returns the files.
+
+        Args:
+            kind: As in `vaezoo plot --kind`, such as "traversals" or "learning-curves".
+            out: The file, by default `KIND.png` in the run folder.
+            count: Number of images or examples, as -n.
+            seed: Seed of latents, or of the choice of held-out images.
+            dims: Latent dimensions of traversals.
+            label: Label of the attribute vector.
+            factor: Index of the label, if each example has several.
+
+        Raises:
+            VaezooError: If there is no such kind, or it does not use one of the arguments.
+            UnsupportedDataError: If the kind is for other data than those of the run.
+        """
+        from vaezoo_cli.plots.kinds import draw
+
+        chosen = {"count": count, "seed": seed, "dims": dims, "label": label, "factor": factor}
+        return draw(kind, self, out, {name: value for name, value in chosen.items() if value is not None})
+
+    def export(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        opset: int | None = None,
+        dtype: Literal["fp32", "fp16"] = "fp32",
+        uint8: bool = False,
+    ) -> ExportResult:
+        """Exports the model to ONNX, as `vaezoo.export_onnx` does, which describes arguments and errors."""
+        from vaezoo.export.config import OPSET
+        from vaezoo.export.export import export_onnx
+
+        return export_onnx(self, out, opset=OPSET if opset is None else opset, dtype=dtype, uint8=uint8)
+
 
 def load_source(source: DataSource, data_dir: str | None = None, stream: bool | None = None) -> Dataset:
     """Loads a data set again; raises as `load_data` does."""
@@ -117,6 +185,7 @@ class RunRecord(NamedTuple):
         device: Kind of device, such as "cpu" or "cuda".
         torch: Version of PyTorch.
         fingerprint: Identifies the data; see `fingerprint`.
+        init_from: Whether the training started with the weights of another run.
     """
 
     model: str
@@ -129,6 +198,7 @@ class RunRecord(NamedTuple):
     torch: str
     fingerprint: str
     weights_license: str | None
+    init_from: bool
 
 
 def read_run_record(path: Path) -> RunRecord:
@@ -155,6 +225,7 @@ def read_run_record(path: Path) -> RunRecord:
             torch=_text(_mapping(record["versions"])["torch"]),
             fingerprint=_text(record["fingerprint"]),
             weights_license=None if license_text is None else _text(license_text),
+            init_from=record.get("init_from") is not None,
         )
     except (KeyError, TypeError) as e:
         raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e

@@ -13,7 +13,7 @@ from vaezoo.core import distributed
 from vaezoo.core.atomic import TEMP_PREFIX, file_lock, fsync, make_dir, remove_leftovers, storage_errors
 from vaezoo.errors import InputError, StorageError
 from vaezoo.training.run import RUNS
-from vaezoo.training.run_writer import CHECKPOINTS, LOG
+from vaezoo.training.run_writer import CHECKPOINTS, LOG, SAMPLES
 
 LOCK = ".lock"
 
@@ -75,7 +75,7 @@ def lock_run_dir(path: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if distributed.rank() == 0:
-            for name in (LOCK, LOG, CHECKPOINTS):
+            for name in (LOCK, LOG, CHECKPOINTS, SAMPLES):
                 if (path / name).is_symlink():
                     what = f"{path / name} is a link, so writing to it would change another place"
                     raise InputError(what, "replace the link by its target")

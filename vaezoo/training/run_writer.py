@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from vaezoo.core import distributed
 from vaezoo.core.atomic import fsync, read_file, remove_dir, storage_errors, write_file
@@ -19,6 +22,8 @@ from vaezoo.training.reports import Report
 from vaezoo.training.trainer import TrainerState
 
 LOG = "metrics.jsonl"
+LOG_CSV = "metrics.csv"
+SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
 MAX_LOG_BYTES = 1 << 28  # a report every 50 steps has 200 bytes, so this is the log of 60 million steps
 
@@ -40,9 +45,20 @@ class RunWriter:
         vae: The model, on any device.
         objective: Its objective.
         on_report: Called with each report. That of an evaluation follows when its checkpoint is safe on the disk.
+        log_csv: Whether to write the log as a table, too.
     """
 
-    def __init__(self, path: Path, vae: nn.Module, objective: Objective, on_report: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        vae: nn.Module,
+        objective: Objective,
+        on_report: Callable[[Report], None],
+        *,
+        log_csv: bool = False,
+    ) -> None:
+        self.path = path
+        self.log_csv = log_csv
         self.log = path / LOG
         self.checkpoints = path / CHECKPOINTS
         self.vae = vae
@@ -62,6 +78,10 @@ class RunWriter:
         else:
             self.on_report(report)
 
+    def samples(self, step: int, images: Tensor) -> None:
+        """Writes a grid of images as `samples/step-N.png`."""
+        write_file(self.path / SAMPLES / f"step-{step:08d}.png", image_grid(images))
+
     def checkpoint(self, state: TrainerState) -> None:
         """Saves a checkpoint and removes those that are no longer needed."""
         if distributed.rank():
@@ -74,6 +94,7 @@ class RunWriter:
         counters = {**state.counters, "log_bytes": self._sync_log()}
         save_checkpoint(self.checkpoints, files, state.step, state.metrics, counters)
         prune(self.checkpoints, self.objective.monitor)
+        self._write_csv()
         if self.unsaved:
             self.on_report(self.unsaved)
             self.unsaved = None
@@ -99,6 +120,19 @@ class RunWriter:
             if checkpoint is None or path.name > checkpoint.path.name:
                 remove_dir(path)
         prune(self.checkpoints, self.objective.monitor)  # a save that was interrupted may not have done so
+        self._write_csv()
+
+    def _write_csv(self) -> None:
+        """Writes the log as a table. It is made of the log alone, so a resumed training writes the same bytes."""
+        if not self.log_csv or not self.log.exists():
+            return
+        reports = read_log(self.path)
+        columns = list(dict.fromkeys(name for report in reports for name in report))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(reports)
+        write_file(self.path / LOG_CSV, text.getvalue().encode())
 
     def _sync_log(self) -> int:
         """Writes the log to the disk and returns its size, which the next checkpoint records."""
@@ -108,3 +142,15 @@ class RunWriter:
             fsync(self.log)
             fsync(self.log.parent)
             return self.log.stat().st_size
+
+
+def image_grid(images: Tensor) -> bytes:
+    """Returns images `(N, C, H, W)` in [0, 1] as a PNG file with a nearly square grid."""
+    from PIL import Image
+    from torchvision.utils import make_grid
+
+    grid = make_grid(images.clamp(0, 1), nrow=math.ceil(math.sqrt(len(images))), pad_value=0.5)
+    pixels = (grid * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -27,7 +27,7 @@ from vaezoo.objectives.base import Objective
 from vaezoo.registry import Registration, find_model
 from vaezoo.training.checkpoint import Checkpoint, list_checkpoints
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.reports import Report
+from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.run import (
     EXAMPLES,
     RESULT,
@@ -42,10 +42,8 @@ from vaezoo.training.run_writer import CHECKPOINTS, RunWriter
 from vaezoo.training.trainer import Trainer
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
+from vaezoo.training.warm_start import init_weights
 from vaezoo.vae import VAE
-
-OnReport = Callable[[Report], None]
-OnStart = Callable[[Trainer, Path], None]
 
 
 def train(
@@ -55,6 +53,8 @@ def train(
     options: Mapping[str, object] | None = None,
     config: TrainConfig | None = None,
     out: str | os.PathLike[str] | None = None,
+    init_from: Run | str | os.PathLike[str] | None = None,
+    progress: bool = False,
     on_report: OnReport = lambda report: None,
     on_start: OnStart = lambda trainer, path: None,
 ) -> Run:
@@ -68,13 +68,15 @@ def train(
         options: Options of the model that differ from their defaults.
         config: The settings.
         out: The run folder; by default the next free `runs/MODEL-DATA-N`.
+        init_from: A run, or its folder, with whose weights the training starts. Step, optimizer and average start anew.
+        progress: Show the progress on stderr, as the command line does.
         on_report: Called with each report in the primary process. That of an evaluation follows when its checkpoint is
             safe on the disk.
         on_start: Called with the trainer and the run folder before the first step, in each process.
 
     Raises:
-        VaezooError: If a name, an option or a setting is wrong, or a batch does not fit in memory. Without a checkpoint
-            no run folder is left.
+        VaezooError: If a name, an option or a setting is wrong, the weights of `init_from` do not fit the model, or a
+            batch does not fit in memory. Without a checkpoint no run folder is left.
         StorageError: If the run folder exists or cannot be written.
         DivergedError: If a loss, metric, gradient or buffer is not finite; earlier checkpoints are complete.
         Stopped: If the process was asked to stop (see `vaezoo.signals`); `resume` continues.
@@ -89,18 +91,22 @@ def train(
     registration.load()  # report a broken model before the data are loaded
     data = data if isinstance(data, Dataset) else load_data(data)
     setup = build_setup(registration, options or {}, data, config.resolved(len(data.train)))
+    first = None if init_from is None else init_from if isinstance(init_from, Run) else load(init_from)
+    if first:
+        init_weights(setup.vae, setup.objective, registration.name, first)
     with distributed.init_distributed(device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
         path = Path(distributed.broadcast(lambda: str(create_run_dir(out, f"{registration.name}-{data.spec.name}"))))
         try:
             with lock_run_dir(path):
                 if distributed.rank() == 0:
-                    write_json(path / "run.json", describe(setup, device))  # first: all else can be made from it
+                    write_json(path / "run.json", describe(setup, device, first))  # first: all else can be made from it
                 distributed.barrier()
                 if not (path / "run.json").exists():
                     what = f"process {distributed.rank()} does not see {path}"
                     raise StorageError(what, "give an --out on a disk that all processes share")
-                return run_training(path, setup, None, on_report, on_start)
+                with progress_view(progress, on_report, on_start) as callbacks:
+                    return run_training(path, setup, None, *callbacks, initialised=first is not None)
         except (signals.Stopped, StorageError):  # `resume` continues
             raise
         except VaezooError:
@@ -128,9 +134,14 @@ def build_setup(registration: Registration, options: Mapping[str, object], data:
     return Setup(registration, config_json(model_config), vae, objective, data, config)
 
 
-def describe(setup: Setup, device: torch.device) -> dict[str, object]:
+def describe(setup: Setup, device: torch.device, init_from: Run | None) -> dict[str, object]:
     """Returns the contents of run.json."""
     data, registration = setup.data, setup.registration
+    origin = init_from and {
+        "model": init_from.full_name,
+        "step": init_from.checkpoint.step,
+        "sha256": init_from.checkpoint.model_sha256,
+    }
     return {
         "schema": SCHEMA,
         "model": registration.full_name,
@@ -139,6 +150,8 @@ def describe(setup: Setup, device: torch.device) -> dict[str, object]:
         "source": data.source and asdict(data.source),
         "fingerprint": fingerprint(data),
         "training": asdict(setup.config),
+        "monitor": setup.objective.monitor,
+        "init_from": origin,
         "world_size": distributed.world_size(),
         "device": device.type,
         "versions": {
@@ -151,14 +164,37 @@ def describe(setup: Setup, device: torch.device) -> dict[str, object]:
 
 
 def run_training(
-    path: Path, setup: Setup, checkpoint: Checkpoint | None, on_report: OnReport, on_start: OnStart
+    path: Path,
+    setup: Setup,
+    checkpoint: Checkpoint | None,
+    on_report: OnReport,
+    on_start: OnStart,
+    *,
+    initialised: bool = False,
 ) -> Run:
-    """Trains in a run folder, from a checkpoint or from the start, and returns the finished run."""
+    """Trains in a run folder, from a checkpoint or from the start, and returns the finished run.
+
+    Args:
+        path: The run folder.
+        setup: The training.
+        checkpoint: Where to continue; None to start.
+        on_report: As in `train`, as `on_start`.
+        on_start: See there.
+        initialised: Whether the model has the weights to start from. Otherwise it may take some from the data.
+    """
     registration, _, vae, objective, data, config = setup
-    if checkpoint is None:
+    if checkpoint is None and not initialised:
         init_model(setup)
-    writer = RunWriter(path, vae, objective, on_report)
-    trainer = Trainer(vae, objective, data, config, on_report=writer.report, on_checkpoint=writer.checkpoint)
+    writer = RunWriter(path, vae, objective, on_report, log_csv=config.log_csv)
+    trainer = Trainer(
+        vae,
+        objective,
+        data,
+        config,
+        on_report=writer.report,
+        on_checkpoint=writer.checkpoint,
+        on_samples=writer.samples,
+    )
     if checkpoint:
         restore_trainer(trainer, checkpoint)
     if distributed.rank() == 0:

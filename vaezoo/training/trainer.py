@@ -27,9 +27,10 @@ from vaezoo.training.reports import Report, Throughput
 from vaezoo.training.train_step import TrainStep
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
-from vaezoo.vae import VAE, eval_mode
+from vaezoo.vae import VAE, blank_batch, conditioned_on, decode_latents, eval_mode, sample_prior
 
 REPORT_EVERY = 50  # steps between two reads of the device
+SAMPLES = 64  # images that `samples_every` draws
 COLLAPSE_EXAMPLES = 256  # validation examples whose codes are tested for posterior collapse
 COLLAPSE_STEPS = 500  # no test before this step, because most models encode nothing yet
 
@@ -61,6 +62,8 @@ class Trainer:
         on_report: Called with each Report.
         on_checkpoint: Called with a TrainerState before the first step, after each evaluation and its report, and when
             `vaezoo.signals` ends the training.
+        on_samples: Called with the step and images `(64, C, H, W)` in [0, 1], on the CPU, if `config.samples_every` is
+            set. All are drawn from the same noise. The training has the same bytes as without them.
 
     Attributes:
         steps: Optimizer steps of the whole training.
@@ -83,6 +86,7 @@ class Trainer:
         *,
         on_report: Callable[[Report], None] = lambda report: None,
         on_checkpoint: Callable[[TrainerState], None] = lambda state: None,
+        on_samples: Callable[[int, Tensor], None] = lambda step, images: None,
     ) -> None:
         validate_setup(vae, objective, data, config)
         self.device = resolve_device(config.device)
@@ -98,6 +102,7 @@ class Trainer:
         self.valid_split = to_device_if_fits(data.valid, self.device)
         self.on_report = on_report
         self.on_checkpoint = on_checkpoint
+        self.on_samples = on_samples
         self.steps_per_epoch = config.steps_per_epoch(len(data.train))
         self.steps = config.total_steps(len(data.train))
         self.eval_every = config.eval_every or self.steps_per_epoch
@@ -183,6 +188,8 @@ class Trainer:
                 set_seed(derive_seed(self.config.seed, "noise", step, distributed.rank()), self.device)
                 self.train_step.run(batch.x, batch.y, self.train_step.prepare(step))
                 self.global_step = step + 1
+                if self.config.samples_every and self.global_step % self.config.samples_every == 0:
+                    self._draw_samples()
                 if self.config.compile == "on" and self.global_step == self.throughput.first_step + 1 < self.steps:
                     self.throughput.restart(self.global_step)  # the speed excludes compilation
                 if self._is_eval_due() or self.global_step % REPORT_EVERY == 0:
@@ -250,6 +257,19 @@ class Trainer:
         with self.train_step.ema.applied():
             self.on_checkpoint(TrainerState(self.global_step, metrics, counters, self.train_step.state_dict()))
         self.last_saved_step = self.global_step
+
+    def _draw_samples(self) -> None:
+        """Draws images from the prior, in the primary process. The next step sets its own seed."""
+        if distributed.rank():
+            return
+        labels = self.valid_split.subsample(SAMPLES).y if "y" in conditioned_on(self.vae) else None
+        if labels is not None:
+            labels = labels[torch.arange(SAMPLES) % len(labels)].to(self.device)
+        with self.train_step.ema.applied(), eval_mode(self.vae), distributed.single_process(), torch.no_grad():
+            set_seed(derive_seed(self.config.seed, "latents"), self.device)
+            batch = blank_batch(self.vae, SAMPLES, labels)
+            images = decode_latents(self.vae, sample_prior(self.vae, batch), batch)
+        self.on_samples(self.global_step, images.float().cpu())
 
     def _warn_of_collapse(self) -> None:
         """Warns once, in the second half of a training, if no latent dimension depends on the data."""

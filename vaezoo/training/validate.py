@@ -19,6 +19,11 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
             "early stopping is not possible: this model has no metric that tells its best checkpoint",
             "leave out --early-stopping and set --epochs",
         )
+    if config.samples_every is not None and not is_image(data.spec):
+        raise VaezooError(
+            f"samples_every draws images, but '{data.spec.name}' has shape {data.spec.shape} and kind {data.spec.kind}",
+            "leave out --samples-every; 'vaezoo sample' writes samples of such data",
+        )
     if vae.data.shape != data.spec.shape:
         raise UnsupportedDataError(
             f"the model is built for shape {vae.data.shape}, but data set '{data.spec.name}' has {data.spec.shape}",
@@ -43,6 +48,11 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
             f"(processes: {distributed.world_size()}, gradient accumulation steps: {config.grad_accum_steps})",
             f"give --batch-size a multiple of {parts}",
         )
+
+
+def is_image(data: DataSpec) -> bool:
+    """Returns whether an example is a grey or colour image."""
+    return data.kind == "unit" and len(data.shape) == 3 and data.shape[0] in (1, 3)
 
 
 def check_split_labels(data: DataSpec, name: str, split: Split) -> None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, json_option, open_export, open_run, print_json, source_argument
+from vaezoo_cli.options import (
+    checkpoint_option,
+    default_output_dir,
+    json_option,
+    open_export,
+    open_run,
+    print_json,
+    source_argument,
+)
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.metrics import Binarize
@@ -66,10 +74,12 @@ def eval_command(
 
     reconstructions, probe and disentanglement need the packages of the extra 'eval'.
 
-    RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
+    RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'. The metrics of a run are also saved in its folder
+    eval/, where 'vaezoo compare' reads them.
     """
     import vaezoo
     from vaezoo.evaluation.evaluate import NLL_SAMPLES, check_metrics
+    from vaezoo.evaluation.saved import try_to_save
     from vaezoo_cli.loaded_model import load_export_data
     from vaezoo_cli.render.evaluation import ProgressView, render_evaluation
 
@@ -99,6 +109,8 @@ def eval_command(
             device=device,
             on_progress=progress.show,
         )
+    if isinstance(model, vaezoo.Run) and default_output_dir(model.path) == model.path:  # not in the package
+        try_to_save(model.path, evaluation)
     if as_json:
         print_json(evaluation.as_dict())
     else:

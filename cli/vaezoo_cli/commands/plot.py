@@ -8,7 +8,7 @@ from click.core import ParameterSource
 from vaezoo.errors import VaezooError
 from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import checkpoint_option, out_option, output_suffixes, source_argument
-from vaezoo_cli.plots.kinds import PlotKind, find_kind
+from vaezoo_cli.plots.kinds import PlotKind, check_count, find_kind
 from vaezoo_cli.plots.request import PlotRequest
 
 FOR_ALL_KINDS = {"source", "kind", "out"}
@@ -58,8 +58,8 @@ def plot(
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     reject_unused(kind, plot_kind, given)
     count = plot_kind.count if count is None else count
-    if count > plot_kind.max_count:
-        raise VaezooError(f"-n {count} is too large for {kind}", f"give at most {plot_kind.max_count}")
+    if plot_kind.count:
+        check_count(kind, count)
     request = PlotRequest(
         source=source,
         checkpoint=checkpoint,

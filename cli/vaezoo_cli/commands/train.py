@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 FREE_TO_CHANGE = {"data_dir", "stream", "device", "workers"}  # when a run is resumed
+LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not depend on it
 
 
 @click.command(context_settings={"show_default": True})
@@ -34,8 +35,10 @@ FREE_TO_CHANGE = {"data_dir", "stream", "device", "workers"}  # when a run is re
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Resume a run folder; latest means the newest run. With MODEL, start the run if it does not exist.",
+    help="Resume a run folder; latest means the newest run. With MODEL, start the run if it does not exist. With "
+    "--epochs or --steps, give it another length. With --data, name the new place of its data.",
 )
+@click.option("--init-from", metavar="RUN", help="Start with the weights of another run or of a pretrained model.")
 @click.option(
     "--likelihood",
     metavar="NAME",
@@ -54,6 +57,7 @@ def train(
     options: tuple[str, ...],
     out: str | None,
     resume: str | None,
+    init_from: str | None,
     likelihood: str | None,
     as_json: bool,
     settings: Mapping[str, object],
@@ -94,10 +98,15 @@ def train(
     with TrainingView(silent=not distributed.is_primary()) as view:
         if path is not None and (path / "run.json").exists():
             values = {**asdict(data), "likelihood": likelihood, **{name: getattr(config, name) for name in SETTINGS}}
-            expected = {name: value for name, value in values.items() if name in fixed - FREE_TO_CHANGE}
-            refuse_changes(path, model, expected, model_options)
+            length = {name: getattr(config, name) for name in LENGTH & given}
+            moved = data.data if "data" in given and has_moved(path, str(data.data)) else None
+            free = FREE_TO_CHANGE | (LENGTH if length else set()) | ({"data"} if moved else set())
+            expected = {name: value for name, value in values.items() if name in fixed - free}
+            refuse_changes(path, model, expected, model_options, init_from)
             run = vaezoo.resume(
                 path,
+                moved,
+                **length,
                 data_dir=data.data_dir,
                 stream=data.stream,
                 device=config.device if "device" in given else None,
@@ -117,6 +126,7 @@ def train(
                 options=model_options,
                 config=config,
                 out=path or out,
+                init_from=vaezoo.load(init_from) if init_from else None,
                 on_start=view.start,
                 on_report=view.report,
             )
@@ -160,8 +170,24 @@ def require_same_model(model: str | None, recipe: Recipe) -> str:
     return recipe.model
 
 
+def has_moved(path: Path, data: str) -> bool:
+    """Tells whether --data names a new place of a run's data: a path that is not the one of the run.
+
+    Data sets with a name do not move.
+    """
+    from vaezoo.training.run import read_run_record
+
+    source, place = read_run_record(path).source, os.path.abspath(os.path.expanduser(data))
+    is_path = os.path.exists(place) or "/" in data or os.sep in data or bool(Path(data).suffix)
+    return is_path and (source is None or (os.path.isabs(source.data) and source.data != place))
+
+
 def refuse_changes(
-    path: Path, model: str | None, expected: Mapping[str, object], options: Mapping[str, object]
+    path: Path,
+    model: str | None,
+    expected: Mapping[str, object],
+    options: Mapping[str, object],
+    init_from: str | None,
 ) -> None:
     """Checks that an existing run was started with the model and the options that a user gave.
 
@@ -170,6 +196,7 @@ def refuse_changes(
         model: The model, or None if the user did not name one.
         expected: Option of the command -> value.
         options: Option of the model -> value.
+        init_from: The value of --init-from.
 
     Raises:
         VaezooError: If a value differs.
@@ -185,8 +212,8 @@ def refuse_changes(
     if record.source:
         actual |= asdict(record.source)
     actual["likelihood"] = record.data.likelihood
-    if "epochs" in expected and "steps" not in expected and record.training.steps is not None:
-        refuse_change(path, "--steps", record.training.steps, None)
+    if init_from and not record.init_from:
+        raise VaezooError(f"{path} was started without --init-from", "leave out --init-from, or start another run")
     for name, value in expected.items():
         same_path = name == "data" and os.path.abspath(os.path.expanduser(str(value))) == actual.get(name)
         if value != "auto" and not same_path:

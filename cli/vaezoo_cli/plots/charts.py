@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vaezoo.errors import InputError, VaezooError, one_line
-from vaezoo_cli.options import find_run
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
 from vaezoo_cli.selection import label_column, require_labels
 
@@ -36,11 +35,12 @@ def latents(request: PlotRequest) -> PlotResult:
 
 def learning_curves(request: PlotRequest) -> PlotResult:
     """Draws -ELBO, reconstruction and KL during the training."""
+    from vaezoo import load
     from vaezoo.training.run_writer import LOG, read_log
     from vaezoo_cli.render import charts
 
     request.refuse_export()
-    path = find_run(request.source, request.checkpoint).path
+    path = (request.run or load(request.source, request.checkpoint)).path
     reports = read_log(path)
     if not reports:
         raise InputError(f"{path / LOG} has no reports yet", "wait for the first report")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.loaded_model import LoadedModel, load_model
+from vaezoo_cli.loaded_model import LoadedModel
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
 from vaezoo_cli.render.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
 from vaezoo_cli.render.values import csv_table, npy, text_lines
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def samples(request: PlotRequest) -> PlotResult:
     """Draws data sampled from the prior."""
-    model = load_model(request.source, request.checkpoint)
+    model = request.load_model()
     x = model.sample(request.count, request.seed, labels_of(model, request))
     if model.is_image:
         return PlotResult(model.folder, {".png": png(image_grid(as_bytes(x), grid_columns(request.count)))})
@@ -28,7 +28,7 @@ def samples(request: PlotRequest) -> PlotResult:
 
 def reconstructions(request: PlotRequest) -> PlotResult:
     """Draws held-out examples above their reconstructions."""
-    model = load_model(request.source, request.checkpoint)
+    model = request.load_model()
     split = request.data.load_for(model).held_out[1].subsample(request.count)
     x, y = split.batch(slice(None))
     originals = x.numpy()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vaezoo.errors import VaezooError, suggest
+from vaezoo_cli.options import output_suffixes
 from vaezoo_cli.plots.charts import latents, learning_curves
 from vaezoo_cli.plots.examples import reconstructions, samples
 from vaezoo_cli.plots.latent_space import attribute_vector, interpolation, manifold, traversals
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
+
+if TYPE_CHECKING:
+    from vaezoo import Run
 
 
 @dataclass(frozen=True)
@@ -56,3 +63,41 @@ def find_kind(name: str) -> PlotKind:
     if name not in KINDS:
         raise VaezooError(f"no plot kind named '{name}'", suggest(name, KINDS, f"use {', '.join(KINDS)}"))
     return KINDS[name]
+
+
+def check_count(kind: str, count: int) -> None:
+    """Raises VaezooError if a kind of plot does not take so many images or examples."""
+    if not 1 <= count <= KINDS[kind].max_count:
+        size = "small" if count < 1 else "large"
+        raise VaezooError(f"-n {count} is too {size} for {kind}", f"give 1 to {KINDS[kind].max_count}")
+
+
+def draw(kind: str, run: Run, out: str | os.PathLike[str] | None, values: Mapping[str, object]) -> list[Path]:
+    """Draws a plot of a loaded run and returns the files; `Run.plot` describes the arguments.
+
+    Args:
+        kind: The kind of plot.
+        run: The run.
+        out: The file, or None for the default.
+        values: Argument -> value, for those that were given.
+    """
+    plot_kind = find_kind(kind)
+    for name in sorted(values.keys() - plot_kind.options):
+        raise VaezooError(f"{name} has no effect on {kind}", f"leave out {name}")
+    count, seed, dims, label, factor = (values.get(n) for n in ("count", "seed", "dims", "label", "factor"))
+    number = count if isinstance(count, int) else plot_kind.count
+    if plot_kind.count:
+        check_count(kind, number)
+    target = None if out is None else os.fspath(out)
+    request = PlotRequest(
+        source=None,
+        run=run,
+        checkpoint="best",
+        count=number,
+        seed=seed if isinstance(seed, int) else 0,
+        dims=",".join(str(dim) for dim in dims) if isinstance(dims, Sequence) else None,
+        label=label if isinstance(label, int) else None,
+        factor=factor if isinstance(factor, int) else None,
+        suffixes=output_suffixes(target, plot_kind.suffixes),
+    )
+    return plot_kind.draw(request).save(kind, target)

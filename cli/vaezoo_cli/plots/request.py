@@ -10,7 +10,7 @@ import click
 
 from vaezoo.errors import VaezooError
 from vaezoo_cli.data_options import DataOptions
-from vaezoo_cli.loaded_model import from_run, require_images
+from vaezoo_cli.loaded_model import LoadedModel, from_run, load_model, require_images
 from vaezoo_cli.options import default_output_dir, open_run
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class PlotRequest:
         factor: Index of the label, if each example has several.
         labels: The labels of samples from a conditional model.
         suffixes: Suffixes of the files to draw.
+        run: The run itself, if a program has loaded it. Then `source` and `checkpoint` are not used.
     """
 
     source: str | None
@@ -44,6 +45,11 @@ class PlotRequest:
     factor: int | None = None
     labels: tuple[int, ...] | None = None
     suffixes: tuple[str, ...] = (".png",)
+    run: Run | None = None
+
+    def load_model(self) -> LoadedModel:
+        """Loads the run or export."""
+        return from_run(self.run) if self.run else load_model(self.source, self.checkpoint)
 
     def open_run(self, *, images: bool = True) -> Run:
         """Loads the run.
@@ -55,7 +61,7 @@ class PlotRequest:
             VaezooError: If the source is an export, or the run was trained on vectors but `images` is set.
         """
         self.refuse_export()
-        run = open_run(self.source, self.checkpoint)
+        run = self.run or open_run(self.source, self.checkpoint)
         if images:
             require_images(from_run(run))
         return run
@@ -86,7 +92,12 @@ class PlotResult(NamedTuple):
     files: dict[str, bytes]
 
     def write(self, name: str, out: str | None) -> None:
-        """Writes the files and prints their paths.
+        """Writes the files and prints their paths. For the arguments see `save`."""
+        for path in self.save(name, out):
+            click.echo(path)
+
+    def save(self, name: str, out: str | None) -> list[Path]:
+        """Writes the files and returns their paths.
 
         Args:
             name: File name without suffix, for the default output folder.
@@ -96,7 +107,7 @@ class PlotResult(NamedTuple):
 
         if out is not None and Path(out).suffix.lower() not in self.files:
             raise VaezooError(f"cannot write '{out}'", f"give a name that ends in {' or '.join(self.files)}")
-        for suffix, content in self.files.items():
-            path = Path(out) if out else default_output_dir(self.folder) / f"{name}{suffix}"
-            write_file(path, content)
-            click.echo(path)
+        paths = {s: Path(out) if out else default_output_dir(self.folder) / f"{name}{s}" for s in self.files}
+        for suffix, path in paths.items():
+            write_file(path, self.files[suffix])
+        return list(paths.values())

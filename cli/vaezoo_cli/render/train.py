@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,27 +19,50 @@ if TYPE_CHECKING:
     from vaezoo import Report, Run, Trainer
 
 
+QUIET_SECONDS = 30.0  # longest time without a line, where there is no terminal
+
+
 class TrainingView:
     """Shows the progress of a training: a live bar on a terminal, and one line for each evaluation.
 
+    Without a terminal there is no bar, so a line with the step follows whenever 30 s pass without one.
+
     Args:
         silent: Whether to show nothing.
+        clock: Returns the time in seconds.
     """
 
-    def __init__(self, silent: bool = False) -> None:
+    def __init__(self, silent: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"))
         self.silent = silent
         self.bar = Progress(*columns, console=ERR, disable=silent or not ERR.is_terminal, transient=True)
         self.task = self.bar.add_task("starting", note="")
         self.rates: list[float] = []  # images per second
         self.trainer: Trainer | None = None
+        self.clock = clock
+        self.last_line = clock()
+        self.note = ""
+        self.stopped = threading.Event()
 
     def __enter__(self) -> TrainingView:
         self.bar.start()
+        if not (self.silent or ERR.is_terminal):
+            threading.Thread(target=self._tick_until_stopped, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.stopped.set()
         self.bar.stop()
+
+    def _tick_until_stopped(self) -> None:
+        while not self.stopped.wait(1.0):
+            self.tick()
+
+    def tick(self) -> None:
+        """Prints the step that the training has reached, if nothing was printed for 30 s."""
+        if self.trainer is not None and self.clock() - self.last_line >= QUIET_SECONDS:
+            step, steps = self.trainer.global_step, self.trainer.steps
+            self.line(f"step {step:,} of {steps:,}{self.note}")
 
     def start(self, trainer: Trainer, path: Path) -> None:
         """Describes the training that starts."""
@@ -66,12 +92,14 @@ class TrainingView:
             description=f"epoch {report.epoch:.1f} of {report.epochs:g}",
             note=f"{elbo}  {speed}",
         )
+        self.note = f"  {elbo}  {speed}"
         if report.split == "valid":
             reconstruction, kl = report.metrics["reconstruction"], report.metrics["kl"]
             self.line(f"epoch {report.epoch:6.2f}  {elbo} = reconstruction {reconstruction:.2f} + KL {kl:.2f}  {speed}")
 
     def line(self, text: str) -> None:
         """Prints a permanent line above the bar."""
+        self.last_line = self.clock()
         if not self.silent:
             self.bar.console.print(text, soft_wrap=True)
 
