@@ -19,6 +19,7 @@ from vaezoo.data.images import digits as packaged_digits
 from vaezoo.evaluation.evaluate import METRICS, check_metrics
 from vaezoo.registry import find_model
 from vaezoo.testing import CHECKS
+from vaezoo_cli.commands.sweep import split_values
 from vaezoo_cli.main import COMMANDS, main, vaezoo
 from vaezoo_cli.options import parse_options
 from vaezoo_cli.plots.kinds import KINDS
@@ -103,7 +104,10 @@ def test_commands_parse(page):
             given = command.make_context(arguments[0], arguments[1:], parent=parent).params
         options = parse_options(given.get("options", ()))
         if options:
-            configure(find_model(given["model"]).load().config, options)
+            config = find_model(given["model"]).load().config
+            if command.name == "sweep":
+                options = {name: split_values(config, name, text)[0] for name, text in options.items()}
+            configure(config, options)
         if "metrics" in given:
             check_metrics(given["metrics"].split(","))
         assert given.get("kind", "samples") in KINDS

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
     from vaezoo.data.load import load_data
     from vaezoo.errors import UnsupportedDataError, VaezooError
+    from vaezoo.evaluation.compare import Comparison, compare
     from vaezoo.evaluation.evaluate import Evaluation, evaluate
     from vaezoo.evaluation.metrics import Metric
     from vaezoo.evaluation.saved import save_evaluation
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vaezoo.training.reports import Report
     from vaezoo.training.resume import resume
     from vaezoo.training.run import Run
+    from vaezoo.training.sweep import Cell, sweep
     from vaezoo.training.train import train
     from vaezoo.training.trainer import Trainer, TrainerState
     from vaezoo.vae import VAE, Graph, VAEOutput
@@ -47,6 +49,8 @@ __all__ = [
     "VAE",
     "Autoregressive",
     "Batch",
+    "Cell",
+    "Comparison",
     "ConvParts",
     "DataKind",
     "DataSpec",
@@ -84,6 +88,7 @@ __all__ = [
     "VAEOutput",
     "VaezooError",
     "VerifyResult",
+    "compare",
     "composed",
     "create_model",
     "distributed",
@@ -105,6 +110,7 @@ __all__ = [
     "runtime",
     "save_evaluation",
     "signals",
+    "sweep",
     "train",
     "verify_onnx",
     "with_labels",
@@ -116,6 +122,7 @@ _NAMES = {
     "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
     "vaezoo.data.load": ("load_data",),
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
+    "vaezoo.evaluation.compare": ("Comparison", "compare"),
     "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),
     "vaezoo.evaluation.metrics": ("Metric",),
     "vaezoo.evaluation.saved": ("save_evaluation",),
@@ -138,6 +145,7 @@ _NAMES = {
     "vaezoo.training.reports": ("Report",),
     "vaezoo.training.run": ("Run",),
     "vaezoo.training.resume": ("resume",),
+    "vaezoo.training.sweep": ("Cell", "sweep"),
     "vaezoo.training.train": ("train",),
     "vaezoo.training.trainer": ("Trainer", "TrainerState"),
     "vaezoo.vae": ("VAE", "Graph", "VAEOutput"),

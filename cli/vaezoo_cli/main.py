@@ -28,6 +28,8 @@ COMMANDS = {
     "recipes": "recipes:recipes",
     "pretrained": "pretrained:pretrained",
     "train": "train:train",
+    "sweep": "sweep:sweep",
+    "compare": "compare:compare",
     "eval": "eval:eval_command",
     "sample": "sample:sample",
     "reconstruct": "reconstruct:reconstruct",

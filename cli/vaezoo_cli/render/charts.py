@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 DPI = 120
@@ -63,6 +64,29 @@ def learning_curves(reports: Sequence[Report], title: str) -> bytes:
         if number == 1:
             ax.set_ylabel("nats per example")
             ax.legend(frameon=False)
+    return _png(figure)
+
+
+def compared_curves(groups: Sequence[tuple[str, Sequence[Sequence[Report]]]], terms: Sequence[str]) -> bytes:
+    """Draws metrics of the validation split over the steps, the runs of a group in one colour. Returns a PNG file.
+
+    Args:
+        groups: The label of each group, and the reports of its runs.
+        terms: The metrics.
+    """
+    figure = Figure(figsize=(4 * len(terms), 3.4 + 0.2 * len(groups)), dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, len(terms), squeeze=False)[0]
+    for ax, term in zip(axes, terms, strict=True):
+        for number, (_, logs) in enumerate(groups):
+            for log in logs:
+                _curve(ax, log, term, "valid", f"C{number % 10}o")
+        ax.set_title(TERMS.get(term, term), fontsize=10, parse_math=False)
+        ax.set_xlabel("step")
+        ax.grid(alpha=0.3)
+    lines = [Line2D([], [], color=f"C{number % 10}") for number in range(len(groups))]
+    legend = figure.legend(lines, [label for label, _ in groups], loc="outside lower center", frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return _png(figure)
 
 

@@ -1,0 +1,234 @@
+"""`sweep`: a grid of trainings, one run folder for each cell, that continues where it was killed.
+
+sweeps/beta-vae-shapes/
+    sweep.json                model and settings that all cells share
+    beta=4,seed=0/            the run folder of a cell
+    beta=4,seed=1.failed.json why a cell failed; without this file the cell is trained again
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vaezoo.core import distributed, signals
+from vaezoo.core.json_io import check_schema, read_json, write_json
+from vaezoo.core.options import Json, config_json, configure, json_value, show_value
+from vaezoo.data.base import Dataset
+from vaezoo.data.load import load_data
+from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
+from vaezoo.registry import find_model
+from vaezoo.training.config import TrainConfig
+from vaezoo.training.progress import OnReport, OnStart
+from vaezoo.training.resume import resume
+from vaezoo.training.run import fingerprint
+from vaezoo.training.train import train
+
+SCHEMA = 1
+SWEEPS = Path("sweeps")
+RECORD = "sweep.json"
+FAILED = ".failed.json"
+MAX_CELLS = 10_000
+MAX_WHOLE = 1e15  # larger numbers are named as 1e+16
+MAX_NAME = 200  # characters of the name of a cell's folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One training of a sweep.
+
+    Attributes:
+        name: The values of what varies, such as `beta=4,seed=0`. It is the name of the run folder.
+        options: The model's options that are not the default.
+        config: The settings.
+        path: The run folder.
+        result: As in Run; empty if the training failed.
+        error: Message and hint if it failed, or None.
+    """
+
+    name: str
+    options: Mapping[str, object]
+    config: TrainConfig
+    path: Path
+    result: Mapping[str, object]
+    error: str | None
+
+
+def sweep(
+    model: str,
+    data: Dataset | str | os.PathLike[str] = "digits",
+    *,
+    options: Mapping[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
+    config: TrainConfig | None = None,
+    out: str | os.PathLike[str] | None = None,
+    on_cell: Callable[[Cell, int, int], None] = lambda cell, number, total: None,
+    on_report: OnReport = lambda report: None,
+    on_start: OnStart = lambda trainer, path: None,
+) -> list[Cell]:
+    """Trains a model once for each combination of values, one after the other. A list of values varies.
+
+    The same call continues a sweep that was killed: finished cells are skipped and a half one is resumed. A cell whose
+    training fails is recorded and passed over. The values may be extended later.
+
+    Args:
+        model: A registered model.
+        data: A data set, or its name or path.
+        options: Options of the model. A list holds the values of one that varies.
+        settings: Fields of TrainConfig, likewise.
+        config: The settings that do not vary.
+        out: The folder of the sweep, by default `sweeps/MODEL-DATA`.
+        on_cell: Called after each cell with it, its number from 1, and the number of cells.
+        on_report: As in `train`.
+        on_start: As in `train`.
+
+    Returns:
+        The cells, in the order of the values. The last one varies fastest.
+
+    Raises:
+        VaezooError: If nothing varies, a name or a value is wrong, or the folder holds another sweep.
+        StorageError, Stopped: As in `train`.
+    """
+    if distributed.world_size() > 1 or distributed.is_distributed_env():
+        raise VaezooError("a sweep trains in one process", "start it without torchrun")
+    spec = find_model(model).load()
+    base = config or TrainConfig()
+    axes = {("option", name): values for name, values in (options or {}).items()}
+    axes |= {("setting", name): values for name, values in (settings or {}).items()}
+    varying = {key: values for key, values in axes.items() if isinstance(values, list)}
+    fixed = {key: value for key, value in axes.items() if key not in varying}
+    if not varying or not all(varying.values()):
+        raise VaezooError("nothing varies in this sweep", "give several values, such as --seed 0,1,2")
+    grid = [dict(zip(varying, values, strict=True)) for values in itertools.product(*varying.values())]
+    if len(grid) > MAX_CELLS:
+        raise VaezooError(f"the sweep has {len(grid):,} cells", f"give at most {MAX_CELLS:,}")
+    plans: dict[str, tuple[dict[str, object], TrainConfig]] = {}
+    for values in grid:
+        chosen = fixed | values
+        model_options = {name: value for (kind, name), value in chosen.items() if kind == "option"}
+        changes = {name: value for (kind, name), value in chosen.items() if kind == "setting"}
+        settled = configure(base, changes)  # raises for a wrong value before anything is trained
+        known = config_json(configure(spec.config, model_options))
+        shown = {
+            name: known[name] if kind == "option" else json_value(getattr(settled, name)) for kind, name in varying
+        }
+        plans[cell_name(shown)] = (model_options, settled)
+    if len(plans) < len(grid):
+        raise VaezooError("a value appears twice in this sweep", "give different values")
+    first_options, first = next(iter(plans.values()))
+    data = data if isinstance(data, Dataset) else load_data(data)
+    folder = Path(out) if out is not None else SWEEPS / f"{find_model(model).name}-{data.spec.name}"
+    shared = {
+        "model": find_model(model).full_name,
+        "data": fingerprint(data),
+        "varying": sorted(name for _, name in varying),
+        "options": {
+            name: value
+            for name, value in config_json(configure(spec.config, first_options)).items()
+            if ("option", name) not in varying
+        },
+        "training": {
+            name: json_value(value)
+            for name, value in asdict(first).items()
+            if ("setting", name) not in varying and name not in ("device", "workers")
+        },
+    }
+    claim(folder, shared)
+    cells = []
+    for number, (name, (model_options, settled)) in enumerate(plans.items(), 1):
+        try:
+            cell = train_cell(folder / name, model, data, model_options, settled, on_report, on_start)
+        except signals.Stopped as e:
+            e.hint = f"the same sweep continues with cell {number} of {len(plans)}"
+            raise
+        cells.append(cell)
+        on_cell(cell, number, len(plans))
+    return cells
+
+
+def train_cell(
+    path: Path,
+    model: str,
+    data: Dataset,
+    options: Mapping[str, object],
+    config: TrainConfig,
+    on_report: OnReport,
+    on_start: OnStart,
+) -> Cell:
+    """Trains, resumes or skips one cell. A failure is recorded beside the run folder."""
+    failed = path.with_name(path.name + FAILED)
+    error, result = read_failure(failed), {}
+    if error is None:
+        try:
+            if (path / "run.json").exists():
+                run = resume(
+                    path, data, device=config.device, workers=config.workers, on_report=on_report, on_start=on_start
+                )
+            else:
+                run = train(
+                    model, data, options=options, config=config, out=path, on_report=on_report, on_start=on_start
+                )
+            result = dict(run.result)
+        except StorageError:  # it would end every other cell, too
+            raise
+        except VaezooError as e:
+            error = str(e)
+            write_json(failed, {"schema": SCHEMA, "message": e.message, "hint": e.hint})
+    return Cell(name=path.name, options=options, config=config, path=path, result=result, error=error)
+
+
+def read_failure(file: Path) -> str | None:
+    """Returns why a cell failed, or None if it did not.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    if not file.exists():
+        return None
+    record = read_json(file)
+    check_schema(file, record, SCHEMA)
+    return str(VaezooError(str(record.get("message")), str(record.get("hint", ""))))
+
+
+def claim(folder: Path, shared: Mapping[str, object]) -> None:
+    """Records what the cells of a sweep share.
+
+    Raises:
+        InputError: If the folder holds another sweep, or other files.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise StorageError(f"{folder} exists and is not a sweep", "choose another folder")
+        write_json(file, {"schema": SCHEMA, **shared})
+        return
+    record = read_json(file)
+    check_schema(file, record, SCHEMA)
+    for key, value in shared.items():
+        old = record.get(key)
+        if old == value:
+            continue
+        differ = (
+            [n for n in value if isinstance(old, dict) and old.get(n) != value[n]] if isinstance(value, dict) else []
+        )
+        what = f"{key} {', '.join(differ)}".strip()
+        raise InputError(
+            f"{folder} holds another sweep: it differs in {what}", "give the same command, or another --out"
+        )
+
+
+def cell_name(values: Mapping[str, Json]) -> str:
+    """Returns the name of a cell's folder, such as `beta=4,seed=0`. A value has one name, however it was typed."""
+
+    def show(value: Json) -> str:
+        whole = isinstance(value, float) and value.is_integer() and abs(value) < MAX_WHOLE
+        return str(int(value)) if whole else show_value(value)  # type: ignore[arg-type]
+
+    name = ",".join(re.sub(r"[^\w.=+-]+", "-", f"{name}={show(value)}") for name, value in values.items())
+    if len(name) > MAX_NAME:
+        raise VaezooError(f"the values of a cell are too long for a folder's name: {safe_repr(name)}", "vary fewer")
+    return name
