@@ -96,6 +96,7 @@ def test_failed_cell_is_recorded_and_passed_over(data, tmp_path):
         ({"options": {"latent_dim": ["2", "x"]}}, "'latent_dim' takes an integer"),
         ({"options": {"nothing": ["2", "3"]}}, "no option named 'nothing'"),
         ({"settings": {"lr": ["1", "0"]}}, "'lr' is 0"),
+        ({"settings": {"seed": list(range(10_000))}}, "20,000 cells"),
         ({"settings": {"lr": ["0.1", 1e-1]}}, "appears twice"),
     ],
 )
@@ -116,6 +117,14 @@ def test_other_sweeps_are_refused(data, copy, digits):
     (copy / "sweep.json").unlink()
     with pytest.raises(StorageError, match="is not a sweep"):
         vaezoo.sweep("mlp-vae", data, out=copy, **GRID)
+
+
+def test_parts_may_vary(data, tmp_path):
+    grid = {"settings": {"seed": [0]}, "config": CONFIG, "out": tmp_path / "sweep"}
+    vaezoo.sweep("mlp-vae", data, options=FIXED | {"objective": ["elbo", "iwae"]}, **grid)
+    cells = vaezoo.sweep("mlp-vae", data, options=FIXED | {"objective": ["iwae", "factor", "elbo"]}, **grid)
+    assert [cell.name for cell in cells] == [f"objective={name},seed=0" for name in ("iwae", "factor", "elbo")]
+    assert vaezoo.compare([tmp_path / "sweep"]).columns == ["objective"]  # objective.k and others follow from it
 
 
 def test_values_may_be_added(data, copy, whole):
@@ -141,6 +150,16 @@ def test_comparison_groups_seeds(whole):
     with pytest.raises(VaezooError, match="no run has the metric 'klo'") as e:
         vaezoo.compare([folder], ["klo"])
     assert e.value.hint == "did you mean 'kl'?"
+
+
+def test_options_of_other_models_are_left_out(whole, data, tmp_path):
+    config = TrainConfig(batch_size=20, epochs=2)
+    runs = [
+        vaezoo.train("iwae", data, options=FIXED | {"objective.k": k}, config=config, out=tmp_path / str(k)).path
+        for k in (2, 3)
+    ]
+    assert vaezoo.compare([whole[1][0].path, runs[0]]).columns == ["model", "objective"]
+    assert vaezoo.compare([whole[1][0].path, *runs]).columns == ["model", "objective", "objective.k"]
 
 
 def test_unfinished_runs_are_listed(copy, tmp_path):

@@ -112,12 +112,7 @@ def compare(paths: Sequence[str | os.PathLike[str]], metrics: Sequence[str] = ()
     if not folders:
         raise InputError("there is no run to compare", "give run folders, or the folder of a sweep")
     settings = {folder: run_settings(folder) for folder in folders}
-    names = dict.fromkeys(name for values in settings.values() for name in values)
-    columns = [
-        name
-        for name in names
-        if name not in REPLICATES and len({repr(values.get(name)) for values in settings.values()}) > 1
-    ]
+    columns = differing(list(settings.values()))
     numbers = {folder: run_metrics(folder) for folder in folders}
     known = list(dict.fromkeys(name for values in numbers.values() for name in values))
     for name in metrics:
@@ -162,6 +157,27 @@ def find_runs(path: Path) -> list[Path]:
     if len(runs) > MAX_RUNS:
         raise VaezooError(f"{path} holds {len(runs):,} runs", f"compare at most {MAX_RUNS:,}")
     return sorted(runs, key=lambda run: (read_run_record(run).training.seed, run.name))
+
+
+def differing(settings: Sequence[Mapping[str, object]]) -> list[str]:
+    """Returns the names of the settings in which runs differ, except for their seeds.
+
+    A setting that some runs do not have is left out if model and part imply it, such as objective.k of objective=iwae.
+    """
+    columns = []
+    for name in dict.fromkeys(name for values in settings for name in values):
+        implied: dict[str, object] = {}
+        part = name.partition(".")[0] if "." in name else "model"
+        for values in settings:
+            key = repr((values["model"], values.get(part)))
+            if implied.setdefault(key, values.get(name)) != values.get(name):
+                implied = {}
+                break
+        some_lack_it = not all(name in values for values in settings)
+        differs = len({repr(values.get(name)) for values in settings}) > 1
+        if name not in REPLICATES and differs and not (some_lack_it and implied):
+            columns.append(name)
+    return columns
 
 
 def sort_key(value: object) -> tuple[int, float, str]:

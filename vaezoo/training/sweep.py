@@ -9,11 +9,13 @@ sweeps/beta-vae-shapes/
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.json_io import check_schema, read_json, write_json
@@ -95,53 +97,14 @@ def sweep(
     """
     if distributed.world_size() > 1 or distributed.is_distributed_env():
         raise VaezooError("a sweep trains in one process", "start it without torchrun")
-    spec = find_model(model).load()
-    base = config or TrainConfig()
-    axes = {("option", name): values for name, values in (options or {}).items()}
-    axes |= {("setting", name): values for name, values in (settings or {}).items()}
-    varying = {key: values for key, values in axes.items() if isinstance(values, list)}
-    fixed = {key: value for key, value in axes.items() if key not in varying}
-    if not varying or not all(varying.values()):
-        raise VaezooError("nothing varies in this sweep", "give several values, such as --seed 0,1,2")
-    grid = [dict(zip(varying, values, strict=True)) for values in itertools.product(*varying.values())]
-    if len(grid) > MAX_CELLS:
-        raise VaezooError(f"the sweep has {len(grid):,} cells", f"give at most {MAX_CELLS:,}")
-    plans: dict[str, tuple[dict[str, object], TrainConfig]] = {}
-    for values in grid:
-        chosen = fixed | values
-        model_options = {name: value for (kind, name), value in chosen.items() if kind == "option"}
-        changes = {name: value for (kind, name), value in chosen.items() if kind == "setting"}
-        settled = configure(base, changes)  # raises for a wrong value before anything is trained
-        known = config_json(configure(spec.config, model_options))
-        shown = {
-            name: known[name] if kind == "option" else json_value(getattr(settled, name)) for kind, name in varying
-        }
-        plans[cell_name(shown)] = (model_options, settled)
-    if len(plans) < len(grid):
-        raise VaezooError("a value appears twice in this sweep", "give different values")
-    first_options, first = next(iter(plans.values()))
+    plans = plan_cells(model, options or {}, settings or {}, config or TrainConfig())
     data = data if isinstance(data, Dataset) else load_data(data)
     folder = Path(out) if out is not None else SWEEPS / f"{find_model(model).name}-{data.spec.name}"
-    shared = {
-        "model": find_model(model).full_name,
-        "data": fingerprint(data),
-        "varying": sorted(name for _, name in varying),
-        "options": {
-            name: value
-            for name, value in config_json(configure(spec.config, first_options)).items()
-            if ("option", name) not in varying
-        },
-        "training": {
-            name: json_value(value)
-            for name, value in asdict(first).items()
-            if ("setting", name) not in varying and name not in ("device", "workers")
-        },
-    }
-    claim(folder, shared)
+    claim(folder, {"model": find_model(model).full_name, "data": fingerprint(data), **shared_values(model, plans)})
     cells = []
-    for number, (name, (model_options, settled)) in enumerate(plans.items(), 1):
+    for number, plan in enumerate(plans, 1):
         try:
-            cell = train_cell(folder / name, model, data, model_options, settled, on_report, on_start)
+            cell = train_cell(folder / plan.name, model, data, plan, on_report, on_start)
         except signals.Stopped as e:
             e.hint = f"the same sweep continues with cell {number} of {len(plans)}"
             raise
@@ -150,16 +113,72 @@ def sweep(
     return cells
 
 
+class Plan(NamedTuple):
+    """What to train in a cell.
+
+    Attributes:
+        name: See Cell.
+        options: See Cell.
+        config: See Cell.
+        varying: The names of what varies.
+    """
+
+    name: str
+    options: Mapping[str, object]
+    config: TrainConfig
+    varying: Sequence[str]
+
+
+def plan_cells(
+    model: str, options: Mapping[str, object], settings: Mapping[str, object], base: TrainConfig
+) -> list[Plan]:
+    """Returns the cells of a grid, all of whose values are valid; `sweep` describes arguments and errors."""
+    spec_config = find_model(model).load().config
+    axes = {("option", name): values for name, values in options.items()}
+    axes |= {("setting", name): values for name, values in settings.items()}
+    varying = {key: values for key, values in axes.items() if isinstance(values, list)}
+    count = math.prod(len(values) for values in varying.values())
+    if not varying or not count:
+        raise VaezooError("nothing varies in this sweep", "give several values, such as --seed 0,1,2")
+    if count > MAX_CELLS:
+        raise VaezooError(f"the sweep has {count:,} cells", f"give at most {MAX_CELLS:,}")
+    plans: dict[str, Plan] = {}
+    for values in itertools.product(*varying.values()):
+        chosen = axes | dict(zip(varying, values, strict=True))
+        model_options = {name: value for (kind, name), value in chosen.items() if kind == "option"}
+        config = configure(base, {name: value for (kind, name), value in chosen.items() if kind == "setting"})
+        known = config_json(configure(spec_config, model_options))
+        shown = {n: known[n] if kind == "option" else json_value(getattr(config, n)) for kind, n in varying}
+        name = cell_name(shown)
+        plans[name] = Plan(name, model_options, config, sorted(shown))
+    if len(plans) < count:
+        raise VaezooError("a value appears twice in this sweep", "give different values")
+    return list(plans.values())
+
+
+def shared_values(model: str, plans: Sequence[Plan]) -> dict[str, object]:
+    """Returns the options and settings that all cells share, as JSON data."""
+    first = plans[0]
+    options = config_json(configure(find_model(model).load().config, first.options))
+    training = {n: json_value(v) for n, v in asdict(first.config).items() if n not in ("device", "workers")}
+
+    def fixed(values: Mapping[str, Json]) -> dict[str, Json]:
+        # The options of a part that varies, such as objective.beta, vary with it.
+        return {n: v for n, v in values.items() if n not in first.varying and n.split(".")[0] not in first.varying}
+
+    return {"varying": list(first.varying), "options": fixed(options), "training": fixed(training)}
+
+
 def train_cell(
     path: Path,
     model: str,
     data: Dataset,
-    options: Mapping[str, object],
-    config: TrainConfig,
+    plan: Plan,
     on_report: OnReport,
     on_start: OnStart,
 ) -> Cell:
     """Trains, resumes or skips one cell. A failure is recorded beside the run folder."""
+    options, config = plan.options, plan.config
     failed = path.with_name(path.name + FAILED)
     error, result = read_failure(failed), {}
     if error is None:
