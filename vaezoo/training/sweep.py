@@ -25,7 +25,7 @@ from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
 from vaezoo.registry import find_model
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.progress import OnReport, OnStart
+from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.resume import resume
 from vaezoo.training.run import fingerprint
 from vaezoo.training.train import train
@@ -68,6 +68,7 @@ def sweep(
     settings: Mapping[str, object] | None = None,
     config: TrainConfig | None = None,
     out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
     on_cell: Callable[[Cell, int, int], None] = lambda cell, number, total: None,
     on_report: OnReport = lambda report: None,
     on_start: OnStart = lambda trainer, path: None,
@@ -84,6 +85,7 @@ def sweep(
         settings: Fields of TrainConfig, likewise.
         config: The settings that do not vary.
         out: The folder of the sweep, by default `sweeps/MODEL-DATA`.
+        progress: As in `train`.
         on_cell: Called after each cell with it, its number from 1, and the number of cells.
         on_report: As in `train`.
         on_start: As in `train`.
@@ -102,14 +104,15 @@ def sweep(
     folder = Path(out) if out is not None else SWEEPS / f"{find_model(model).name}-{data.spec.name}"
     claim(folder, {"model": find_model(model).full_name, "data": fingerprint(data), **shared_values(model, plans)})
     cells = []
-    for number, plan in enumerate(plans, 1):
-        try:
-            cell = train_cell(folder / plan.name, model, data, plan, on_report, on_start)
-        except signals.Stopped as e:
-            e.hint = f"the same sweep continues with cell {number} of {len(plans)}"
-            raise
-        cells.append(cell)
-        on_cell(cell, number, len(plans))
+    with progress_view(progress, on_report, on_start) as callbacks:
+        for number, plan in enumerate(plans, 1):
+            try:
+                cell = train_cell(folder / plan.name, model, data, plan, *callbacks)
+            except signals.Stopped as e:
+                e.hint = f"the same sweep continues with cell {number} of {len(plans)}"
+                raise
+            cells.append(cell)
+            on_cell(cell, number, len(plans))
     return cells
 
 
