@@ -67,6 +67,15 @@ def test_prune_keeps_best_and_newest(trained, tmp_path):
     assert find_checkpoint(tmp_path, "3", "elbo").step == 3
 
 
+def test_checkpoints_without_the_monitored_metric_rank_by_elbo(trained, tmp_path):
+    """As those of an objective that inherits a monitor and reports other metrics."""
+    for step, bound in enumerate([-9.0, -3.0, -5.0, -4.0]):
+        save_checkpoint(tmp_path, {"model": trained.vae.state_dict()}, step, {"elbo": bound}, {})
+    prune(tmp_path, "weighted_elbo")
+    assert [c.step for c in list_checkpoints(tmp_path)[0]] == [1, 2, 3]
+    assert find_checkpoint(tmp_path, "best", "weighted_elbo").step == 1
+
+
 def test_training_keeps_its_checkpoints(digits, tmp_path):
     run = vaezoo.train("mlp-vae", digits, config=TrainConfig(steps=40, eval_every=10), out=tmp_path / "run")
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]

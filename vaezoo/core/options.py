@@ -244,6 +244,8 @@ def _converted(
         if name not in hints:
             known = ", ".join(prefix + n for n in hints) or "none"
             hint = suggest(prefix + name, [prefix + n for n in hints], f"the options are: {known}")
+            parts = [n for n, part in examples.items() if _part_of(hints[n]) and name in _hints(part)]
+            hint = f"did you mean '{prefix}{parts[0]}.{name}'?" if parts else hint
             raise VaezooError(f"no option named '{safe_repr(prefix + name)}'", hint)
         if part_of := _part_of(hints[name]):
             now = examples.get(name)

@@ -124,7 +124,7 @@ def evaluate(
         context = EvalContext(vae, data, split, config, inception, on_progress)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
-        with find_model(source.model).failures("evaluated") if isinstance(source, Run) else nullcontext():
+        with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
             results = {name: METRICS[name](context) for name in order}
     finally:
         vae.cpu()

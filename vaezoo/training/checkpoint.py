@@ -15,7 +15,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,8 +191,7 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, max_bytes: in
         InputError: If there is none.
     """
     complete, damaged = list_checkpoints(folder, max_bytes)
-    if monitor is not None and not any(monitor in c.metrics for c in complete):
-        monitor = "elbo"  # every objective reports it
+    monitor = known_monitor(monitor, complete)
     if which == "best" and monitor is not None:
         evaluated = [c for c in complete if monitor in c.metrics] or complete
         matches = sorted(evaluated, key=lambda c: c.metrics.get(monitor, -math.inf))[-1:]
@@ -214,6 +213,11 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, max_bytes: in
     raise InputError(f"{folder} has no checkpoint '{which}'", f"use best, last or one of the steps {steps}")
 
 
+def known_monitor(monitor: str | None, checkpoints: Sequence[Checkpoint]) -> str | None:
+    """Returns the metric that ranks checkpoints: `elbo`, which every objective reports, where none has `monitor`."""
+    return monitor if monitor is None or any(monitor in c.metrics for c in checkpoints) else "elbo"
+
+
 def prune(folder: Path, monitor: str | None) -> None:
     """Removes checkpoints. It keeps the best and the newest two with metrics, and all newer ones.
 
@@ -224,6 +228,7 @@ def prune(folder: Path, monitor: str | None) -> None:
     evaluated = [c for c in complete if c.metrics]
     if not evaluated:
         return
+    monitor = known_monitor(monitor, evaluated)
     best = max(evaluated, key=lambda c: c.metrics.get(monitor, -math.inf)) if monitor else evaluated[-1]
     kept = {c.path for c in [*evaluated[-KEEP_NEWEST:], best]}
     for checkpoint in complete:

@@ -223,7 +223,7 @@ class Trainer:
             self._warn_of_collapse()
         self.last_eval_step = self.global_step
         if self.config.early_stopping is not None and self.global_step:
-            value = metrics[str(self.objective.monitor)]
+            value = metrics.get(str(self.objective.monitor), metrics["elbo"])
             improved = value > self.best_metric
             self.best_metric, self.wait_count = (value, 0) if improved else (self.best_metric, self.wait_count + 1)
         if self.global_step:

@@ -41,6 +41,8 @@ def sweep(
     The trainings run one after the other, each in a folder of its own. The same command continues a sweep that was
     stopped. A training that fails is recorded and passed over. 'vaezoo compare' shows the table again.
     """
+    from rich.markup import escape
+
     import vaezoo
     from vaezoo.registry import find_model
     from vaezoo_cli.render.compare import render_comparison
@@ -58,7 +60,7 @@ def sweep(
 
             def show(cell: Cell, number: int, total: int) -> None:
                 how = "done" if cell.error is None else f"failed: {cell.error.splitlines()[0]}"
-                view.line(f"{number} of {total}: {cell.name} {how}")
+                view.line(escape(f"{number} of {total}: {cell.name} {how}"))
 
             cells = vaezoo.sweep(
                 model,
