@@ -313,6 +313,11 @@ def check_fits(vae: VAE, data: DataSpec) -> None:
         raise UnsupportedDataError(
             f"{what}, but the model was made for {describe_kind(ours)}", "give data of the same kind"
         )
+    if data.scaling != ours.scaling:
+        raise UnsupportedDataError(
+            f"data set '{data.name}' is not scaled as the data of the training were",
+            "load it with scale=run.data.scaling",
+        )
     if "y" in conditioned_on(vae) and data.classes != ours.classes:
         what = f"the labels of '{data.name}' have {data.classes or 'no'} values"
         raise UnsupportedDataError(

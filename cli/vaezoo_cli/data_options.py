@@ -14,6 +14,7 @@ from vaezoo_cli.options import F
 
 if TYPE_CHECKING:
     from vaezoo import Dataset
+    from vaezoo.core.scaling import Scaling
     from vaezoo_cli.loaded_model import LoadedModel
 
 
@@ -56,8 +57,8 @@ class DataOptions:
     stream: bool | None = None
     on_bad_image: str = "error"
 
-    def load(self, likelihood: str | None = None) -> Dataset | None:
-        """Loads the data of --data, or returns None without --data."""
+    def load(self, likelihood: str | None = None, scale: str | Scaling = "unit") -> Dataset | None:
+        """Loads the data of --data, or returns None without --data. `scale` is that of `load_data`."""
         import vaezoo
 
         if self.data is None:
@@ -69,6 +70,7 @@ class DataOptions:
             likelihood=likelihood,
             stream=self.stream,
             on_bad_image=self.on_bad_image,
+            scale=scale,
         )
 
     def load_for(self, model: LoadedModel) -> Dataset:

@@ -10,7 +10,7 @@ import torch
 
 from vaezoo.data import arrays
 from vaezoo.data.arrays import from_arrays
-from vaezoo.errors import InputError, VaezooError
+from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.random((20, 6))
@@ -36,7 +36,8 @@ def test_layouts(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     data = from_arrays(RNG.random(shape))
     assert data.spec.shape == expected
     assert data.train.x.shape == (18, *expected) and data.valid.x.shape == (2, *expected)
-    assert data.spec.likelihood == ("gaussian:optimal" if len(expected) == 3 and expected[0] == 3 else "bernoulli")
+    is_grey = len(expected) == 3 and expected[0] == 1
+    assert data.spec.likelihood == ("bernoulli" if is_grey else "gaussian:optimal")
 
 
 def test_channels_last_is_transposed() -> None:
@@ -94,11 +95,11 @@ def test_label_column_becomes_vector() -> None:
 @pytest.mark.parametrize(
     ("x", "message", "hint"),
     [
-        (FLOATS * 3, "values from .* to 2.9", "[0, 1]: use"),
-        (FLOATS * 255, "values from .* to 25", "[0, 1]: divide by 255"),
-        (FLOATS - 0.5, "values from -0.4", "[0, 1]: use"),
-        (np.full((20, 2), 300), "values from 300 to 300", "use"),
-        (np.full((20, 2), -1), "values from -1 to -1", "use"),
+        (FLOATS * 3, "values from .* to 2.9", "--scale"),
+        (FLOATS * 255, "values from .* to 25", "--scale"),
+        (FLOATS - 0.5, "values from -0.4", "--scale"),
+        (np.full((20, 2), 300), "values from 300 to 300", "--scale"),
+        (np.full((20, 2), -1), "values from -1 to -1", "--scale"),
         (np.where(FLOATS > 0.9, np.nan, FLOATS), "NaN or infinite", "remove"),
         (np.where(FLOATS > 0.9, np.inf, FLOATS), "NaN or infinite", "remove"),
         (np.full((20, 2), None), "holds object", "floats"),
@@ -149,6 +150,94 @@ def test_likelihood_and_name() -> None:
     assert (data.spec.name, data.spec.likelihood) == ("mine", "gaussian:0.1")
     with pytest.raises(VaezooError, match="no likelihood"):
         from_arrays(FLOATS, likelihood="poisson")
+
+
+# --- scaled
+
+TABLE = RNG.normal([200.0, 3e-3, 7.0], [15.0, 1e-4, 0.0], (100, 3))  # columns of other sizes, and a constant one
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (FLOATS, "gaussian:optimal"),
+        ((FLOATS > 0.5).astype(float), "bernoulli"),  # bits, as floats
+        (FLOATS > 0.5, "bernoulli"),
+        ((FLOATS * 255).astype(np.uint8), "bernoulli"),
+        (FLOATS.reshape(20, 2, 3), "bernoulli"),  # a grey image
+    ],
+)
+def test_default_likelihood_follows_the_values(x: Array, expected: str) -> None:
+    assert from_arrays(x).spec.likelihood == expected
+
+
+@pytest.mark.parametrize("scale", ["minmax", "standardize", "none"])
+def test_scaling_is_fitted_to_the_training_part(scale: str) -> None:
+    table = TABLE.copy()
+    table[::10] = 1e6  # these rows are held out for validation
+    data = from_arrays(table, x_test=TABLE * 2, scale=scale)
+    assert data.spec.kind == ("unit" if scale == "minmax" else "real") and data.spec.likelihood == "gaussian:optimal"
+    x = data.train.batch(slice(None)).x.numpy()
+    if scale == "minmax":
+        assert x.min(0).tolist() == [0, 0, 0] and x.max(0).tolist() == [1, 1, 0]
+    elif scale == "standardize":
+        assert np.allclose(x.mean(0), 0, atol=1e-5) and np.allclose(x.std(0), [1, 1, 0], atol=1e-5)
+    assert data.test is not None
+    whole = ((data.train, np.delete(table, np.s_[::10], 0)), (data.valid, table[::10]), (data.test, TABLE * 2))
+    for split, values in whole:
+        assert np.allclose(data.spec.scaling.invert(split.batch(slice(None)).x.numpy()), values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64, np.float16, np.float64, ">i2"])
+def test_images_of_any_type_are_scaled(dtype: npt.DTypeLike) -> None:
+    values = RNG.integers(0, 2**11, (30, 6, 6)).astype(dtype)
+    data = from_arrays(values, scale="minmax")
+    assert data.spec.shape == (1, 6, 6) and len(data.spec.offset) == 1 and data.spec.likelihood == "gaussian:optimal"
+    kept = np.delete(values, [0, 10, 20], 0).astype(float)
+    assert np.allclose(data.train.batch(slice(None)).x.numpy()[:, 0], (kept - kept.min()) / (kept.max() - kept.min()))
+
+
+def test_new_data_get_the_scaling_of_a_run() -> None:
+    scaling = from_arrays(TABLE, scale="standardize").spec.scaling
+    data = from_arrays(TABLE[:5] * 3, scale=scaling)
+    assert data.spec.scaling == scaling
+    expected = scaling.apply(TABLE[1:5] * 3)
+    assert np.array_equal(data.train.batch(slice(None)).x.numpy(), expected)
+
+
+def test_drift_beyond_the_training_range_is_told_and_kept() -> None:
+    scaling = from_arrays(TABLE, scale="minmax").spec.scaling
+    drifted = TABLE[:20].copy()
+    drifted[3, 0] = 1000
+    with pytest.warns(VaezooWarning, match="1 of 18 training examples have values beyond .* not clipped"):
+        data = from_arrays(drifted, scale=scaling)
+    assert float(data.train.batch(slice(None)).x.max()) > 5
+    with pytest.raises(InputError, match=r"1 of 18 .* the likelihood bernoulli is for values from 0 to 1 only"):
+        from_arrays(drifted, scale=scaling, likelihood="bernoulli")
+
+
+def test_held_out_values_beyond_the_range_need_a_gaussian() -> None:
+    table = np.linspace(0, 1, 100)[:, None]  # the smallest value is held out
+    with pytest.raises(InputError, match="1 of 10 validation examples have values beyond") as error:
+        from_arrays(table, scale="minmax", likelihood="bernoulli")
+    assert "gaussian" in error.value.hint
+    assert float(from_arrays(table, scale="minmax").valid.batch(slice(None)).x.min()) < 0
+
+
+@pytest.mark.parametrize("scale", ["minmax", "standardize", "none"])
+def test_scaling_refuses_what_is_not_finite(scale: str) -> None:
+    for value in (np.nan, np.inf):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            from_arrays(np.where(FLOATS > 0.9, value, FLOATS), scale=scale)
+    with pytest.raises(InputError, match="not numbers"):
+        from_arrays(np.full((20, 2), "a"), scale=scale)
+
+
+def test_a_scaling_must_exist_and_fit_the_likelihood() -> None:
+    with pytest.raises(VaezooError, match="no scaling named 'max'"):
+        from_arrays(FLOATS, scale="max")
+    with pytest.raises(VaezooError, match="likelihood 'bernoulli' is not for data of kind real"):
+        from_arrays(FLOATS, scale="standardize", likelihood="bernoulli")
 
 
 # --- in files

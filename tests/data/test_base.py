@@ -73,6 +73,10 @@ TABLE = {"kind": "table", "likelihood": "table"}
         (TABLE | {"shape": (1,), "columns": ("a:10001",)}, "column 'a:10001' is neither"),
         (TABLE | {"shape": (1,), "columns": ("a:999999999999",)}, "is neither real nor a category"),
         ({"shape": (3,), "classes": (0,)}, "labels of 0 values"),
+        ({"shape": (3,), "offset": (0.0,), "factor": (1.0,)}, "a scaling of 1 offsets and 1 factors"),
+        ({"shape": (1,), "offset": (0.0,)}, "a scaling of 1 offsets and 0 factors"),
+        ({"shape": (1,), "offset": (0.0,), "factor": (0.0,)}, "a scaling by 0"),
+        (TOKENS | {"vocabulary": 3, "offset": (0.0,) * 4, "factor": (1.0,) * 4}, "a scaling of 4 offsets"),
         ({"shape": (3,), "classes": (3, 10_001)}, "labels of 10,001 values"),
     ],
 )
@@ -91,6 +95,12 @@ def test_spec_derives_shapes() -> None:
 
 def test_spec_survives_json() -> None:
     spec = DataSpec(name="t", shape=(2,), kind="table", likelihood="table", columns=("a:real", "b:5"), classes=(3, 2))
+    assert construct(DataSpec, json.loads(json.dumps(asdict(spec)))) == spec
+
+
+def test_scaling_of_many_columns_survives_json_exactly() -> None:
+    numbers = tuple((torch.rand(5000, dtype=torch.float64) + 1e-9).tolist())
+    spec = DataSpec(name="t", shape=(5000,), offset=numbers, factor=numbers)
     assert construct(DataSpec, json.loads(json.dumps(asdict(spec)))) == spec
 
 

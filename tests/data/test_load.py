@@ -42,7 +42,7 @@ def test_default_is_digits() -> None:
     [
         ("My photos.v2", "my-photos-v2", (3, 6, 6), "gaussian:optimal"),
         ("./digits", "digits", (3, 6, 6), "gaussian:optimal"),
-        ("vectors.npy", "vectors", (3,), "bernoulli"),
+        ("vectors.npy", "vectors", (3,), "gaussian:optimal"),
         ("Images_2.npz", "images-2", (1, 4, 4), "bernoulli"),
     ],
 )
@@ -127,6 +127,19 @@ def test_data_dir(
     with pytest.raises(InputError, match="enough"):
         load_data("mnist", data_dir=data_dir)
     assert roots == [folder / expected]
+
+
+def test_scaling_of_a_file_is_recorded(folder: Path) -> None:
+    data = load_data("vectors.npy", scale="standardize")
+    assert data.source is not None and data.source.scale == "standardize"
+    again = load_data("vectors.npy", scale=data.spec.scaling)
+    assert again.spec == data.spec and again.source == data.source and again.train.x.equal(data.train.x)
+
+
+@pytest.mark.parametrize("data", ["digits", "penguins", "./digits"])
+def test_images_and_named_sets_are_scaled_already(folder: Path, data: str) -> None:
+    with pytest.raises(VaezooError, match="is scaled already"):
+        load_data(data, scale="minmax")
 
 
 def test_catalog_is_complete() -> None:

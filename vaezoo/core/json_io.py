@@ -11,7 +11,7 @@ from pathlib import Path
 from vaezoo.core.atomic import read_file, write_file
 from vaezoo.errors import InputError, format_error, safe_repr
 
-MAX_JSON_BYTES = 1 << 20  # vaezoo's own files have a few kilobytes
+MAX_JSON_BYTES = 1 << 23  # vaezoo's own files have a few kilobytes, with the scaling of 100,000 columns 6 MB
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

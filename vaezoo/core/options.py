@@ -24,7 +24,7 @@ from vaezoo.core.entry_points import Plugin, choose, find_plugins
 from vaezoo.errors import PluginError, VaezooError, safe_repr, suggest
 
 ConfigT = TypeVar("ConfigT")
-MAX_VALUES = 1_000  # values of one option; each layer takes a millisecond to build
+MAX_VALUES = 1_000  # values of one option; each layer takes a millisecond to build, numbers are columns' scalings
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def _convert(value: object, hint: Any) -> object:
         items = [item for item in value.split(",") if item] if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             items = [items]
-        if len(items) > MAX_VALUES:
+        if len(items) > MAX_VALUES and args[0] is not float:
             raise VaezooError(f"{len(items):,} values for one option", f"give at most {MAX_VALUES:,}")
         return tuple(_convert(item, args[0]) for item in items)
     if hint is bool:

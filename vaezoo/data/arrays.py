@@ -9,19 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaezoo.core.scaling import Scaling, check_scale, fit
 from vaezoo.data.base import MAX_CLASSES, Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
 from vaezoo.data.npy import Array, read_arrays
+from vaezoo.data.scaling import check_range, scale_split
 from vaezoo.errors import InputError
 
 CHANNELS = (1, 3)
+CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
+SCALE_HINT = "give --scale minmax, standardize or none; in Python, scale="
 
 
-def load(path: Path) -> tuple[TensorSplit, TensorSplit | None]:
+def load(path: Path, scale: str | Scaling = "unit") -> tuple[TensorSplit, TensorSplit | None]:
     """Reads an array file into memory.
 
     Args:
         path: A .npy file with the examples, or a .npz file. A .npz file has `x` and optionally `y`, or `x_train` and
             optionally `y_train`, `x_test` and `y_test`, or one array of any name.
+        scale: As in `to_splits`.
 
     Returns:
         The training split and the test split, as `from_arrays` describes them. The test split is None if there is none.
@@ -35,9 +40,8 @@ def load(path: Path) -> tuple[TensorSplit, TensorSplit | None]:
         raise InputError(
             f"array file '{path}' has neither x nor x_train", "save the examples as numpy.savez(path, x=..., y=...)"
         )
-    return to_splits(
-        train, arrays.get("y_train", arrays.get("y")), arrays.get("x_test"), arrays.get("y_test"), f" of '{path}'"
-    )
+    y = arrays.get("y_train", arrays.get("y"))
+    return to_splits(train, y, arrays.get("x_test"), arrays.get("y_test"), f" of '{path}'", scale)
 
 
 def from_arrays(
@@ -48,45 +52,88 @@ def from_arrays(
     y_test: Array | Tensor | None = None,
     name: str = "arrays",
     likelihood: str | None = None,
+    scale: str | Scaling = "unit",
 ) -> Dataset:
     """Makes a data set of arrays or tensors. One example in ten is held out for validation.
 
     Args:
         x: The examples: vectors `(N, dimensions)`, grey images `(N, height, width)`, or images with 1 or 3 channels,
             `(N, channels, height, width)` or `(N, height, width, channels)`. The values are floats in [0, 1], integers
-            in 0..255, or bits. Bits are bools, or integers that are all 0 or 1.
+            in 0..255, or bits, unless `scale` says otherwise. Bits are bools, or integers that are all 0 or 1.
         y: Labels `(N,)` or factors of variation `(N, factors)`, integers.
         x_test: Test examples, in the form of x.
         y_test: The labels of the test examples.
         name: The name of the data set.
-        likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is "bernoulli" for vectors and one
-            channel, and "gaussian:optimal" for colour.
+        likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is "bernoulli" for bits, for vectors of
+            bytes and for one channel. It is "gaussian:optimal" for vectors of floats, for colour and for scaled data.
+        scale: How values become x. "unit" takes floats in [0, 1], and divides integers by 255. "minmax" maps the range
+            of each column of vectors, or of each channel of images, to [0, 1]. "standardize" maps its mean and standard
+            deviation to 0 and 1. "none" takes real values as they are. Both are fitted to the training part alone. New
+            data get the scaling of a run as it is, `run.data.scaling`.
 
     Returns:
         The data set. Floats become float32. Integers and bits become uint8, bits as 0 and 255. Images become
-        `(N, channels, height, width)`.
+        `(N, channels, height, width)`. Its spec holds the scaling.
 
     Raises:
         InputError: If an array has another shape, type or range, or the lengths differ.
-        VaezooError: If the likelihood does not exist.
+        VaezooError: If the likelihood or the scaling does not exist, or they do not fit each other.
     """
-    train, test = to_splits(x, y, x_test, y_test, "")
-    return make_dataset(train, test, name, likelihood, None)
+    train, test = to_splits(x, y, x_test, y_test, "", scale)
+    return make_dataset(train, test, name, likelihood, None, scale)
 
 
 def make_dataset(
-    train: Split, test: Split | None, name: str, likelihood: str | None, source: DataSource | None
+    train: Split,
+    test: Split | None,
+    name: str,
+    likelihood: str | None,
+    source: DataSource | None,
+    scale: str | Scaling = "unit",
 ) -> Dataset:
-    """Makes a data set of its splits: holds out validation examples and fills in the default likelihood."""
-    is_colour = len(train.shape) == 3 and train.shape[0] > 1
+    """Makes a data set of its splits: holds out validation examples, scales, fills in the default likelihood."""
+    classes = count_classes(train, test)
+    train, valid = train_valid_split(train)
+    scaling = scale if isinstance(scale, Scaling) else Scaling()
+    if not is_unit(scale):
+        assert isinstance(train, TensorSplit) and isinstance(valid, TensorSplit)
+        assert test is None or isinstance(test, TensorSplit)
+        scaling = scale if isinstance(scale, Scaling) else fit(scale, train.x.numpy())
+        train, valid = scale_split(train, scaling), scale_split(valid, scaling)
+        test = None if test is None else scale_split(test, scaling)
     spec = DataSpec(
         name=name,
         shape=train.shape,
-        likelihood=likelihood or ("gaussian:optimal" if is_colour else "bernoulli"),
-        classes=count_classes(train, test),
+        likelihood=likelihood or default_likelihood(train, scaling),
+        kind=scaling.kind,
+        classes=classes,
+        offset=scaling.offset,
+        factor=scaling.factor,
     )
-    train, valid = train_valid_split(train)
+    for split, what in ((train, "training examples"), (valid, "validation examples"), (test, "test examples")):
+        if isinstance(split, TensorSplit):
+            check_range(spec, split, what, warn=isinstance(scale, Scaling))
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
+
+
+def is_unit(scale: str | Scaling) -> bool:
+    """Tells whether values are taken by the rule of `_convert_examples`, without a scaling that is fitted."""
+    return (scale.name if isinstance(scale, Scaling) else scale) == "unit"
+
+
+def default_likelihood(train: Split, scaling: Scaling) -> str:
+    """Returns the likelihood of examples for which a user names none.
+
+    Vectors of floats are continuous unless all of them are 0 or 1. A Bernoulli takes them for probabilities of bits. A
+    column that varies little then has nearly no weight, and the posterior collapses.
+    """
+    if (len(train.shape) == 3 and train.shape[0] > 1) or scaling.kind == "real":
+        return CONTINUOUS
+    may_be_bits = len(train.shape) == 1 or scaling.offset
+    if may_be_bits and isinstance(train, TensorSplit) and train.x.is_floating_point():
+        are_bits = bool(((train.x == 0) | (train.x == 1)).all())
+        return "bernoulli" if are_bits else CONTINUOUS
+    return "bernoulli"
 
 
 def count_classes(train: Split, test: Split | None) -> tuple[int, ...]:
@@ -106,8 +153,15 @@ def to_splits(
     x_test: Array | Tensor | None,
     y_test: Array | Tensor | None,
     origin: str,
+    scale: str | Scaling = "unit",
 ) -> tuple[TensorSplit, TensorSplit | None]:
-    """Converts arrays as `from_arrays` describes. Errors append `origin` to the names of arrays."""
+    """Converts arrays as `from_arrays` describes. Errors append `origin` to the names of arrays.
+
+    With a `scale` other than "unit", the splits hold values as they are, float32 or float64. `make_dataset` scales
+    them.
+    """
+    if not isinstance(scale, Scaling):
+        check_scale(scale)
     arrays = {f"x{origin}": _to_array(x)}
     if x_test is not None:
         arrays[f"x_test{origin}"] = _to_array(x_test)
@@ -115,7 +169,8 @@ def to_splits(
         raise InputError(f"there is y_test{origin} but no x_test", "give both")
     # Integers that are all 0 or 1 are bits. Train and test decide together, because a test split may happen to be dark.
     are_bits = all(a.max(initial=0) <= 1 for a in arrays.values() if a.dtype.kind in "iu")
-    examples = [_convert_examples(array, name, are_bits) for name, array in arrays.items()]
+    convert = _convert_examples if is_unit(scale) else _convert_values
+    examples = [convert(array, name, are_bits) for name, array in arrays.items()]
     shapes = [tuple(tensor.shape[1:]) for tensor in examples]
     if len(set(shapes)) > 1:
         raise InputError(
@@ -145,12 +200,24 @@ def _convert_examples(array: Array, name: str, are_bits: bool) -> Tensor:
     if not math.isfinite(low + high):
         raise InputError(f"{name} has values that are NaN or infinite", "remove or replace them")
     if low < 0 or high > (1 if is_float else 255):
-        formula = "divide by 255" if low >= 0 and 100 < high <= 255 else "use (x - x.min()) / (x.max() - x.min())"
-        raise InputError(f"{name} has values from {low:g} to {high:g}", f"scale them to [0, 1]: {formula}")
+        raise InputError(f"{name} has values from {low:g} to {high:g}", SCALE_HINT)
     # "W" copies read-only arrays, because PyTorch warns when it gets one.
     values = np.require(array, np.float32 if is_float else np.uint8, ["C", "W"])
     if array.dtype.kind == "b" or (are_bits and not is_float):
         values = values * np.uint8(255)
+    return torch.from_numpy(values)
+
+
+def _convert_values(array: Array, name: str, are_bits: bool) -> Tensor:
+    """Converts examples that will be scaled: float32 if it holds them exactly, else float64. Bits are 0 and 1."""
+    array = _channels_first(array, name)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {array.dtype}, not numbers", "give floats or integers")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} has values that are NaN or infinite", "remove or replace them")
+    dtype = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
+    with np.errstate(over="ignore"):  # of longdouble
+        values = np.require(array, dtype, ["C", "W"])
     return torch.from_numpy(values)
 
 

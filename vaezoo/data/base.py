@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from vaezoo.core.scaling import Scaling
 from vaezoo.data.kinds import Kind, make_kind
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.likelihoods.base import Likelihood, Shape
@@ -60,6 +61,8 @@ class DataSpec:
         vocabulary: Number of token ids, padding included. 0 for other data.
         columns: The columns of a table, `name:real` or `name:k` for k categories. Empty for other data.
         symbols: The text of each token id. Empty if unknown.
+        offset: What was subtracted from the values of each column or channel. Empty if they were not scaled.
+        factor: What they were then divided by; see `vaezoo.core.scaling.Scaling`.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -73,6 +76,8 @@ class DataSpec:
     vocabulary: int = 0
     columns: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
+    offset: tuple[float, ...] = ()
+    factor: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -93,8 +98,25 @@ class DataSpec:
             raise VaezooError(
                 f"data set '{self.name}' has labels of {max(self.classes):,} values", f"use 1 to {MAX_CLASSES:,} values"
             )
+        if self.offset or self.factor:
+            self._check_scaling()
         self.make_kind()
         self.make_likelihood()
+
+    def _check_scaling(self) -> None:
+        if self.kind not in ("unit", "real") or not len(self.offset) == len(self.factor) == self.shape[0]:
+            raise VaezooError(
+                f"data set '{self.name}' of kind {self.kind} and shape {self.shape} has a scaling of "
+                f"{len(self.offset)} offsets and {len(self.factor)} factors",
+                f"give {self.shape[0]} of each, for data of kind unit or real",
+            )
+        if not (all(map(math.isfinite, self.offset)) and all(0 < f < math.inf for f in self.factor)):
+            raise VaezooError(f"data set '{self.name}' has a scaling by 0 or infinity", "give factors above 0")
+
+    @property
+    def scaling(self) -> Scaling:
+        """How values become x."""
+        return Scaling(self.kind, self.offset, self.factor)
 
     @property
     def dims(self) -> int:
@@ -261,6 +283,7 @@ class DataSource:
         image_size: Height and width that images are resized to, in pixels.
         likelihood: Overrides the data set's default.
         on_bad_image: What to do with unreadable images: error or skip.
+        scale: How values become x: unit, minmax, standardize or none.
     """
 
     data: str
@@ -268,6 +291,7 @@ class DataSource:
     image_size: int | None = None
     likelihood: str | None = None
     on_bad_image: str = "error"
+    scale: str = "unit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from vaezoo.core.scaling import Scaling, check_scale, scale_kind
 from vaezoo.data import arrays, npy
-from vaezoo.data.arrays import make_dataset
+from vaezoo.data.arrays import is_unit, make_dataset
 from vaezoo.data.base import Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
@@ -37,6 +38,7 @@ def load_data(
     likelihood: str | None = None,
     stream: bool | None = None,
     on_bad_image: str = "error",
+    scale: str | Scaling = "unit",
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
 
@@ -46,12 +48,14 @@ def load_data(
         data_dir: The folder that contains the standard data sets and to which they are downloaded. The default is
             `vaezoo/data` in the user's cache folder.
         image_size: Height and width to resize images to, 4 to 1024 pixels. Other data cannot be resized.
-        likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is "bernoulli" for vectors and one
-            channel, and "gaussian:optimal" for colour. Texts, tables and series have defaults of their own.
+        likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is that of `from_arrays`: "bernoulli"
+            for bits and grey images, "gaussian:optimal" for colour and vectors of floats. Texts, tables and series have
+            defaults of their own.
         stream: Whether the images of an image folder stay in their files until a batch needs them. By default they do
             if they would fill more than half of the available memory.
         on_bad_image: What to do with unreadable images of an image folder. "error" raises an error that names them.
             "skip" leaves them out with a VaezooWarning. If images are streamed, "skip" decodes all of them first.
+        scale: How the values of an array file become x, as in `from_arrays`. Images of files are always "unit".
 
     Returns:
         The data set. Its `source` holds these arguments with absolute paths.
@@ -59,7 +63,7 @@ def load_data(
     Raises:
         InputError: If a file or folder is missing or cannot be used, or a data set cannot be downloaded.
         StorageError: If a download cannot be written.
-        VaezooError: If the data set or likelihood does not exist, the likelihood does not fit the data, or
+        VaezooError: If the data set, likelihood or scaling does not exist, one does not fit the data, or
             `image_size` is out of range. Also if `image_size` is given for data without images, or `stream` or "skip"
             for data other than an image folder.
     """
@@ -67,14 +71,20 @@ def load_data(
         raise VaezooError(
             f"image size {image_size} is out of range", f"use {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
         )
+    if not isinstance(scale, Scaling):
+        check_scale(scale)
+    scale_name = scale.name if isinstance(scale, Scaling) else scale
     if likelihood is not None and data not in OTHER_KINDS:
-        make_likelihood(likelihood)  # raises for an unknown name now, because reading the images may take minutes
+        # It raises for an unknown name now, because reading the images may take minutes.
+        make_likelihood(likelihood, scale_kind(scale_name))
     if on_bad_image not in ON_BAD_IMAGE:
         raise VaezooError(
             f"on_bad_image '{on_bad_image}' is not known", suggest(on_bad_image, ON_BAD_IMAGE, "use error or skip")
         )
     skip = on_bad_image == "skip"
     data_path = None if data_dir is None else _absolute(data_dir)
+    if isinstance(data, str) and data in DATASETS:
+        _require_unit(data, scale)
     if isinstance(data, str) and data in OTHER_KINDS:
         _require_image_folder(data, stream, skip)
         return _load_other(data, data_path, image_size, likelihood)
@@ -86,15 +96,16 @@ def load_data(
     else:
         path = _find_path(data)
         name, location = _slug(path), str(path)
-        splits = _load_path(path, image_size, stream, skip)
+        splits = _load_path(path, image_size, stream, skip, scale)
     source = DataSource(
         data=location,
         data_dir=None if data_path is None else str(data_path),
         image_size=image_size,
         likelihood=likelihood,
         on_bad_image=on_bad_image,
+        scale=scale_name,
     )
-    return make_dataset(*splits, name, likelihood, source)
+    return make_dataset(*splits, name, likelihood, source, scale)
 
 
 def _load_named(name: str, data_dir: Path, image_size: int | None) -> tuple[TensorSplit, TensorSplit]:
@@ -117,9 +128,12 @@ def _load_other(name: str, data_dir: Path | None, image_size: int | None, likeli
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
 
 
-def _load_path(path: Path, image_size: int | None, stream: bool | None, skip: bool) -> tuple[Split, Split | None]:
+def _load_path(
+    path: Path, image_size: int | None, stream: bool | None, skip: bool, scale: str | Scaling
+) -> tuple[Split, Split | None]:
     """Loads the image folder or array file at `path`."""
     if path.is_dir():
+        _require_unit(str(path), scale)
         return image_folder.load(path, image_size, stream, skip)
     if path.suffix.lower() not in npy.SUFFIXES:
         raise InputError(
@@ -128,7 +142,13 @@ def _load_path(path: Path, image_size: int | None, stream: bool | None, skip: bo
     if image_size is not None:
         raise VaezooError(f"array file '{path}' cannot be resized to image size {image_size}", "leave out --image-size")
     _require_image_folder(str(path), stream, skip)
-    return arrays.load(path)
+    return arrays.load(path, scale)
+
+
+def _require_unit(data: str, scale: str | Scaling) -> None:
+    """Raises an error if a scaling was given that only arrays support."""
+    if not is_unit(scale):
+        raise VaezooError(f"'{data}' is scaled already: --scale is for array files", "leave out --scale")
 
 
 def _require_image_folder(data: str, stream: bool | None, skip: bool) -> None:

@@ -193,8 +193,9 @@ def check_settings(data: DataSpec, binarize: str, num_samples: int) -> None:
         raise VaezooError(f"{num_samples} samples of z per example are too few", "give at least 1")
     if binarize not in get_args(Binarize):
         raise VaezooError(f"no binarization named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
-    if binarize != "none" and data.kind != "unit":
-        raise VaezooError(f"data of kind {data.kind} cannot be binarized", "use binarize none")
+    if binarize != "none" and (data.kind != "unit" or data.offset):
+        what = "that minmax has scaled" if data.offset else f"of kind {data.kind}"
+        raise VaezooError(f"data {what} cannot be binarized", "use binarize none")
 
 
 def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:

@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from vaezoo import vae as contracts
 from vaezoo.data.base import Batch
-from vaezoo.errors import PluginError, VaezooError
+from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.lazy_signatures import lazy_signatures
 from vaezoo.export.translations import TRANSLATIONS
@@ -120,6 +120,9 @@ def export_graphs(vae: VAE, config: ExportConfig | None = None) -> dict[GraphNam
     """
     config = config or ExportConfig()
     config.check_shape(vae.data.shape)
+    if config.uint8 and (vae.data.kind != "unit" or vae.data.offset):
+        scale = vae.data.scaling.name
+        raise UnsupportedDataError(f"the data were scaled by {scale}, so they have no 8-bit form", "leave out --uint8")
     if config.dtype == "fp16":
         require_runtime()
     weights = sum(t.nbytes for t in (*vae.parameters(), *vae.buffers()))

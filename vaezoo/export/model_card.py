@@ -184,6 +184,11 @@ def _output_range(manifest: Manifest) -> str:
 def _input_note(manifest: Manifest) -> str:
     """Returns what the encoder expects."""
     data = manifest["data"]
+    if data.get("offset"):
+        return (
+            "The data were scaled: `x = (value - offset) / factor` for each column or channel. manifest.json holds\n"
+            "`offset` and `factor` under `data`. `value = x * factor + offset` turns outputs back. Nothing is clipped."
+        )
     if manifest["format"]["uint8"]:
         return "Images are uint8, height x width x channels. The graphs scale them."
     if data["kind"] == "unit":

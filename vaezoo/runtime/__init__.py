@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaezoo.core.scaling import Scaling
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.runtime.manifest import (
     Array,
@@ -26,6 +27,7 @@ from vaezoo.runtime.manifest import (
     has_shape,
     read_graph,
     read_manifest,
+    scaling_of,
 )
 from vaezoo.runtime.ort_session import STOP_SPINNING, Provider, first_line, open_session
 
@@ -85,6 +87,11 @@ class OnnxVAE:
         self.dtype = np.dtype(x["dtype"])
         self.latent_shape = example_shape(z)
         self.outputs: tuple[str, ...] = tuple(output["name"] for output in graphs["encoder"]["outputs"])
+
+    @property
+    def scaling(self) -> Scaling:
+        """How values became x: `scaling.apply(values)` before the graphs, `scaling.invert(x)` after them."""
+        return scaling_of(self.data)
 
     def encode(self, x: Array, y: Array | None = None) -> dict[str, Array]:
         """Returns the outputs of the encoder by name, such as mu and logvar, `(N, *latent_shape)` each.
@@ -196,7 +203,9 @@ class OnnxVAE:
     def _check_values(self, x: Array) -> None:
         """Raises VaezooError unless x has values of the data's kind. The comparisons are false for NaN as well."""
         low, high, kind = x.min(), x.max(), self.data["kind"]
-        if kind == "unit" and self.dtype != np.uint8 and not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        # Data that minmax has scaled lie outside [0, 1] where they lie outside the range of the training.
+        is_limited = kind == "unit" and self.dtype != np.uint8 and not self.scaling.offset
+        if is_limited and not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
             raise VaezooError(f"x has values from {low:g} to {high:g}, the encoder accepts 0 to 1", "scale x to 0..1")
         if kind == "tokens" and not (low >= 0 and high < self.data["vocabulary"]):
             raise VaezooError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from vaezoo.core.atomic import open_regular
 from vaezoo.core.json_io import read_json
+from vaezoo.core.scaling import Scaling
 from vaezoo.errors import InputError, safe_repr
 
 GraphName = str  # "encoder" and "decoder"; "prior" if the prior is a graph; and what a model adds
@@ -63,6 +65,8 @@ class DataEntry(TypedDict):
     vocabulary: int
     columns: list[str]
     symbols: list[str]
+    offset: NotRequired[list[float]]
+    factor: NotRequired[list[float]]
 
 
 class AutoregressiveEntry(TypedDict):
@@ -241,6 +245,22 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(f"a table of {len(data['columns'])} columns has shape {data['shape']}")
     if len(data["symbols"]) not in (0, data["vocabulary"]):
         raise ValueError(f"there are {len(data['symbols'])} symbols for {data['vocabulary']} ids")
+    _check_scaling(data)
+
+
+def _check_scaling(data: Mapping[str, Any]) -> None:
+    """Raises an error unless data have a number of each kind for each column or channel, or none."""
+    offset, factor = data.get("offset", []), data.get("factor", [])
+    for numbers in (offset, factor):
+        if not isinstance(numbers, list) or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+            raise TypeError(f"scaling {safe_repr(numbers)} is not a list of numbers")
+    if len(offset) != len(factor) or len(offset) not in (0, data["shape"][0]) or not all(n > 0 for n in factor):
+        raise ValueError("the scaling does not fit the shape, or divides by 0")
+
+
+def scaling_of(data: DataEntry) -> Scaling:
+    """Returns how values became x."""
+    return Scaling(data["kind"], tuple(data.get("offset", ())), tuple(data.get("factor", ())))
 
 
 def _check_inputs(manifest: Mapping[str, Any]) -> None:
@@ -365,6 +385,9 @@ def common_metadata(description: Description) -> dict[str, str]:
         "license": description["license"] or "not stated",
         "versions": json.dumps(description["versions"]),
     }
+    if data.get("offset"):
+        # Values of the data become the graphs' x by (value - offset) / factor, for each column or channel.
+        return entries | {"offset": json.dumps(data["offset"]), "factor": json.dumps(data["factor"])}
     pixel_format = {1: "Gray8", 3: "Rgb8"}.get(data["shape"][0])
     if len(data["shape"]) == 3 and pixel_format and data["kind"] == "unit":  # ONNX's own keys for images
         entries["Image.BitmapPixelFormat"] = pixel_format

@@ -199,15 +199,16 @@ def load_run_data(
     """
     source = record.source
     if moved is not None:
-        source = source or DataSource(data="", likelihood=record.data.likelihood)
-        return load_source(replace(source, data=os.path.abspath(os.path.expanduser(moved))), data_dir, stream)
+        source = source or DataSource(data="", scale=record.data.scaling.name)
+        source = replace(source, data=os.path.abspath(os.path.expanduser(moved)))
+        return load_source(source, record.data, data_dir, stream)
     if source is None:
         hint = "resume it in that program, with its data, or name a file that holds them with --data"
         raise VaezooError(f"{path} was trained on arrays of a program", hint)
     if os.path.isabs(source.data) and not os.path.exists(source.data):
         hint = "if they have moved, name their new place with --data"
         raise InputError(f"the data of {path} are no longer at {safe_repr(source.data)}", hint)
-    return load_source(source, data_dir, stream)
+    return load_source(source, record.data, data_dir, stream)
 
 
 def find_newest(folder: Path, setup: Setup) -> Checkpoint | None:

@@ -102,7 +102,7 @@ class Run:
         """
         if self.source is None:
             raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
-        return load_source(self.source, data_dir)
+        return load_source(self.source, self.data, data_dir)
 
     def sample(self, count: int = 64, *, seed: int = 0, y: Tensor | None = None) -> Tensor:
         """Returns data drawn from the prior, the means of p(x|z), `(count, *shape)`.
@@ -165,15 +165,20 @@ class Run:
         return export_onnx(self, out, opset=OPSET if opset is None else opset, dtype=dtype, uint8=uint8)
 
 
-def load_source(source: DataSource, data_dir: str | None = None, stream: bool | None = None) -> Dataset:
-    """Loads a data set again; raises as `load_data` does."""
+def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None, stream: bool | None = None) -> Dataset:
+    """Loads a data set again, with the likelihood and the scaling that `spec` records; raises as `load_data` does.
+
+    Neither is chosen or fitted again. Another machine might round the scaling differently, and another version might
+    have another default likelihood.
+    """
     return load_data(
         source.data,
         data_dir=data_dir or source.data_dir,
         image_size=source.image_size,
-        likelihood=source.likelihood,
+        likelihood=spec.likelihood,
         stream=stream,
         on_bad_image=source.on_bad_image,
+        scale="unit" if source.scale == "unit" else spec.scaling,
     )
 
 

@@ -33,8 +33,10 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
     if "y" in conditioned_on(vae):
         for name, split in (("training", data.train), ("validation", data.valid), ("held-out", data.held_out[1])):
             check_split_labels(data.spec, name, split)
-    if config.binarize != "none" and data.spec.kind != "unit":
-        raise VaezooError(f"data of kind {data.spec.kind} cannot be binarized", "leave out --binarize")
+    if config.binarize != "none" and (data.spec.kind != "unit" or data.spec.offset):
+        # Values that minmax has scaled may lie outside [0, 1] in the held-out parts.
+        what = "that minmax has scaled" if data.spec.offset else f"of kind {data.spec.kind}"
+        raise VaezooError(f"data {what} cannot be binarized", "leave out --binarize")
     if config.batch_size > len(data.train):
         raise VaezooError(
             f"batch size {config.batch_size} is larger than the {len(data.train)} training examples of "

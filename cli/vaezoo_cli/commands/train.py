@@ -45,6 +45,12 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
     help="bernoulli, continuous-bernoulli, or gaussian:SIGMA with a number, learned or optimal.  "
     "[default: that of the data]",
 )
+@click.option(
+    "--scale",
+    default="unit",
+    metavar="NAME",
+    help="How the values of arrays become x: unit, or minmax, standardize or none, for each column or channel.",
+)
 @train_options
 @json_option
 @click.pass_context
@@ -59,6 +65,7 @@ def train(
     resume: str | None,
     init_from: str | None,
     likelihood: str | None,
+    scale: str,
     as_json: bool,
     settings: Mapping[str, object],
 ) -> None:
@@ -97,7 +104,8 @@ def train(
     # With several processes (torchrun), only the primary one prints.
     with TrainingView(silent=not distributed.is_primary()) as view:
         if path is not None and (path / "run.json").exists():
-            values = {**asdict(data), "likelihood": likelihood, **{name: getattr(config, name) for name in SETTINGS}}
+            values = {**asdict(data), "likelihood": likelihood, "scale": scale}
+            values |= {name: getattr(config, name) for name in SETTINGS}
             length = {name: getattr(config, name) for name in LENGTH & given}
             moved = data.data if "data" in given and has_moved(path, str(data.data)) else None
             free = FREE_TO_CHANGE | (LENGTH if length else set()) | ({"data"} if moved else set())
@@ -118,7 +126,7 @@ def train(
             raise VaezooError("there is no MODEL to train", "name one that 'vaezoo list' shows")
         else:
             find_model(model)  # raises for an unknown model before the data are loaded
-            dataset = data.load(likelihood)
+            dataset = data.load(likelihood, scale)
             assert dataset is not None  # --data has a default
             run = vaezoo.train(
                 model,
