@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vaezoo.core.json_io import read_json, read_json_lines, write_json
+from vaezoo.core.json_io import MAX_JSON_BYTES, read_json, read_json_lines, write_json
 from vaezoo.errors import InputError
 
 
@@ -33,7 +33,7 @@ def test_json_round_trips(tmp_path):
         b"[" * 100_000,
         b"[]",
         b'{"x": 1} {}',
-        b'{"x": 1}' + b" " * 2**20,
+        b'{"x": 1}' + b" " * MAX_JSON_BYTES,
     ],
     ids=lambda data: repr(data[:20]),
 )

@@ -34,6 +34,7 @@ SETTINGS = {
     "warming up": {"kl_warmup": 10, "free_bits": 0.1, "clip_grad": 1.0, "binarize": "dynamic"},
     "scheduled": {"schedule": "cosine", "lr_warmup": 5, "optimizer": "adamax"},
     "bf16": {"precision": "bf16", "eval_every": 5},
+    "augmented": {"augment": ("hflip", "shift=2", "crop=1"), "grad_accum_steps": 2},
 }
 
 

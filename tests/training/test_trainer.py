@@ -3,10 +3,12 @@
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from image_models import image_models
 
+import vaezoo
 from vaezoo import ELBO, LossOutput, TrainConfig, Trainer, create_model, get_model
 from vaezoo.core.device import resolve_device
 from vaezoo.core.options import configure
@@ -69,6 +71,22 @@ def test_posterior_collapse_warns_once(digits, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(digits, build("mlp-vae", digits)[0], steps=160, eval_every=40)
+
+
+@pytest.mark.parametrize("name", ["sines", "penguins", "names", "scaled"])
+def test_posterior_collapse_of_any_data_is_told_at_the_end(name):
+    """A table has few steps in all, so no evaluation may come after COLLAPSE_STEPS."""
+    table = np.random.default_rng(0).normal(size=(300, 4))
+    data = vaezoo.from_arrays(table, scale="minmax") if name == "scaled" else vaezoo.load_data(name)
+    vae, _ = build("sentence-vae" if name == "names" else "mlp-vae", data)
+    with pytest.warns(VaezooWarning, match="the posterior has collapsed by step 40") as warned:
+        fit(data, vae, ELBO(beta=1e5), lr=0.01, steps=40, eval_every=10, batch_size=100)
+    assert len(warned) == 1 and "--likelihood" in str(warned[0].message)
+
+
+def test_a_trial_of_a_few_steps_is_no_collapse(digits, recwarn):
+    fit(digits, build("mlp-vae", digits)[0], ELBO(beta=1e5), lr=0.01, steps=trainer.TRIAL_STEPS - 1)
+    assert not [w for w in recwarn if "collapsed" in str(w.message)]
 
 
 def test_seed_changes_weights(digits):

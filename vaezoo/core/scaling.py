@@ -122,23 +122,18 @@ def fit(scale: str, values: Array) -> Scaling:
     axes = (0, *range(2, values.ndim))
     low, high = values.min(axes).astype(np.float64), values.max(axes).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        spread = high - low
-        if scale == "minmax":
-            offset, factor = low, spread
-        else:
-            offset, factor = _mean_and_deviation(values, low)
+        offset, factor = (low, high - low) if scale == "minmax" else _mean_and_deviation(values, low)
     if not (np.isfinite(offset).all() and np.isfinite(factor).all()):
         raise InputError("there are values whose range float64 cannot hold", "remove or replace them")
-    constant = (spread == 0) | (factor == 0)
-    # A deviation of constant values may be 1e-17 by rounding, so the range decides.
-    offset, factor = np.where(constant, low, offset), np.where(constant, 1.0, factor)
+    factor = np.where(factor == 0, 1.0, factor)
     return Scaling(scale_kind(scale), tuple(offset.tolist()), tuple(factor.tolist()))
 
 
 def _mean_and_deviation(values: Array, low: Array) -> tuple[Array, Array]:
     """Returns mean and standard deviation of each column or channel.
 
-    They are computed from distances to the smallest value. So a large mean does not take the digits of the deviation.
+    They are computed from distances to the smallest value. So a large mean does not take the digits of the deviation,
+    and that of a constant column is exactly 0.
     """
     columns = low.reshape(-1, *[1] * (values.ndim - 2))
     rows = max(1, CHUNK_ELEMENTS // max(1, values[:1].size))

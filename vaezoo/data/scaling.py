@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import torch
 
@@ -17,7 +18,7 @@ def scale_split(split: TensorSplit, scaling: Scaling) -> TensorSplit:
     Raises:
         InputError: As `Scaling.apply`.
     """
-    return TensorSplit(torch.from_numpy(scaling.apply(split.x.numpy())), split.y)
+    return replace(split, x=torch.from_numpy(scaling.apply(split.x.numpy())))
 
 
 def check_range(data: DataSpec, split: TensorSplit, what: str, *, warn: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -11,16 +12,17 @@ from typing import Literal, NamedTuple
 from vaezoo.core.device import resolve_device
 from vaezoo.data.base import Dataset, Split, even_indices
 from vaezoo.data.prefetch import to_device_if_fits
-from vaezoo.errors import UnsupportedDataError, VaezooError, suggest
+from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, suggest
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
 from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
-from vaezoo.evaluation.likelihood import check_settings, elbo_metrics, nll_metrics
+from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_settings, elbo_metrics, nll_metrics
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.probes import probe_metrics
 from vaezoo.registry import find_model
 from vaezoo.runtime import OnnxVAE
+from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, ONLY_WORSE
 from vaezoo.training.run import Run, load
 from vaezoo.vae import VAE, check_fits, device_of
 
@@ -128,6 +130,7 @@ def evaluate(
             results = {name: METRICS[name](context) for name in order}
     finally:
         vae.cpu()
+    _warn(source, len(split), [metric for group in results.values() for metric in group])
     return Evaluation(
         model=source.manifest["model"] if isinstance(source, OnnxVAE) else source.full_name,
         checkpoint=checkpoint_of(source),
@@ -138,6 +141,15 @@ def evaluate(
         config=config,
         metrics=[metric for name in metrics for metric in results[name]],
     )
+
+
+def _warn(source: Run | OnnxVAE, examples: int, metrics: Sequence[Metric]) -> None:
+    """Repeats the warnings of a training: a model that encodes nothing, and one that only got worse."""
+    active = [metric.value for metric in metrics if metric.name == ACTIVE_UNITS]
+    if active == [0] and examples > 1:
+        warnings.warn(f"{COLLAPSED}: {COLLAPSE_ADVICE}", VaezooWarning, stacklevel=3)
+    if isinstance(source, Run) and source.only_got_worse and source.checkpoint.step == 0:
+        warnings.warn(ONLY_WORSE, VaezooWarning, stacklevel=3)
 
 
 class EvalContext(NamedTuple):

@@ -29,6 +29,7 @@ from vaezoo.vae import VAE, VAEOutput, device_of, eval_mode
 CHUNK_ELEMENTS = 1 << 20  # decoder outputs computed at once; more of them would not fit the processor's cache
 LOG_GROUP = 16  # pixels per logarithm in bernoulli_log_prob
 COMPILE_FROM = 1 << 21  # decoded latents from which compiling the decoder saves time
+ACTIVE_UNITS = "active units"  # the name of a metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +213,7 @@ def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:
     ]
     if estimate.active_units is not None:
         about = f"of {latents}: code varies by more than 0.01"
-        metrics.append(Metric("active units", estimate.active_units, "", about))
+        metrics.append(Metric(ACTIVE_UNITS, estimate.active_units, "", about))
     return [*metrics, Metric("KL by dimension", estimate.kl_terms, "nats", "terms of KL")]
 
 
@@ -249,6 +250,8 @@ def pixel_protocol(vae: VAE, config: EvalConfig) -> str:
         return f"one draw of bits with the grey levels as probabilities, seed {config.seed}"
     if config.binarize == "dynamic":
         return f"bits drawn anew for each z, seed {config.seed}"
+    if vae.data.offset:
+        return f"values scaled by {vae.data.scaling.name}"
     if vae.data.kind != "unit":
         return f"values as they are, of kind {vae.data.kind}"
     grey = vae.data.likelihood == "bernoulli"

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vaezoo.core.options import check_types
-from vaezoo.errors import VaezooError
+from vaezoo.errors import VaezooError, safe_repr
 
 Optimizer = Literal["adam", "adamw", "rmsprop", "adamax"]
 Schedule = Literal["constant", "cosine", "multistep"]
 
+AUGMENTATIONS = {"hflip": False, "vflip": False, "shift": True, "crop": True}  # name -> whether pixels follow
+MAX_PIXELS = 1024  # of a shift or a crop
 LONG = 20_000  # steps from which "auto" compiles: it takes 10 to 30 s and saves about 0.7 ms per step
 
 
@@ -42,6 +44,7 @@ class TrainConfig:
         free_bits: Minimum KL per latent dimension, in nats (free bits).
         clip_grad: Maximum L2 norm of the gradient of each parameter group.
         binarize: Train on grey levels (none), or on bits that are sampled anew in every step (dynamic).
+        augment: Change images at random in each step: hflip, vflip, shift=PIXELS, crop=PIXELS, such as hflip,shift=2.
         ema_decay: Evaluate and save an exponential moving average of the weights with this decay, such as 0.999.
         eval_every: Evaluate and save a checkpoint every this many steps. The default is once per epoch.
         samples_every: Write a grid of sampled images to samples/ in the run folder every this many steps.
@@ -72,6 +75,7 @@ class TrainConfig:
     free_bits: float = 0.0
     clip_grad: float | None = None
     binarize: Literal["none", "dynamic"] = "none"
+    augment: tuple[str, ...] = ()
     ema_decay: float | None = None
     eval_every: int | None = None
     samples_every: int | None = None
@@ -111,10 +115,33 @@ class TrainConfig:
                 raise VaezooError(f"'{name}' is {value}", f"give '{name}' above 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise VaezooError(f"'ema_decay' is {self.ema_decay}", "give 'ema_decay' between 0 and 1, such as 0.999")
+        self.augmentations()
         if self.schedule == "multistep" and not self.milestones:
             raise VaezooError("'schedule' multistep has no 'milestones'", "for example milestones=5000,8000")
         if self.milestones and self.schedule != "multistep":
             raise VaezooError(f"'milestones' does nothing with 'schedule' {self.schedule}", "give schedule=multistep")
+
+    def augmentations(self) -> list[tuple[str, int]]:
+        """Returns the entries of `augment`: names with their number of pixels, 0 for flips.
+
+        Raises:
+            VaezooError: If one is unknown, has no number of pixels, or comes twice.
+        """
+        found: dict[str, int] = {}
+        for text in self.augment:
+            name, equals, pixels = text.partition("=")
+            takes_pixels, what, hint = AUGMENTATIONS.get(name), "", f"for example augment={name}=2"
+            if takes_pixels is None or name in found:
+                what = "comes twice" if name in found else "is not known"
+                hint = "give hflip, vflip, shift=2 or crop=2, once each"
+            elif takes_pixels and not (pixels.isascii() and pixels.isdigit() and 0 < int(pixels[:6]) <= MAX_PIXELS):
+                what = "has no number of pixels"
+            elif equals and not takes_pixels:
+                what, hint = "has a number", f"give augment={name}"
+            if what:
+                raise VaezooError(f"'augment' {safe_repr(text)} {what}", hint)
+            found[name] = int(pixels) if takes_pixels else 0
+        return list(found.items())
 
     def steps_per_epoch(self, examples: int) -> int:
         """Returns how many whole batches an epoch has."""

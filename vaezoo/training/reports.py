@@ -7,6 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+COLLAPSED = "the posterior has collapsed"
+COLLAPSE_ADVICE = (
+    "no latent dimension depends on the data; try more steps, --kl-warmup, --free-bits 0.1, a lower beta, "
+    "or --likelihood gaussian:optimal if the data are not bits"
+)
+ONLY_WORSE = (
+    "the model only got worse: its best checkpoint is that of step 0, before the training; try a lower --lr, "
+    "--clip-grad 1, or another --likelihood or --scale"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

@@ -91,6 +91,11 @@ class Run:
     result: Mapping[str, object]
     weights_license: str | None = None
 
+    @property
+    def only_got_worse(self) -> bool:
+        """Whether a finished training found no checkpoint better than that of step 0, before the training."""
+        return self.result.get("step") == 0
+
     def load_data(self, data_dir: str | None = None) -> Dataset:
         """Loads the data set that the run was trained on.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,12 +23,13 @@ from vaezoo.core.seed import derive_seed
 from vaezoo.data.base import Dataset
 from vaezoo.data.load import load_data
 from vaezoo.data.prefetch import to_device_if_fits
-from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, safe_repr
+from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
 from vaezoo.registry import Registration, find_model
 from vaezoo.training.checkpoint import Checkpoint, list_checkpoints
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.progress import OnReport, OnStart, progress_view
+from vaezoo.training.reports import ONLY_WORSE
 from vaezoo.training.run import (
     EXAMPLES,
     RESULT,
@@ -263,6 +265,9 @@ def finish(run: Run, data: Dataset, device: torch.device) -> Run:
     run.vae.cpu()
     run.objective.cpu()
     result = {"split": name, "step": run.checkpoint.step, "metrics": metrics}
+    run = replace(run, result=result)
     if distributed.rank() == 0:
         write_json(run.path / RESULT, result)
-    return replace(run, result=result)
+        if run.only_got_worse:
+            warnings.warn(ONLY_WORSE, VaezooWarning, stacklevel=2)
+    return run

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.compile import Compiled, CUDAGraphWrapper
+from vaezoo.data.augment import augment
 from vaezoo.data.base import Batch, to_floats
 from vaezoo.errors import DivergedError
 from vaezoo.objectives.base import LossOutput, Objective, StepContext
@@ -70,6 +71,7 @@ class TrainStep:
         self.objective = objective
         self.config = config
         self.total_steps = total_steps
+        self.augmentations = config.augmentations()
         self.device = next(vae.parameters()).device
         groups = objective.parameter_groups(vae)
         self.groups = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
@@ -125,7 +127,7 @@ class TrainStep:
 
     def forward_backward(self, batch: Batch, scalars: Tensor) -> StepGrads:
         """Runs the objective, then the backward pass of each loss to its own parameter group."""
-        x = binarize(to_floats(batch.x), self.config)
+        x = binarize(augment(to_floats(batch.x), self.augmentations), self.config)
         step = StepScalars(*scalars.unbind())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             context = StepContext(step.global_step, step.kl_weight, self.config.free_bits)

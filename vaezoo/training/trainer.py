@@ -23,7 +23,7 @@ from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import active_units, map_tensors
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.reports import Report, Throughput
+from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, Report, Throughput
 from vaezoo.training.train_step import TrainStep
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
@@ -33,6 +33,7 @@ REPORT_EVERY = 50  # steps between two reads of the device
 SAMPLES = 64  # images that `samples_every` draws
 COLLAPSE_EXAMPLES = 256  # validation examples whose codes are tested for posterior collapse
 COLLAPSE_STEPS = 500  # no test before this step, because most models encode nothing yet
+TRIAL_STEPS = 20  # a training of fewer steps only tries whether everything works
 
 
 class TrainerState(NamedTuple):
@@ -220,12 +221,12 @@ class Trainer:
                 metrics = evaluate(self.vae, self.objective, self.valid_split, self.config)
             except DivergedError as e:
                 raise DivergedError(f"training diverged by step {self.global_step}: {e.message}", e.hint) from e
+            if self.config.early_stopping is not None and self.global_step:
+                value = metrics.get(str(self.objective.monitor), metrics["elbo"])
+                improved = value > self.best_metric
+                self.best_metric, self.wait_count = (value, 0) if improved else (self.best_metric, self.wait_count + 1)
             self._warn_of_collapse()
         self.last_eval_step = self.global_step
-        if self.config.early_stopping is not None and self.global_step:
-            value = metrics.get(str(self.objective.monitor), metrics["elbo"])
-            improved = value > self.best_metric
-            self.best_metric, self.wait_count = (value, 0) if improved else (self.best_metric, self.wait_count + 1)
         if self.global_step:
             self._report("valid", metrics)
         self._save(metrics)
@@ -272,9 +273,13 @@ class Trainer:
         self.on_samples(self.global_step, images.float().cpu())
 
     def _warn_of_collapse(self) -> None:
-        """Warns once, in the second half of a training, if no latent dimension depends on the data."""
-        too_early = self.global_step < max(COLLAPSE_STEPS, self.steps / 2)
-        if self.collapse_reported or too_early or distributed.rank():
+        """Warns once if no latent dimension depends on the data: in the second half of a training, or at its end.
+
+        A table may have few steps in all, so its training is tested at the end. A trial of a few steps is not.
+        """
+        at_end = self.global_step >= TRIAL_STEPS and self._is_finished()
+        too_early = self.global_step < max(COLLAPSE_STEPS, self.steps / 2) and not at_end
+        if self.collapse_reported or too_early or distributed.rank() or len(self.valid_split) < 2:
             return
         with eval_mode(self.vae), distributed.single_process():
             batch = map_tensors(
@@ -283,8 +288,7 @@ class Trainer:
             codes = self.vae.infer(batch).mode()
         if active_units(codes) == 0:
             self.collapse_reported = True
-            what = f"the posterior has collapsed by step {self.global_step}: no latent dimension depends on the data"
-            warnings.warn(f"{what}; try --kl-warmup, --free-bits 0.1 or a lower beta", VaezooWarning, stacklevel=2)
+            warnings.warn(f"{COLLAPSED} by step {self.global_step}: {COLLAPSE_ADVICE}", VaezooWarning, stacklevel=2)
 
     def _indices(self) -> Iterator[Tensor]:
         """Yields the indices of this process's share of each batch. The number of processes does not change a batch."""

@@ -37,6 +37,7 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
         # Values that minmax has scaled may lie outside [0, 1] in the held-out parts.
         what = "that minmax has scaled" if data.spec.offset else f"of kind {data.spec.kind}"
         raise VaezooError(f"data {what} cannot be binarized", "leave out --binarize")
+    check_augmentations(data.spec, config)
     if config.batch_size > len(data.train):
         raise VaezooError(
             f"batch size {config.batch_size} is larger than the {len(data.train)} training examples of "
@@ -55,6 +56,22 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
 def is_image(data: DataSpec) -> bool:
     """Returns whether an example is a grey or colour image."""
     return data.kind == "unit" and len(data.shape) == 3 and data.shape[0] in (1, 3)
+
+
+def check_augmentations(data: DataSpec, config: TrainConfig) -> None:
+    """Raises unless the data are images that are larger than the shifts and crops of the settings."""
+    if not config.augment:
+        return
+    if len(data.shape) != 3 or data.kind not in ("unit", "real"):
+        raise UnsupportedDataError(
+            f"'{data.name}' of kind {data.kind} and shape {data.shape} has no images to augment", "leave out --augment"
+        )
+    pixels = max(pixels for _, pixels in config.augmentations())
+    if pixels >= min(data.shape[1:]):
+        raise VaezooError(
+            f"--augment moves images by {pixels} pixels, and they are {data.shape[1]}x{data.shape[2]}",
+            f"give at most {min(data.shape[1:]) - 1}",
+        )
 
 
 def check_split_labels(data: DataSpec, name: str, split: Split) -> None:
