@@ -19,6 +19,7 @@ from vaezoo.posteriors.iaf import IAFHead, InverseAutoregressiveFlow
 from vaezoo.posteriors.made import MADE
 from vaezoo.priors.mixture import LearnedMixture
 from vaezoo.priors.realnvp import RealNVP
+from vaezoo.registry import find_model, list_models
 
 DATA = DataSpec(name="images", shape=(1, 4, 4), classes=(3,))
 X = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -216,6 +217,40 @@ def test_factor_discriminator_estimates():
         logits = objective.discriminator(torch.randn(20_000, 3) @ root.T)
     expected = -0.5 * math.log(1 - rho**2)
     assert (logits[:, 0] - logits[:, 1]).mean().item() == pytest.approx(expected, abs=0.12)
+
+
+WITHOUT_BETA = {"autoencoder", "autoencoder-kl", "iwae", "vq-vae"}  # no KL to weight, or a weight of another name
+
+
+@pytest.mark.parametrize("name", [r.name for r in list_models() if r.built_in and r.name not in WITHOUT_BETA])
+def test_beta_weights_the_kl_of_each_model(name):
+    data, x = DATA, X
+    if name == "sentence-vae":
+        data = DataSpec(name="t", shape=(4,), kind="tokens", likelihood="categorical", vocabulary=5)
+        x = torch.ones(3, 4, dtype=torch.int64)
+    elif name not in ("mlp-vae", "cvae", "iaf-vae", "vamp-vae", "ladder-vae"):
+        data, x = DataSpec(name="images", shape=(1, 8, 8)), torch.rand(3, 1, 8, 8)
+
+    def loss(beta):
+        torch.manual_seed(0)
+        _, vae, objective = find_model(name).build({"beta": beta}, data)
+        torch.manual_seed(0)
+        output = objective(vae.eval(), Batch(x, torch.tensor([0, 1, 2])), StepContext.initial())
+        return next(iter(output.losses.values())).item(), output.metrics["kl"].item()
+
+    (one, kl), (three, _) = loss(1), loss(3.0)
+    assert kl and three - one == pytest.approx(2 * kl, rel=1e-2)
+
+
+def test_short_names_of_options():
+    config = configure(MLPParts(), {"beta": 4, "objective": "elbo", "prior": "vamp", "components": 7})
+    assert config == configure(MLPParts(), {"objective.beta": 4, "prior": "vamp", "prior.components": 7})
+    assert configure(MLPParts(), {"objective": "factor", "hidden": 8}).hidden == (8,)  # that of the network
+    with pytest.raises(VaezooError, match="no option named 'k'"):
+        configure(MLPParts(), {"k": 5})
+    with pytest.raises(VaezooError, match="no option named 'components'"):
+        configure(MLPParts(), {"components": 5})
+    assert configure(MLPParts(), {"objective": "iwae", "k": 5}).objective.k == 5
 
 
 def test_factor_groups():

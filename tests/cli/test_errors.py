@@ -97,7 +97,6 @@ def fails(capsys, inside):
         (3, ["export", ".", "--onnx"], "is not a run folder", "vaezoo train"),
         (2, ["show", "nothing"], "no model named", "vaezoo list"),
         (2, ["check", "nothing"], "no model named", "is found once its package is installed"),
-        (2, ["train", "mlp-vae", "-o", "beta=4"], "no option named 'beta'", "did you mean 'objective.beta'?"),
         (2, ["train", "vae"], "no model named 'vae'", "did you mean 'mlp-vae' or 'conv-vae'?"),
         (2, ["train", "VAE"], "no model named 'VAE'", "did you mean 'mlp-vae' or 'conv-vae'?"),
         (2, ["train", "mlp-vae", "--likelihood", "mse"], "no likelihood named 'mse'", "did you mean 'gaussian'?"),

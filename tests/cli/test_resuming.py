@@ -152,3 +152,12 @@ def test_warm_start(run, inside):
     assert run(*command, "--resume", "second")[0] == 0  # the same line again
     code, _, err = run("train", "mlp-vae", "--init-from", "first", "--out", "third")
     assert code == 3 and "do not fit mlp-vae" in err and not Path("third").exists()
+
+
+def test_options_of_parts_are_compared(run, inside):
+    start = ("train", "mlp-vae", "-o", "hidden=8", "--steps", 2, "--batch-size", 50, "--objective", "iwae", "-o", "k=2")
+    assert run(*start, "--resume", "r")[0] == 0
+    assert json.loads(Path("r/run.json").read_text())["options"]["objective.k"] == 2
+    assert run(*start[:-1], "objective.k=2", "--resume", "r")[0] == 0
+    code, _, err = run(*start[:-1], "k=3", "--resume", "r")
+    assert code == 2 and "was started with -o objective.k 2, not 3" in err

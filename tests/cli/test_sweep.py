@@ -27,7 +27,7 @@ def test_sweep_prints_the_table(swept, run):
     assert [row.split()[:2] for row in rows] == [["1.0", "2"], ["4.0", "2"]] and "±" in rows[0]
     assert "4 of 4: objective.beta=4,seed=1 done" in err and "vaezoo compare s" in out
     assert sorted(p.name for p in Path("s").iterdir() if p.is_dir())[0] == "objective.beta=1,seed=0"
-    code, again, err = run(*SWEEP, "-o", "objective.beta=1,4", "--seed", "0,1")
+    code, again, err = run(*SWEEP, "-o", "beta=1,4", "--seed", "0,1")
     assert code == 0 and again == out and "epoch" not in err  # nothing is trained again
 
 

@@ -98,12 +98,29 @@ def configure(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
     Args:
         config: A frozen dataclass instance.
         values: Option -> value. A value is text as a user types it (`hidden="400,200"`), or a JSON value. `part.option`
-            names an option of a part.
+            names an option of a part. `full_names` tells where `option` alone is enough.
 
     Raises:
         VaezooError: If there is no such option, or a value is not of its type.
     """
-    return _configure(config, values, "")
+    return _configure(config, full_names(config, values), "")
+
+
+def full_names(config: object, values: Mapping[str, object]) -> dict[str, object]:
+    """Returns options by their full names: `beta` becomes `objective.beta`.
+
+    The name of the part may be left out if the config has no such option itself, and only one of the parts that are
+    chosen has it. So `beta` means the same for models that are composed of parts and for others.
+    """
+    hints = _hints(config)
+    parts = {name: getattr(config, name) for name, hint in hints.items() if _part_of(hint)}
+    parts |= _converted({name: value for name, value in values.items() if name in parts}, hints, parts, "")
+
+    def full_name(name: str) -> str:
+        owners = [part for part, value in parts.items() if name in _hints(value)] if name not in hints else []
+        return f"{owners[0]}.{name}" if len(owners) == 1 else name
+
+    return {full_name(name): value for name, value in values.items()}
 
 
 def _configure(config: ConfigT, values: Mapping[str, object], prefix: str) -> ConfigT:

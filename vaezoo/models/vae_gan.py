@@ -33,6 +33,7 @@ class Config(ConvConfig):
         equilibrium: Loss in nats around which decoder and discriminator are balanced. 0.68 is a usual value, just
             below log 2, the loss of guessing. None: every group is trained in every step.
         margin: Half-width of the balanced zone in nats.
+        beta: Weight of the KL, for the encoder. The paper has 1.
 
     Raises:
         VaezooError: If a value is negative.
@@ -41,11 +42,14 @@ class Config(ConvConfig):
     gamma: float = 0.05
     equilibrium: float | None = None
     margin: float = 0.35
+    beta: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gamma < 0 or self.margin < 0:
-            raise VaezooError(f"gamma {self.gamma} or margin {self.margin} is negative", "give both at least 0")
+        if min(self.gamma, self.margin, self.beta) < 0:
+            raise VaezooError(
+                f"gamma {self.gamma}, margin {self.margin} or beta {self.beta} is negative", "give all at least 0"
+            )
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -125,16 +129,20 @@ class VAEGAN(Objective):
         gamma: Weight of the feature reconstruction for the decoder.
         equilibrium: See Config.
         margin: See Config.
+        beta: See Config.
     """
 
     monitor = None  # the features change with the discriminator, so no metric is comparable between two steps
 
-    def __init__(self, discriminator: Discriminator, gamma: float, equilibrium: float | None, margin: float) -> None:
+    def __init__(
+        self, discriminator: Discriminator, gamma: float, equilibrium: float | None, margin: float, beta: float = 1.0
+    ) -> None:
         super().__init__()
         self.discriminator = discriminator
         self.gamma = gamma
         self.equilibrium = equilibrium
         self.margin = margin
+        self.beta = beta
 
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
         encoder = vae.inference_parameters()
@@ -157,7 +165,7 @@ class VAEGAN(Objective):
         # batch normalisation does.
         reconstruction = 0.5 * ((real - reconstructed) / channel_std(real)).square().flatten(1).sum(1).mean()
         # L_prior: KL(q(z|x) || p(z)).
-        kl = step.kl_weight * kl_with_free_bits(terms.kl_terms, step.free_bits)
+        kl = self.beta * step.kl_weight * kl_with_free_bits(terms.kl_terms, step.free_bits)
 
         # L_GAN: log D(x) + log(1 - D(x~)) + log(1 - D(x_p)). For a logit l, softplus(-l) is -log D and softplus(l) is
         # -log(1 - D). The discriminator minimises -L_GAN. In the paper the decoder minimises L_GAN. Here it minimises
@@ -224,7 +232,7 @@ def objective(config: Config, data: DataSpec) -> VAEGAN:
     """Returns the objective with a discriminator for such data."""
     # oneDNN computes the gradients of convolutions faster in this format: a step took 0.87 of the time (Intel Xeon).
     discriminator = Discriminator(conv_specs(config, data)).to(memory_format=torch.channels_last)
-    return VAEGAN(discriminator, config.gamma, config.equilibrium, config.margin)
+    return VAEGAN(discriminator, config.gamma, config.equilibrium, config.margin, config.beta)
 
 
 SPEC = ModelSpec(

@@ -32,11 +32,15 @@ class FactorVAE(Objective):
         gamma: Weight of the total correlation.
         hidden: Units of the discriminator's hidden layers.
         layers: Number of its hidden layers.
+        beta: Weight of the KL. The paper has 1.
     """
 
-    def __init__(self, latent_dim: int, gamma: float, hidden: int, layers: int) -> None:
+    def __init__(self, latent_dim: int, gamma: float, hidden: int, layers: int, beta: float = 1.0) -> None:
         super().__init__()
         self.gamma = gamma
+        self.beta = beta
+        if beta != 1:
+            self.monitor = "weighted_elbo"
         sizes = (latent_dim, *[hidden] * layers)
         hidden_layers = [
             layer for size, next_size in pairwise(sizes) for layer in (nn.Linear(size, next_size), nn.LeakyReLU(0.2))
@@ -53,7 +57,7 @@ class FactorVAE(Objective):
         logits = to_float32(self.discriminator(terms.z))
         total_correlation = (logits[:, 0] - logits[:, 1]).mean()
         kl = kl_with_free_bits(terms.kl_terms, step.free_bits)
-        loss = terms.reconstruction.mean() + step.kl_weight * kl + self.gamma * total_correlation
+        loss = terms.reconstruction.mean() + self.beta * step.kl_weight * kl + self.gamma * total_correlation
         with torch.no_grad():
             permuted = permute_dims(elbo_latents(vae, second))
         real, fake = (to_float32(self.discriminator(z)) for z in (terms.z.detach(), permuted))
@@ -62,7 +66,10 @@ class FactorVAE(Objective):
         discriminator_loss = 0.5 * (F.cross_entropy(real, zeros) + F.cross_entropy(fake, ones))
         losses = {"vae": terms.with_auxiliary(loss), "discriminator": discriminator_loss}
         extra = {"total_correlation": total_correlation.detach(), "discriminator": discriminator_loss.detach()}
-        return LossOutput(losses, terms.metrics | extra)
+        metrics = terms.metrics
+        if self.beta != 1:
+            metrics["weighted_elbo"] = -(metrics["reconstruction"] + self.beta * metrics["kl"])
+        return LossOutput(losses, metrics | extra)
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
@@ -95,21 +102,23 @@ class FactorVAEPart(ObjectivePart):
         gamma: Weight of the total correlation.
         hidden: Units of the discriminator's hidden layers. The paper uses 1000.
         layers: Number of the discriminator's hidden layers. The paper uses 6.
+        beta: Weight of the KL. The paper has 1.
 
     Raises:
-        VaezooError: If gamma is negative, or a size is not positive.
+        VaezooError: If gamma or beta is negative, or a size is not positive.
     """
 
     part = "factor"
     gamma: float = 10.0
     hidden: int = 256
     layers: int = 3
+    beta: float = 1.0
 
     def __post_init__(self) -> None:
         require_positive("objective.hidden", self.hidden)
         require_positive("objective.layers", self.layers)
-        if self.gamma < 0:
-            raise VaezooError(f"objective.gamma is {self.gamma}", "give it at least 0")
+        if self.gamma < 0 or self.beta < 0:
+            raise VaezooError(f"objective.gamma is {self.gamma} and objective.beta {self.beta}", "give both at least 0")
 
     def build(self, data: DataSpec, latent_shape: Shape) -> FactorVAE:
-        return FactorVAE(math.prod(latent_shape), self.gamma, self.hidden, self.layers)
+        return FactorVAE(math.prod(latent_shape), self.gamma, self.hidden, self.layers, self.beta)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.json_io import check_schema, read_json, write_json
-from vaezoo.core.options import Json, config_json, configure, json_value, show_value
+from vaezoo.core.options import Json, config_json, configure, full_names, json_value, show_value
 from vaezoo.data.base import Dataset
 from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
@@ -151,7 +151,11 @@ def plan_cells(
         model_options = {name: value for (kind, name), value in chosen.items() if kind == "option"}
         config = configure(base, {name: value for (kind, name), value in chosen.items() if kind == "setting"})
         known = config_json(configure(spec_config, model_options))
-        shown = {n: known[n] if kind == "option" else json_value(getattr(config, n)) for kind, n in varying}
+        full = dict(zip(model_options, full_names(spec_config, model_options), strict=True))
+        shown = {
+            full[n] if kind == "option" else n: known[full[n]] if kind == "option" else json_value(getattr(config, n))
+            for kind, n in varying
+        }
         name = cell_name(shown)
         plans[name] = Plan(name, model_options, config, sorted(shown))
     if len(plans) < count:

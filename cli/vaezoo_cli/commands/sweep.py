@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help="Model option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Folder of the sweep.  [default: sweeps/MODEL-DATA]")
 @click.option("--likelihood", metavar="NAME", help="As in 'vaezoo train'.  [default: that of the data]")
+@click.option("--scale", default="unit", metavar="NAME", help="As in 'vaezoo train'.")
 @train_options
 @json_option
 def sweep(
@@ -30,6 +31,7 @@ def sweep(
     options: tuple[str, ...],
     out: str | None,
     likelihood: str | None,
+    scale: str,
     as_json: bool,
     settings: Mapping[str, object],
 ) -> None:
@@ -54,7 +56,7 @@ def sweep(
     with option_names_as_typed(SETTINGS):
         axes = {n: one_or_more(split_values(vaezoo.TrainConfig(), n, str(text))) for n, text in settings.items()}
         chosen = {n: one_or_more(split_values(config, n, text)) for n, text in parse_options(options).items()}
-        dataset = data.load(likelihood)
+        dataset = data.load(likelihood, scale)
         assert dataset is not None  # --data has a default
         with TrainingView() as view:
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from vaezoo.errors import InputError, VaezooError
+from vaezoo.errors import DivergedError, InputError, VaezooError
 from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import json_option, option_names_as_typed, parse_options, print_json
 from vaezoo_cli.train_options import SETTINGS, train_options
@@ -31,6 +31,9 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
 )
 @data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Model option; see 'vaezoo show MODEL'.")
+@click.option(
+    "--objective", metavar="NAME", help="What training minimises, as -o objective=NAME: elbo, iwae or factor."
+)
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Run folder.  [default: runs/MODEL-DATA-N]")
 @click.option(
     "--resume",
@@ -61,6 +64,7 @@ def train(
     recipe_name: str | None,
     data: DataOptions,
     options: tuple[str, ...],
+    objective: str | None,
     out: str | None,
     resume: str | None,
     init_from: str | None,
@@ -90,7 +94,8 @@ def train(
         settings = {**settings, "steps": None}  # overrides the steps of a recipe
     with option_names_as_typed(SETTINGS):
         config = configure(recipe.training if recipe else vaezoo.TrainConfig(), settings)
-    model_options: dict[str, object] = {**parse_options(options)}
+    model_options: dict[str, object] = {"objective": objective} if objective else {}
+    model_options |= parse_options(options)
     fixed = given  # the options in which an existing run must agree
     if recipe:
         model = require_same_model(model, recipe)
@@ -144,6 +149,8 @@ def train(
         print_json(summary(run) | view.speed())
     else:
         view.finish(run)
+    if run.only_got_worse:  # everything is written, and a warning said so
+        context.exit(DivergedError.exit_code)
 
 
 def find_run_folder(resume: str | None, model: str | None) -> Path | None:
@@ -209,7 +216,7 @@ def refuse_changes(
     Raises:
         VaezooError: If a value differs.
     """
-    from vaezoo.core.options import configure
+    from vaezoo.core.options import config_json, configure, full_names
     from vaezoo.registry import find_model
     from vaezoo.training.run import read_run_record
 
@@ -227,9 +234,9 @@ def refuse_changes(
         if value != "auto" and not same_path:
             refuse_change(path, f"--{name.replace('_', '-')}", actual.get(name), value)
     config = find_model(record.model).load().config
-    old, new = configure(config, record.options), configure(config, options)
-    for name in options:
-        refuse_change(path, f"-o {name}", getattr(old, name), getattr(new, name))
+    old, new = (config_json(configure(config, values)) for values in (record.options, options))
+    for name in full_names(config, options):
+        refuse_change(path, f"-o {name}", old.get(name), new[name])
 
 
 def refuse_change(path: Path, name: str, old: object, new: object) -> None:
