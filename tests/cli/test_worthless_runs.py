@@ -18,16 +18,21 @@ def table(inside):
 
 
 def test_training_that_only_got_worse(table, run):
-    code, out, err = run(*TRAIN, "--steps", 8, "--eval-every", 2, "--lr", 30, "--out", "r")
-    assert code == 4 and "the best checkpoint is that of step 0" in err.replace("its best", "the best")
+    code, out, err = run(*TRAIN, "--steps", 20, "--eval-every", 5, "--lr", 30, "--out", "r")
+    assert code == 4 and "only got worse: its best checkpoint is that of step 0" in err
     assert "written  r/" in out and json.loads(Path("r/result.json").read_text())["step"] == 0
     assert vaezoo.load("r").only_got_worse
     code, _, err = run("eval", "r")
     assert code == 0 and "of step 0" in err
 
 
+def test_a_trial_of_a_few_steps_is_not_judged(table, run):
+    code, _, err = run(*TRAIN, "--steps", 19, "--eval-every", 10, "--lr", 30, "--out", "r")
+    assert code == 0 and "warning" not in err
+
+
 def test_training_that_improved(table, run):
-    code, _, err = run(*TRAIN, "--steps", 8, "--eval-every", 2, "--out", "r")
+    code, _, err = run(*TRAIN, "--steps", 20, "--eval-every", 5, "--out", "r")
     assert code == 0 and "step 0" not in err and not vaezoo.load("r").only_got_worse
 
 

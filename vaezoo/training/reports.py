@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+TRIAL_STEPS = 20  # a training of fewer steps only tries whether everything works
 COLLAPSED = "the posterior has collapsed"
 COLLAPSE_ADVICE = (
     "no latent dimension depends on the data; try more steps, --kl-warmup, --free-bits 0.1, a lower beta, "

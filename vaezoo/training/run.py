@@ -38,11 +38,13 @@ from vaezoo.registry import find_model
 from vaezoo.training.checkpoint import (
     Checkpoint,
     find_checkpoint,
+    list_checkpoints,
     parse_metrics,
     unpack,
 )
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
+from vaezoo.training.reports import TRIAL_STEPS
 from vaezoo.training.run_writer import CHECKPOINTS
 from vaezoo.vae import VAE, blank_batch, check_labels, device_of, sample_prior
 
@@ -93,8 +95,14 @@ class Run:
 
     @property
     def only_got_worse(self) -> bool:
-        """Whether a finished training found no checkpoint better than that of step 0, before the training."""
-        return self.result.get("step") == 0
+        """Whether a finished training found no checkpoint better than that of step 0, before the training.
+
+        A trial of fewer than 20 steps is not judged.
+        """
+        if self.result.get("step") != 0:
+            return False
+        complete, _ = list_checkpoints(self.path / CHECKPOINTS, hashed=False)
+        return bool(complete) and complete[-1].step >= TRIAL_STEPS
 
     def load_data(self, data_dir: str | None = None) -> Dataset:
         """Loads the data set that the run was trained on.

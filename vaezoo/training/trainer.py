@@ -23,7 +23,7 @@ from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import active_units, map_tensors
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, Report, Throughput
+from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, TRIAL_STEPS, Report, Throughput
 from vaezoo.training.train_step import TrainStep
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
@@ -33,7 +33,6 @@ REPORT_EVERY = 50  # steps between two reads of the device
 SAMPLES = 64  # images that `samples_every` draws
 COLLAPSE_EXAMPLES = 256  # validation examples whose codes are tested for posterior collapse
 COLLAPSE_STEPS = 500  # no test before this step, because most models encode nothing yet
-TRIAL_STEPS = 20  # a training of fewer steps only tries whether everything works
 
 
 class TrainerState(NamedTuple):
