@@ -21,8 +21,9 @@ import torch
 
 import vaezoo
 from vaezoo.bench.compare import read_result
+from vaezoo.bench.models import from_model
 from vaezoo.bench.result import BenchResult, BenchRow, Task
-from vaezoo.bench.workload import Workload, from_model
+from vaezoo.bench.workload import Workload
 from vaezoo.core.atomic import write_file
 from vaezoo.core.environment import environment, gpu_environment
 from vaezoo.core.json_io import json_bytes

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from vaezoo.bench.backends import BenchConfig, native_backends, native_modules
+from vaezoo.bench.backends import BenchConfig
+from vaezoo.bench.native import native_backends, native_modules, torch_settings
 from vaezoo.bench.result import BenchResult, BenchRow, Task
-from vaezoo.bench.runner import Key, bench, find_bounds, sort_key, torch_settings
+from vaezoo.bench.runner import Key, bench, find_bounds, sort_key
 from vaezoo.bench.workload import Workload
 from vaezoo.errors import format_error
 

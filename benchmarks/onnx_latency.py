@@ -21,9 +21,10 @@ import torch
 from latency_cells import compile_ahead, measure_cells
 from tables import HERE, hardware, machine, put_tables, slug, table, versions
 from vaezoo.bench.backends import IO_MODES, BenchConfig
+from vaezoo.bench.models import DIGITS, from_model
 from vaezoo.bench.result import BenchResult, IOMode, Task
 from vaezoo.bench.runner import BATCHES, bench
-from vaezoo.bench.workload import DIGITS, TASKS, Workload, from_model
+from vaezoo.bench.workload import TASKS, Workload
 from vaezoo.core.atomic import write_file
 from vaezoo.core.json_io import json_bytes
 from vaezoo.data.base import DataSpec

@@ -280,9 +280,10 @@ def test_commands_use_labels(run, exported, inside):
 
 @pytest.mark.slow
 def test_bench_runs_conditional_models(run):
-    from vaezoo.bench.backends import BenchConfig, make_module
+    from vaezoo.bench.backends import BenchConfig
+    from vaezoo.bench.models import from_run
+    from vaezoo.bench.native import make_module
     from vaezoo.bench.runner import bench
-    from vaezoo.bench.workload import from_run
 
     workload = from_run(run)
     case = workload.case("round trip", 3)
@@ -292,7 +293,7 @@ def test_bench_runs_conditional_models(run):
         outputs = module(*(torch.from_numpy(array) for array in case.inputs.values()))
     np.testing.assert_allclose(outputs, case.outputs["x_mean"], atol=1e-5, rtol=1e-4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vaezoo.bench.backends.torch.compile", lambda module, dynamic: module)
+        patch.setattr("vaezoo.bench.native.torch.compile", lambda module, dynamic: module)
         result = bench(workload, BenchConfig("cpu", 1), [1, 3], seconds=0.001)
     assert {row["task"] for row in result["rows"]} == {"encoder", "decoder", "round trip"}
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from vaezoo.bench import backends, runner, timer
-from vaezoo.bench.backends import BenchConfig, native_modules
+from vaezoo.bench import backends, native, runner, timer
+from vaezoo.bench.backends import BenchConfig
 from vaezoo.bench.compare import compare_results, differences, read_result
+from vaezoo.bench.models import from_model, from_run
+from vaezoo.bench.native import native_modules
 from vaezoo.bench.runner import Key, bench, find_bounds
 from vaezoo.bench.timer import measure, summarize
-from vaezoo.bench.workload import from_export, from_model, from_run
+from vaezoo.bench.workload import from_export
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import InputError, ParityError, VaezooError
 from vaezoo.export.config import ExportConfig
@@ -39,7 +41,7 @@ def break_compiler(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(backends.torch, "compile", fail)
+    monkeypatch.setattr(native.torch, "compile", fail)
 
 
 @pytest.fixture
@@ -174,7 +176,7 @@ def test_out_of_memory_is_reported(workload, quick, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(runner, "native_backends", fail)
+    monkeypatch.setattr(native, "native_backends", fail)
     with pytest.raises(VaezooError, match="batch 7 does not fit in the memory of cpu"):
         bench(workload, CONFIG, [7])
 

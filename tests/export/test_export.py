@@ -16,6 +16,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+import torch.nn.functional as F
 from image_models import FAST, image_models
 from torch import Tensor
 
@@ -23,7 +24,7 @@ import vaezoo
 from vaezoo import DataSpec, DiagonalGaussian, TrainConfig, create_model, export_onnx, train, verify_onnx
 from vaezoo.errors import ParityError, PluginError, StorageError, UnsupportedDataError, VaezooError
 from vaezoo.export import tolerance
-from vaezoo.export.config import ExportConfig
+from vaezoo.export.config import OLDEST_RUNTIME, ExportConfig
 from vaezoo.export.graphs import Graph, export_graphs, mode_name
 from vaezoo.export.parity import check_parity
 from vaezoo.export.tolerance import BATCHES, Tolerance, check_graphs, compare_output
@@ -229,13 +230,79 @@ def test_uint8_needs_images():
         export_graphs(create_model("mlp-vae", DataSpec(name="x", shape=(9,))), ExportConfig(uint8=True))
 
 
-@pytest.mark.parametrize("opset", [pytest.param(19, marks=pytest.mark.slow), 20, 23])
+# opset -> the lowest IR version that ONNX allows for it. Runtimes refuse files with a later one than they know.
+LOWEST_IR = {15: 8, 17: 8, 18: 8, 19: 9, 20: 9, 23: 10}
+
+
+@pytest.mark.parametrize(
+    "opset", [15, 18, 20, 23, *(pytest.param(opset, marks=pytest.mark.slow) for opset in (17, 19))]
+)
 def test_opset_is_written(shared_export, opset):
-    model = onnx.load(shared_export(opset=opset).path / "decoder.onnx")
-    assert [o.version for o in model.opset_import if not o.domain] == [opset]
+    exported = shared_export(opset=opset) if opset != 18 else shared_export()
+    for graph in ("encoder", "decoder"):
+        model = onnx.load(exported.path / f"{graph}.onnx")
+        assert [o.version for o in model.opset_import if not o.domain] == [opset]
+        assert model.ir_version == LOWEST_IR[opset]
+    oldest = f"ONNX Runtime that was tested with this opset is {OLDEST_RUNTIME[opset]}."
+    assert oldest in (exported.path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("opset", [5, 17, 99])
+def test_operator_that_an_opset_lacks(trained):
+    vae = with_methods(trained.vae, decode=lambda self, z: F.layer_norm(type(trained.vae).decode(self, z), (28,)))
+    with pytest.raises(VaezooError, match=r"cannot be written for opset 15: .*LayerNormalization") as e:
+        export_graphs(vae, ExportConfig(opset=15))
+    assert e.value.hint == "use --opset 18"
+
+
+class Colliding(NamedTuple):
+    """A posterior whose fields are names of operators' values, of an input, and of one tensor twice."""
+
+    tril: Tensor
+    exp: Tensor
+    mean: Tensor
+    x: Tensor
+    x_out: Tensor
+
+    def mode(self):
+        return self.x
+
+
+def test_names_of_fields_are_kept_apart(trained):
+    def encode(self, x):
+        mu, logvar = type(trained.vae).encode(self, x)
+        square = mu[:, :, None] * logvar[:, None, :]
+        return Colliding(square.tril().exp(), square.tril(), x.mean((1, 2, 3))[:, None].exp(), mu.exp(), x)
+
+    vae = with_methods(trained.vae, encode=encode)
+    graphs = export_graphs(vae)
+    assert graphs["encoder"].outputs == ["tril", "exp", "mean", "x_out_out", "x_out"]
+    assert mode_name(vae) == "x_out_out"
+    rows, cases = check_parity(vae, graphs)
+    assert {row.output for row in rows} == {"tril", "exp", "mean", "x_out_out", "x_out", "x_mean"}
+    case = cases["encoder"][0]
+    np.testing.assert_array_equal(case.outputs["x_out"], case.inputs["x"])
+
+
+@pytest.mark.parametrize("parts", [["decoder"], ["encoder"]])
+def test_parts_are_exported_alone(trained, tmp_path, parts):
+    exported = export_onnx(trained, tmp_path / "out", parts=parts)
+    assert sorted(p.name for p in exported.path.iterdir()) == ["README.md", f"{parts[0]}.onnx", "golden", MANIFEST]
+    assert list(exported.manifest["graphs"]) == parts == [p.name for p in (exported.path / "golden").iterdir()]
+    assert {row.graph for row in exported.parity} == set(parts) == {r.graph for r in verify_onnx(exported.path).parity}
+    program = (exported.path / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    result = {"decoder": "assert samples.shape == (16, 1, 28, 28)", "encoder": "assert fields['mu'].shape == (16, 16)"}
+    subprocess.run([sys.executable, "-c", f"{program}\n{result[parts[0]]}"], cwd=exported.path, check=True)
+
+
+def test_unknown_parts_are_refused(trained, tmp_path):
+    with pytest.raises(VaezooError, match="there is no part 'prior'") as e:
+        export_onnx(trained, tmp_path / "out", parts=["decoder", "prior"])
+    assert e.value.hint == "the parts of this model are encoder, decoder"
+    with pytest.raises(VaezooError, match="no part is given"):
+        export_onnx(trained, tmp_path / "out", parts=[])
+
+
+@pytest.mark.parametrize("opset", [5, 14, 99])
 def test_opset_out_of_range(trained, opset, tmp_path):
     with pytest.raises(VaezooError, match=f"opset {opset} is out of range"):
         export_onnx(trained, tmp_path / "out", opset=opset)
@@ -263,7 +330,7 @@ def test_foreign_files_are_kept(trained, export_copy):
 def test_failed_parity_writes_nothing(trained, tmp_path, monkeypatch):
     torch.manual_seed(9)
     other = export_graphs(create_model("conv-vae", trained.data))
-    monkeypatch.setattr("vaezoo.export.export.export_graphs", lambda vae, config: other)
+    monkeypatch.setattr("vaezoo.export.export.export_graphs", lambda *args: other)
     with pytest.raises(ParityError) as e:
         export_onnx(trained, tmp_path / "out")
     assert "encoder: 'mu' at batch 1 on real examples, element [0, " in e.value.message
@@ -282,7 +349,7 @@ def test_full_disk_keeps_earlier_export(trained, export_copy, graphs_opset_20, m
             return real(self, data)
 
         monkeypatch.setattr(Path, method, write)
-    monkeypatch.setattr("vaezoo.export.export.export_graphs", lambda vae, config: graphs_opset_20)
+    monkeypatch.setattr("vaezoo.export.export.export_graphs", lambda *args: graphs_opset_20)
     with pytest.raises(StorageError, match="No space left on device"):
         export_onnx(trained, export_copy, opset=20)
     assert list(export_copy.parent.iterdir()) == [export_copy]
@@ -484,3 +551,87 @@ def test_gaussian_fields_name_outputs(trained):
 
 def test_export_onnx_is_public():
     assert vaezoo.export_onnx is export_onnx
+
+
+def test_int8_states_its_tolerance(shared_export, trained):
+    exported, fp32 = shared_export(dtype="int8"), shared_export()
+    manifest = exported.manifest
+    assert manifest["parity"]["tolerance"] == {"measure": "rms", "atol": 0.01, "share": 0.1}
+    assert fp32.manifest["parity"]["tolerance"] == {"measure": "largest", "atol": 1e-5, "rtol": 1e-4}
+    assert {(row.graph, row.inputs) for row in exported.parity} == {
+        ("encoder", "real examples"),
+        ("decoder", "latents of real examples"),
+        ("decoder", "latents of 1 sigma"),
+        ("round trip", "real examples"),
+    }
+    assert all(1e-5 < row.rms <= row.limit for row in exported.parity)
+    assert verify_onnx(exported.path).parity[0].rms == pytest.approx(exported.parity[0].rms, rel=0.5)
+    for name in ("encoder.onnx", "decoder.onnx"):
+        assert manifest["files"][name]["bytes"] < 0.5 * fp32.manifest["files"][name]["bytes"]
+    # Its golden examples are none of those that calibrated it.
+    golden = onnx.numpy_helper.to_array(onnx.load_tensor(exported.path / "golden/encoder/test_data_set_0/input_0.pb"))
+    np.testing.assert_array_equal(golden, trained.examples.x[1:16:2])
+    card = (exported.path / "README.md").read_text()
+    assert "root mean square difference" in card and "int8 weights and arithmetic" in card
+
+
+def test_int8_tolerance_is_a_gate(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(tolerance, "INT8_SHARE", 1e-4)
+    monkeypatch.setattr(tolerance, "INT8_FLOOR", 0)
+    with pytest.raises(ParityError, match="encoder: 'mu' at batch 1 on real examples differs by") as e:
+        export_onnx(trained, tmp_path / "out", dtype="int8")
+    assert "use --dtype fp16" in e.value.hint and list(tmp_path.iterdir()) == []
+
+
+def test_int8_tolerance_refuses_nan():
+    expected, actual = np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)
+    expected[0], int8 = 0, Tolerance("int8", "cpu")
+    actual[0] = 0.05
+    row = compare_output("decoder", "noise", "x_mean", expected, actual, int8)
+    assert (row.rms, row.limit) == (pytest.approx(0.05 / 2**0.5), pytest.approx(0.06))
+    for wrong in (0.2, float("nan"), float("inf")):
+        actual[0] = wrong
+        with pytest.raises(ParityError, match="in the root mean square"):
+            compare_output("decoder", "noise", "x_mean", expected, actual, int8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: {"examples": None}, "int8 needs 16 held-out examples, the run keeps 0"),
+        (
+            lambda run: {
+                "vae": with_methods(run.vae, encode=lambda self, x: Codes(type(run.vae).encode(self, x).mu.long()))
+            },
+            "int8 is not for codes",
+        ),
+        (
+            lambda run: {"vae": with_methods(run.vae, autoregressive=vaezoo.Autoregressive(3))},
+            "int8 is not for ids that are drawn one by one",
+        ),
+    ],
+    ids=["tolerance without examples", "tolerance of codes", "tolerance of ids"],
+)
+def test_int8_is_refused_where_it_makes_no_sense(trained, tmp_path, change, words):
+    run = dataclasses.replace(trained, **change(trained))
+    with pytest.raises(VaezooError, match=words) as e:
+        export_onnx(run, tmp_path / "out", dtype="int8")
+    assert e.value.hint == "use --dtype fp16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vq-vae", "resnet-vae", "vamp-vae"])
+def test_models_at_the_lowest_opset(name):
+    """Reductions, resizes and splits are written as they were in opset 15."""
+    vae = supported(name, DataSpec(name="x", shape=(3, 32, 32), likelihood="bernoulli", classes=(3,)))
+    config = ExportConfig(opset=15)
+    assert check_parity(vae, export_graphs(vae, config), config)[0]
+
+
+@pytest.mark.slow
+def test_int8_in_bytes_at_the_lowest_opset(shared_export, trained):
+    exported = shared_export(dtype="int8", uint8=True, opset=15)
+    assert verify_onnx(exported.path).parity
+    images = (trained.examples.x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    fp32 = vaezoo.runtime.load(shared_export(uint8=True).path).reconstruct(images).astype(int)
+    assert np.abs(vaezoo.runtime.load(exported.path).reconstruct(images) - fp32).mean() < 5

@@ -13,6 +13,7 @@ import sys
 import image_models
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ from vaezoo.export import verify as module
 from vaezoo.export.golden import count_sets
 from vaezoo.export.metadata import add_metadata
 from vaezoo.posteriors.base import named_outputs
-from vaezoo.runtime.manifest import REQUIRED_GRAPHS, SCHEMA
+from vaezoo.runtime.manifest import ENCODER_DECODER, SCHEMA
 from vaezoo.training.config import TrainConfig
 
 DATA = {
@@ -117,7 +118,7 @@ def test_rewritten_copy_passes(export_copy):
     verify_onnx(export_copy)
 
 
-@pytest.mark.parametrize("graph", REQUIRED_GRAPHS)
+@pytest.mark.parametrize("graph", ENCODER_DECODER)
 def test_flipped_bit_is_found(export_copy, graph):
     data = bytearray((export_copy / f"{graph}.onnx").read_bytes())
     data[len(data) // 2] ^= 1
@@ -342,6 +343,57 @@ def test_invalid_graph_is_refused(export_copy):
 
     rewrite(export_copy, decoder=unsort)
     assert "decoder.onnx is not valid ONNX" in refused(export_copy)
+
+
+def test_derived_graphs_need_a_tolerance(export_copy):
+    """An optimiser wrote the decoder again, without metadata, in another opset and IR version."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(export_copy / "decoder.onnx")
+    data = (export_copy / "decoder.onnx").read_bytes()
+    ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    assert "decoder.onnx has" in refused(export_copy) or "SHA-256" in refused(export_copy)
+    result = verify_onnx(export_copy, tolerance=1e-4)
+    assert result.derived == ["decoder"] and {row.graph for row in result.parity} == {
+        "encoder",
+        "decoder",
+        "round trip",
+    }
+    assert verify_onnx(export_copy, tolerance=1e-4).parity[0].limit >= 1e-4
+
+
+def test_derived_graphs_must_be_close(export_copy):
+    model = onnx.load(export_copy / "decoder.onnx")
+    weights = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1)
+    weights.CopyFrom(onnx.numpy_helper.from_array(1.1 * onnx.numpy_helper.to_array(weights), weights.name))
+    onnx.save(model, export_copy / "decoder.onnx")
+    assert "decoder: 'x_mean' at batch 1" in refused(export_copy, ParityError, tolerance=1e-4)
+    assert verify_onnx(export_copy, tolerance=0.9).derived == ["decoder"]
+    fix_batch(model)
+    onnx.save(model, export_copy / "decoder.onnx")
+    assert "'z' has shape [4, 16]" in refused(export_copy, ParityError, tolerance=0.9)
+    (export_copy / "golden/decoder/test_data_set_0/output_0.pb").write_bytes(b"")
+    assert "output_0.pb has 0 bytes" in refused(export_copy, tolerance=0.9)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
+def test_tolerance_out_of_range(exported, tolerance):
+    assert "is out of range" in refused(exported.path, VaezooError, tolerance=tolerance)
+
+
+def test_verify_and_bench_run_without_torch(exported, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(no_torch(tmp_path)), *sys.path])}
+    for command in (["verify"], ["bench", "--batch", "2", "--seconds", "0.001"]):
+        call = [sys.executable, "-m", "vaezoo_cli", command[0], str(exported.path), *command[1:]]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "decoder" in done.stdout and "round trip" in done.stdout
+
+
+def no_torch(folder):
+    """Returns a folder that makes `import torch` fail, in child processes too."""
+    (folder / "torch.py").write_text("raise ImportError('torch is not installed')\n")
+    return folder
 
 
 def test_wrong_golden_data_are_refused(export_copy):

@@ -29,7 +29,7 @@ from vaezoo.export.graph_checks import check_structure, parse
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.verify import read_config
 from vaezoo.registry import find_model
-from vaezoo.runtime.manifest import REQUIRED_GRAPHS, check_metadata, read_graph, read_manifest
+from vaezoo.runtime.manifest import ENCODER_DECODER, check_metadata, read_graph, read_manifest
 from vaezoo.training.checkpoint import find_checkpoint
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.run import load
@@ -133,7 +133,7 @@ def manifest(work: Path) -> Harness:
 def graph(work: Path) -> Harness:
     """Reads a graph's structure and metadata, as `vaezoo verify` does before it runs the graph."""
     folder = factories.write_export(work)
-    files = {name: (folder / f"{name}.onnx").read_bytes() for name in REQUIRED_GRAPHS}
+    files = {name: (folder / f"{name}.onnx").read_bytes() for name in ENCODER_DECODER}
     signature = json.loads((folder / "manifest.json").read_text())["graphs"]["encoder"]
 
     def read(data: bytes) -> None:

@@ -1,8 +1,10 @@
 """`vaezoo.runtime`: an export on numpy arrays, without torch."""
 
+import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -52,10 +54,16 @@ def test_any_float_array_is_accepted(model, trained):
     ("call", "words"),
     [
         (lambda m: m.encode(np.zeros((2, 28, 28), np.float32)), "x has shape (2, 28, 28)"),
-        (lambda m: m.encode(np.zeros((0, 1, 28, 28), np.float32)), "x has shape (0, 1, 28, 28)"),
+        (lambda m: m.encode(np.zeros((2, 1, 0, 28), np.float32)), "x has shape (2, 1, 0, 28)"),
         (lambda m: m.encode(np.zeros((2, 1, 28, 28), np.uint8)), "accepts floats in [0, 1], not uint8"),
         (lambda m: m.encode(np.full((2, 1, 28, 28), 255.0)), "values from 255 to 255"),
-        (lambda m: m.encode(np.full((2, 1, 28, 28), np.nan)), "values from nan"),
+        (lambda m: m.encode(np.full((2, 1, 28, 28), np.nan)), "x holds NaN or infinite values"),
+        (lambda m: m.decode(np.full((2, 16), np.nan)), "z holds NaN or infinite values"),
+        (lambda m: m.decode(np.full((2, 16), 1e300)), "z holds NaN or infinite values"),
+        (lambda m: m.run("decoder", {"z": np.full((2, 16), -np.inf)}), "z holds NaN or infinite values"),
+        (lambda m: m.decode([[0.0] * 16, [0.0]]), "z is not an array"),
+        (lambda m: m.decode([["a"] * 16]), "z holds <U1, not numbers"),
+        (lambda m: m.run("prior", {}), "has no graph 'prior': it has encoder, decoder"),
         (lambda m: m.decode(np.zeros(16, np.float32)), "z has shape (16,)"),
         (lambda m: m.sample(0), "cannot draw 0"),
     ],
@@ -64,6 +72,58 @@ def test_wrong_arrays_are_refused(model, call, words):
     with pytest.raises(VaezooError) as e:
         call(model)
     assert words in e.value.message and e.value.hint
+
+
+def test_no_rows_give_no_rows(model):
+    fields = model.encode(np.zeros((0, 1, 28, 28), np.float32))
+    assert {name: array.shape for name, array in fields.items()} == {"mu": (0, 16), "logvar": (0, 16)}
+    assert model.decode(fields["mu"]).shape == (0, 1, 28, 28)
+    assert model.reconstruct(np.zeros((0, 1, 28, 28))).shape == (0, 1, 28, 28)
+    assert model.decode(fields["mu"]).dtype == np.float32
+
+
+@pytest.mark.parametrize("missing", ["encoder", "decoder"])
+def test_one_file_is_enough(export_copy, model, missing):
+    (export_copy / f"{missing}.onnx").unlink()
+    alone = vaezoo.runtime.load(export_copy)
+    assert (alone.shape, alone.latent_shape, alone.outputs) == (model.shape, model.latent_shape, model.outputs)
+    z = np.zeros((2, 16), np.float32)
+    calls = {
+        "encoder": [lambda m: m.encode(model.decode(z))["mu"]],
+        "decoder": [lambda m: m.decode(z), lambda m: m.sample(2, seed=1)],
+    }
+    for call in [*calls.pop(missing), lambda m: m.reconstruct(model.decode(z))]:
+        with pytest.raises(InputError, match=rf"{missing}.onnx is missing, and this needs it"):
+            call(alone)
+    for call in next(iter(calls.values())):
+        np.testing.assert_array_equal(call(alone), call(model))
+
+
+def test_a_part_says_what_it_lacks(trained, tmp_path):
+    alone = vaezoo.runtime.load(export_onnx(trained, tmp_path / "out", parts=["decoder"], uint8=True).path)
+    assert (alone.shape, alone.dtype, alone.outputs) == ((28, 28, 1), np.uint8, ())
+    assert alone.sample(2).shape == (2, 28, 28, 1)
+    with pytest.raises(VaezooError, match="has no graph 'encoder': it has decoder") as e:
+        alone.encode(alone.sample(2))
+    assert e.value.hint == "export the run without --parts"
+
+
+def test_copies_in_other_processes(exported, model, monkeypatch):
+    monkeypatch.chdir(exported.path.parent)
+    relative = vaezoo.runtime.load(exported.path.name, threads=1)
+    monkeypatch.chdir("/")
+    data = pickle.dumps(relative)
+    assert len(data) < 1000  # it holds no weights and no code of ours
+    copy = pickle.loads(data)
+    assert copy.source == relative.source and copy.source.threads == 1
+    np.testing.assert_array_equal(copy.sample(3, seed=2), model.sample(3, seed=2))
+
+
+def test_threads_share_a_model(model):
+    batches = [np.random.default_rng(seed).standard_normal((5, 16), dtype=np.float32) for seed in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        for z, images in zip(batches, pool.map(model.decode, batches), strict=True):
+            np.testing.assert_allclose(images, model.decode(z), atol=1e-6)
 
 
 def test_uint8_encoder_refuses_floats(shared_export):

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import torch
-
-from vaezoo.bench.backends import (
-    IO_MODES,
-    NATIVE,
-    Backend,
-    BenchConfig,
-    native_backends,
-    native_modules,
-    onnx_backends,
-)
+from vaezoo.bench.backends import IO_MODES, NATIVE, Backend, BenchConfig, onnx_backends, to_numpy
 from vaezoo.bench.compare import SCHEMA
 from vaezoo.bench.result import BenchResult, BenchRow, Bound, IOMode, OnnxFields, Task
 from vaezoo.bench.timer import MIN_RUNS, measure, summarize
 from vaezoo.bench.workload import TASKS, Workload
 from vaezoo.core.environment import environment, gpu_environment
 from vaezoo.core.memory import is_out_of_memory
-from vaezoo.core.precision import tf32
 from vaezoo.errors import ParityError, VaezooError
 from vaezoo.export.tolerance import Case, Tolerance, compare_output
-from vaezoo.runtime.manifest import Array
 from vaezoo.runtime.ort_session import Provider
 
 BATCHES = (1, 8, 64, 256, 1024)
@@ -92,9 +79,9 @@ def bench(
     """
     samples: dict[Key, Samples] = {}
     skipped: dict[str, str] = {}
-    with torch_settings(config):
+    with settings(workload, config):
         for number in range(passes):
-            for task in tasks:
+            for task in (task for task in tasks if task in workload.cases):
                 for batch in sorted(set(batches)):
                     on_progress(f"{task}, batch {batch}, pass {number + 1} of {passes}")
                     new = measure_backends(workload, config, task, batch, seconds, passes, skipped)
@@ -102,7 +89,8 @@ def bench(
                         samples.setdefault(key, Samples(s.backend, s.max_abs, [])).times.extend(s.times)
     about = environment(PACKAGES)
     if config.device == "cuda":
-        about["gpu"] = gpu_environment()
+        with contextlib.suppress(ImportError):  # it asks PyTorch, without which an export runs too
+            about["gpu"] = gpu_environment()
     return {
         "schema": SCHEMA,
         "environment": about,
@@ -132,13 +120,11 @@ def measure_backends(
 
     Backends that fail are added to `skipped` with the reason.
     """
-    torch._dynamo.reset()  # otherwise dynamo stops compiling after a few shapes and runs eagerly
-    vae = workload.vae
-    modules = {} if vae is None else native_modules(vae, task, config.device, workload.config.dtype)
+    run_natively = native_side(workload, task, config)
     backends: dict[Key, Backend] = {}
     try:
         for io_mode in IO_MODES:
-            native, native_skipped = native_backends(workload, task, batch, io_mode, modules, config)
+            native, native_skipped = run_natively(batch, io_mode)
             onnx, onnx_skipped = onnx_backends(workload, task, batch, io_mode, config)
             backends |= {Key(task, batch, io_mode, name): backend for name, backend in (native | onnx).items()}
             for name, reason in (native_skipped | onnx_skipped).items():
@@ -155,17 +141,25 @@ def measure_backends(
     return {key: Samples(backends[key], max_abs[key], times[key]) for key in backends}
 
 
-@contextlib.contextmanager
-def torch_settings(config: BenchConfig) -> Iterator[None]:
-    """Gives PyTorch the threads and precision of the config and disables gradients. Restores them afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with torch.inference_mode(), tf32(config.tf32):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch._dynamo.reset()
+def native_side(
+    workload: Workload, task: Task, config: BenchConfig
+) -> Callable[[int, IOMode], tuple[dict[str, Backend], dict[str, str]]]:
+    """Returns the function that starts PyTorch's backends for a batch size and an IO mode. An export has none."""
+    if workload.vae is None:
+        return lambda batch, io_mode: ({}, {})
+    from vaezoo.bench import native
+
+    modules = native.native_modules(workload.vae, task, config.device, workload.config.dtype)
+    return lambda batch, io_mode: native.native_backends(workload, task, batch, io_mode, modules, config)
+
+
+def settings(workload: Workload, config: BenchConfig) -> contextlib.AbstractContextManager[None]:
+    """Returns the context in which a workload is measured: PyTorch's settings, if PyTorch is measured."""
+    if workload.vae is None:
+        return contextlib.nullcontext()
+    from vaezoo.bench.native import torch_settings
+
+    return torch_settings(config)
 
 
 def check_outputs(
@@ -185,11 +179,6 @@ def check_outputs(
             raise ParityError(e.message, "see 'vaezoo doctor': times of wrong outputs mean nothing") from e
         max_abs[key] = max(row.max_abs for row in rows)
     return max_abs
-
-
-def to_numpy(output: Array | torch.Tensor) -> Array:
-    """Returns a copy of an output. Backends may overwrite their outputs in the next run."""
-    return output.detach().cpu().numpy().copy() if isinstance(output, torch.Tensor) else np.array(output)
 
 
 def make_rows(samples: Mapping[Key, Samples], device: Provider) -> list[BenchRow]:

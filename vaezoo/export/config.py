@@ -8,9 +8,13 @@ from typing import Literal, get_args
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime.manifest import FormatEntry
 
-DType = Literal["fp32", "fp16"]
+DType = Literal["fp32", "fp16", "int8"]
 OPSET = 18  # the exporter's own opset; all providers have kernels for it
-OPSETS = range(18, 24)
+OPSETS = range(15, 24)  # below 18 a model without later operators is lowered to it
+
+# The oldest ONNX Runtime that ran the graphs of each opset, of those that scripts/oldest_runtime.py tried.
+OLDEST_RUNTIME = dict.fromkeys(range(15, 19), "1.15.1")
+OLDEST_RUNTIME |= {19: "1.16.3", 20: "1.17.3", 21: "1.18.1", 22: "1.22.1", 23: "1.23.2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +23,7 @@ class ExportConfig:
 
     Attributes:
         opset: Version of the ONNX operator set.
-        dtype: Type of the weights and of the arithmetic. Inputs and outputs are float32 in both cases.
+        dtype: Type of the weights and of the arithmetic. Inputs and outputs are float32 in all cases.
         uint8: Whether images are uint8 `(N, H, W, C)` instead of float32 `(N, C, H, W)` in [0, 1].
 
     Raises:
@@ -34,7 +38,7 @@ class ExportConfig:
         if self.opset not in OPSETS:
             raise VaezooError(f"opset {self.opset} is out of range", f"use {OPSETS.start} to {OPSETS.stop - 1}")
         if self.dtype not in get_args(DType):
-            raise VaezooError(f"unknown dtype '{self.dtype}'", f"use {' or '.join(get_args(DType))}")
+            raise VaezooError(f"unknown dtype '{self.dtype}'", f"use {', '.join(get_args(DType))}")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raises UnsupportedDataError if uint8 is set and data of this shape are not images."""

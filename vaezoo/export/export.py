@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import metadata, version
 from pathlib import Path
@@ -29,7 +29,8 @@ from vaezoo.export.graphs import Graph, export_graphs, mode_name
 from vaezoo.export.metadata import add_metadata
 from vaezoo.export.model_card import model_card
 from vaezoo.export.parity import check_parity
-from vaezoo.export.tolerance import BATCHES, Parity, runtime_name
+from vaezoo.export.quantize import check_suitable, halves, quantize_graphs
+from vaezoo.export.tolerance import BATCHES, Parity, runtime_name, stated_tolerance
 from vaezoo.runtime.manifest import (
     MANIFEST,
     SCHEMA,
@@ -71,6 +72,7 @@ def export_onnx(
     opset: int = OPSET,
     dtype: DType = "fp32",
     uint8: bool = False,
+    parts: Sequence[GraphName] | None = None,
 ) -> ExportResult:
     """Exports a run's model to ONNX. Nothing is written unless the graphs match the model.
 
@@ -79,26 +81,34 @@ def export_onnx(
         out: The folder, by default `exports/` and the run's name. An earlier export there is replaced, together with
             the images drawn from it.
         opset: Version of the ONNX operator set.
-        dtype: "fp32", or "fp16" for float16 weights and arithmetic between float32 inputs and outputs.
+        dtype: Of weights and arithmetic between float32 inputs and outputs: "fp32", "fp16", or "int8", calibrated on
+            held-out examples of the run.
         uint8: Whether images are uint8 `(N, H, W, C)`, scaled inside the graphs.
+        parts: Names of the graphs to write, such as `["decoder"]`. By default all that the model has.
 
     Raises:
         ParityError: If a graph differs from the model.
         PluginError: If the model cannot be exported.
         StorageError: If the folder is not an earlier export, contains other files, or cannot be written.
         UnsupportedDataError: If uint8 is set and the data are not images.
+        VaezooError: If the model has no such part, has an operator that the opset lacks, or is not suitable for int8.
     """
     run = require_run(run)
     config = ExportConfig(opset=opset, dtype=dtype, uint8=uint8)
     path = Path(out) if out is not None else EXPORTS / run.path.resolve().name
     if path.exists():
         check_replaceable(path)
-    graphs = export_graphs(run.vae, config)
+    examples = run.examples
+    if config.dtype == "int8":
+        calibration, examples = halves(check_suitable(run.vae, examples))
+    graphs = export_graphs(run.vae, config, parts)
+    if config.dtype == "int8":
+        graphs = quantize_graphs(run.vae, graphs, config, calibration)
     description = describe(run, graphs, config)
     onnx_files = add_metadata({name: graph.data for name, graph in graphs.items()}, common_metadata(description))
     # The gate runs on the bytes that will be written.
     graphs = {name: replace(graph, data=onnx_files[name]) for name, graph in graphs.items()}
-    rows, cases = check_parity(run.vae, graphs, config, run.examples)
+    rows, cases = check_parity(run.vae, graphs, config, examples)
     files = {f"{name}.onnx": data for name, data in onnx_files.items()} | golden_files(cases)
     manifest: Manifest = {
         **description,
@@ -108,6 +118,7 @@ def export_onnx(
         "parity": {
             "runtime": runtime_name(),
             "batches": list(BATCHES),
+            "tolerance": stated_tolerance(config.dtype),
             "rows": [row.as_dict() for row in rows],
         },
     }

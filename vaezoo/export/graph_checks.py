@@ -35,21 +35,21 @@ def parse(graph: GraphName, data: bytes) -> ModelProto:
     return model
 
 
-def check_structure(graph: GraphName, model: ModelProto, signature: GraphSignature, opset: int) -> None:
+def check_structure(graph: GraphName, model: ModelProto, signature: GraphSignature, opset: int | None) -> None:
     """Checks a parsed graph.
 
     Args:
         graph: Its name, for the messages.
         model: The parsed graph.
         signature: Name, dtype and shape of each input and output, as in the manifest.
-        opset: The expected version of the operator set.
+        opset: The expected version of the operator set. None: any.
 
     Raises:
         ParityError: If the graph has another operator set, contains a random operator, or differs from the signature.
         InputError: If it is not valid ONNX.
     """
     actual_opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if actual_opset != opset:
+    if opset is not None and actual_opset != opset:
         raise ParityError(
             f"{graph}: opset {opset} was requested, the graph has {actual_opset}", f"use --opset {actual_opset}"
         )

@@ -11,13 +11,12 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import onnx_ir as ir
 import torch
-from onnx import ModelProto, ValueInfoProto
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, TopologicalSortPass
+from onnx import ValueInfoProto
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Generator, Tensor, nn
 
 from vaezoo import vae as contracts
@@ -25,6 +24,15 @@ from vaezoo.data.base import Batch
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.lazy_signatures import lazy_signatures
+from vaezoo.export.rewrites import (
+    EXPORTED,
+    check_operators,
+    lower_opset,
+    lowest_ir_version,
+    output_names,
+    set_names,
+    to_float16,
+)
 from vaezoo.export.translations import TRANSLATIONS
 from vaezoo.posteriors.base import named_outputs
 from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, GraphName, GraphSignature, TensorSignature
@@ -53,6 +61,7 @@ class GraphModule(nn.Module):
         self.vae = vae
         self.graph = vae.graphs()[name] if graph is None else graph
         self.uint8 = config is not None and config.uint8
+        self.returns_images = self.uint8 and name == "decoder"
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         outputs = tuple(self.named(*inputs).values())
@@ -66,7 +75,9 @@ class GraphModule(nn.Module):
                 named["x"] = named["x"].permute(0, 3, 1, 2).to(torch.float32) / MAX_UINT8
             inputs = tuple(named.values())
         outputs = self.graph.run(*inputs)
-        return {name: to_uint8(t) if self.uint8 and name == "x_mean" else t for name, t in outputs.items()}
+        names = output_names(outputs, self.graph.names)
+        returns_images = self.returns_images
+        return {names[n]: to_uint8(t) if returns_images and n == "x_mean" else t for n, t in outputs.items()}
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """Returns the inputs for a batch of data."""
@@ -95,9 +106,20 @@ class Graph:
         return [output["name"] for output in self.signature["outputs"]]
 
 
-def graph_modules(vae: VAE, config: ExportConfig) -> dict[GraphName, GraphModule]:
-    """Returns all graphs of a model as modules in evaluation mode."""
-    return {name: GraphModule(vae, name, graph, config).eval() for name, graph in vae.graphs().items()}
+def graph_modules(
+    vae: VAE, config: ExportConfig, parts: Collection[GraphName] | None = None
+) -> dict[GraphName, GraphModule]:
+    """Returns graphs of a model, by default all, as modules in evaluation mode.
+
+    Raises:
+        VaezooError: If the model has no such graph.
+    """
+    graphs = vae.graphs()
+    parts = graphs if parts is None else parts
+    if not parts or (unknown := [name for name in parts if name not in graphs]):
+        what = f"there is no part '{unknown[0]}'" if parts else "no part is given"
+        raise VaezooError(what, f"the parts of this model are {', '.join(graphs)}")
+    return {name: GraphModule(vae, name, graph, config).eval() for name, graph in graphs.items() if name in parts}
 
 
 def mode_name(vae: VAE) -> str:
@@ -107,16 +129,25 @@ def mode_name(vae: VAE) -> str:
         PluginError: If the model's posterior is not a NamedTuple.
     """
     with torch.no_grad():
-        return named_outputs(vae.infer(example_batch(vae.data, 1, Generator().manual_seed(0))))[1]
+        outputs, mode = named_outputs(vae.infer(example_batch(vae.data, 1, Generator().manual_seed(0))))
+    return output_names(outputs, vae.graphs()["encoder"].names)[mode]
 
 
-def export_graphs(vae: VAE, config: ExportConfig | None = None) -> dict[GraphName, Graph]:
-    """Exports all graphs of a model on the CPU, with a dynamic batch size and with the weights inside.
+def export_graphs(
+    vae: VAE, config: ExportConfig | None = None, parts: Sequence[GraphName] | None = None
+) -> dict[GraphName, Graph]:
+    """Exports graphs of a model on the CPU, with a dynamic batch size and with the weights inside.
+
+    Args:
+        vae: The model.
+        config: How the graphs are written.
+        parts: Names of the graphs, by default all that the model has.
 
     Raises:
         UnsupportedDataError: If the config does not fit the data.
         PluginError: If the exporter cannot trace the model.
-        VaezooError: If fp16 needs ONNX Runtime, which is not installed, or if the model is too large.
+        VaezooError: If the model has no such part, an operator that the opset lacks, or too many weights, or if fp16
+            needs ONNX Runtime, which is not installed.
     """
     config = config or ExportConfig()
     config.check_shape(vae.data.shape)
@@ -135,7 +166,8 @@ def export_graphs(vae: VAE, config: ExportConfig | None = None) -> dict[GraphNam
         # Two examples: with one, some versions of the exporter treat the batch size as a constant.
         generator = Generator().manual_seed(0)
         batches = [example_batch(vae.data, 2, generator, shape) for shape in vae.shapes]
-        return {name: _export(name, module, batches, config) for name, module in graph_modules(vae, config).items()}
+        modules = graph_modules(vae, config, parts)
+        return {name: _export(name, module, batches, config) for name, module in modules.items()}
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -169,10 +201,8 @@ def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], conf
             program = torch.onnx.export(
                 module,
                 examples[0],
-                input_names=list(names),
-                output_names=list(results[0]),
                 dynamic_shapes=(tuple(free),),
-                opset_version=config.opset,
+                opset_version=max(config.opset, EXPORTED),
                 custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
@@ -187,7 +217,13 @@ def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], conf
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # they hold source lines and paths of this machine
     program.model.producer_name, program.model.producer_version = "vaezoo", None
+    set_names(program.model, names, list(results[0]))
+    if config.opset < EXPORTED:
+        lower_opset(program.model, config.opset)
     proto = program.model_proto
+    proto.ir_version = lowest_ir_version(proto)
+    if config.opset < EXPORTED:
+        check_operators(name, proto, config.opset)
     # The prior stays float32: which component or code a draw picks is not continuous in the noise.
     if config.dtype == "fp16" and name != "prior":
         proto = to_float16(proto)
@@ -236,18 +272,3 @@ def input_signature(name: str, examples: Sequence[Tensor], free: Mapping[int, st
     if multiples := {size: divisor for size, divisor in divisors.items() if divisor > 1}:
         signature["multiples"] = multiples
     return signature
-
-
-def to_float16(proto: ModelProto) -> ModelProto:
-    """Returns the graph with float16 weights and arithmetic. Inputs and outputs keep their types."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    # The converter takes an initializer for float16 if it has a value_info, even one that must stay float32.
-    initializers = {tensor.name for tensor in proto.graph.initializer}
-    values = [value for value in proto.graph.value_info if value.name not in initializers]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(values)
-    model = ir.from_proto(convert_float_to_float16(proto, keep_io_types=True))
-    TopologicalSortPass()(model)  # the converter appends its casts at the end
-    half: ModelProto = ir.to_proto(model)
-    return half

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+from vaezoo.export.config import OLDEST_RUNTIME
 from vaezoo.export.golden import EXAMPLES_PER_SET
-from vaezoo.runtime.manifest import GraphSignature, Manifest, TensorSignature
+from vaezoo.runtime.manifest import ENCODER_DECODER, GraphSignature, Manifest, TensorSignature
 
 TEMPLATE = """# {model}, exported to ONNX
 
@@ -20,7 +21,7 @@ their weights and no random operators.
 
 ## Usage
 
-The graphs need only numpy and onnxruntime.
+The graphs need only numpy and onnxruntime. The oldest ONNX Runtime that was tested with this opset is {oldest}.
 
 ```python
 import numpy as np
@@ -29,25 +30,15 @@ import onnxruntime as ort
 options = ort.SessionOptions()
 # Two sessions share the cores. Without this entry, the threads of one slow the other down.
 options.add_session_config_entry("session.force_spinning_stop", "1")
-encoder = ort.InferenceSession("encoder.onnx", options, providers=["CPUExecutionProvider"])
-decoder = ort.InferenceSession("decoder.onnx", options, providers=["CPUExecutionProvider"])
-
-# Reconstruct inputs.
-{example}
-fields = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, {{{encoder_inputs}}})))
-({output},) = decoder.run(None, {{"z": fields["{mode}"]{decoder_inputs}}})  # {range}
-
-{sampling}
+{usage}
 ```
 
 {input_note}
-
 ## Comparison with the PyTorch model
 
-The table shows the largest absolute differences from the PyTorch model. The graphs ran in {runtime} on the CPU at batch
-sizes {batches}. The limit is the tolerance at that element. An export with a larger difference is not written.
+{comparison} An export with a larger difference is not written.
 
-| graph | inputs | output | largest difference | limit |
+| graph | inputs | output | {measure} | limit |
 |---|---|---|---|---|
 {parity}
 
@@ -66,6 +57,23 @@ sizes {batches}. The limit is the tolerance at that element. An export with a la
 | licence of the model's code | {license} |
 | licence of the weights | {weights_license} |
 """
+
+OPEN = '{name} = ort.InferenceSession("{name}.onnx", options, providers=["CPUExecutionProvider"])'
+
+ENCODE = """{comment}
+{example}
+fields = dict(zip([o.name for o in encoder.get_outputs()], encoder.run(None, {{{encoder_inputs}}})))"""
+
+DECODE = """({output},) = decoder.run(None, {{"z": fields["{mode}"]{decoder_inputs}}})  # {range}"""
+
+# By whether the graphs are in int8.
+COMPARISON = {
+    False: """The table shows the largest absolute differences from the PyTorch model.
+The graphs ran in {runtime} on the CPU at batch sizes {batches}. The limit is the tolerance at that element.""",
+    True: """The table shows the root mean square of the differences from the PyTorch model in float32. The inputs are
+held-out examples that were not used for calibration, their latents, and draws from the prior. The graphs ran in
+{runtime} on the CPU at batch sizes {batches}. The limit is a tenth of the output's standard deviation, plus 0.01.""",
+}
 
 NORMAL = """# Draw samples: decode latents from the standard normal prior.
 z = np.random.default_rng(0).standard_normal((16, {sizes})).astype("float32")
@@ -90,8 +98,8 @@ def model_card(manifest: Manifest) -> str:
     """Returns the text of README.md."""
     data, config, graphs, parity = manifest["data"], manifest["format"], manifest["graphs"], manifest["parity"]
     onnx_bytes = sum(entry["bytes"] for name, entry in manifest["files"].items() if name.endswith(".onnx"))
-    has_examples = parity["rows"][0]["inputs"].startswith("real")
-    encoder_inputs = ", ".join(f'"{tensor["name"]}": {tensor["name"]}' for tensor in graphs["encoder"]["inputs"])
+    quantized = config["dtype"] == "int8"
+    has_examples = parity["rows"][0]["inputs"].endswith("real examples")
     return TEMPLATE.format(
         model=manifest["model"],
         graphs="\n".join(
@@ -100,23 +108,19 @@ def model_card(manifest: Manifest) -> str:
         opset=config["opset"],
         dtype=config["dtype"],
         size=onnx_bytes / 1e6,
-        example=_example(manifest),
-        encoder_inputs=encoder_inputs,
-        decoder_inputs=_other_inputs(graphs["decoder"]),
-        output="reconstructions" if graphs["decoder"]["outputs"][0]["name"] == "x_mean" else "outputs",
-        mode=manifest["mode"],
-        range=_output_range(manifest),
-        sampling=_sampling(manifest),
-        input_note=_input_note(manifest),
-        runtime=parity["runtime"],
-        batches=_join(parity["batches"]),
+        oldest=OLDEST_RUNTIME[config["opset"]],
+        usage=_usage(manifest),
+        input_note=f"{_input_note(manifest)}\n" if "encoder" in graphs else "",
+        comparison=COMPARISON[quantized].format(runtime=parity["runtime"], batches=_join(parity["batches"])),
+        measure="root mean square difference" if quantized else "largest difference",
         parity="\n".join(
-            f"| {row['graph']} | {row['inputs']} | {row['output']} | {row['max_abs']:.1e} | {row['limit']:.1e} |"
+            f"| {row['graph']} | {row['inputs']} | {row['output']} | {row.get('rms', row['max_abs']):.1e} "
+            f"| {row['limit']:.1e} |"
             for row in parity["rows"]
         ),
         golden=EXAMPLES_PER_SET,
         golden_source=(
-            "The encoder's first set holds held-out examples of the data."
+            "The first set holds held-out examples of the data, or their latents."
             if has_examples
             else "All inputs are generated."
         ),
@@ -133,17 +137,41 @@ def model_card(manifest: Manifest) -> str:
     )
 
 
+def _usage(manifest: Manifest) -> str:
+    """Returns the lines of code that run the encoder and the decoder, as far as they are there."""
+    graphs = manifest["graphs"]
+    opened = "\n".join(OPEN.format(name=name) for name in ENCODER_DECODER if name in graphs)
+    blocks = [opened]
+    if "encoder" in graphs:
+        names = [tensor["name"] for tensor in graphs["encoder"]["inputs"]]
+        comment = "# Reconstruct inputs." if "decoder" in graphs else "# Encode inputs."
+        inputs = ", ".join(f'"{name}": {name}' for name in names)
+        blocks.append(ENCODE.format(comment=comment, example=_example(manifest), encoder_inputs=inputs))
+    if "encoder" in graphs and "decoder" in graphs:
+        output = "reconstructions" if graphs["decoder"]["outputs"][0]["name"] == "x_mean" else "outputs"
+        decoder_inputs = _other_inputs(graphs["decoder"])
+        blocks[-1] += "\n" + DECODE.format(
+            output=output, mode=manifest["mode"], decoder_inputs=decoder_inputs, range=_output_range(manifest)
+        )
+    if "decoder" in graphs:
+        if "encoder" not in graphs and _other_inputs(graphs["decoder"]):
+            blocks.append(_example(manifest))
+        blocks.append(_sampling(manifest))
+    return "\n\n".join(blocks)
+
+
 def _example(manifest: Manifest) -> str:
-    """Returns the lines of code that make the encoder's inputs."""
-    x = next(tensor for tensor in manifest["graphs"]["encoder"]["inputs"] if tensor["name"] == "x")
+    """Returns the lines of code that make data, and labels if a graph takes them."""
+    graphs = manifest["graphs"].values()
+    dtype = next((t["dtype"] for g in graphs for t in g["inputs"] if t["name"] == "x"), "float32")
     sizes = manifest["data"]["shape"]
     if manifest["format"]["uint8"]:
         sizes = [*sizes[1:], sizes[0]]
     what = "your images" if manifest["format"]["uint8"] else "your data, scaled to 0..1"
     if manifest["data"]["kind"] != "unit":
         what = f"your data, of kind {manifest['data']['kind']}"
-    lines = [f'x = np.zeros(({_join((16, *sizes))}), "{x["dtype"]}")  # {what}']
-    needed = {t["name"]: t for g in manifest["graphs"].values() for t in g["inputs"] if t["name"] == "y"}
+    lines = [f'x = np.zeros(({_join((16, *sizes))}), "{dtype}")  # {what}']
+    needed = {t["name"]: t for g in graphs for t in g["inputs"] if t["name"] == "y"}
     for tensor in needed.values():
         lines.append(f'y = np.zeros(({_join((16, *tensor["shape"][1:]))},), "{tensor["dtype"]}")  # labels from 0')
     return "\n".join(lines)

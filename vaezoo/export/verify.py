@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -24,8 +26,10 @@ from vaezoo.export.tolerance import Parity, check_graphs, runtime_name
 from vaezoo.runtime.manifest import (
     EXPORT_AGAIN,
     MANIFEST,
+    GraphName,
     Manifest,
     check_metadata,
+    read_any,
     read_graph,
     read_manifest,
 )
@@ -49,16 +53,22 @@ class VerifyResult:
         runtime: What ran the graphs: onnxruntime or onnx.reference.
         provider: The provider that ran them.
         parity: The largest differences from the golden outputs.
+        derived: The graphs that are not the files that were exported. There are none without a tolerance.
     """
 
     path: Path
     runtime: str
     provider: Provider
     parity: list[Parity]
+    derived: list[GraphName] = field(default_factory=list)
 
 
 def verify_onnx(
-    folder: str | os.PathLike[str], provider: Provider = "cpu", *, seconds: int = MAX_SECONDS
+    folder: str | os.PathLike[str],
+    provider: Provider = "cpu",
+    *,
+    seconds: int = MAX_SECONDS,
+    tolerance: float | None = None,
 ) -> VerifyResult:
     """Checks an export: hashes, that the graphs belong together, structure, and golden data at several batch sizes.
 
@@ -66,16 +76,21 @@ def verify_onnx(
         folder: A folder that `vaezoo export` wrote.
         provider: The provider that runs the graphs.
         seconds: Time limit of the checks.
+        tolerance: For graphs that others derived from those of the export, by an optimiser or a converter. Each value
+            must satisfy `|graph - model| <= tolerance * (1 + |model|)`. Hashes, metadata and opset of the graphs are
+            not compared. The golden data must be those of the export.
 
     Raises:
         InputError: If a file is missing, damaged, of another export or of another schema, or exceeds the limits.
         ParityError: If a graph differs from its manifest, or computes something else.
         VaezooError: If the provider cannot run here.
     """
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise VaezooError(f"a tolerance of {tolerance} is out of range", "for example 0.01")
     folder = Path(folder)
     read_manifest(folder)
     # -P: do not import modules from the current folder, which may be the export.
-    command = [sys.executable, "-P", "-c", CHILD, str(folder), provider, str(seconds)]
+    command = [sys.executable, "-P", "-c", CHILD, str(folder), provider, str(seconds), str(tolerance or "")]
     environment = {**os.environ, **FEW_ARENAS}
     try:
         process = subprocess.run(
@@ -96,14 +111,17 @@ def verify_onnx(
         ) from None
     if "error" in report:
         raise ERRORS[report["error"]](report["message"], report["hint"])
-    return VerifyResult(folder, report["runtime"], provider, [Parity(**row) for row in report["rows"]])
+    rows = [Parity(**row) for row in report["rows"]]
+    return VerifyResult(folder, report["runtime"], provider, rows, report["derived"])
 
 
-def child(folder: str, provider: Provider, seconds: str) -> None:
+def child(folder: str, provider: Provider, seconds: str, tolerance: str) -> None:
     """Runs in the child process: checks a folder and writes the rows or the error as JSON to stdout."""
     try:
-        rows = [row.as_dict() for row in check_folder(Path(folder), provider, int(seconds))]
-        report: dict[str, object] = {"runtime": runtime_name(), "rows": rows}
+        given = float(tolerance) if tolerance else None
+        rows, derived = check_folder(Path(folder), provider, int(seconds), given)
+        report: dict[str, object] = {"runtime": runtime_name(), "rows": [row.as_dict() for row in rows]}
+        report["derived"] = derived
     except VaezooError as e:
         report = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
     except MemoryError:
@@ -112,17 +130,30 @@ def child(folder: str, provider: Provider, seconds: str) -> None:
     print(json.dumps(report))
 
 
-def check_folder(folder: Path, provider: Provider, seconds: int) -> list[Parity]:
-    """Limits this process, then runs all checks in it; see `verify_onnx` for the errors."""
+def check_folder(
+    folder: Path, provider: Provider, seconds: int, tolerance: float | None = None
+) -> tuple[list[Parity], list[GraphName]]:
+    """Limits this process, then runs all checks in it; see `verify_onnx` for the errors.
+
+    Returns:
+        The rows, and the graphs that are not the files that were exported.
+    """
     manifest = read_manifest(folder)
-    files = {name: read_graph(folder, manifest, name) for name in manifest["graphs"]}
+    if tolerance is None:
+        files = {name: read_graph(folder, manifest, name) for name in manifest["graphs"]}
+    else:
+        files = {name: read_any(folder / f"{name}.onnx") for name in manifest["graphs"]}
+    hashes = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    derived = [name for name, data in files.items() if sha256(data).hexdigest() != hashes.get(f"{name}.onnx")]
     limit_process(provider, seconds, sum(len(data) for data in files.values()))
-    metadata = {name: read_metadata(parse(name, data)) for name, data in files.items()}
-    check_metadata(folder, manifest, metadata)
-    check_hashes(files, metadata)
+    if not derived:
+        metadata = {name: read_metadata(parse(name, data)) for name, data in files.items()}
+        check_metadata(folder, manifest, metadata)
+        check_hashes(files, metadata)
     config = read_config(folder, manifest)
     cases = {name: read_cases(folder, manifest, name) for name in files}
-    return check_graphs(files, manifest["graphs"], cases, manifest["mode"], config, provider)
+    rows = check_graphs(files, manifest["graphs"], cases, manifest["mode"], config, provider, tolerance)
+    return rows, derived
 
 
 def limit_process(provider: Provider, seconds: int, size: int) -> None:

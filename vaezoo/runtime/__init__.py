@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ CHUNK_SIZE = 256  # examples in one run of a graph, so that memory stays bounded
 def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads: int | None = None) -> OnnxVAE:
     """Opens an export.
 
+    Graphs whose files are not there are left out, so that a decoder works without the encoder. The manifest is needed.
+
     Args:
         folder: A folder that `vaezoo export` wrote.
         provider: "cpu" or "cuda".
@@ -52,21 +55,39 @@ def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    present = [name for name in manifest["graphs"] if os.path.lexists(folder / f"{name}.onnx")]
     # The hashes of all files are compared before ONNX Runtime parses any.
-    files = {name: read_graph(folder, manifest, name) for name in manifest["graphs"]}
+    files = {name: read_graph(folder, manifest, name) for name in present or manifest["graphs"]}
     sessions = {
         name: open_session(data, provider, threads=threads, entries=STOP_SPINNING) for name, data in files.items()
     }
     metadata = {name: session.get_modelmeta().custom_metadata_map for name, session in sessions.items()}
     check_metadata(folder, manifest, metadata)
-    return OnnxVAE(manifest, sessions)
+    return OnnxVAE(manifest, sessions, Source(folder.resolve(), provider, threads))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an opened export came from, and how it was opened; see `load`."""
+
+    folder: Path
+    provider: Provider
+    threads: int | None
+
+
+def _reload(source: Source) -> OnnxVAE:
+    """Opens an export again, in another process."""
+    return load(source.folder, source.provider, threads=source.threads)
 
 
 class OnnxVAE:
     """The graphs of an export. Use `load` to open one.
 
     Images are float32 `(N, C, H, W)` in [0, 1]. If exported with --uint8, they are uint8 `(N, H, W, C)`. A model that
-    is conditioned on labels takes them as `y`, integers `(N,)` or `(N, factors)`.
+    is conditioned on labels takes them as `y`, integers `(N,)` or `(N, factors)`. No rows give a result of no rows.
+    NaN and infinite values are refused.
+
+    Several threads may use one object. A copy in another process, as of multiprocessing, opens the folder again.
 
     Attributes:
         manifest: The content of manifest.json.
@@ -74,19 +95,30 @@ class OnnxVAE:
         shape: Shape of one example, as input and as output. A text is a free size.
         latent_shape: Shape of one latent z. A text is a free size.
         dtype: Type of the examples.
-        outputs: Names of the encoder's outputs.
+        outputs: Names of the encoder's outputs; none if the export has no encoder.
+        source: The folder, and how it was opened.
     """
 
-    def __init__(self, manifest: Manifest, sessions: Mapping[GraphName, ort.InferenceSession]) -> None:
+    def __init__(self, manifest: Manifest, sessions: Mapping[GraphName, ort.InferenceSession], source: Source) -> None:
         self.manifest = manifest
         self.sessions = sessions
-        graphs = manifest["graphs"]
+        self.source = source
         self.data: DataEntry = manifest["data"]
-        x, z = self._signature("encoder", "x"), self._signature("decoder", "z")
-        self.shape = example_shape(x)
-        self.dtype = np.dtype(x["dtype"])
-        self.latent_shape = example_shape(z)
-        self.outputs: tuple[str, ...] = tuple(output["name"] for output in graphs["encoder"]["outputs"])
+        tensors = {
+            (name, tensor["name"]): tensor
+            for name, graph in manifest["graphs"].items()
+            for tensor in (*graph["inputs"], *graph["outputs"])
+        }
+        x = tensors.get(("encoder", "x")) or tensors.get(("decoder", "x_mean"))
+        z = tensors.get(("decoder", "z")) or tensors.get(("encoder", manifest["mode"]))
+        self.shape = example_shape(x) if x else tuple(self.data["shape"])
+        self.dtype = np.dtype(x["dtype"] if x else "float32")
+        self.latent_shape = example_shape(z) if z else tuple(manifest["latent_shape"])
+        encoder = manifest["graphs"].get("encoder")
+        self.outputs: tuple[str, ...] = tuple(output["name"] for output in encoder["outputs"]) if encoder else ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reload, (self.source,)
 
     @property
     def scaling(self) -> Scaling:
@@ -99,7 +131,8 @@ class OnnxVAE:
         Raises:
             VaezooError: If x has the wrong shape, type or range, or labels are missing or wrong.
         """
-        x = np.asarray(x)
+        self._require("encoder")
+        x = _as_array("x", x)
         if self.dtype == np.uint8 and x.dtype != np.uint8:
             raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", "give values 0 to 255")
         if self.dtype.kind == "f" and x.dtype.kind != "f":
@@ -108,7 +141,8 @@ class OnnxVAE:
         if self.dtype.kind == "i" and x.dtype.kind not in "iu":
             raise VaezooError(f"the encoder accepts token ids, not {x.dtype}", "convert it to int64")
         inputs = self._inputs("encoder", {"x": x, "y": y})
-        self._check_values(inputs["x"])
+        if len(inputs["x"]):
+            self._check_values(inputs["x"])
         return dict(zip(self.outputs, self._run("encoder", inputs), strict=True))
 
     def decode(self, z: Array, y: Array | None = None, *, x: Array | None = None) -> Array:
@@ -126,6 +160,7 @@ class OnnxVAE:
 
     def reconstruct(self, x: Array, y: Array | None = None) -> Array:
         """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one."""
+        self._require("decoder")
         z = self.encode(x, y)[self.manifest["mode"]]
         return self._decode_latents(z, y, None)
 
@@ -144,6 +179,7 @@ class OnnxVAE:
         """
         if n < 1:
             raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
+        self._require("decoder")
         rng = np.random.default_rng(seed)
         if y is None and self.data["classes"]:
             columns = [np.arange(n) % count for count in self.data["classes"]]
@@ -152,8 +188,7 @@ class OnnxVAE:
 
     def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs any graph of the export: inputs by name -> outputs by name."""
-        if graph not in self.sessions:
-            raise VaezooError(f"the export has no graph '{graph}'", f"use one of {', '.join(self.sessions)}")
+        self._require(graph)
         names = [output["name"] for output in self.manifest["graphs"][graph]["outputs"]]
         return dict(zip(names, self._run(graph, self._inputs(graph, inputs)), strict=True))
 
@@ -174,7 +209,7 @@ class OnnxVAE:
                 ids[:, position] = draw_ids(self._run("prior", inputs)[0][:, position], rng)
             return ids.reshape(n, *latent_shape)
         raise VaezooError(
-            f"{self.manifest['model']} has a custom prior, which an export does not hold",
+            f"{self.manifest['model']} has a custom prior, which this export does not hold",
             "draw z yourself and call decode, or sample from the run folder",
         )
 
@@ -225,21 +260,32 @@ class OnnxVAE:
                     f"its categories are 0 to {int(size) - 1}",
                 )
 
+    def _require(self, graph: GraphName) -> None:
+        """Raises VaezooError unless a graph is there."""
+        if graph in self.sessions:
+            return
+        here = f"it has {', '.join(self.sessions)}"
+        if graph in self.manifest["graphs"]:
+            file = self.source.folder / f"{graph}.onnx"
+            raise InputError(f"{file} is missing, and this needs it", "copy the file, or export the run again")
+        raise VaezooError(f"{self.source.folder} has no graph '{graph}': {here}", "export the run without --parts")
+
     def _signature(self, graph: GraphName, name: str) -> TensorSignature:
         return next(tensor for tensor in self.manifest["graphs"][graph]["inputs"] if tensor["name"] == name)
 
     def _inputs(self, graph: GraphName, given: Mapping[str, Array | None]) -> dict[str, Array]:
         """Returns the inputs that a graph takes, checked. What it does not take is left out."""
+        self._require(graph)
         inputs = {}
         for tensor in self.manifest["graphs"][graph]["inputs"]:
             name, array = tensor["name"], given.get(tensor["name"])
             if array is None:
                 raise VaezooError(f"the {graph} needs '{name}' as well", f"call it with {name}=...")
-            array = np.asarray(array)
+            array = _as_array(name, array)
             if name == "y" and array.dtype.kind not in "iu":
                 raise VaezooError(f"y holds {array.dtype}, not integers", "give the number of each label")
             inputs[name] = _check_batch(array, tensor)
-        if "y" in inputs:
+        if "y" in inputs and len(inputs["y"]):
             self._check_labels(inputs["y"])
         sizes = {name: len(array) for name, array in inputs.items()}
         if len(set(sizes.values())) > 1:
@@ -258,6 +304,9 @@ class OnnxVAE:
     def _run(self, name: GraphName, inputs: Mapping[str, Array]) -> list[Array]:
         """Runs a graph in chunks of CHUNK_SIZE examples and returns its outputs."""
         session, size = self.sessions[name], len(next(iter(inputs.values())))
+        if size == 0:  # one row tells the shapes of the outputs
+            row = {key: np.zeros((1, *array.shape[1:]), array.dtype) for key, array in inputs.items()}
+            return [output[:0] for output in self._run(name, row)]
         try:
             chunks = [
                 session.run(None, {key: array[i : i + CHUNK_SIZE] for key, array in inputs.items()})
@@ -288,18 +337,37 @@ def table_rows(output: Array, columns: Sequence[str]) -> Array:
     return np.stack(rows, 1).astype(output.dtype)
 
 
+def _as_array(name: str, values: object) -> Array:
+    """Returns an input as an array. Raises VaezooError unless all its rows have one shape."""
+    try:
+        return np.asarray(values)
+    except ValueError as e:
+        raise VaezooError(f"{name} is not an array: {first_line(e)}", "give rows of one shape") from e
+
+
 def _check_batch(array: Array, tensor: TensorSignature) -> Array:
     """Returns a batch as a contiguous array of an input's type.
 
     Raises:
-        VaezooError: If it is empty, has another shape, or a free size is not a multiple of what it must be.
+        VaezooError: If it has another shape, or a value that is no finite number, or if a free size is not a multiple
+            of what it must be.
     """
-    array, shape, multiples = np.asarray(array), example_shape(tensor), tensor.get("multiples", {})
-    if array.ndim != len(shape) + 1 or not has_shape(array.shape[1:], shape) or not array.size:
+    shape, multiples = example_shape(tensor), tensor.get("multiples", {})
+    if array.dtype.kind not in "biuf":
+        raise VaezooError(f"{tensor['name']} holds {array.dtype}, not numbers", "convert it to float32")
+    if array.ndim != len(shape) + 1 or not has_shape(array.shape[1:], shape) or 0 in array.shape[1:]:
         wanted = ", ".join(str(n) for n in ("N", *shape))
         raise VaezooError(f"{tensor['name']} has shape {array.shape}", f"give an array of shape ({wanted})")
     for name, size in zip(shape, array.shape[1:], strict=True):
         divisor = multiples.get(str(name), 1)
         if size % divisor:
             raise VaezooError(f"{tensor['name']} has {name} {size}", f"give a multiple of {divisor}")
-    return np.ascontiguousarray(array, np.dtype(tensor["dtype"]))
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for the type, or NaN where integers are wanted
+        converted = np.ascontiguousarray(array, np.dtype(tensor["dtype"]))
+    if not (_is_finite(array) and _is_finite(converted)):
+        raise VaezooError(f"{tensor['name']} holds NaN or infinite values", "leave out those rows, or fill them in")
+    return converted
+
+
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 SCHEMA = 4
 MANIFEST = "manifest.json"
-REQUIRED_GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder")
+ENCODER_DECODER: tuple[GraphName, ...] = ("encoder", "decoder")
 GRAPH_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # it becomes the name of a file
 COLUMN = re.compile(r":(real|[0-9]{1,5})\Z")  # of a table: `name:real`, or `name:k` for k categories
 PRIORS = ("standard-normal", "graph", "autoregressive", None)
@@ -107,18 +107,25 @@ class ParityRow(TypedDict):
     max_abs: float
     limit: float
     batch: int
+    rms: NotRequired[float]
 
 
 class ParityEntry(TypedDict):
-    """The comparison with the model: what ran the graphs, at which batch sizes, and the rows."""
+    """The comparison with the model: what ran the graphs, at which batch sizes, and the rows.
+
+    `tolerance` says what the limit of a row applies to; see `vaezoo.export.tolerance.stated_tolerance`.
+    """
 
     runtime: str
     batches: list[int]
+    tolerance: NotRequired[dict[str, float | str]]
     rows: list[ParityRow]
 
 
 class Description(TypedDict):
     """What the graphs are and where they come from: the manifest without files and parity.
+
+    `graphs` holds those of the export's parts, which need not be all that the model has.
 
     `prior` says how z is drawn: "standard-normal", "graph" (prior.onnx maps standard normal noise to z),
     "autoregressive" (prior.onnx gives logits, and ids are drawn one by one), or None if the export cannot draw z.
@@ -154,7 +161,7 @@ class Manifest(Description):
 def is_export(folder: str | os.PathLike[str]) -> bool:
     """Tells whether a folder looks like an export. A checkpoint has a manifest too, but no graphs."""
     folder = Path(folder)
-    return (folder / MANIFEST).is_file() and any((folder / f"{name}.onnx").exists() for name in REQUIRED_GRAPHS)
+    return (folder / MANIFEST).is_file() and any(folder.glob("*.onnx"))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -192,6 +199,7 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest["data"]["likelihood"], str),
         (manifest["data"]["kind"], str),
         (manifest["data"]["vocabulary"], int),
+        (manifest["graphs"], dict),
         (manifest["prior"], str | None),
         (manifest["autoregressive"], dict | None),
         (manifest["format"]["opset"], int),
@@ -219,14 +227,17 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         _check_shape([manifest["autoregressive"]["length"]])
         if not isinstance(manifest["autoregressive"]["end_id"], int | None):
             raise TypeError("end_id is not an integer")
-    for name in {*REQUIRED_GRAPHS, *manifest["graphs"]}:
+    if not manifest["graphs"]:
+        raise ValueError("there are no graphs")
+    for name in manifest["graphs"]:
         if not GRAPH_NAME.fullmatch(name):
             raise ValueError(f"{safe_repr(name)} is not the name of a graph")
         _check_signature(manifest["graphs"][name], len(manifest["data"]["classes"]))
     _check_inputs(manifest)
-    if not _fits(manifest["graphs"]["decoder"]["inputs"][0]["shape"][1:], manifest["latent_shape"]):
+    encoder, decoder = (manifest["graphs"].get(name) for name in ENCODER_DECODER)
+    if decoder and not _fits(decoder["inputs"][0]["shape"][1:], manifest["latent_shape"]):
         raise ValueError(f"the decoder's input does not have latent_shape {manifest['latent_shape']}")
-    if manifest["mode"] not in [output["name"] for output in manifest["graphs"]["encoder"]["outputs"]]:
+    if encoder and manifest["mode"] not in [output["name"] for output in encoder["outputs"]]:
         raise ValueError(f"mode {safe_repr(manifest['mode'])} is not an output of the encoder")
 
 
@@ -265,14 +276,15 @@ def scaling_of(data: DataEntry) -> Scaling:
 
 def _check_inputs(manifest: Mapping[str, Any]) -> None:
     """Raises ValueError unless the graphs have the inputs from which a decoder's output is drawn."""
-    needed = [("encoder", "x"), ("decoder", "z")]
-    needed += [("decoder", "x")] if manifest["autoregressive"] is not None else []
+    graphs = manifest["graphs"]
+    needed = [(name, tensor) for name, tensor in (("encoder", "x"), ("decoder", "z")) if name in graphs]
+    needed += [("decoder", "x")] if manifest["autoregressive"] is not None and "decoder" in graphs else []
     needed += {"graph": [("prior", "noise")], "autoregressive": [("prior", "z")]}.get(manifest["prior"], [])
     for name, wanted in needed:
-        inputs = manifest["graphs"][name]["inputs"] if name in manifest["graphs"] else []
+        inputs = graphs[name]["inputs"] if name in graphs else []
         if wanted not in [tensor["name"] for tensor in inputs]:
             raise ValueError(f"there is no graph {name} with the input {wanted}")
-    noise = [t for t in manifest["graphs"].get("prior", {"inputs": []})["inputs"] if t["name"] == "noise"]
+    noise = [t for t in graphs.get("prior", {"inputs": []})["inputs"] if t["name"] == "noise"]
     _check_shape([n for tensor in noise for n in tensor["shape"][1:]])
 
 
@@ -325,20 +337,34 @@ def read_graph(folder: Path, manifest: Manifest, name: GraphName) -> bytes:
 
 def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
     """Reads a file of an export and compares its size and SHA-256 with the manifest's; see `read_graph`."""
-    path, entry = folder / name, manifest["files"].get(name)
+    entry = manifest["files"].get(name)
     if entry is None:
         raise InputError(f"{folder / MANIFEST} is damaged: it does not list {name}", EXPORT_AGAIN)
+    data = read_any(folder / name, entry["bytes"])
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise InputError(f"{folder / name} is not the file that was exported: its SHA-256 differs", EXPORT_AGAIN)
+    return data
+
+
+def read_any(path: Path, expected: int | None = None) -> bytes:
+    """Reads a file that is no larger than a graph.
+
+    Args:
+        path: The file.
+        expected: Its size in bytes. None: any.
+
+    Raises:
+        InputError: If it is missing or of another size, or too large for a graph.
+    """
     try:
         with open_regular(path) as f:
             size = os.fstat(f.fileno()).st_size
-            if size != entry["bytes"] or size > MAX_GRAPH_BYTES:
-                raise InputError(f"{path} has {size} bytes, not {entry['bytes']}", EXPORT_AGAIN)
-            data = f.read(size)
+            if size > MAX_GRAPH_BYTES or (expected is not None and size != expected):
+                wanted = f"at most {MAX_GRAPH_BYTES}" if expected is None else str(expected)
+                raise InputError(f"{path} has {size} bytes, not {wanted}", EXPORT_AGAIN)
+            return f.read(size)
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}", EXPORT_AGAIN) from e
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise InputError(f"{path} is not the file that was exported: its SHA-256 differs", EXPORT_AGAIN)
-    return data
 
 
 def set_hash(hashes: Mapping[GraphName, str]) -> str:
@@ -346,14 +372,21 @@ def set_hash(hashes: Mapping[GraphName, str]) -> str:
     return hashlib.sha256(json.dumps(dict(sorted(hashes.items()))).encode()).hexdigest()
 
 
-def check_set(folder: Path, metadata: Mapping[GraphName, Mapping[str, str]]) -> None:
-    """Raises InputError unless all graphs name the same set of graphs and the same checkpoint."""
+def check_set(
+    folder: Path, metadata: Mapping[GraphName, Mapping[str, str]], graphs: Mapping[GraphName, GraphSignature]
+) -> None:
+    """Raises InputError unless all graphs name the same set of graphs and the same checkpoint.
+
+    The hash of the set is computed again if all graphs of the export are here.
+    """
     for name, entries in metadata.items():
         if entries.get("vaezoo.graph") != name or not entries.get("vaezoo.graph_sha256"):
             raise InputError(f"{folder / name}.onnx is not a vaezoo {name}", EXPORT_AGAIN)
-    together = set_hash({name: entries["vaezoo.graph_sha256"] for name, entries in metadata.items()})
+    sets = {entries.get("vaezoo.set_sha256") for entries in metadata.values()}
+    if metadata.keys() == graphs.keys():
+        sets.add(set_hash({name: entries["vaezoo.graph_sha256"] for name, entries in metadata.items()}))
     checkpoints = {entries.get("vaezoo.checkpoint_sha256") for entries in metadata.values()}
-    if any(entries.get("vaezoo.set_sha256") != together for entries in metadata.values()) or len(checkpoints) > 1:
+    if len(sets) > 1 or len(checkpoints) > 1:
         files = " and ".join(f"{name}.onnx" for name in metadata)
         raise InputError(f"{folder}: {files} come from different exports", EXPORT_AGAIN)
 
@@ -401,7 +434,7 @@ def check_metadata(folder: Path, manifest: Manifest, metadata: Mapping[GraphName
     Raises:
         InputError: If they do not.
     """
-    check_set(folder, metadata)
+    check_set(folder, metadata, manifest["graphs"])
     expected = {key if "." in key else f"vaezoo.{key}": value for key, value in common_metadata(manifest).items()}
     for name, entries in metadata.items():
         for key, value in expected.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -20,7 +21,7 @@ from vaezoo.export.graphs import (
     tensor_signature,
 )
 from vaezoo.export.parity import check_parity
-from vaezoo.runtime import OnnxVAE
+from vaezoo.runtime import OnnxVAE, Source
 from vaezoo.runtime.manifest import Array, GraphName, GraphSignature, Manifest
 from vaezoo.testing.examples import Spec, build_example
 from vaezoo.testing.rows import TOLERANCE, largest_difference
@@ -101,7 +102,8 @@ def open_runtime(vae: VAE) -> OnnxVAE:
         "graphs": {name: signature_of(vae, module) for name, module in modules.items()},
     }
     sessions = {name: TorchSession(module) for name, module in modules.items()}
-    return OnnxVAE(cast("Manifest", manifest), cast("Mapping[GraphName, ort.InferenceSession]", sessions))
+    source = Source(Path("the model"), "cpu", None)
+    return OnnxVAE(cast("Manifest", manifest), cast("Mapping[GraphName, ort.InferenceSession]", sessions), source)
 
 
 def signature_of(vae: VAE, module: GraphModule) -> GraphSignature:

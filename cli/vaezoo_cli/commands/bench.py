@@ -71,17 +71,12 @@ def bench(
         require_cuda()
     elif tf32:
         raise VaezooError("tf32 needs CUDA", "add --device cuda, or leave out --tf32")
-    import torch
-
-    from vaezoo.bench.backends import BenchConfig
+    from vaezoo.bench.backends import BenchConfig, default_threads
     from vaezoo.bench.runner import bench as measure
     from vaezoo_cli.render.bench import BenchView, render_bench
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise VaezooError("PyTorch finds no CUDA device", "see 'vaezoo doctor'")
-
-    workload = load_workload(source)
-    config = BenchConfig(cast("Provider", device), threads or torch.get_num_threads(), tf32)
+    workload = load_workload(source, device)
+    config = BenchConfig(cast("Provider", device), threads or default_threads(), tf32)
     with BenchView() as view:
         result = measure(workload, config, sizes, seconds=seconds, on_progress=view.show)
     if file != "-":
@@ -90,15 +85,22 @@ def bench(
         write_result(file, result)
 
 
-def load_workload(source: str | None) -> Workload:
-    """Loads what to measure: an export, a run, or an untrained model if it has no run."""
-    from vaezoo import list_models
-    from vaezoo.bench.workload import from_export, from_model, from_run
+def load_workload(source: str | None, device: str) -> Workload:
+    """Loads what to measure: an export, which needs no torch, a run, or an untrained model if it has no run."""
     from vaezoo.runtime.manifest import is_export
-    from vaezoo.training.run import newest_run
 
     if source is not None and is_export(source):
+        from vaezoo.bench.workload import from_export
+
         return from_export(Path(source))
+    import torch
+
+    from vaezoo import list_models
+    from vaezoo.bench.models import from_model, from_run
+    from vaezoo.training.run import newest_run
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise VaezooError("PyTorch finds no CUDA device", "see 'vaezoo doctor'")
     if source in [n for r in list_models() for n in (r.name, r.full_name)]:
         try:
             newest_run(source)

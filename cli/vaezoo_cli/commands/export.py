@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 @click.option("--opset", default=18, show_default=True, help="Version of the ONNX operator set.")
 @click.option(
     "--dtype",
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
     help="Type of weights and arithmetic. Inputs and outputs are float32.",
 )
 @click.option("--uint8", is_flag=True, help="Read and return images as bytes (N, H, W, C).")
+@click.option("--parts", metavar="NAME,...", help="Graphs to write, such as decoder.  [default: all of the model]")
 @checkpoint_option
 @json_option
 def export(
@@ -35,6 +36,7 @@ def export(
     opset: int,
     dtype: str,
     uint8: bool,
+    parts: str | None,
     checkpoint: str,
     as_json: bool,
 ) -> None:
@@ -50,7 +52,9 @@ def export(
     ExportConfig(opset=opset, dtype=cast("DType", dtype))  # raises for invalid values before the run is loaded
     from vaezoo import export_onnx
 
-    result = export_onnx(open_run(run, checkpoint), out, opset=opset, dtype=cast("DType", dtype), uint8=uint8)
+    names = None if parts is None else [name.strip() for name in parts.split(",")]
+    source = open_run(run, checkpoint)
+    result = export_onnx(source, out, opset=opset, dtype=cast("DType", dtype), uint8=uint8, parts=names)
     if as_json:
         print_json({"folder": str(result.path), **result.manifest})
         return

@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     help="Execution provider of ONNX Runtime.",
 )
 @click.option("--seconds", type=click.IntRange(1, 86_400), default=300, show_default=True, help="Time limit.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, min_open=True),
+    metavar="T",
+    help="For graphs derived from the export: accept differences of T * (1 + |model|), and other hashes.",
+)
 @json_option
-def verify(folder: str, provider: str, seconds: int, as_json: bool) -> None:
+def verify(folder: str, provider: str, seconds: int, tolerance: float | None, as_json: bool) -> None:
     """Check an export folder from its files only, without PyTorch.
 
     The checks cover the hashes, the structure of both graphs, their common checkpoint, and their outputs for the golden
@@ -31,10 +37,11 @@ def verify(folder: str, provider: str, seconds: int, as_json: bool) -> None:
     """
     from vaezoo.export.verify import verify_onnx
 
-    result = verify_onnx(folder, cast("Provider", provider), seconds=seconds)
+    result = verify_onnx(folder, cast("Provider", provider), seconds=seconds, tolerance=tolerance)
     if as_json:
         rows = [row.as_dict() for row in result.parity]
-        print_json({"folder": folder, "runtime": result.runtime, "provider": provider, "rows": rows})
+        about = {"folder": folder, "runtime": result.runtime, "provider": provider, "derived": result.derived}
+        print_json({**about, "rows": rows})
         return
     from vaezoo_cli.render.export import render_verification
 

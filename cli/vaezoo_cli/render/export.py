@@ -29,7 +29,7 @@ def render_export(result: ExportResult) -> None:
     render_parity(result.parity, f"the graphs match the model in {parity['runtime']} on the CPU, batch sizes {batches}")
     folder = escape(str(result.path))
     OUT.print(f"\nwritten  {folder}/\nnext     vaezoo verify {folder}", soft_wrap=True)
-    for command in ("sample", "bench"):
+    for command in ("sample", "bench") if "decoder" in manifest["graphs"] else ("bench",):
         OUT.print(f"         vaezoo {command} {folder}", soft_wrap=True)
 
 
@@ -42,15 +42,22 @@ def render_verification(result: VerifyResult) -> None:
         result.parity,
         f"the graphs match the golden outputs in {result.runtime} on {result.provider}, batch sizes {batches}",
     )
-    OUT.print(f"\n[green]ok[/]  {escape(str(result.path))}: hashes, checkpoint, structure, outputs", soft_wrap=True)
+    checked = "hashes, checkpoint, structure, outputs"
+    if result.derived:
+        files = ", ".join(f"{name}.onnx" for name in result.derived)
+        OUT.print(f"\nderived  {escape(files)}: not the files that were exported", soft_wrap=True)
+        checked = "structure, outputs"
+    OUT.print(f"\n[green]ok[/]  {escape(str(result.path))}: {checked}", soft_wrap=True)
 
 
 def render_parity(rows: Iterable[Parity], title: str) -> None:
     """Prints the largest difference of each output."""
     OUT.print(title)
-    lines = table("graph", "inputs", "output", "largest difference", "tolerance")
+    rows = list(rows)
+    what = "rms difference" if any(row.rms is not None for row in rows) else "largest difference"
+    lines = table("graph", "inputs", "output", what, "tolerance")
     for row in rows:
-        lines.add_row(row.graph, row.inputs, escape(row.output), f"{row.max_abs:.1e}", f"{row.limit:.1e}")
+        lines.add_row(row.graph, row.inputs, escape(row.output), f"{row.difference:.1e}", f"{row.limit:.1e}")
     OUT.print(lines)
 
 

@@ -1,0 +1,123 @@
+"""int8: 8-bit weights and activations, calibrated on held-out examples.
+
+The method is ONNX Runtime's static quantization in QDQ format. Half of a run's held-out examples calibrate the ranges
+of the activations. The graphs are compared with the model on the other half.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+
+from vaezoo.data.base import Batch
+from vaezoo.errors import VaezooError
+from vaezoo.export.config import ExportConfig
+from vaezoo.export.graphs import Graph, GraphModule, graph_modules, silence
+from vaezoo.export.parity import prior_latents
+from vaezoo.export.rewrites import lowest_ir_version
+from vaezoo.posteriors.base import map_tensors
+from vaezoo.runtime.manifest import Array, GraphName
+from vaezoo.runtime.ort_session import require_runtime
+from vaezoo.vae import VAE, eval_mode
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # the operators that are quantized
+MIN_EXAMPLES = 16
+FLOAT16 = "use --dtype fp16"
+
+
+def check_suitable(vae: VAE, examples: Batch | None) -> Batch:
+    """Returns the held-out examples of a run, if a model and they are suitable for int8.
+
+    Raises:
+        VaezooError: If they are not. The message says why.
+    """
+    require_runtime()
+    if examples is None or len(examples.x) < MIN_EXAMPLES:
+        count = 0 if examples is None else len(examples.x)
+        raise VaezooError(f"int8 needs {MIN_EXAMPLES} held-out examples, the run keeps {count}", FLOAT16)
+    if vae.autoregressive is not None or vae.data.kind == "tokens":
+        raise VaezooError("int8 is not for ids that are drawn one by one: each error changes all that follow", FLOAT16)
+    with eval_mode(vae):
+        if not vae.infer(map_tensors(examples, lambda tensor: tensor[:1])).mode().is_floating_point():
+            raise VaezooError("int8 is not for codes: a rounding error chooses another code", FLOAT16)
+    return examples
+
+
+def halves(examples: Batch) -> tuple[Batch, Batch]:
+    """Returns the examples for calibration, and those on which graphs are compared with the model."""
+    return map_tensors(examples, lambda tensor: tensor[::2]), map_tensors(examples, lambda tensor: tensor[1::2])
+
+
+def quantize_graphs(
+    vae: VAE, graphs: Mapping[GraphName, Graph], config: ExportConfig, examples: Batch
+) -> dict[GraphName, Graph]:
+    """Returns float32 graphs with encoder and decoder in int8. Inputs, outputs and the prior stay float32.
+
+    Args:
+        vae: The model.
+        graphs: Its graphs in float32.
+        config: How they are written.
+        examples: Real data, for calibration.
+
+    Raises:
+        VaezooError: If a graph has no operator with weights.
+    """
+    quantized = dict(graphs)
+    with eval_mode(vae), silence():
+        for name, module in graph_modules(vae, config, list(graphs)).items():
+            if name in ("encoder", "decoder"):
+                feeds = calibration_inputs(vae, name, module, examples)
+                proto = quantize(name, onnx.load_from_string(graphs[name].data), feeds)
+                quantized[name] = replace(graphs[name], data=proto.SerializeToString(deterministic=True))
+    return quantized
+
+
+def calibration_inputs(vae: VAE, name: GraphName, module: GraphModule, examples: Batch) -> list[dict[str, Array]]:
+    """Returns inputs of a graph: examples, or for the decoder their latents, and draws from the prior."""
+    batches = [module.inputs(examples)]
+    if name == "decoder" and vae.prior.noise_shape is not None:
+        z, *others = batches[0]
+        batches.append((prior_latents(vae, z, examples, 1.0, torch.Generator().manual_seed(0)), *others))
+    return [
+        dict(zip(module.graph.names, (tensor.detach().contiguous().numpy() for tensor in batch), strict=True))
+        for batch in batches
+    ]
+
+
+def quantize(name: GraphName, proto: ModelProto, feeds: Sequence[Mapping[str, Array]]) -> ModelProto:
+    """Returns a graph in int8, calibrated on some inputs."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.feeds: Iterator[Mapping[str, Array]] = iter(feeds)
+
+        def get_next(self) -> dict[str, Array] | None:
+            feed = next(self.feeds, None)
+            return None if feed is None else dict(feed)
+
+    if not any(node.op_type in WEIGHTED for node in proto.graph.node):
+        raise VaezooError(f"int8 does nothing for the {name}: it has no layer with weights", "use --dtype fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "int8.onnx"
+        quantize_static(
+            proto,
+            file,
+            Reader(),
+            op_types_to_quantize=list(WEIGHTED),
+            per_channel=True,
+            # Unsigned activations and 7 bits of each weight: on processors without VNNI, sums of 8 bits saturate.
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        result: ModelProto = onnx.load(file)
+    result.producer_name, result.producer_version = "vaezoo", ""
+    result.ir_version = lowest_ir_version(result)
+    return result
