@@ -68,7 +68,8 @@ check: $(STAMP)
 wheel-test: $(STAMP)
 	rm -rf $(WORK)
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WORK) . >/dev/null
-	$(BIN)/python tests/smoke_wheel.py $(WORK)/*.whl $(UV)
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(WORK) runtime >/dev/null
+	$(BIN)/python tests/smoke_wheel.py $(WORK)/vaezoo-*.whl $(WORK)/vaezoo_runtime-*.whl $(UV)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py

@@ -1,6 +1,7 @@
 """The architecture: the direction of imports, no import cycles, and light imports."""
 
 import ast
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -162,6 +163,18 @@ ALL_COMMANDS = "from vaezoo_cli.main import COMMANDS, vaezoo; [vaezoo.get_comman
 @pytest.mark.parametrize("code", ["import vaezoo", pytest.param(ALL_COMMANDS, id="all commands")])
 def test_importing_is_light(code):
     assert not {"torch", "torchvision", "onnx", "onnxruntime", "numpy", "rich", "filelock"} & loaded_by(code)
+
+
+def test_runtime_distribution_is_closed():
+    """What vaezoo-runtime takes from vaezoo loads nothing else of it, and no torch."""
+    namespace = runpy.run_path(str(ROOT / "runtime" / "hatch_build.py"))
+    taken = [name for name in namespace["MODULES"] if name.endswith(".py")]
+    modules = {f"vaezoo.{name.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__") for name in taken}
+    known = find_modules().keys() | {"torch"}
+    for name in taken:
+        assert module_imports(ROOT / "vaezoo" / name) & known <= modules | {"vaezoo"}, name
+    rewritten = namespace["NAMES"].sub("vaezoo_runtime", (ROOT / "vaezoo/export/verify.py").read_text("utf-8"))
+    assert "from vaezoo." not in rewritten and "from vaezoo_runtime.export.verify import child" in rewritten
 
 
 def test_public_names_exist():

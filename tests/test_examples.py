@@ -1,21 +1,32 @@
 """The scripts in examples/, run with tiny settings."""
 
+import functools
+import http.server
 import importlib.util
+import io
 import json
+import os
 import runpy
+import shutil
 import subprocess
 import sys
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import vaezoo
 from vaezoo.data.base import TensorSplit
 from vaezoo.data.images import digits as packaged_digits
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+# Where `npm install` in examples/javascript put its packages, or where another one did.
+NODE_MODULES = Path(os.environ.get("VAEZOO_NODE_MODULES", EXAMPLES / "javascript" / "node_modules"))
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def load_example(name):
@@ -66,11 +77,112 @@ def test_serve_decoder(inside):
     with example.make_server("exports/conv-vae-mnist", 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/?n=4&seed=1", timeout=60) as response:
-            assert Image.open(response).size == (4 * 28, 28)
+        seeds = [*range(6)] * 2
+        with ThreadPoolExecutor(6) as pool:
+            pages = list(pool.map(functools.partial(fetch, server.server_port), seeds))
         server.shutdown()
+    model = vaezoo.runtime.load("exports/conv-vae-mnist")
+    for seed, page in zip(seeds, pages, strict=True):
+        assert Image.open(io.BytesIO(page)).size == (4 * 28, 28)
+        assert page == example.sample_png(model, 4, seed)
     code = (
         "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]); import serve_decoder;"
         "serve_decoder.make_server('exports/conv-vae-mnist', 0).server_close()"
     )
     subprocess.run([sys.executable, "-c", code, str(EXAMPLES)], check=True)
+
+
+def fetch(port, seed):
+    """Returns the page of a server with four images."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/?n=4&seed={seed}", timeout=60) as response:
+        return response.read()
+
+
+@pytest.fixture
+def javascript(tmp_path, exported):
+    """A copy of the example for Node and the web, with its packages and an export in it."""
+
+    def prepare(package):
+        if not (NODE_MODULES / package).is_dir():
+            pytest.skip(f"{package} is not installed: run 'npm install' in examples/javascript")
+        folder = shutil.copytree(
+            EXAMPLES / "javascript", tmp_path / "js", ignore=shutil.ignore_patterns("node_modules")
+        )
+        (folder / "node_modules").symlink_to(NODE_MODULES.resolve())
+        shutil.copytree(exported.path, folder / "export")
+        return folder
+
+    return prepare
+
+
+def run_node(folder, *arguments):
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    done = subprocess.run(["node", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_node(javascript, exported):
+    folder = javascript("onnxruntime-node")
+    assert run_node(folder, "sample.mjs", "export", "3", "out.pgm", "1") == "written out.pgm\n"
+    assert Image.open(folder / "out.pgm").size == (3 * 28, 28)
+    code = (
+        "import * as ort from 'onnxruntime-node'; import { readFile } from 'node:fs/promises';"
+        "import { loadVAE, normal } from './vae.mjs';"
+        "const vae = await loadVAE(ort, (name) => readFile(`export/${name}`));"
+        "const z = normal(32, 5), x = await vae.decode(z), { mu } = await vae.encode(x);"
+        "console.log(JSON.stringify([z, x, mu].map((values) => [...values])));"
+    )
+    z, x, mu = map(np.float32, json.loads(run_node(folder, "--input-type=module", "-e", code)))
+    model = vaezoo.runtime.load(exported.path)
+    assert abs(z.mean()) < 0.5 and 0.6 < z.std() < 1.4
+    images = model.decode(z.reshape(2, 16))
+    np.testing.assert_allclose(x, images.ravel(), atol=1e-5)
+    np.testing.assert_allclose(mu, model.encode(images)["mu"].ravel(), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_web_page(javascript):
+    folder = javascript("onnxruntime-web")
+    if BROWSER is None:
+        pytest.skip("no Chromium is installed")
+    handler = functools.partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # No sandbox: CI runs as root, for whom Chromium has none. The page is ours.
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000", "--dump-dom"]
+        url = f"http://127.0.0.1:{server.server_port}/?n=4&seed=1"
+        page = subprocess.run([*command, url], capture_output=True, text=True, timeout=120, check=True).stdout
+        server.shutdown()
+    assert "4 images of 28x28, mean 0." in page, page
+    assert '<canvas id="images" width="112" height="28">' in page
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
+    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript"}
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_from_training_to_node(inside, javascript):
+    """The commands of docs/deployment.md, as they stand."""
+    folder = javascript("onnxruntime-node")
+    text = (EXAMPLES.parent / "docs" / "deployment.md").read_text().split("## From training to Node")[1]
+    commands = text.split("```sh\n")[1].split("```")[0]
+    assert "--dtype int8" in commands and "npm install" in commands
+    (inside / "examples").mkdir()
+    (inside / "examples" / "javascript").symlink_to(folder)
+    shim = inside / "bin"
+    shim.mkdir()
+    for name, line in {"vaezoo": f'exec {sys.executable} -m vaezoo_cli "$@"', "npm": "exit 0"}.items():
+        (shim / name).write_text(f"#!/bin/sh\n{line}\n")
+        (shim / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{shim}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-e", "-c", commands], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(next(inside.rglob("samples.pgm"))).size == (8 * 28, 28)
