@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UNSAFE := \b(c?pickle|cloudpickle|joblib|dill)\b|\btorch\.(load|save)\b(?!\(.*weights_only=True)|np\.load\((?!.*allow_pickle=False)|allow_pickle=True
 UNSAFE := $(UNSAFE)|yaml\.load|(?<!\.)\beval\(|\bexec\(|builtins\.(eval|exec)|extractall|shell=True|os\.system|["']http://
 
-.PHONY: install demo docs test test-all faults check wheel-test bench bench-train clean
+.PHONY: install demo docs test test-all test-javascript faults check wheel-test bench bench-train clean
 
 install: $(STAMP)
 
@@ -58,6 +58,11 @@ faults: $(STAMP)
 # Runs the code blocks of README.md and docs/ and the scripts in examples/.
 docs: $(STAMP)
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
+
+# The packages come from npm. onnxruntime-node holds the CPU libraries, and would also fetch those of CUDA.
+test-javascript: $(STAMP)
+	ONNXRUNTIME_NODE_INSTALL=skip npm install --prefix examples/javascript --no-package-lock --no-audit --no-fund
+	$(BIN)/python -m pytest tests/test_examples.py -k "node or web"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -72,7 +72,8 @@ COMPARISON = {
 The graphs ran in {runtime} on the CPU at batch sizes {batches}. The limit is the tolerance at that element.""",
     True: """The table shows the root mean square of the differences from the PyTorch model in float32. The inputs are
 held-out examples that were not used for calibration, their latents, and draws from the prior. The graphs ran in
-{runtime} on the CPU at batch sizes {batches}. The limit is a tenth of the output's standard deviation, plus 0.01.""",
+{runtime} on the CPU at batch sizes {batches}. The limit is a tenth of the output's standard deviation,
+for the encoder plus 0.01.""",
 }
 
 NORMAL = """# Draw samples: decode latents from the standard normal prior.
@@ -110,7 +111,7 @@ def model_card(manifest: Manifest) -> str:
         size=onnx_bytes / 1e6,
         oldest=OLDEST_RUNTIME[config["opset"]],
         usage=_usage(manifest),
-        input_note=f"{_input_note(manifest)}\n" if "encoder" in graphs else "",
+        input_note=f"{_input_note(manifest)}\n" if "encoder" in graphs or data.get("offset") or data["columns"] else "",
         comparison=COMPARISON[quantized].format(runtime=parity["runtime"], batches=_join(parity["batches"])),
         measure="root mean square difference" if quantized else "largest difference",
         parity="\n".join(

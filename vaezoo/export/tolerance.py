@@ -37,7 +37,8 @@ UINT8_TOLERANCES: Mapping[DType, float] = {"fp32": 1.0, "fp16": 3.0}
 MAX_CODE_FLIPS: Mapping[DType, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2}
 
 # int8: the root mean square difference from the model may be this share of the output's standard deviation over the
-# same examples, plus an absolute term for outputs that hardly vary, such as the fields of unused latents.
+# same examples. For the encoder an absolute term is added, because the fields of unused latents hardly vary. It fits
+# latents, which are of the order of 1. The decoder's outputs have the scale of the data, which may be tiny.
 INT8_SHARE, INT8_FLOOR = 0.1, 0.01
 
 Inputs = Mapping[str, Array]
@@ -135,10 +136,10 @@ def stated_tolerance(dtype: DType) -> dict[str, float | str]:
     """Returns the tolerance of floats on the CPU as the manifest states it.
 
     With the measure "largest", each element must satisfy `|graph - model| <= atol + rtol |model|`. With "rms", the root
-    mean square of `graph - model` over a batch is at most `atol + share std(model)`.
+    mean square of `graph - model` over a batch is at most `share std(model)`, for the encoder plus `encoder_atol`.
     """
     if dtype == "int8":
-        return {"measure": "rms", "atol": INT8_FLOOR, "share": INT8_SHARE}
+        return {"measure": "rms", "share": INT8_SHARE, "encoder_atol": INT8_FLOOR}
     atol, rtol = TOLERANCES[dtype, "cpu"]
     return {"measure": "largest", "atol": atol, "rtol": rtol}
 
@@ -315,7 +316,8 @@ def compare_output(
 def _compare_rms(graph: str, inputs: str, name: str, expected: Array, actual: Array, spread: float) -> Parity:
     """Compares an output of a graph in int8 by the root mean square of the differences; see `compare_output`."""
     difference = np.abs(expected.astype(np.float64) - actual)
-    rms, limit = float(np.sqrt((difference**2).mean())), INT8_FLOOR + INT8_SHARE * spread
+    rms = float(np.sqrt((difference**2).mean()))
+    limit = INT8_SHARE * spread + (INT8_FLOOR if graph == "encoder" else 0)
     if not rms <= limit:  # NaN fails
         raise ParityError(
             f"{graph}: '{name}' at batch {len(expected)} on {inputs} differs by {rms:.3g} in the root mean square, "
