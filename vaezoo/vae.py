@@ -323,6 +323,12 @@ def check_fits(vae: VAE, data: DataSpec) -> None:
         raise UnsupportedDataError(
             f"{what}, but the model was made for {ours.classes}", "give data with the labels of the training"
         )
+    if "y" in conditioned_on(vae) and data.class_names and ours.class_names not in ((), data.class_names):
+        raise UnsupportedDataError(
+            f"the classes of '{data.name}' are {', '.join(data.class_names)}, but the model was made for "
+            f"{', '.join(ours.class_names)}",
+            "give data with the classes of the training",
+        )
 
 
 def describe_kind(data: DataSpec) -> str:

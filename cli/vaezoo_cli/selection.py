@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vaezoo.errors import VaezooError, safe_repr
@@ -9,7 +10,7 @@ from vaezoo.errors import VaezooError, safe_repr
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaezoo.data.base import Batch, Split
+    from vaezoo.data.base import Batch, DataSpec, Split
 
 
 def random_examples(split: Split, count: int, seed: int) -> Batch:
@@ -50,8 +51,19 @@ def label_column(split: Split, factor: int | None) -> Tensor:
     return split.y if factor is None else split.y[:, factor]
 
 
-def require_label(split: Split, factor: int | None, label: int | None) -> int:
-    """Returns the label that a user gave.
+def label_names(spec: DataSpec, factor: int | None) -> tuple[str, ...]:
+    """Returns the names of the values of a label, or none if they have none."""
+    return spec.class_names if factor is None else ()
+
+
+def require_label(split: Split, factor: int | None, label: str | None, names: Sequence[str]) -> int:
+    """Returns the number of the label that a user typed.
+
+    Args:
+        split: The split.
+        factor: As in `label_column`.
+        label: The name of a class or its number.
+        names: The names of the classes, or none.
 
     Raises:
         VaezooError: If the user gave none, or no example has it.
@@ -59,10 +71,13 @@ def require_label(split: Split, factor: int | None, label: int | None) -> int:
     import torch
 
     present = torch.unique(label_column(split, factor)).tolist()
-    if label is None or label not in present:
-        problem = "an attribute vector needs a label" if label is None else f"no example has label {label}"
-        raise VaezooError(problem, f"give --label with one of {safe_repr(present)}")
-    return label
+    choices = [names[number] for number in present] if names else [str(number) for number in present]
+    if label in choices:
+        return int(present[choices.index(label)])
+    if label is not None and label in map(str, present):  # the number of a class that has a name
+        return int(label)
+    problem = "an attribute vector needs a label" if label is None else f"no example has label {label}"
+    raise VaezooError(problem, f"give --label with one of {safe_repr(choices if names else present)}")
 
 
 def without_and_with_label(

@@ -71,6 +71,28 @@ def test_train_prints_plain_lines(run, inside):
         assert f"{command} runs/mlp-vae-digits-1" in out
 
 
+def test_names_of_classes(run, run_ok, inside):
+    for folder, count in (("training/cat", 12), ("training/dog", 8), ("testing/cat", 2), ("testing/dog", 2)):
+        (inside / "D" / folder).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(inside / "D" / folder / f"{i:02}.png")
+    code, _, err = run("train", "cvae", "--data", "D", "--steps", "2", "--batch-size", "4", "--out", "out")
+    assert code == 0
+    lines = err.splitlines()
+    assert "data     18 training, 2 validation, 4 test examples" in lines
+    assert "classes  2: cat (10), dog (8) training examples" in lines
+    for label in ("dog", "1"):
+        run_ok("sample", "out", "--label", label, "--out", f"{label}.png")
+    assert (inside / "dog.png").read_bytes() == (inside / "1.png").read_bytes()
+    code, _, err = run("sample", "out", "--label", "dogg")
+    assert code == 2 and "there is no label 'dogg'" in err and "did you mean 'dog'?" in err
+    run_ok("plot", "out", "--kind", "attribute-vector", "--label", "dog", "-n", "2")
+    code, _, err = run("plot", "out", "--kind", "attribute-vector", "--label", "emu")
+    assert code == 2 and "no example has label emu" in err and "cat, dog" in err
+    run_ok("plot", "out", "--kind", "latents")
+    assert json.loads((inside / "out" / "run.json").read_text())["data"]["class_names"] == ["cat", "dog"]
+
+
 def test_settings_reach_the_run(run_ok, inside):
     settings = ("--optimizer", "adamw", "--weight-decay", "0.1", "--schedule", "multistep", "--milestones", "1,2")
     out = run_ok(

@@ -189,8 +189,8 @@ def test_two_latents_are_not_projected(plot, plane, monkeypatch):
     image = plot(plane, "latents", "-n", 300)
     assert image.size == (840, 720)
     test = load_data("digits").test.subsample(300)
-    points, labels, label_name, title, axes = calls[0]
-    assert label_name == "label"
+    points, labels, label_name, title, axes, names = calls[0]
+    assert label_name == "label" and names == ()
     assert torch.equal(points, latents.encode(plane.vae, test.batch(slice(None)))) and torch.equal(labels, test.y)
     assert axes == ("z0", "z1") and "300 test examples" in title
     pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -201,7 +201,7 @@ def test_more_latents_are_projected(plot, trained, vectors, monkeypatch):
     calls = record_calls(monkeypatch, "latent_scatter")
     plot(trained, "latents", "-n", 100)
     plot(vectors, "latents")
-    for (points, _, _, title, axes), dims in zip(calls, (16, 20), strict=True):
+    for (points, _, _, title, axes, _), dims in zip(calls, (16, 20), strict=True):
         assert points.shape[1] == 2 and f"2 principal components of {dims} latent dimensions" in title
         assert "% of the variance" in axes[0]
 

@@ -10,6 +10,7 @@ import torch
 
 from vaezoo.data import arrays
 from vaezoo.data.arrays import from_arrays
+from vaezoo.data.labels import code_labels, recode_labels
 from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def test_layouts(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
 
 def test_channels_last_is_transposed() -> None:
     x = RNG.random((20, 5, 6, 3)).astype(np.float32)
-    train, _ = arrays.to_splits(x, None, None, None, "")
+    train, *_ = arrays.to_splits(x, None, None, None, "")
     assert np.array_equal(train.x.numpy(), np.moveaxis(x, 3, 1))
 
 
@@ -56,15 +57,16 @@ def test_channels_last_is_transposed() -> None:
     + [(np.array([[0, 1], [1, 0]], dtype=t), torch.uint8, [[0, 255], [255, 0]]) for t in ("?", "u1", "i4")],
 )
 def test_types(x: Array, dtype: torch.dtype, expected: list[list[float]]) -> None:
-    train, _ = arrays.to_splits(x, None, None, None, "")
+    train, *_ = arrays.to_splits(x, None, None, None, "")
     assert train.x.dtype == dtype and train.x.tolist() == expected
 
 
 def test_train_and_test_share_bits() -> None:
     dark = np.ones((2, 2), dtype=np.uint8)
-    _, test = arrays.to_splits(np.full((2, 2), 200), None, dark, None, "")
+    with pytest.warns(VaezooWarning, match="x_test has integers from 1 to 1"):
+        _, test, *_ = arrays.to_splits(np.full((2, 2), 200), None, dark, None, "")
     assert test is not None and set(test.x.flatten().tolist()) == {1}
-    _, test = arrays.to_splits(np.full((2, 2), 200), None, dark.astype(bool), None, "")
+    _, test, *_ = arrays.to_splits(np.full((2, 2), 200), None, dark.astype(bool), None, "")
     assert test is not None and set(test.x.flatten().tolist()) == {255}
 
 
@@ -127,13 +129,174 @@ def test_invalid_examples(x: Array, message: str, hint: str) -> None:
         (np.zeros((20, 1, 1), int), "y has the shape"),
         (np.zeros((20, 0), int), "y has the shape"),
         (np.array(3), "y has the shape"),
-        (np.zeros(20), "y holds float64"),
-        (np.full(20, "cat"), "y holds <U3"),
+        (np.full(20, 0.5), "y holds 0.5"),
+        (np.full(20, np.nan), "y holds nan"),
+        (np.full(20, 1j), "y holds complex128"),
+        (np.array(["cat", None] * 10, dtype=object), "y holds None of type NoneType beside other labels"),
     ],
 )
 def test_invalid_labels(labels: Array, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_arrays(FLOATS, labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "names"),
+    [
+        (np.array(["cat", "dog", "ape", "cat"]), [1, 2, 0, 1], ("ape", "cat", "dog")),
+        (["10", "9", "1", "9"], [2, 1, 0, 1], ("1", "9", "10")),
+        (np.array([b"cat", b"dog", b"cat", b"cat"]), [0, 1, 0, 0], ("cat", "dog")),
+        (np.array(["b", "a", "a", "b"], dtype=object), [1, 0, 0, 1], ("a", "b")),
+        (np.array([0.0, 2.0, 1.0, 1.0]), [0, 2, 1, 1], ()),
+        (np.array([True, False, True, True]), [1, 0, 1, 1], ()),
+        (np.array([0, 2.0, 1, 1], dtype=object), [0, 2, 1, 1], ()),
+        (np.eye(3)[[0, 2, 1, 1]], [0, 2, 1, 1], ()),
+        (np.eye(3, dtype=int)[[0, 2, 1, 1]], [0, 2, 1, 1], ()),
+        (np.eye(3, dtype=bool)[[0, 2, 1, 1]], [0, 2, 1, 1], ()),
+        (np.array([[0, 1], [1, 0], [1, 1], [0, 1]]), [[0, 1], [1, 0], [1, 1], [0, 1]], ()),  # two factors
+        (np.array([["a", "x"], ["b", "x"], ["b", "y"], ["a", "y"]]), [[0, 0], [1, 0], [1, 1], [0, 1]], ()),
+    ],
+)
+def test_labels_of_any_type(labels: object, numbers: list[int], names: tuple[str, ...]) -> None:
+    train, test, _, class_names = arrays.to_splits(FLOATS[:4], labels, FLOATS[:4], labels, "")
+    assert class_names == names and test is not None
+    for y in (train.y, test.y):
+        assert y is not None and y.tolist() == numbers and y.dtype == torch.int64
+
+
+def test_training_and_test_labels_are_coded_together() -> None:
+    data = from_arrays(FLOATS, ["dog"] * 20, x_test=FLOATS, y_test=["cat"] * 20)
+    assert data.spec.classes == (2,) and data.spec.class_names == ("cat", "dog")
+    assert data.train.y is not None and set(data.train.y.tolist()) == {1}
+    with pytest.raises(InputError, match="only one of y, y_test holds texts"):
+        from_arrays(FLOATS, ["dog"] * 20, x_test=FLOATS, y_test=np.arange(20))
+
+
+def test_labels_of_other_data_get_the_numbers_of_a_run() -> None:
+    names = ("ape", "cat", "dog")
+    assert code_labels(["dog", "ape"], names).tolist() == [2, 0]
+    assert recode_labels(torch.tensor([0, 1, 0]), ("cat", "dog"), names).tolist() == [1, 2, 1]
+    assert recode_labels(torch.tensor([0, 0]), ("cat", "emu"), names).tolist() == [1, 1]  # no emu is there
+    assert recode_labels(torch.tensor([0, 1]), (), names).tolist() == [0, 1]
+    with pytest.raises(InputError, match="has the label 'emu', which is no class of the run") as error:
+        recode_labels(torch.tensor([0, 1]), ("cat", "emu"), names)
+    assert error.value.hint == "the classes are ape, cat, dog"
+
+
+@pytest.mark.parametrize("value", [1.0000000000000002, 1.00000002, 1 + 9e-7, -9e-7, np.float32(1.0000001)])
+def test_rounding_is_clipped(value: float) -> None:
+    x = FLOATS.astype(np.asarray(value).dtype)
+    x[0, 0] = value
+    train = from_arrays(x).train.gather(slice(None)).x
+    assert float(train.min()) >= 0 and float(train.max()) <= 1
+
+
+@pytest.mark.parametrize("value", [1.000002, -2e-6])
+def test_message_shows_what_is_out_of_range(value: float) -> None:
+    x = FLOATS.copy()
+    x[0, 0] = value
+    with pytest.raises(InputError, match=f"{value:.9g}"):
+        from_arrays(x)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.arange(60).reshape(20, 3) % 3, "x has integers from 0 to 2"),
+        (np.arange(60, dtype=np.uint8).reshape(20, 3) % 17, "x has integers from 0 to 16"),
+        (np.arange(60).reshape(20, 3) % 64, "x has integers from 0 to 59"),
+    ],
+)
+def test_dark_integers_warn(x: Array, message: str) -> None:
+    with pytest.warns(VaezooWarning, match=rf"{message}, which are nearly black .*; --scale minmax") as caught:
+        from_arrays(x)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("x", [np.arange(60).reshape(20, 3) * 4, np.arange(60).reshape(20, 3) % 2, FLOATS])
+def test_other_values_do_not_warn(x: Array) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_arrays(x)
+
+
+# --- what programs hold
+
+
+class Column:
+    """A column of a data frame as pandas makes it."""
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+
+    def to_numpy(self) -> Array:
+        return self.values
+
+
+class Frame:
+    """A data frame as pandas makes it: columns of several types become objects."""
+
+    def __init__(self, **columns: Array) -> None:
+        self.columns, self.arrays = list(columns), columns
+
+    def to_numpy(self) -> Array:
+        kinds = {array.dtype.kind for array in self.arrays.values()}
+        return np.stack([a.astype(object) if len(kinds) > 1 else a for a in self.arrays.values()], axis=1)
+
+    def __getitem__(self, name: str) -> Column:
+        return Column(self.arrays[name])
+
+
+def test_data_frames() -> None:
+    bits, names = np.arange(20) % 2 == 0, np.array(["a", "b"] * 10, dtype=object)
+    data = from_arrays(Frame(a=FLOATS[:, 0], b=bits), Frame(y=names))
+    assert data.spec.shape == (2,) and data.spec.class_names == ("a", "b")
+    assert data.train.x[0].tolist() == [pytest.approx(FLOATS[1, 0]), 0.0]
+    with pytest.raises(InputError, match="x has columns that are not numbers: b") as error:
+        from_arrays(Frame(a=FLOATS[:, 0], b=names))
+    assert "get_dummies" in error.value.hint
+
+
+def test_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": FLOATS[:, 0], "b": np.arange(20) % 2 == 0, "y": ["cat", "dog"] * 10})
+    data = from_arrays(frame[["a", "b"]], frame["y"])
+    assert data.spec.shape == (2,) and data.spec.class_names == ("cat", "dog")
+
+
+MASKED = np.ma.masked_greater(FLOATS, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("x", "message", "hint"),
+    [
+        ([[0.1, 0.2], [0.3]], "x is ragged", "same shape"),
+        ([torch.zeros(2), torch.zeros(3)], "x is ragged|x is no array", "same shape"),
+        (torch.zeros(20, 3).to_sparse(), "x is a sparse tensor", "to_dense"),
+        (torch.zeros(20, 3).to_sparse_csr(), "x is a sparse tensor", "to_dense"),
+        (MASKED, f"x has {MASKED.mask.sum()} masked values", "filled"),
+        (np.zeros((20, 4, 5, 6)), r"x has the shape \(20, 4, 5, 6\)", "alpha"),
+        (np.zeros((20, 5, 6, 4)), r"x has the shape \(20, 5, 6, 4\)", "alpha"),
+        (torch.zeros(20, 3, dtype=torch.complex64).conj(), "holds complex64", "floats"),
+    ],
+)
+def test_other_examples_are_errors(x: object, message: str, hint: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        from_arrays(x)
+    assert hint in error.value.hint
+
+
+def test_sparse_matrices_are_errors() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(InputError, match="sparse matrix") as error:
+        from_arrays(sparse.csr_matrix(FLOATS))
+    assert "toarray" in error.value.hint
+
+
+def test_masked_arrays_without_masked_values() -> None:
+    assert len(from_arrays(np.ma.masked_greater(FLOATS, 2)).train) == 18
+    with pytest.raises(InputError, match="y has 1 masked values"):
+        from_arrays(FLOATS, np.ma.masked_equal(np.arange(20), 3))
 
 
 def test_test_split_must_match() -> None:
@@ -260,7 +423,7 @@ Y = np.arange(20)
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz(tmp_path: Path, content: dict[str, Array], has_labels: bool, has_test: bool, save: type) -> None:
     save(tmp_path / "a.npz", **content)
-    train, test = arrays.load(tmp_path / "a.npz")
+    train, test, *_ = arrays.load(tmp_path / "a.npz")
     assert train.x.squeeze(1).numpy().tobytes() == X.tobytes()
     assert (train.y is not None) == has_labels and (test is not None) == has_test
     assert test is None or test.x.shape == (3, 1, 5, 5)
@@ -269,8 +432,8 @@ def test_npz(tmp_path: Path, content: dict[str, Array], has_labels: bool, has_te
 @pytest.mark.parametrize("x", [X, FLOATS, np.asfortranarray(FLOATS), FLOATS.astype(">f4"), X > 100])
 def test_npy(tmp_path: Path, x: Array) -> None:
     np.save(tmp_path / "a.npy", x)
-    train, test = arrays.load(tmp_path / "a.npy")
-    expected, _ = arrays.to_splits(x, None, None, None, "")
+    train, test, *_ = arrays.load(tmp_path / "a.npy")
+    expected, *_ = arrays.to_splits(x, None, None, None, "")
     assert test is None and train.y is None and train.x.equal(expected.x)
 
 
@@ -280,6 +443,12 @@ def test_npz_without_examples(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as error:
         arrays.load(tmp_path / "a.npz")
     assert "x=..." in error.value.hint
+
+
+def test_npz_with_text_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=np.array(["dog", "cat"] * 10))
+    splits = arrays.load(tmp_path / "a.npz")
+    assert splits.class_names == ("cat", "dog") and splits.train.y.tolist() == [1, 0] * 10
 
 
 def test_missing_file(tmp_path: Path) -> None:

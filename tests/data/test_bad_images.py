@@ -74,7 +74,7 @@ def test_empty_class_keeps_its_index(bad_set: Path) -> None:
     for path in (bad_set / "train" / "ape").iterdir():
         path.write_bytes(b"")
     with pytest.warns(VaezooWarning):
-        train, _ = image_folder.load(bad_set, None, skip=True)
+        train, *_ = image_folder.load(bad_set, None, skip=True)
     assert train.y is not None and set(train.y.tolist()) == {1}
 
 

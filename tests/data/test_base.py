@@ -78,6 +78,10 @@ TABLE = {"kind": "table", "likelihood": "table"}
         ({"shape": (1,), "offset": (0.0,), "factor": (0.0,)}, "a scaling by 0"),
         (TOKENS | {"vocabulary": 3, "offset": (0.0,) * 4, "factor": (1.0,) * 4}, "a scaling of 4 offsets"),
         ({"shape": (3,), "classes": (3, 10_001)}, "labels of 10,001 values"),
+        ({"shape": (3,), "classes": (3,), "class_names": ("a", "b")}, r"2 names for labels of \(3,\) values"),
+        ({"shape": (3,), "classes": (2,), "class_names": ("a", "a")}, r"2 names for labels of \(2,\) values"),
+        ({"shape": (3,), "class_names": ("a",)}, "1 names for labels of no values"),
+        ({"shape": (3,), "classes": (1,), "class_names": ("a\x1b[2J",)}, "class name that cannot be printed"),
     ],
 )
 def test_fields_must_fit_each_other(fields: dict[str, Any], words: str) -> None:

@@ -331,8 +331,23 @@ def test_celeba_lists_name_no_paths(faces: Path) -> None:
 def test_no_files_and_no_network(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     if name == "svhn":
         pytest.importorskip("scipy")
-    with pytest.raises(InputError, match=f"is not in '{tmp_path}' and cannot be downloaded") as error:
-        standard_sets.load(name, tmp_path, None)
+    root = tmp_path / "new" / "sets"
+    with pytest.raises(InputError, match=f"is not in '{root}' and cannot be downloaded") as error:
+        standard_sets.load(name, root, None)
     assert "pass --data-dir with the folder that contains it, or save https://" in error.value.hint
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == []  # not even a folder
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("below", ["", "MNIST", "MNIST/raw"])
+def test_folder_of_one_data_set(tmp_path: Path, below: str) -> None:
+    write_idx(tmp_path / "MNIST" / "raw")
+    (train, _), (again, _) = (standard_sets.load("mnist", root, None) for root in (tmp_path, tmp_path / below))
+    assert again.x.equal(train.x)
+
+
+def test_folder_of_another_data_set_is_not_taken(tmp_path: Path) -> None:
+    write_idx(tmp_path / "MNIST" / "raw")
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        standard_sets.load("fashion-mnist", tmp_path / "MNIST" / "raw", None)
+    assert not (tmp_path / "MNIST" / "raw" / "FashionMNIST").exists()

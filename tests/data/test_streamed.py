@@ -83,7 +83,7 @@ def test_decodes_only_the_batch(flat: Path, monkeypatch: pytest.MonkeyPatch) -> 
     decoded = []
     real = decode._decode
     monkeypatch.setattr(decode, "_decode", lambda path, size: decoded.append(path.name) or real(path, size))
-    train, _ = image_folder.load(flat, None, stream=True)
+    train, *_ = image_folder.load(flat, None, stream=True)
     train.select(torch.arange(10))
     assert decoded == []
     train.gather(torch.tensor([7, 3]))
@@ -193,7 +193,7 @@ def test_sideways_images(tmp_path: Path, orientation: int, place: str) -> None:
     else:
         noise().save(path, exif=exif)
         move_behind_pixels(path, b"eXIf")
-    train, _ = image_folder.load(tmp_path, None, stream=True)
+    train, *_ = image_folder.load(tmp_path, None, stream=True)
     assert train.shape == ((3, 7, 9) if orientation < 5 else (3, 9, 7))
     assert train.gather(slice(None)).x.equal(image_folder.load(tmp_path, None)[0].gather(slice(None)).x)
 
@@ -264,7 +264,7 @@ def enlarge(path: Path) -> None:
     [(remove, "not a file"), (truncate, "[a-z]+"), (enlarge, "10 x 7 pixels now, 9 x 7 before")],
 )
 def test_error_names_changed_files(flat: Path, change: Callable[[Path], None], reason: str) -> None:
-    train, _ = image_folder.load(flat, None, stream=True)
+    train, *_ = image_folder.load(flat, None, stream=True)
     whole = train.gather(slice(None)).x
     for i in (2, 5, 11, 12, 13):
         change(flat / f"{i:02}.png")
@@ -288,7 +288,7 @@ def test_damage_behind_the_header(flat: Path) -> None:
 def test_grey_images_stay_grey(tmp_path: Path) -> None:
     for i in range(3):
         noise("L").save(tmp_path / f"{i}.png")
-    train, _ = image_folder.load(tmp_path, None, stream=True)
+    train, *_ = image_folder.load(tmp_path, None, stream=True)
     noise().save(tmp_path / "1.png")
     with pytest.raises(InputError, match=r"1 of 3 .* 1.png \(in colour now"):
         train.gather(slice(None))
@@ -311,7 +311,7 @@ def test_pillow_warnings_are_suppressed(flat: Path) -> None:
         read_exif()
         assert caught != []  # without the filter Pillow does warn
         caught.clear()
-        train, _ = image_folder.load(flat, None, stream=True)
+        train, *_ = image_folder.load(flat, None, stream=True)
         threads = [threading.Thread(target=train.gather, args=(slice(None),)) for _ in range(4)]
         for thread in threads:
             thread.start()

@@ -172,6 +172,8 @@ def test_not_an_export(tmp_path, name):
         ("data", DATA | {"vocabulary": "9"}, "damaged"),
         ("data", DATA | {"columns": [1]}, "columns [1] are not texts"),
         ("data", DATA | {"symbols": 1}, "symbols 1 are not texts"),
+        ("data", DATA | {"class_names": [1]}, "class_names [1] are not texts"),
+        ("data", DATA | {"class_names": ["a"]}, "1 class names for labels of [10] values"),
         ("data", {"name": "digits", "shape": [1, 28, 28], "likelihood": "bernoulli"}, "damaged"),
         ("prior", None, "says prior custom, encoder.onnx standard-normal"),
         ("prior", "foo", "prior foo is not known"),

@@ -200,6 +200,8 @@ def image_files(work: Path) -> Harness:
     for mode, form in (
         ("RGB", "PNG"),
         ("P", "PNG"),
+        ("RGB", "TIFF"),
+        ("RGB", "AVIF"),
         ("L", "JPEG"),
         ("RGB", "GIF"),
         ("1", "BMP"),

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from vaezoo.data.images import image_folder
+from vaezoo.data.images.image_headers import FORMATS
 from vaezoo.data.images.streamed import StreamedImages
 from vaezoo.errors import InputError, VaezooWarning
 
@@ -93,6 +94,23 @@ def tiff(kind: str) -> bytes:
     return encoded("TIFF", compression=kind)
 
 
+def changed_tiff(changes: dict[int, int | tuple[int, int]], loop: bool = False) -> bytes:
+    """Returns a TIFF with other values of some tags, or with another tag and value in the place of one."""
+    content = bytearray(tiff("raw"))
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    for i in range(start + 2, start + 2 + 12 * count, 12):
+        (tag,) = struct.unpack_from("<H", content, i)
+        if tag in changes:
+            change = changes[tag]
+            struct.pack_into(
+                "<HHII", content, i, *((tag, 4, 1, change) if isinstance(change, int) else (change[0], 4, 1, change[1]))
+            )
+    if loop:
+        struct.pack_into("<I", content, start + 2 + 12 * count, start)
+    return bytes(content)
+
+
 class Canary:
     """An object whose unpickling makes a file."""
 
@@ -113,7 +131,7 @@ def texts(count: int) -> bytes:
 
 TEXT_ORIENTATION = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0up\0\0" + bytes(4)  # EXIF data with the text "up"
 FRAMES = [noise("P"), noise("P")]
-WHOLE = {kind: encoded(kind, noise(size=(40, 30))) for kind in ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")}
+WHOLE = {kind: encoded(kind, noise(size=(40, 30))) for kind in FORMATS}
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
 FITS = b"SIMPLE  =                    T".ljust(80) + b"BITPIX  =                    8".ljust(80) + b"END".ljust(2720)
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
@@ -135,8 +153,6 @@ CASES: dict[str, tuple[bytes, str]] = {
     # image formats that are not allowed, whatever the file's name
     "EPS": (EPS, NOT_AN_IMAGE),
     "EPS, DOS": (b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(EPS)) + bytes(20) + EPS, NOT_AN_IMAGE),
-    "TIFF": (tiff("raw"), NOT_AN_IMAGE),
-    "TIFF, packed": (tiff("tiff_deflate"), NOT_AN_IMAGE),
     "FITS": (FITS, NOT_AN_IMAGE),
     "ICO": (encoded("ICO"), NOT_AN_IMAGE),
     "ICNS": (b"icns" + struct.pack(">I", 16) + b"ic07" + struct.pack(">I", 8), NOT_AN_IMAGE),
@@ -172,6 +188,11 @@ CASES: dict[str, tuple[bytes, str]] = {
     "GIF without a palette": (gif(1, 1, b",\0\0\0\0\1\0\1\0\0\2\2D\1\0;"), READ),
     "more pixels than it says": (png(11, 2, colour=0, pixels=GREY_ROWS), READ),
     "fewer pixels than it says": (png(11, 9, colour=0, pixels=GREY_ROWS), READ),  # Pillow makes the missing ones black
+    "TIFF": (tiff("raw"), READ),
+    "TIFF, packed": (tiff("tiff_deflate"), READ),
+    "TIFF, several pages": (encoded("TIFF", save_all=True, append_images=[noise()]), READ),
+    "AVIF": (encoded("AVIF"), READ),
+    "animated AVIF": (encoded("AVIF", save_all=True, append_images=[noise()]), READ),
     # headers that declare more than the file has
     "bomb of 20,000 x 20,000": (png(20_000, 20_000), TOO_LARGE),
     "bomb just above the limit": (png(9_460, 9_459), TOO_LARGE),
@@ -204,6 +225,12 @@ CASES: dict[str, tuple[bytes, str]] = {
     "PPM with letters": (b"P5 two 2 255\n\0\0\0\0", "."),
     "PPM, endless number": (b"P5 " + b"9" * 10**6, "."),
     "PPM, endless comment": (b"P5 #" + b"x" * 10**6, "."),
+    "TIFF of 99,999 squared": (changed_tiff({256: 99_999, 257: 99_999}), TOO_LARGE),
+    "TIFF with a tile of 32,768 squared": (changed_tiff({278: (322, 32_768), 279: (323, 32_768)}), TOO_LARGE),
+    "TIFF without pixels": (changed_tiff({273: 10**9}), "."),
+    "TIFF with a page that is its own next one": (changed_tiff({}, loop=True), READ),
+    "floating-point TIFF": (encoded("TIFF", noise("F")), "floating-point"),
+    "TIFF of 32 bits": (encoded("TIFF", noise("I")), "32 bits"),
     "floating-point levels": (b"Pf 1 1 -1.0 " + bytes(4), "floating-point"),
 }
 
@@ -216,7 +243,7 @@ def load_all_ways(root: Path) -> list[str]:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
-                    split, _ = image_folder.load(root, image_size, stream)
+                    split, *_ = image_folder.load(root, image_size, stream)
                     x = split.gather(slice(None)).x
                 assert x.shape == (len(split), *split.shape) and len(split) >= 1
                 assert image_size is None or split.shape[1:] == (8, 8)
@@ -331,6 +358,8 @@ def test_random_damage(tmp_path: Path) -> None:
         "BMP": ("1", "RGB"),
         "WEBP": ("RGB",),
         "PPM": ("L",),
+        "TIFF": ("RGB", "1"),
+        "AVIF": ("RGB",),
     }
     for kind, mode in [(k, m) for k, names in modes.items() for m in names]:
         content = encoded(kind, noise(mode))
@@ -343,6 +372,6 @@ def test_random_damage(tmp_path: Path) -> None:
         with pytest.raises(InputError), warnings.catch_warnings():
             warnings.simplefilter("error")
             image_folder.load(tmp_path, 8, stream)
-    with pytest.warns(VaezooWarning, match="of 1,350 images"):
-        train, _ = image_folder.load(tmp_path, 8, skip=True)
-    assert 0 < len(train) < 1350
+    with pytest.warns(VaezooWarning, match="of 1,800 images"):
+        train, *_ = image_folder.load(tmp_path, 8, skip=True)
+    assert 0 < len(train) < 1800

@@ -109,7 +109,7 @@ def test_error_comes_at_its_batch(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_close_ends_all_threads(workers: int, images: Path) -> None:
-    split, _ = image_folder.load(images, None, stream=True)
+    split, *_ = image_folder.load(images, None, stream=True)
     before = threading.active_count()
     with closing(prefetch(split, torch.arange(60).split(2), CPU, workers)) as batches:
         next(batches)
@@ -206,7 +206,7 @@ def test_fits(monkeypatch: pytest.MonkeyPatch, images: Path) -> None:
         assert fits(split, cuda) is expected
         assert fits(split, CPU)
     assert to_device_if_fits(split, cuda) is split
-    streamed, _ = image_folder.load(images, None, stream=True)
+    streamed, *_ = image_folder.load(images, None, stream=True)
     assert not fits(streamed, CPU) and not fits(streamed, cuda) and to_device_if_fits(streamed, cuda) is streamed
 
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vaezoo.core.scaling import Scaling, check_scale, fit
-from vaezoo.data.base import MAX_CLASSES, Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
+from vaezoo.data.base import MAX_CLASSES, Dataset, DataSource, DataSpec, Split, Splits, TensorSplit, train_valid_split
+from vaezoo.data.convert import TorchData, Values, is_torch_data, read_torch_data, to_array
+from vaezoo.data.labels import convert_labels
 from vaezoo.data.npy import Array, read_arrays
 from vaezoo.data.scaling import check_range, scale_split
-from vaezoo.errors import InputError
+from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
 CHANNELS = (1, 3)
 CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
 SCALE_HINT = "give --scale minmax, standardize or none; in Python, scale="
+TOLERANCE = 1e-6  # of [0, 1]: rounding leaves such values, which are clipped
+MAX_DARK = 63  # a quarter of the levels 0..255; integers below it are seldom grey levels
 
 
-def load(path: Path, scale: str | Scaling = "unit") -> tuple[TensorSplit, TensorSplit | None]:
+def load(path: Path, scale: str | Scaling = "unit") -> Splits:
     """Reads an array file into memory.
 
     Args:
@@ -34,7 +41,8 @@ def load(path: Path, scale: str | Scaling = "unit") -> tuple[TensorSplit, Tensor
     Raises:
         InputError: If the file cannot be read, or `from_arrays` does not accept its arrays.
     """
-    arrays = read_arrays(path, ("x", "y", "x_train", "y_train", "x_test", "y_test"))
+    labels = ("y", "y_train", "y_test")
+    arrays = read_arrays(path, ("x", "x_train", "x_test", *labels), texts=labels)
     train = arrays.get("x_train", arrays.get("x", arrays.get("")))
     if train is None:
         raise InputError(
@@ -45,22 +53,24 @@ def load(path: Path, scale: str | Scaling = "unit") -> tuple[TensorSplit, Tensor
 
 
 def from_arrays(
-    x: Array | Tensor,
-    y: Array | Tensor | None = None,
+    x: Values | TorchData,
+    y: Values | None = None,
     *,
-    x_test: Array | Tensor | None = None,
-    y_test: Array | Tensor | None = None,
+    x_test: Values | TorchData | None = None,
+    y_test: Values | None = None,
     name: str = "arrays",
     likelihood: str | None = None,
     scale: str | Scaling = "unit",
 ) -> Dataset:
-    """Makes a data set of arrays or tensors. One example in ten is held out for validation.
+    """Makes a data set of arrays, tensors, data frames or data sets of PyTorch. One example in ten is held out.
 
     Args:
         x: The examples: vectors `(N, dimensions)`, grey images `(N, height, width)`, or images with 1 or 3 channels,
             `(N, channels, height, width)` or `(N, height, width, channels)`. The values are floats in [0, 1], integers
-            in 0..255, or bits, unless `scale` says otherwise. Bits are bools, or integers that are all 0 or 1.
-        y: Labels `(N,)` or factors of variation `(N, factors)`, integers.
+            in 0..255, or bits, unless `scale` says otherwise. Bits are bools, or integers that are all 0 or 1. A data
+            set of PyTorch has examples and labels, and is read once. A DataLoader stands for its data set.
+        y: Labels `(N,)` or factors of variation `(N, factors)`: whole numbers or texts. `(N, classes)` with a single 1
+            in each row are one-hot labels.
         x_test: Test examples, in the form of x.
         y_test: The labels of the test examples.
         name: The name of the data set.
@@ -79,21 +89,33 @@ def from_arrays(
         InputError: If an array has another shape, type or range, or the lengths differ.
         VaezooError: If the likelihood or the scaling does not exist, or they do not fit each other.
     """
-    train, test = to_splits(x, y, x_test, y_test, "", scale)
-    return make_dataset(train, test, name, likelihood, None, scale)
+    x, y, class_names = _without_torch(x, y, "x")
+    x_test, y_test, _ = (x_test, y_test, ()) if x_test is None else _without_torch(x_test, y_test, "x_test")
+    splits = to_splits(x, y, x_test, y_test, "", scale)
+    splits = splits if splits.class_names else splits._replace(class_names=class_names)
+    return make_dataset(splits, name, likelihood, None, scale)
+
+
+def _without_torch(x: Values | TorchData, y: Values | None, name: str) -> tuple[Values, Values | None, tuple[str, ...]]:
+    """Reads x if it is a data set of PyTorch. Returns the examples, their labels and the names of the classes."""
+    if not is_torch_data(x):
+        return cast("Values", x), y, ()
+    if y is not None:
+        raise VaezooError(f"{name} is a data set, which has its own labels", f"leave out y{name[1:]}")
+    return read_torch_data(cast("TorchData", x), name)
 
 
 def make_dataset(
-    train: Split,
-    test: Split | None,
+    splits: Splits,
     name: str,
     likelihood: str | None,
     source: DataSource | None,
     scale: str | Scaling = "unit",
 ) -> Dataset:
     """Makes a data set of its splits: holds out validation examples, scales, fills in the default likelihood."""
-    classes = count_classes(train, test)
-    train, valid = train_valid_split(train)
+    classes = count_classes(splits)
+    train, valid = train_valid_split(splits.train) if splits.valid is None else (splits.train, splits.valid)
+    test = splits.test
     scaling = scale if isinstance(scale, Scaling) else Scaling()
     if not is_unit(scale):
         assert isinstance(train, TensorSplit) and isinstance(valid, TensorSplit)
@@ -107,6 +129,7 @@ def make_dataset(
         likelihood=likelihood or default_likelihood(train, scaling),
         kind=scaling.kind,
         classes=classes,
+        class_names=splits.class_names if classes else (),
         offset=scaling.offset,
         factor=scaling.factor,
     )
@@ -136,9 +159,12 @@ def default_likelihood(train: Split, scaling: Scaling) -> str:
     return "bernoulli"
 
 
-def count_classes(train: Split, test: Split | None) -> tuple[int, ...]:
+def count_classes(splits: Splits) -> tuple[int, ...]:
     """Returns how many values each label has. Empty if they are not the numbers 0, 1, 2 ... of equally many labels."""
-    labels = [split.y for split in (train, test) if split is not None and split.y is not None]
+    parts = (splits.train, splits.test, splits.valid)
+    if splits.class_names:
+        return (len(splits.class_names),) if len(splits.class_names) <= MAX_CLASSES else ()
+    labels = [split.y for split in parts if split is not None and split.y is not None]
     tables = [y.unsqueeze(1) if y.ndim == 1 else y for y in labels]
     if len({table.shape[1] for table in tables}) != 1:
         return ()
@@ -148,13 +174,13 @@ def count_classes(train: Split, test: Split | None) -> tuple[int, ...]:
 
 
 def to_splits(
-    x: Array | Tensor,
-    y: Array | Tensor | None,
-    x_test: Array | Tensor | None,
-    y_test: Array | Tensor | None,
+    x: Values,
+    y: Values | None,
+    x_test: Values | None,
+    y_test: Values | None,
     origin: str,
     scale: str | Scaling = "unit",
-) -> tuple[TensorSplit, TensorSplit | None]:
+) -> Splits:
     """Converts arrays as `from_arrays` describes. Errors append `origin` to the names of arrays.
 
     With a `scale` other than "unit", the splits hold values as they are, float32 or float64. `make_dataset` scales
@@ -162,13 +188,15 @@ def to_splits(
     """
     if not isinstance(scale, Scaling):
         check_scale(scale)
-    arrays = {f"x{origin}": _to_array(x)}
+    arrays = {f"x{origin}": to_array(x, f"x{origin}")}
     if x_test is not None:
-        arrays[f"x_test{origin}"] = _to_array(x_test)
+        arrays[f"x_test{origin}"] = to_array(x_test, f"x_test{origin}")
     elif y_test is not None:
         raise InputError(f"there is y_test{origin} but no x_test", "give both")
     # Integers that are all 0 or 1 are bits. Train and test decide together, because a test split may happen to be dark.
     are_bits = all(a.max(initial=0) <= 1 for a in arrays.values() if a.dtype.kind in "iu")
+    if is_unit(scale) and not are_bits:
+        _warn_of_dark(arrays)
     convert = _convert_examples if is_unit(scale) else _convert_values
     examples = [convert(array, name, are_bits) for name, array in arrays.items()]
     shapes = [tuple(tensor.shape[1:]) for tensor in examples]
@@ -176,18 +204,24 @@ def to_splits(
         raise InputError(
             f"x{origin} has examples of shape {shapes[0]}, but x_test of shape {shapes[1]}", "give both the same shape"
         )
-    train = TensorSplit(examples[0], _convert_labels(y, f"y{origin}", len(examples[0])))
-    if x_test is None:
-        return train, None
-    return train, TensorSplit(examples[1], _convert_labels(y_test, f"y_test{origin}", len(examples[1])))
+    names = (f"y{origin}", f"y_test{origin}")
+    both = zip((y, y_test), names, strict=True)
+    given = [None if values is None else to_array(values, label, texts=True) for values, label in both]
+    labels, class_names = convert_labels(given[: len(examples)], names, [len(tensor) for tensor in examples])
+    splits = [TensorSplit(tensor, values) for tensor, values in zip(examples, labels, strict=True)]
+    return Splits(splits[0], splits[1] if x_test is not None else None, class_names=class_names)
 
 
-def _to_array(values: Array | Tensor) -> Array:
-    """Returns an array or a tensor as an array."""
-    if not isinstance(values, Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+def _warn_of_dark(arrays: Mapping[str, Array]) -> None:
+    """Warns of integers that are nearly black if 255 is white. They may be categories, or levels of fewer bits."""
+    for name, array in arrays.items():
+        if array.dtype.kind in "iu" and array.min(initial=0) >= 0 and array.max(initial=0) <= MAX_DARK:
+            warnings.warn(
+                f"{name} has integers from {array.min()} to {array.max()}, which are nearly black where 255 is white; "
+                "--scale minmax maps them to [0, 1] (in Python scale='minmax')",
+                VaezooWarning,
+                stacklevel=4,
+            )
 
 
 def _convert_examples(array: Array, name: str, are_bits: bool) -> Tensor:
@@ -196,13 +230,16 @@ def _convert_examples(array: Array, name: str, are_bits: bool) -> Tensor:
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {array.dtype}, not numbers", "give floats in [0, 1] or integers in 0..255")
     is_float = array.dtype.kind == "f"
+    tolerance = TOLERANCE if is_float else 0
     low, high = float(array.min()), float(array.max())
     if not math.isfinite(low + high):
         raise InputError(f"{name} has values that are NaN or infinite", "remove or replace them")
-    if low < 0 or high > (1 if is_float else 255):
-        raise InputError(f"{name} has values from {low:g} to {high:g}", SCALE_HINT)
+    if low < -tolerance or high > (1 + tolerance if is_float else 255):
+        raise InputError(f"{name} has values from {low:.9g} to {high:.9g}", SCALE_HINT)
     # "W" copies read-only arrays, because PyTorch warns when it gets one.
     values = np.require(array, np.float32 if is_float else np.uint8, ["C", "W"])
+    if low < 0 or (is_float and high > 1):
+        values = np.clip(values, 0, 1)
     if array.dtype.kind == "b" or (are_bits and not is_float):
         values = values * np.uint8(255)
     return torch.from_numpy(values)
@@ -233,22 +270,7 @@ def _channels_first(array: Array, name: str) -> Array:
             return array
         if array.ndim == 4 and shape[3] in CHANNELS:
             return array.transpose(0, 3, 1, 2)
-    raise InputError(
-        f"{name} has the shape {shape}", "give (N, dimensions), (N, height, width) or (N, 1 or 3, height, width)"
-    )
-
-
-def _convert_labels(values: Array | Tensor | None, name: str, count: int) -> Tensor | None:
-    """Converts the labels of `count` examples."""
-    if values is None:
-        return None
-    array = _to_array(values)
-    if array.dtype.kind not in "biu":
-        raise InputError(f"{name} holds {array.dtype}, not integers", f"convert it with {name.split()[0]}.astype(int)")
-    if array.ndim not in (1, 2) or len(array) != count or array.size == 0:
-        raise InputError(
-            f"{name} has the shape {array.shape} for {count:,} examples", f"give ({count},) or ({count}, factors)"
-        )
-    if array.ndim == 2 and array.shape[1] == 1:  # Keras gives the labels of CIFAR-10 as one column
-        array = array[:, 0]
-    return torch.from_numpy(np.require(array, np.int64, ["C", "W"]))
+    hint = "give (N, dimensions), (N, height, width) or (N, 1 or 3, height, width)"
+    if array.ndim == 4 and 4 in (shape[1], shape[3]):
+        hint = "leave out the alpha channel, which is x[..., :3] or x[:, :3]"
+    raise InputError(f"{name} has the shape {shape}", hint)

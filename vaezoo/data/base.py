@@ -63,6 +63,8 @@ class DataSpec:
         symbols: The text of each token id. Empty if unknown.
         offset: What was subtracted from the values of each column or channel. Empty if they were not scaled.
         factor: What they were then divided by; see `vaezoo.core.scaling.Scaling`.
+        class_names: The name of each value of the label, in the order of its numbers. Empty if they have no names, or
+            if examples have several labels.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -78,6 +80,7 @@ class DataSpec:
     symbols: tuple[str, ...] = ()
     offset: tuple[float, ...] = ()
     factor: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -98,6 +101,13 @@ class DataSpec:
             raise VaezooError(
                 f"data set '{self.name}' has labels of {max(self.classes):,} values", f"use 1 to {MAX_CLASSES:,} values"
             )
+        if self.class_names and self.classes != (len(set(self.class_names)),):
+            raise VaezooError(
+                f"data set '{self.name}' has {len(self.class_names)} names for labels of {self.classes or 'no'} values",
+                "give each value of the label a name of its own",
+            )
+        if not all(name.isprintable() for name in self.class_names):
+            raise VaezooError(f"data set '{self.name}' has a class name that cannot be printed", "give another name")
         if self.offset or self.factor:
             self._check_scaling()
         self.make_kind()
@@ -301,7 +311,7 @@ class Dataset:
     Attributes:
         spec: What models may know about it.
         train: The training split, without the validation examples.
-        valid: The validation split: every tenth training example, at most 3,000.
+        valid: The validation split: that of the source, or every tenth training example, at most 3,000.
         test: The official test split, or None if the source has none.
         source: How to load it again. None if it was made of arrays in a program.
     """
@@ -316,6 +326,22 @@ class Dataset:
     def held_out(self) -> tuple[str, Split]:
         """The name and the split that reports and plots use: test, or validation if there is no test split."""
         return ("test", self.test) if self.test is not None else ("valid", self.valid)
+
+
+class Splits(NamedTuple):
+    """What a reader of data found.
+
+    Attributes:
+        train: The training split. Validation examples are taken from it if there is no validation split.
+        test: The official test split, or None.
+        valid: The official validation split, or None.
+        class_names: The name of each label, if the labels are the indices of these names. Empty otherwise.
+    """
+
+    train: Split
+    test: Split | None = None
+    valid: Split | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def train_valid_split(train: AnySplit) -> tuple[AnySplit, AnySplit]:

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -51,7 +51,8 @@ class _AttemptError(Exception):
 def fetch(remote: Remote, root: Path, name: str) -> None:
     """Downloads a file to `root / name`, unless it exists.
 
-    Several processes may call this at the same time. One of them downloads and the others wait.
+    Several processes may call this at the same time. One of them downloads and the others wait. If nothing arrives, the
+    folders that were made are removed.
 
     Raises:
         InputError: If the file cannot be downloaded, or every server sends another file.
@@ -59,9 +60,10 @@ def fetch(remote: Remote, root: Path, name: str) -> None:
     """
     target = root / name
     part = target.with_name(f"{target.name}.part")
+    new_folders = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(target):
+        with _exclusive(target, new_folders):
             if target.exists():
                 return
             failure = _download(remote, part)
@@ -80,22 +82,30 @@ def fetch(remote: Remote, root: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(target: Path) -> Iterator[None]:
+def _exclusive(target: Path, new_folders: Sequence[Path]) -> Iterator[None]:
     """Lets one process at a time download `target`, by a lock on the file NAME.lock.
 
-    Some network disks have no locks. There two downloads may spoil each other, which the hash detects.
+    At the end it removes the folders that are new, if they are empty. Some network disks have no locks. There two
+    downloads may spoil each other, which the hash detects.
     """
     from filelock import FileLock  # takes 0.1 s, and most data sets need no download
 
     lock = FileLock(target.with_name(f"{target.name}.lock"))
     with contextlib.suppress(OSError, NotImplementedError):  # in a read-only folder the download itself will fail
-        lock.acquire()
+        for _ in range(MAX_ATTEMPTS):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder
+                lock.acquire()
+                break
+        target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
         # The file is removed while the lock is held. Waiting processes notice that and lock a new file.
         with contextlib.suppress(OSError):
             Path(lock.lock_file).unlink()
+            for folder in new_folders:
+                folder.rmdir()  # fails if it holds a file, such as a partial one that the next call resumes
         lock.release()
 
 

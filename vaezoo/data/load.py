@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 from vaezoo.core.scaling import Scaling, check_scale, scale_kind
 from vaezoo.data import arrays, npy
-from vaezoo.data.arrays import is_unit, make_dataset
-from vaezoo.data.base import Dataset, DataSource, DataSpec, Split, TensorSplit, train_valid_split
+from vaezoo.data.arrays import from_arrays, is_unit, make_dataset
+from vaezoo.data.base import Dataset, DataSource, DataSpec, Splits, TensorSplit, train_valid_split
 from vaezoo.data.catalog import DATASETS
+from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.series import sines
 from vaezoo.data.tables import penguins
@@ -88,11 +89,11 @@ def load_data(
     if isinstance(data, str) and data in OTHER_KINDS:
         _require_image_folder(data, stream, skip)
         return _load_other(data, data_path, image_size, likelihood)
-    splits: tuple[Split, Split | None]
     if isinstance(data, str) and data in DATASETS:
         _require_image_folder(data, stream, skip)
         name = location = data
-        splits = _load_named(data, data_path or _default_data_dir(), image_size)
+        train, test = _load_named(data, data_path or _default_data_dir(), image_size)
+        splits = Splits(train, test, class_names=standard_sets.CLASS_NAMES.get(data, ()))
     else:
         path = _find_path(data)
         name, location = _slug(path), str(path)
@@ -105,7 +106,18 @@ def load_data(
         on_bad_image=on_bad_image,
         scale=scale_name,
     )
-    return make_dataset(*splits, name, likelihood, source, scale)
+    return make_dataset(splits, name, likelihood, source, scale)
+
+
+def to_dataset(data: Dataset | str | os.PathLike[str] | Values | TorchData) -> Dataset:
+    """Returns the data set that a program means: itself, that of a name or path, or that of arrays.
+
+    Raises:
+        VaezooError: Those of `load_data` and `from_arrays`.
+    """
+    if isinstance(data, Dataset):
+        return data
+    return load_data(data) if isinstance(data, str | os.PathLike) else from_arrays(data)
 
 
 def _load_named(name: str, data_dir: Path, image_size: int | None) -> tuple[TensorSplit, TensorSplit]:
@@ -128,9 +140,7 @@ def _load_other(name: str, data_dir: Path | None, image_size: int | None, likeli
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
 
 
-def _load_path(
-    path: Path, image_size: int | None, stream: bool | None, skip: bool, scale: str | Scaling
-) -> tuple[Split, Split | None]:
+def _load_path(path: Path, image_size: int | None, stream: bool | None, skip: bool, scale: str | Scaling) -> Splits:
     """Loads the image folder or array file at `path`."""
     if path.is_dir():
         _require_unit(str(path), scale)

@@ -22,22 +22,24 @@ from vaezoo.errors import InputError, first_line
 
 SUFFIXES = (".npy", ".npz")
 MAX_BYTES = 16 * 2**30  # of numbers in one file
+NUMBERS, TEXTS = "biuf", "US"  # kinds of NumPy types
 MAX_NAMES = 6  # of arrays in an error
 MAX_HEADER_BYTES = 2**14  # enough for every header that NumPy accepts, which has at most 10,000 characters
 
 Array: TypeAlias = npt.NDArray[np.generic]
 
 
-def read_arrays(path: Path, names: Collection[str]) -> Mapping[str, Array]:
+def read_arrays(path: Path, names: Collection[str], texts: Collection[str] = ()) -> Mapping[str, Array]:
     """Reads arrays from a file.
 
     Args:
         path: A .npy file, or a .npz file as `np.savez` writes it.
         names: The names of the arrays to read.
+        texts: The names of those that may hold text.
 
     Returns:
-        The arrays by name, of numbers or bools. The array of a .npy file has the name "". So has the only array of a
-        .npz file, if its name is not in `names`.
+        The arrays by name, of numbers or bools, or of text. The array of a .npy file has the name "". So has the only
+        array of a .npz file, if its name is not in `names`.
 
     Raises:
         InputError: If the file is missing, damaged or forged, contains objects, text or records, or contains several
@@ -54,7 +56,10 @@ def read_arrays(path: Path, names: Collection[str]) -> Mapping[str, Array]:
             with zipfile.ZipFile(path) as archive:
                 members = _select(path, archive, names)
                 _check_memory(sum(member.file_size for member in members.values()))
-                return {name: _load(archive.open(member), member.file_size) for name, member in members.items()}
+                return {
+                    name: _load(archive.open(member), member.file_size, NUMBERS + TEXTS if name in texts else NUMBERS)
+                    for name, member in members.items()
+                }
     except InputError:
         raise
     except Exception as error:  # damaged files raised fourteen types of error in our fuzz tests
@@ -83,8 +88,8 @@ def _check_memory(size: int) -> int:
     return size
 
 
-def _load(file: IO[bytes], size: int) -> Array:
-    """Reads an array from a file of `size` bytes, after a check that its header declares just these bytes."""
+def _load(file: IO[bytes], size: int, kinds: str = NUMBERS) -> Array:
+    """Reads an array of one of some kinds from a file of `size` bytes, which its header must declare."""
     start = io.BytesIO(file.read(MAX_HEADER_BYTES))  # a forged header may declare its own length as 4 GiB
     version = np.lib.format.read_magic(start)
     if version not in ((1, 0), (2, 0)):  # NumPy writes version 3 for records only
@@ -93,7 +98,7 @@ def _load(file: IO[bytes], size: int) -> Array:
     shape, _, dtype = read_header(start)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which could run code")
-    if dtype.kind not in "biuf":
+    if dtype.kind not in kinds:
         raise ValueError(f"it holds {dtype}, not numbers")
     declared, actual = math.prod(shape) * dtype.itemsize, size - start.tell()
     if min(shape, default=0) < 0 or declared != actual:

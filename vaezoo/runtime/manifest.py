@@ -65,6 +65,7 @@ class DataEntry(TypedDict):
     vocabulary: int
     columns: list[str]
     symbols: list[str]
+    class_names: NotRequired[list[str]]
     offset: NotRequired[list[float]]
     factor: NotRequired[list[float]]
 
@@ -245,9 +246,14 @@ def _check_data(data: Mapping[str, Any]) -> None:
     """Raises an error unless these are the fields of `DataEntry`, and fit each other."""
     _check_shape(data["shape"])
     _check_shape(data["classes"])
-    for key in ("columns", "symbols"):
-        if not isinstance(data[key], list) or not all(isinstance(text, str) for text in data[key]):
-            raise TypeError(f"{key} {safe_repr(data[key])} are not texts")
+    names = data.get("class_names", [])
+    for key, texts in (("columns", data["columns"]), ("symbols", data["symbols"]), ("class_names", names)):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{key} {safe_repr(texts)} are not texts")
+    if not all(name.isprintable() for name in names):
+        raise ValueError("a class name cannot be printed")
+    if names and data["classes"] != [len(names)]:
+        raise ValueError(f"there are {len(names)} class names for labels of {data['classes']} values")
     if not data["shape"]:
         raise ValueError("the data have no dimensions")
     if not all(COLUMN.search(column) for column in data["columns"]):

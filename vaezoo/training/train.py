@@ -21,7 +21,8 @@ from vaezoo.core.json_io import write_json
 from vaezoo.core.options import config_json
 from vaezoo.core.seed import derive_seed
 from vaezoo.data.base import Dataset
-from vaezoo.data.load import load_data
+from vaezoo.data.convert import TorchData, Values
+from vaezoo.data.load import to_dataset
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
@@ -50,7 +51,7 @@ from vaezoo.vae import VAE
 
 def train(
     model: str,
-    data: Dataset | str | os.PathLike[str] = "digits",
+    data: Dataset | str | os.PathLike[str] | Values | TorchData = "digits",
     *,
     options: Mapping[str, object] | None = None,
     config: TrainConfig | None = None,
@@ -66,7 +67,7 @@ def train(
 
     Args:
         model: A registered model.
-        data: A data set, or its name or path.
+        data: A data set, or its name or path. Arrays, data frames and data sets of PyTorch as `from_arrays` takes them.
         options: Options of the model that differ from their defaults.
         config: The settings.
         out: The run folder; by default the next free `runs/MODEL-DATA-N`.
@@ -91,7 +92,7 @@ def train(
     check_device(device, config)
     registration = find_model(model)
     registration.load()  # report a broken model before the data are loaded
-    data = data if isinstance(data, Dataset) else load_data(data)
+    data = to_dataset(data)
     setup = build_setup(registration, options or {}, data, config.resolved(len(data.train)))
     first = None if init_from is None else init_from if isinstance(init_from, Run) else load(init_from)
     if first:

@@ -20,7 +20,7 @@ FOR_ALL_KINDS = {"source", "kind", "out"}
 @click.option("-n", "count", type=click.IntRange(min=1), help="Number of images or examples, see above.")
 @click.option("--seed", default=0, show_default=True, help="Seed of latents, or of the choice of held-out images.")
 @click.option("--dims", metavar="INTEGER,...", help="Latent dimensions of traversals, e.g. 0,3  [default: all]")
-@click.option("--label", type=int, help="Label of the attribute vector.")
+@click.option("--label", metavar="NAME|INTEGER", help="Label of the attribute vector.")
 @click.option("--factor", type=click.IntRange(min=0), help="Index of the label, if each example has several.")
 @checkpoint_option
 @data_options()
@@ -34,7 +34,7 @@ def plot(
     count: int | None,
     seed: int,
     dims: str | None,
-    label: int | None,
+    label: str | None,
     factor: int | None,
     checkpoint: str,
     data: DataOptions,

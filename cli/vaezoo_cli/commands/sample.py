@@ -9,7 +9,6 @@ from vaezoo_cli.options import (
     checkpoint_option,
     out_option,
     output_suffixes,
-    parse_integers,
     source_argument,
 )
 from vaezoo_cli.plots.examples import samples
@@ -21,7 +20,7 @@ from vaezoo_cli.plots.request import PlotRequest
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Number of images.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the latents.")
 @click.option(
-    "--label", metavar="INTEGER,...", help="Label of all samples of a conditional model.  [default: all in turn]"
+    "--label", metavar="NAME|INTEGER,...", help="Label of all samples of a conditional model.  [default: all in turn]"
 )
 @checkpoint_option
 @out_option("samples.png")
@@ -35,6 +34,5 @@ def sample(source: str | None, count: int, seed: int, label: str | None, checkpo
     other latents for the same seed.
     """
     output_suffixes(out, SUFFIXES)
-    labels = None if label is None else parse_integers("--label", label)
-    request = PlotRequest(source=source, checkpoint=checkpoint, count=count, seed=seed, labels=labels)
+    request = PlotRequest(source=source, checkpoint=checkpoint, count=count, seed=seed, label=label)
     samples(request).write("samples", out)

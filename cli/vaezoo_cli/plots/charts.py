@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaezoo.errors import InputError, VaezooError, one_line
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
-from vaezoo_cli.selection import label_column, require_labels
+from vaezoo_cli.selection import label_column, label_names, require_labels
 
 
 def latents(request: PlotRequest) -> PlotResult:
@@ -29,8 +29,8 @@ def latents(request: PlotRequest) -> PlotResult:
         content = f"2 principal components of {codes.shape[1]} latent dimensions"
     title = f"{one_line(run.path.name)}\n{content}, {len(selected):,} {name} examples"
     label_name = "label" if request.factor is None else f"factor {request.factor}"
-    labels = label_column(selected, request.factor)
-    return PlotResult(run.path, {".png": charts.latent_scatter(points, labels, label_name, title, axes)})
+    labels, names = label_column(selected, request.factor), label_names(data.spec, request.factor)
+    return PlotResult(run.path, {".png": charts.latent_scatter(points, labels, label_name, title, axes, names)})
 
 
 def learning_curves(request: PlotRequest) -> PlotResult:

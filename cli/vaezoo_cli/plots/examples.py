@@ -56,19 +56,13 @@ def labels_of(model: LoadedModel, request: PlotRequest) -> NDArray[Any] | None:
     """
     import numpy as np
 
-    if request.labels is None:
+    from vaezoo.data.labels import find_labels
+
+    if request.label is None:
         return None
     if not model.takes_labels:
         raise VaezooError(f"the model of {model.folder} is not given labels", "leave out --label")
-    classes = model.data["classes"]
-    if len(request.labels) != len(classes):
-        raise VaezooError(
-            f"--label names {len(request.labels)} label(s), but an example has {len(classes)}",
-            "give one number for each label of an example, with commas between them",
-        )
-    for i, (label, count) in enumerate(zip(request.labels, classes, strict=True), 1):
-        if not 0 <= label < count:
-            which = "the labels" if len(classes) == 1 else f"those of label {i} of {len(classes)}"
-            raise VaezooError(f"there is no label {label}", f"{which} of '{model.data['name']}' are 0 to {count - 1}")
-    y = np.tile(np.asarray(request.labels, np.int64), (request.count, 1))
-    return y[:, 0] if len(classes) == 1 else y
+    data = model.data
+    labels = find_labels(request.label, data["classes"], data.get("class_names", []), data["name"])
+    y = np.tile(np.asarray(labels, np.int64), (request.count, 1))
+    return y[:, 0] if len(labels) == 1 else y

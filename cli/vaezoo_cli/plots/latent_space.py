@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vaezoo.errors import VaezooError
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
 from vaezoo_cli.render.image_grids import as_bytes, caption, gif, grid_columns, image_grid, png
-from vaezoo_cli.selection import random_examples, require_label, require_labels, without_and_with_label
+from vaezoo_cli.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +120,8 @@ def attribute_vector(request: PlotRequest) -> PlotResult:
     run = request.open_run()
     data = request.load_data(run)
     require_labels(data.train, data.spec.name, request.factor)
-    label = require_label(data.train, request.factor, request.label)
+    names = label_names(data.spec, request.factor)
+    label = require_label(data.train, request.factor, request.label, names)
     counts = MAX_ATTRIBUTE_EXAMPLES, MAX_ATTRIBUTE_EXAMPLES
     examples, labels = without_and_with_label(data.train, request.factor, label, counts, 0)
     direction = latents.attribute_direction(latents.encode(run.vae, examples), labels, label)
@@ -131,9 +132,9 @@ def attribute_vector(request: PlotRequest) -> PlotResult:
     grid = image_grid(
         as_bytes(rows.flatten(0, 1).numpy()),
         rows.shape[1],
-        title=f"code + a (mean code of label {label} - mean code of others)",
+        title=f"code + a (mean code of label {names[label] if names else label} - mean code of others)",
         heads=["image", *(f"a = {text}" for text in show_values(amounts))],
-        sides=[f"label {n}" for n in labels.tolist()],
+        sides=[names[n] if names else f"label {n}" for n in labels.tolist()],
     )
     return PlotResult(run.path, {".png": png(grid)})
 

@@ -28,9 +28,8 @@ class PlotRequest:
         data: The options that choose the data.
         seed: Seed of latents, or of the choice of held-out images.
         dims: Latent dimensions, as the user typed them.
-        label: The label of an attribute vector.
+        label: The label of an attribute vector, or of samples from a conditional model, as the user typed it.
         factor: Index of the label, if each example has several.
-        labels: The labels of samples from a conditional model.
         suffixes: Suffixes of the files to draw.
         run: The run itself, if a program has loaded it. Then `source` and `checkpoint` are not used.
     """
@@ -41,9 +40,8 @@ class PlotRequest:
     data: DataOptions = field(default_factory=DataOptions)
     seed: int = 0
     dims: str | None = None
-    label: int | None = None
+    label: str | None = None
     factor: int | None = None
-    labels: tuple[int, ...] | None = None
     suffixes: tuple[str, ...] = (".png",)
     run: Run | None = None
 

@@ -18,7 +18,14 @@ TERMS = {"elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL"}
 Report = Mapping[str, object]
 
 
-def latent_scatter(points: Tensor, labels: Tensor, label_name: str, title: str, axes: tuple[str, str]) -> bytes:
+def latent_scatter(
+    points: Tensor,
+    labels: Tensor,
+    label_name: str,
+    title: str,
+    axes: tuple[str, str],
+    names: Sequence[str] = (),
+) -> bytes:
     """Draws points coloured by label.
 
     Args:
@@ -27,6 +34,7 @@ def latent_scatter(points: Tensor, labels: Tensor, label_name: str, title: str, 
         label_name: Title of the legend or of the colour scale.
         title: Title of the chart.
         axes: Names of the two axes.
+        names: The name of each label, or none.
 
     Returns:
         A PNG file.
@@ -37,7 +45,9 @@ def latent_scatter(points: Tensor, labels: Tensor, label_name: str, title: str, 
     if len(distinct) <= MAX_LEGEND:
         for number, label in enumerate(distinct):
             x, y = points[labels == label].T.numpy()
-            ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, color=f"C{number}", label=str(label))
+            ax.scatter(
+                x, y, s=8, alpha=0.7, linewidths=0, color=f"C{number}", label=names[label] if names else str(label)
+            )
         ax.legend(title=label_name, markerscale=2.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     else:
         x, y = points.T.numpy()

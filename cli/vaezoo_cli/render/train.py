@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from vaezoo_cli.render.console import ERR, OUT, show_shape
+from vaezoo_cli.render.data import data_lines
 
 if TYPE_CHECKING:
-    from vaezoo import Report, Run, Trainer
+    from vaezoo import Dataset, Report, Run, Trainer
 
 
 QUIET_SECONDS = 30.0  # longest time without a line, where there is no terminal
@@ -63,6 +64,11 @@ class TrainingView:
         if self.trainer is not None and self.clock() - self.last_line >= QUIET_SECONDS:
             step, steps = self.trainer.global_step, self.trainer.steps
             self.line(f"step {step:,} of {steps:,}{self.note}")
+
+    def show_data(self, dataset: Dataset) -> None:
+        """Describes the data before the training."""
+        for line in data_lines(dataset):
+            self.line(escape(line))
 
     def start(self, trainer: Trainer, path: Path) -> None:
         """Describes the training that starts."""

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from vaezoo.core.memory import machine_memory
 from vaezoo.data.images.image_headers import (
+    READ_ERRORS,
     BadImagesError,
     Shape,
     ignore_pillow_warnings,
     is_grayscale,
+    is_inverted,
+    max_level,
     open_image,
     orientation,
     sizes_differ,
@@ -42,7 +45,7 @@ def read_images(paths: Sequence[Path], root: Path, image_size: int | None) -> Te
 
     Returns:
         `(N, channels, height, width)`, uint8. Images are turned upright by their EXIF orientation. Transparent pixels
-        lie on white. 16-bit grey levels are scaled to 8 bits.
+        lie on white. 16-bit grey levels are scaled to 8 bits. Of several pages or frames the first one is read.
 
     Raises:
         BadImagesError: If files cannot be read.
@@ -135,12 +138,27 @@ def _decode(path: Path, image_size: int | None) -> Pixels:
     return _to_pixels(_turn_upright(levels, turn))
 
 
+def to_pixels(image: Image.Image) -> Pixels:
+    """Returns an image of a program as `(channels, height, width)`, converted as `read_images` does.
+
+    Raises:
+        InputError: If it has a mode that has no levels of 8 or 16 bits.
+    """
+    try:
+        return _to_pixels(_to_8_bits(image))
+    except READ_ERRORS as error:
+        raise InputError(f"an image of mode {image.mode} cannot be converted: {error}", "convert it to RGB") from error
+
+
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Converts an image of any mode to a new one of mode L or RGB."""
     is_grey = is_grayscale(image)
     if image.mode.startswith("I"):  # the variants of I;16, and I, which Pillow also uses for 16-bit grey levels
-        levels = np.clip(np.asarray(image, dtype=np.int32), 0, 65535)
-        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+        white, inverted, transparent = max_level(image), is_inverted(image), image.info.get("transparency")
+        levels = np.clip(np.asarray(image, dtype=np.int32), 0, white)
+        pixels = ((levels * 255 + white // 2) // white).astype(np.uint8)
+        pixels = 255 - pixels if inverted else pixels
+        return Image.fromarray(np.where(levels == transparent, np.uint8(255), pixels))
     mode = "L" if is_grey else "RGB"
     if not image.has_transparency_data:
         return image.convert(mode)

@@ -1,48 +1,46 @@
-"""Image folders: flat or with one folder for each class, as one split or with the folders train and test."""
+"""Reads the images of a folder: flat or with one folder for each class, as one split or with folders for splits."""
 
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from vaezoo.core.memory import available_memory
-from vaezoo.data.base import Split, TensorSplit
-from vaezoo.data.images.decode import decoded_shape, read_images
+from vaezoo.data.base import Split, Splits, TensorSplit, even_indices
+from vaezoo.data.images.decode import decoded_shape, read_images, try_decode
 from vaezoo.data.images.image_headers import (
-    FORMATS,
-    SUFFIXES,
     BadImagesError,
     Shape,
     common_shape,
     first_shape,
+    has_16_bits,
+    ignore_pillow_warnings,
     read_shape,
+    try_read,
 )
+from vaezoo.data.images.layout import Classes, find_splits
+from vaezoo.data.images.scan import scan
 from vaezoo.data.images.streamed import stream_images
+from vaezoo.data.labels import name_classes, order_names
 from vaezoo.errors import InputError, VaezooWarning
 
-# A folder `train` beside one of these, or alone, is a split and not a class.
-OTHER_SPLITS = ("test", "val", "valid", "validation")
-
-Classes: TypeAlias = dict[str, list[Path]]
+DARK_SAMPLE = 64  # images whose levels are looked at
+MAX_DARK = 16  # the level of 255 that the level 4,095 of 65,535 becomes
 
 
-def load(
-    root: Path, image_size: int | None, stream: bool | None = None, skip: bool = False
-) -> tuple[Split, Split | None]:
+def load(root: Path, image_size: int | None, stream: bool | None = None, skip: bool = False) -> Splits:
     """Reads an image folder into memory, or only its headers.
 
     Args:
-        root: A folder with the folders `train` and optionally `test`, or a folder that is the training split itself. A
-            split contains images, or a folder of images for each class, which may have subfolders. A folder `val` or
-            `valid` is ignored, because validation examples are taken from the training split. Hidden files and files
-            without an image suffix are ignored.
+        root: A folder with folders for the splits train, valid and test, as `layout.find_splits` finds them, or a
+            folder that is the training split itself. A split contains images, or a folder of images for each class,
+            which may have subfolders. Hidden files are ignored, and `scan.scan` counts other files.
         image_size: Height and width to resize the images to, in pixels. None if all have the same size.
         stream: Whether images stay in their files. None streams them if the decoded images would fill more than half of
             the available memory.
@@ -50,28 +48,19 @@ def load(
             once to find those.
 
     Returns:
-        The training split and the test split, or None if there is no test split. x is `(N, channels, height, width)`,
-        uint8, in the order of the sorted paths. It has one channel if all images are grey, else three. y is `(N,)`, the
-        index of the class among the sorted names, or None if there are no classes.
+        The splits. x is `(N, channels, height, width)`, uint8, in the order of the sorted classes and paths. It has one
+        channel if all images are grey, else three. y is `(N,)`, the index of the class among the names that
+        `order_names` sorts, or None if there are no classes. `class_names` has the names of their folders.
 
     Raises:
         BadImagesError: If images cannot be read and `skip` is False, or if `skip` would leave a split empty. For
             streamed images only their headers count.
-        InputError: If the folder is missing, empty or has another layout, or if the classes of train and test differ.
-            Also the errors of `read_images`.
+        InputError: If the folder is missing, empty or has another layout, or if the classes of the splits differ. Also
+            the errors of `read_images`.
     """
-    if not root.is_dir():
-        raise InputError(f"no folder '{root}'", "name a folder of images")
-    folders = [root / "train", root / "test"] if _has_split_folders(root) else [root]
-    splits = [_find_classes(folder) for folder in folders if folder.is_dir()]
-    if len(splits) == 2 and sorted(splits[0]) != sorted(splits[1]):
-        odd = sorted(splits[0].keys() ^ splits[1].keys())[0]
-        where = "train" if odd in splits[0] else "test"
-        what = f"class '{odd}'" if odd else "images outside of class folders"
-        raise InputError(
-            f"train and test in '{root}' have different classes: only {where} has {what}",
-            "give both the same class folders",
-        )
+    found = find_splits(scan(root))
+    _require_same_classes(found, root)
+    splits = list(found.values())
     try:
         result = _read(splits, root, image_size, stream, decode=skip)
     except BadImagesError as error:
@@ -81,7 +70,21 @@ def load(
         splits = _without_bad_files(splits, error)
         warnings.warn(f"{error.message}; they are left out", VaezooWarning, stacklevel=4)
         result = _read(splits, root, image_size, stream)
-    return result[0], result[1] if len(result) == 2 else None
+    _refuse_dark_levels([path for paths in splits[0].values() for path in paths], root, image_size)
+    named = dict(zip(found, result, strict=True))
+    return Splits(named["train"], named.get("test"), named.get("valid"), name_classes(splits[0]))
+
+
+def _require_same_classes(splits: Mapping[str, Classes], root: Path) -> None:
+    """Raises InputError unless all splits have the classes of train."""
+    for name, split in splits.items():
+        if different := order_names(splits["train"].keys() ^ split.keys()):
+            where = "train" if different[0] in splits["train"] else name
+            what = f"class '{different[0]}'" if different[0] else "images outside of class folders"
+            raise InputError(
+                f"train and {name} in '{root}' have different classes: only {where} has {what}",
+                "give both the same class folders",
+            )
 
 
 def _read(
@@ -89,9 +92,9 @@ def _read(
 ) -> Sequence[Split]:
     """Reads all splits together, so that they have the same channels and one error names all bad files."""
     files = [path for split in splits for paths in split.values() for path in paths]
-    train_count = sum(map(len, splits[0].values()))
     labels = [_labels(split) for split in splits]
-    slices = [slice(0, train_count), slice(train_count, None)][: len(splits)]
+    ends = list(accumulate(sum(map(len, split.values())) for split in splits))
+    slices = [slice(start, end) for start, end in pairwise([0, *ends])]
     if shape := _shape_to_stream(files, root, image_size, stream, decode):
         return [stream_images(files[s], root, shape, image_size, y) for s, y in zip(slices, labels, strict=True)]
     x = read_images(files, root, image_size)
@@ -105,6 +108,22 @@ def _without_bad_files(splits: Sequence[Classes], error: BadImagesError) -> list
     if not all(any(split.values()) for split in kept):
         raise error
     return kept
+
+
+def _refuse_dark_levels(paths: Sequence[Path], root: Path, image_size: int | None) -> None:
+    """Raises InputError if 16-bit images use 12 bits only, as many cameras write them. They would be nearly black.
+
+    Evenly spaced images stand for all.
+    """
+    with ignore_pillow_warnings():
+        sample = [paths[i] for i in even_indices(DARK_SAMPLE, len(paths)).tolist()]
+        deep = [path for path in sample if try_read(has_16_bits, path) is True]
+        images = [try_decode(path, image_size) for path in deep]
+    if 0 < max((int(image.max()) for image in images if not isinstance(image, str)), default=0) <= MAX_DARK:
+        raise InputError(
+            f"the 16-bit images in '{root}' have no level above 4,095 of 65,535, so they are nearly black",
+            "multiply their levels by 16, or save them with 8 bits",
+        )
 
 
 def _labels(split: Classes) -> Tensor | None:
@@ -128,56 +147,3 @@ def _shape_to_stream(
         shape = common_shape(paths, root, image_size, read)
         return shape if len(paths) * math.prod(shape) > max_bytes else None
     return common_shape(paths, root, image_size, read) if stream else None
-
-
-def _has_split_folders(root: Path) -> bool:
-    """Returns whether the folders are splits. If not, they are classes, one of which may be called `train`."""
-    names = _list(root)[0]
-    return "train" in names and not any(
-        next(_images(root / name), None) for name in names if name not in ("train", *OTHER_SPLITS)
-    )
-
-
-def _find_classes(folder: Path) -> Classes:
-    """Lists the images of each class, both sorted. Without classes they are under the name "".
-
-    Raises:
-        InputError: If there are no images, or some are in class folders and some are not.
-    """
-    names, loose = _list(folder)
-    classes = {name: sorted(_images(folder / name), key=Path.as_posix) for name in sorted(names)}
-    classes = {name: paths for name, paths in classes.items() if paths}
-    if loose and classes:
-        raise InputError(
-            f"'{folder}' has images of its own and also folders of images, such as '{next(iter(classes))}'",
-            "keep only images, or only one folder for each class",
-        )
-    if not loose and not classes:
-        raise InputError(f"no images in folder '{folder}'", f"add images of the formats {', '.join(FORMATS)}")
-    return classes or {"": sorted(loose, key=Path.as_posix)}
-
-
-def _list(folder: Path) -> tuple[list[str], list[Path]]:
-    """Returns the names of the folders and the paths of the images directly in `folder`."""
-    _, names, files = next(_walk(folder))
-    return names, [folder / name for name in files]
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    """Yields the images in `folder` and all folders below it."""
-    return (Path(parent, name) for parent, _, files in _walk(folder) for name in files)
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields the path, folders and images of `folder` and each folder below it, without hidden ones.
-
-    Raises:
-        InputError: If a folder cannot be listed. `os.walk` alone would ignore it.
-    """
-
-    def fail(error: OSError) -> None:
-        raise InputError(f"folder '{error.filename}' cannot be listed: {error.strerror}", "make it readable")
-
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield parent, list(folders), [f for f in files if f.lower().endswith(SUFFIXES) and not f.startswith(".")]

@@ -15,13 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from vaezoo.data.thread_map import thread_map
 from vaezoo.errors import InputError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".webp")
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns about a decompression bomb
 MAX_NAMES = 3  # of files in an error
 SIDEWAYS = range(5, 9)  # the values of the EXIF tag Orientation that swap width and height
@@ -30,10 +33,12 @@ SIDEWAYS = range(5, 9)  # the values of the EXIF tag Orientation that swap width
 READ_ERRORS = (
     OSError,
     SyntaxError,
+    TypeError,
     ValueError,
     MemoryError,
     NotImplementedError,
     OverflowError,
+    RuntimeError,
     EOFError,
     struct.error,
     Image.DecompressionBombError,
@@ -125,6 +130,14 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
+        tags = getattr(image, "tag_v2", {})
+        tile = [tags.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+        if not all(isinstance(side, int) for side in tile):
+            raise ValueError("a damaged tile size")
+        if tile[0] * tile[1] > MAX_PIXELS:  # libtiff allocates a whole tile, whatever the size of the image
+            raise Image.DecompressionBombError
+        if image.format == "TIFF":  # without a name Pillow does not map the file, which garbles sideways images
+            image.filename = ""
         yield image
 
 
@@ -132,6 +145,8 @@ def is_grayscale(image: Image.Image) -> bool:
     """Returns whether an image is grey, from its mode and palette. Call it before the image is decoded."""
     if image.mode == "F":
         raise ValueError("floating-point levels")
+    if image.mode.startswith("I"):
+        max_level(image)  # raises for levels without a known white
     if image.mode != "P":
         return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
     probe = image
@@ -142,6 +157,31 @@ def is_grayscale(image: Image.Image) -> bool:
     if not palette:  # Pillow decodes such an image but fails an assertion later
         raise ValueError("it has no palette")
     return palette[::3] == palette[1::3] == palette[2::3]  # many programs save grey images this way
+
+
+def max_level(image: Image.Image) -> int:
+    """Returns the level of white in an image of more than 8 bits, from its header. Call it before it is decoded.
+
+    Raises:
+        ValueError: If the header does not say it.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.mode == "I":
+            raise ValueError("levels of 32 bits or with a sign")
+        return int(2 ** image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
+    return 65535
+
+
+def has_16_bits(path: Path) -> bool:
+    """Returns whether a file has levels of more than 8 bits. Raises `READ_ERRORS` if it cannot be read."""
+    with open_image(path) as image:
+        return image.mode.startswith("I") or ";16" in str(getattr(image, "tile", ""))
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Returns whether 0 is white in an image of more than 8 bits. Pillow turns only others around."""
+    tags = getattr(image, "tag_v2", {})
+    return bool(tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
 
 
 def orientation(image: Image.Image) -> int:
@@ -159,6 +199,8 @@ def _orientation(getexif: Callable[[], Image.Exif]) -> int:
 
 def _is_sideways(image: Image.Image, path: Path) -> bool:
     """Returns whether an image swaps its width and height when it is turned upright."""
+    if image.format == "TIFF":  # Pillow turns these upright
+        return False
     if image.format != "PNG" or _has_late_metadata(path):
         return orientation(image) in SIDEWAYS
     # A PNG may have EXIF data behind its pixels. PngImageFile.getexif would decode them to look there.

@@ -19,6 +19,15 @@ PATHS = {
 }
 NAMES = tuple(PATHS)
 
+# The names of the classes, in the order of their numbers, where they are not digits or characters.
+CLASS_NAMES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "fashion-mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
+
 # The errors that the readers raise for damaged files, by our fuzz tests.
 READ_ERRORS = (
     OSError,
@@ -37,7 +46,7 @@ def load(name: str, root: Path, image_size: int | None) -> tuple[TensorSplit, Te
 
     Args:
         name: One of `NAMES`.
-        root: The folder of all data sets, with the layout of torchvision.
+        root: The folder of all data sets, with the layout of torchvision, or the folder of this data set in it.
         image_size: Height and width to resize the images to, in pixels. None keeps their size, but CelebA is cropped
             to the centre and resized to 64.
 
@@ -50,6 +59,7 @@ def load(name: str, root: Path, image_size: int | None) -> tuple[TensorSplit, Te
         StorageError: If `root` has no space or cannot be written.
         VaezooError: If a required package is missing.
     """
+    root = _root_of(name, root)
     try:
         if name == "celeba":
             return celeba.load(root, image_size or celeba.DEFAULT_IMAGE_SIZE)
@@ -62,6 +72,17 @@ def load(name: str, root: Path, image_size: int | None) -> tuple[TensorSplit, Te
         ) from error
     train, test = splits if image_size is None else (TensorSplit(resize(s.x, image_size), s.y) for s in splits)
     return train, test
+
+
+def _root_of(name: str, root: Path) -> Path:
+    """Returns the folder of all data sets, where `root` may be that of one, such as MNIST/raw or MNIST."""
+    for path in map(Path, PATHS[name]):
+        if (root / path).exists():
+            return root
+        for part in (path, *path.parents[:-1]):
+            if root.parts[-len(part.parts) :] == part.parts and root.is_dir():
+                return root.parents[len(part.parts) - 1]
+    return root
 
 
 def _load(name: str, root: Path) -> tuple[TensorSplit, TensorSplit]:

@@ -1,0 +1,164 @@
+"""The layout of an image folder: which folders are splits, which are classes, and which images they contain."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import TypeAlias
+
+from vaezoo.data.images.scan import Folder
+from vaezoo.data.labels import order_names
+from vaezoo.errors import InputError
+
+# The words by which data sets name their splits, in lower case.
+SPLIT_WORDS = {
+    "train": ("train", "training", "trn", "trainset", "traindata", "trainval"),
+    "valid": ("val", "valid", "validation", "dev", "valset", "validset", "devset"),
+    "test": ("test", "testing", "tst", "testset", "testdata", "eval", "evaluation", "holdout"),
+}
+SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+FILLERS = ("set", "data", "dataset", "image", "images", "img", "imgs", "split", "samples")  # as in training_set
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # seg_train, trainA and train2017 have two words each
+YEAR = re.compile(r"(19|20)\d\d")
+
+Classes: TypeAlias = dict[str, list[Path]]
+"""The images of each class, both sorted. Without classes they are under the name ""."""
+
+
+def find_splits(root: Folder) -> dict[str, Classes]:
+    """Finds the splits of a folder of images and their classes.
+
+    Split folders are known by their usual names, in upper or lower case: ROOT/{train,test}/CLASS,
+    ROOT/CLASS/{train,test}, or one of these in the only folder of ROOT.
+
+    Returns:
+        The classes of train, and of valid and test if they exist. A folder without split folders is train.
+
+    Raises:
+        InputError: If split folders lie beside other folders or images, if there is no training split, or if images
+            lie beside class folders.
+    """
+    return _named_splits(root) or {"train": _find_classes(root)}
+
+
+def _named_splits(folder: Folder) -> dict[str, Classes] | None:
+    """Returns the splits that folders are named after, or None if there are none."""
+    while not (splits := _split_folders(folder)) and len(folder.folders) == 1 and not folder.images:
+        (folder,) = folder.folders.values()
+    if splits:
+        return {split: _find_classes(splits[split]) for split in SPLIT_WORDS if split in splits}
+    return _splits_of_classes(folder)
+
+
+def _split_folders(folder: Folder) -> dict[str, Folder] | None:
+    """Returns the split folders in a folder by the names of `SPLIT_WORDS`, or None if there are none."""
+    groups = _group_by_split(folder)
+    rests = [rest for rest, group in groups.items() if not rest or _is_pair(group)]
+    if not rests:
+        return None
+    names = groups[rests[0]]
+    first = (names.get("train") or next(iter(names.values())))[0]
+    used = {found[0] for found in names.values()}
+    if odd := next((name for name in order_names(folder.folders) if name not in used), None):
+        twin = next((split for split, found in names.items() if odd in found), None)
+        if twin:
+            raise InputError(
+                f"'{folder.path}' has two folders of the {twin} split, '{names[twin][0]}' and '{odd}'",
+                "move one of them away",
+            )
+        raise InputError(
+            f"'{folder.path}' has the split folder '{first}' and also the folder '{odd}'",
+            f"move '{odd}' away, or rename '{first}' if it is a class",
+        )
+    if folder.images:
+        raise InputError(
+            f"'{folder.path}' has the split folder '{first}' and also images of its own, such as "
+            f"'{folder.images[0].name}'",
+            f"move the images into '{first}' or away, or rename '{first}' if it is a class",
+        )
+    if "train" not in names:
+        raise InputError(
+            f"'{folder.path}' has the split folder '{first}' but no folder of training images",
+            f"name '{folder.path / first}' itself, or rename it if it is a class",
+        )
+    return {split: _unwrap(folder.folders[found[0]]) for split, found in names.items()}
+
+
+def _group_by_split(folder: Folder) -> dict[tuple[str, ...], dict[str, list[str]]]:
+    """Groups the folders named after splits: other words of the name -> split -> names."""
+    groups: dict[tuple[str, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in order_names(folder.folders):
+        words = [word.lower() for word in WORD.findall(name)]
+        splits = [SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD]
+        if len(splits) == 1:
+            known = (*SPLIT_OF_WORD, *FILLERS)
+            groups[tuple(w for w in words if w not in known and not YEAR.fullmatch(w))][splits[0]].append(name)
+    return groups
+
+
+def _is_pair(group: dict[str, list[str]]) -> bool:
+    """Returns whether names differ only in the split, such as seg_train and seg_test. A class is a `bullet train`."""
+    return "train" in group and len(group) > 1
+
+
+def _unwrap(split: Folder) -> Folder:
+    """Returns the folder of a split that some archives repeat, as in train/train/CLASS."""
+    while len(split.folders) == 1 and not split.images:
+        ((name, only),) = split.folders.items()
+        if name != split.path.name:
+            break
+        split = only
+    return split
+
+
+def _splits_of_classes(folder: Folder) -> dict[str, Classes] | None:
+    """Returns the splits of a folder whose class folders have split folders, or None if they have none."""
+    names = order_names(folder.folders)
+    parts = {name: _split_folders(folder.folders[name]) for name in names}
+    with_parts = next((name for name, splits in parts.items() if splits), None)
+    if with_parts is None:
+        return None
+    without = next((name for name, splits in parts.items() if not splits), None)
+    if without or folder.images:
+        raise InputError(
+            f"'{folder.path / with_parts}' has split folders, but "
+            + (f"'{folder.path / without}' has none" if without else f"'{folder.path}' also has images of its own"),
+            "give all classes the same split folders, or move the others away",
+        )
+    found: dict[str, Classes] = {}
+    for name, splits in parts.items():
+        for split, part in (splits or {}).items():
+            if part.folders:
+                raise InputError(
+                    f"'{part.path}' has folders of its own, so '{name}' may be a data set or a class",
+                    f"name one data set, such as '{folder.path / name}', or put the images into '{part.path}' itself",
+                )
+            found.setdefault(split, {})[name] = _images(part)
+    return {split: found[split] for split in SPLIT_WORDS if split in found}
+
+
+def _find_classes(folder: Folder) -> Classes:
+    """Returns the images of each class of a split.
+
+    Raises:
+        InputError: If some images are in class folders and some are not, or a class has split folders.
+    """
+    if folder.images and folder.folders:
+        raise InputError(
+            f"'{folder.path}' has images of its own and also folders of images, such as "
+            f"'{order_names(folder.folders)[0]}'",
+            "keep only images, or only one folder for each class",
+        )
+    for below in folder.below():
+        if any(_is_pair(group) for group in _group_by_split(below).values()):
+            raise InputError(
+                f"'{below.path}' has split folders, such as '{order_names(below.folders)[0]}', inside a class",
+                f"name '{below.path}' itself, or move the splits to the top of '{folder.path}'",
+            )
+    return {name: _images(folder.folders[name]) for name in order_names(folder.folders)} or {"": _images(folder)}
+
+
+def _images(folder: Folder) -> list[Path]:
+    """Returns the images in a folder and all folders below it, sorted."""
+    return sorted((image for part in (folder, *folder.below()) for image in part.images), key=Path.as_posix)
