@@ -31,6 +31,7 @@ from vaezoo.core.json_io import check_schema, read_json
 from vaezoo.core.options import configure, construct
 from vaezoo.core.seed import isolate_rng, set_seed
 from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, TensorSplit
+from vaezoo.data.labels import find_labels
 from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
 from vaezoo.objectives.base import Objective
@@ -117,16 +118,25 @@ class Run:
             raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
         return load_source(self.source, self.data, data_dir)
 
-    def sample(self, count: int = 64, *, seed: int = 0, y: Tensor | None = None) -> Tensor:
+    def sample(
+        self, count: int = 64, *, seed: int = 0, y: Tensor | None = None, label: int | str | None = None
+    ) -> Tensor:
         """Returns data drawn from the prior, the means of p(x|z), `(count, *shape)`.
 
         Args:
             count: How many.
             seed: Seed of the latents. The caller's random state does not change.
             y: Labels `(count,)` or `(count, factors)` for a model that is given labels; by default, all 0.
+            label: The label of all of them instead, or the name of its class.
+
+        Raises:
+            VaezooError: If there is no such label.
         """
         from vaezoo.evaluation.latents import decode
 
+        if label is not None:
+            number = find_labels(str(label), self.data.classes, self.data.class_names, self.data.name)
+            y = torch.tensor(number).repeat(count, 1).squeeze(1)
         with isolate_rng(device_of(self.vae)), torch.no_grad():
             set_seed(seed, device_of(self.vae))
             batch = blank_batch(self.vae, count, y)
@@ -140,7 +150,7 @@ class Run:
         count: int | None = None,
         seed: int | None = None,
         dims: Sequence[int] | None = None,
-        label: int | None = None,
+        label: int | str | None = None,
         factor: int | None = None,
     ) -> list[Path]:
         """Draws what the model has learnt, as `vaezoo plot` does, and returns the files.
@@ -151,7 +161,7 @@ class Run:
             count: Number of images or examples, as -n.
             seed: Seed of latents, or of the choice of held-out images.
             dims: Latent dimensions of traversals.
-            label: Label of the attribute vector.
+            label: Label of the attribute vector, or the name of its class.
             factor: Index of the label, if each example has several.
 
         Raises:

@@ -21,7 +21,7 @@ from vaezoo.core import distributed, signals
 from vaezoo.core.json_io import check_schema, read_json, write_json
 from vaezoo.core.options import Json, config_json, configure, full_names, json_value, show_value
 from vaezoo.data.base import Dataset
-from vaezoo.data.load import load_data
+from vaezoo.data.load import to_dataset
 from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
 from vaezoo.registry import find_model
 from vaezoo.training.config import TrainConfig
@@ -100,7 +100,7 @@ def sweep(
     if distributed.world_size() > 1 or distributed.is_distributed_env():
         raise VaezooError("a sweep trains in one process", "start it without torchrun")
     plans = plan_cells(model, options or {}, settings or {}, config or TrainConfig())
-    data = data if isinstance(data, Dataset) else load_data(data)
+    data = to_dataset(data)
     folder = Path(out) if out is not None else SWEEPS / f"{find_model(model).name}-{data.spec.name}"
     claim(folder, {"model": find_model(model).full_name, "data": fingerprint(data), **shared_values(model, plans)})
     cells = []

@@ -96,7 +96,7 @@ def draw(kind: str, run: Run, out: str | os.PathLike[str] | None, values: Mappin
         count=number,
         seed=seed if isinstance(seed, int) else 0,
         dims=",".join(str(dim) for dim in dims) if isinstance(dims, Sequence) else None,
-        label=label if isinstance(label, int) else None,
+        label=str(label) if isinstance(label, int | str) else None,
         factor=factor if isinstance(factor, int) else None,
         suffixes=output_suffixes(target, plot_kind.suffixes),
     )
