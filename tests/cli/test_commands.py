@@ -92,7 +92,7 @@ def test_names_of_classes(run, run_ok, inside):
     assert code == 2 and "there is no label 'dogg'" in err and "did you mean 'dog'?" in err
     run_ok("plot", "out", "--kind", "attribute-vector", "--label", "dog", "-n", "2")
     code, _, err = run("plot", "out", "--kind", "attribute-vector", "--label", "emu")
-    assert code == 2 and "no example has label emu" in err and "cat, dog" in err
+    assert code == 2 and "no example has label emu" in err and "'cat', 'dog'" in err
     run_ok("plot", "out", "--kind", "latents")
     assert json.loads((inside / "out" / "run.json").read_text())["data"]["class_names"] == ["cat", "dog"]
 

@@ -115,8 +115,7 @@ def fails(capsys, inside):
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
 def test_invalid_input_is_refused(fails, code, arguments, error, hint):
-    leaves = ["empty"] if "empty" in arguments else []  # the folder for downloads
-    actual = fails(code, *arguments, leaves=leaves)
+    actual = fails(code, *arguments)
     assert error in actual[0] and hint in actual[1]
 
 

@@ -273,7 +273,6 @@ MASKED = np.ma.masked_greater(FLOATS, 0.9)
         ([[0.1, 0.2], [0.3]], "x is ragged", "same shape"),
         ([torch.zeros(2), torch.zeros(3)], "x is ragged|x is no array", "same shape"),
         (torch.zeros(20, 3).to_sparse(), "x is a sparse tensor", "to_dense"),
-        (torch.zeros(20, 3).to_sparse_csr(), "x is a sparse tensor", "to_dense"),
         (MASKED, f"x has {MASKED.mask.sum()} masked values", "filled"),
         (np.zeros((20, 4, 5, 6)), r"x has the shape \(20, 4, 5, 6\)", "alpha"),
         (np.zeros((20, 5, 6, 4)), r"x has the shape \(20, 5, 6, 4\)", "alpha"),

@@ -133,7 +133,7 @@ def train(
             find_model(model)  # raises for an unknown model before the data are loaded
             dataset = data.load(likelihood, scale)
             assert dataset is not None  # --data has a default
-            view.show_data(dataset)
+            view.dataset = dataset
             run = vaezoo.train(
                 model,
                 dataset,

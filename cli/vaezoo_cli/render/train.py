@@ -40,6 +40,7 @@ class TrainingView:
         self.task = self.bar.add_task("starting", note="")
         self.rates: list[float] = []  # images per second
         self.trainer: Trainer | None = None
+        self.dataset: Dataset | None = None  # is described at the start, if it is set before
         self.clock = clock
         self.last_line = clock()
         self.note = ""
@@ -65,13 +66,10 @@ class TrainingView:
             step, steps = self.trainer.global_step, self.trainer.steps
             self.line(f"step {step:,} of {steps:,}{self.note}")
 
-    def show_data(self, dataset: Dataset) -> None:
-        """Describes the data before the training."""
-        for line in data_lines(dataset):
-            self.line(escape(line))
-
     def start(self, trainer: Trainer, path: Path) -> None:
-        """Describes the training that starts."""
+        """Describes the data and the training that starts."""
+        for line in data_lines(self.dataset) if self.dataset is not None else []:
+            self.line(escape(line))
         self.trainer = trainer
         data = trainer.vae.data
         parameters = sum(p.numel() for p in trainer.vae.parameters())
