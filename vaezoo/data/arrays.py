@@ -22,7 +22,7 @@ from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
 CHANNELS = (1, 3)
 CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
-SCALE_HINT = "give --scale minmax, standardize or none; in Python, scale="
+SCALE_HINT = "give --scale minmax, standardize or none (in Python scale='minmax')"
 TOLERANCE = 1e-6  # of [0, 1]: rounding leaves such values, which are clipped
 MAX_DARK = 63  # a quarter of the levels 0..255; integers below it are seldom grey levels
 
