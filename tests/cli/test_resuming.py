@@ -97,7 +97,7 @@ def test_changed_settings_are_refused(arguments, error, stopped, run):
 
 
 def test_equal_settings_are_accepted(stopped, run):
-    same = ("--likelihood", "bernoulli", "--data", "digits", "--compile", "auto")
+    same = ("--log-csv", "--likelihood", "bernoulli", "--data", "digits", "--compile", "auto")
     assert run("train", "--resume", "r", "--device", "cpu", "--workers", 0, *same)[0] == 0
 
 

@@ -52,10 +52,26 @@ def test_resumed_run_has_the_same_files(data, train, tmp_path):
     for name in ("checkpoints/step-00000010", "samples"):
         shutil.rmtree(whole.path / name)
     (whole.path / "samples").mkdir()
-    vaezoo.resume(whole.path, data)
+    steps = []  # of the table when the training goes on: those after its checkpoint are gone
+    vaezoo.resume(whole.path, data, on_start=lambda _, path: steps.extend(steps_of(path / "metrics.csv")))
+    assert max(steps) == 5
     after = contents(whole.path)
     lost = {f"samples/step-{step:08d}.png" for step in (3,)}  # before the checkpoint of step 5
     assert after == {name: digest for name, digest in before.items() if name not in lost}
+
+
+def test_resumed_run_may_begin_to_write_them(data, train):
+    run = train("run")
+    vaezoo.resume(run.path, data, epochs=3, samples_every=2, log_csv=True)
+    assert [file.name for file in sorted((run.path / "samples").iterdir())] == [
+        f"step-{step:08d}.png" for step in (12, 14)
+    ]
+    assert max(steps_of(run.path / "metrics.csv")) == 15
+    assert vaezoo.load(run.path).training.samples_every is None  # the settings of the run stay
+
+
+def steps_of(table):
+    return [int(row["step"]) for row in csv.DictReader(table.read_text().splitlines())]
 
 
 def test_table_holds_the_log(train):

@@ -190,7 +190,9 @@ def test_saved_evaluations_are_compared(copy, data):
     expected = {metric.name: metric.value for metric in evaluation.metrics}
     assert metrics["-ELBO"] == pytest.approx(expected["-ELBO"]) and "-ELBO of 5 examples" in metrics
     assert {"elbo", "kl"} < metrics.keys() and any(name.startswith("NLL") for name in metrics)
-    means = vaezoo.compare([copy]).groups[0].metrics
+    comparison = vaezoo.compare([copy])  # the metrics of the results come first
+    assert comparison.metrics[:4] == ["elbo", "reconstruction", "kl", "weighted_elbo"]
+    means = comparison.groups[0].metrics
     assert means["-ELBO"].n == 1 and means["kl"].n == 2
     run.path.joinpath("result.json").write_text(
         run.path.joinpath("result.json").read_text().replace(f'"step": {run.checkpoint.step}', '"step": 1')

@@ -114,7 +114,9 @@ def compare(paths: Sequence[str | os.PathLike[str]], metrics: Sequence[str] = ()
     settings = {folder: run_settings(folder) for folder in folders}
     columns = differing(list(settings.values()))
     numbers = {folder: run_metrics(folder) for folder in folders}
-    known = list(dict.fromkeys(name for values in numbers.values() for name in values))
+    found = dict.fromkeys(name for values in numbers.values() for name in values)
+    results = {name for folder in folders for name in result_metrics(folder)}
+    known = sorted(found, key=lambda name: name not in results)  # otherwise in the order in which they were found
     for name in metrics:
         if name not in known:
             have = f"the runs have {', '.join(known)}" if known else "the runs have no result yet"
@@ -195,12 +197,9 @@ def run_settings(folder: Path) -> dict[str, object]:
 
 def run_metrics(folder: Path) -> dict[str, float]:
     """Returns the metrics of a run: those of its result, and those of evaluations of the same checkpoint."""
-    result = read_result(folder / RESULT)
-    if not result:
+    values, result = result_metrics(folder), read_result(folder / RESULT)
+    if not values:
         return {}
-    metrics = result["metrics"]
-    assert isinstance(metrics, dict)
-    values = {name: float(value) for name, value in metrics.items()}
     own = read_run_record(folder).data.name, result["split"]
     for record in read_evaluations(folder):
         checkpoint = record["checkpoint"]
@@ -212,6 +211,13 @@ def run_metrics(folder: Path) -> dict[str, float]:
             if isinstance(metric.get("value"), int | float):
                 values[f"{metric['name']}{other}{part}"] = float(str(metric["value"]))
     return values
+
+
+def result_metrics(folder: Path) -> dict[str, float]:
+    """Returns the metrics at the end of a run's training; empty while it is unfinished."""
+    metrics = read_result(folder / RESULT).get("metrics", {})
+    assert isinstance(metrics, dict)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def means(runs: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Mean]:

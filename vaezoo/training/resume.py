@@ -49,6 +49,8 @@ def resume(
     stream: bool | None = None,
     device: str | None = None,
     workers: int | None = None,
+    samples_every: int | None = None,
+    log_csv: bool | None = None,
     progress: bool = False,
     on_report: OnReport = lambda report: None,
     on_start: OnStart = lambda trainer, path: None,
@@ -69,6 +71,8 @@ def resume(
         stream: As in `load_data`.
         device: Another device.
         workers: Another number of threads that prepare data.
+        samples_every: As in TrainConfig, for this part of the training.
+        log_csv: Likewise.
         progress: As in `train`.
         on_report: As in `train`.
         on_start: As in `train`.
@@ -86,8 +90,8 @@ def resume(
     config = with_length(record.training, epochs, steps)
     if config == record.training and moved is None and (run := load_finished(path)):
         return run
-    changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
-    config = replace(config, **changes)  # type: ignore[arg-type]
+    changes = {"device": device, "workers": workers, "samples_every": samples_every, "log_csv": log_csv}
+    config = replace(config, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
     torch_device = resolve_device(config.device)
     check_device(torch_device, config)
     registration = find_model(record.model)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vaezoo import Recipe, Run
 
 
-FREE_TO_CHANGE = {"data_dir", "stream", "device", "workers"}  # when a run is resumed
+FREE_TO_CHANGE = {"data_dir", "stream", "device", "workers", "samples_every", "log_csv"}  # when a run is resumed
 LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not depend on it
 
 
@@ -124,6 +124,8 @@ def train(
                 stream=data.stream,
                 device=config.device if "device" in given else None,
                 workers=config.workers if "workers" in given else None,
+                samples_every=config.samples_every if "samples_every" in given else None,
+                log_csv=config.log_csv if "log_csv" in given else None,
                 on_start=view.start,
                 on_report=view.report,
             )
