@@ -1,5 +1,6 @@
 """README.md and docs/: code blocks run, commands parse, links exist, and the prose keeps its limits."""
 
+import csv
 import re
 import shlex
 import statistics
@@ -93,6 +94,28 @@ def test_python_blocks_run(page, small_digits, inside):
     document.namespace["__name__"] = "__main__"
     for example in document.examples():
         example.evaluate()
+
+
+@pytest.mark.slow
+def test_commands_from_photos_to_scores_run(inside, capsys):
+    """A data scientist's commands run as they stand, one after another."""
+    page = ROOT / "docs" / "anomalies.md"
+    photos, *_ = Document.parse(str(page), PythonCodeBlockParser(), SkipParser()).examples()
+    photos.evaluate()
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert e.value.code == 0, captured.err
+        if "checked.csv" in arguments:
+            assert float(re.search(r"ROC AUC: (\S+)", captured.err)[1]) == 1
+        if "--quantile" in arguments:
+            with open("scores.csv", newline="") as file:
+                marked = [row["name"] for row in csv.DictReader(file) if row["anomaly"] == "1"]
+            assert {"003.jpg", "008.jpg"} <= set(marked) and len(marked) < 6
+    with open("scores.csv", newline="") as file:  # of the export
+        rows = sorted(csv.DictReader(file), key=lambda row: -float(row["neg_elbo"]))
+    assert {row["name"] for row in rows[:2]} == {"003.jpg", "008.jpg"} and len(rows) == 12
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED if commands(p)])

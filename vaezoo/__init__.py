@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from vaezoo.core import distributed, signals
     from vaezoo.data.arrays import from_arrays
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
+    from vaezoo.data.inference import Examples
     from vaezoo.data.load import load_data
     from vaezoo.errors import UnsupportedDataError, VaezooError
     from vaezoo.evaluation.compare import Comparison, compare
     from vaezoo.evaluation.evaluate import Evaluation, evaluate
+    from vaezoo.evaluation.examples import load_examples
     from vaezoo.evaluation.metrics import Metric
+    from vaezoo.evaluation.outputs import decode, encode, reconstruct, sample
     from vaezoo.evaluation.saved import save_evaluation
+    from vaezoo.evaluation.score import Scores, score
     from vaezoo.export.export import ExportResult, export_onnx
     from vaezoo.export.verify import VerifyResult, verify_onnx
     from vaezoo.gaussian_vae import GaussianVAE
@@ -57,6 +61,7 @@ __all__ = [
     "Dataset",
     "DiagonalGaussian",
     "Evaluation",
+    "Examples",
     "ExportResult",
     "GaussianVAE",
     "Graph",
@@ -77,6 +82,7 @@ __all__ = [
     "Registration",
     "Report",
     "Run",
+    "Scores",
     "Split",
     "StandardNormal",
     "StepContext",
@@ -91,8 +97,10 @@ __all__ = [
     "compare",
     "composed",
     "create_model",
+    "decode",
     "distributed",
     "elbo_terms",
+    "encode",
     "evaluate",
     "export_onnx",
     "find_recipe",
@@ -104,11 +112,15 @@ __all__ = [
     "list_recipes",
     "load",
     "load_data",
+    "load_examples",
     "map_tensors",
+    "reconstruct",
     "repeat",
     "resume",
     "runtime",
+    "sample",
     "save_evaluation",
+    "score",
     "signals",
     "sweep",
     "train",
@@ -120,12 +132,16 @@ _NAMES = {
     "vaezoo.composition": ("ConvParts", "MLPParts", "composed", "with_labels"),
     "vaezoo.data.arrays": ("from_arrays",),
     "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
+    "vaezoo.data.inference": ("Examples",),
     "vaezoo.data.load": ("load_data",),
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
     "vaezoo.evaluation.compare": ("Comparison", "compare"),
     "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),
+    "vaezoo.evaluation.examples": ("load_examples",),
     "vaezoo.evaluation.metrics": ("Metric",),
+    "vaezoo.evaluation.outputs": ("decode", "encode", "reconstruct", "sample"),
     "vaezoo.evaluation.saved": ("save_evaluation",),
+    "vaezoo.evaluation.score": ("Scores", "score"),
     "vaezoo.export.export": ("ExportResult", "export_onnx"),
     "vaezoo.export.verify": ("VerifyResult", "verify_onnx"),
     "vaezoo.gaussian_vae": ("GaussianVAE",),

@@ -307,7 +307,13 @@ def check_inputs(vae: VAE) -> None:
 
 def check_fits(vae: VAE, data: DataSpec) -> None:
     """Raises UnsupportedDataError unless data have the kind that a model was built for, and the labels it is given."""
-    ours = vae.data
+    check_kind(vae.data, data)
+    if "y" in conditioned_on(vae):
+        check_classes(vae.data, data)
+
+
+def check_kind(ours: DataSpec, data: DataSpec) -> None:
+    """Raises UnsupportedDataError unless data have the kind that a model was built for."""
     if (data.kind, data.vocabulary, data.columns) != (ours.kind, ours.vocabulary, ours.columns):
         what = f"data set '{data.name}' is of kind {describe_kind(data)}"
         raise UnsupportedDataError(
@@ -318,12 +324,16 @@ def check_fits(vae: VAE, data: DataSpec) -> None:
             f"data set '{data.name}' is not scaled as the data of the training were",
             "load it with scale=run.data.scaling",
         )
-    if "y" in conditioned_on(vae) and data.classes != ours.classes:
+
+
+def check_classes(ours: DataSpec, data: DataSpec) -> None:
+    """Raises UnsupportedDataError unless data have the labels that a model was built for."""
+    if data.classes != ours.classes:
         what = f"the labels of '{data.name}' have {data.classes or 'no'} values"
         raise UnsupportedDataError(
             f"{what}, but the model was made for {ours.classes}", "give data with the labels of the training"
         )
-    if "y" in conditioned_on(vae) and data.class_names and ours.class_names not in ((), data.class_names):
+    if data.class_names and ours.class_names not in ((), data.class_names):
         raise UnsupportedDataError(
             f"the classes of '{data.name}' are {', '.join(data.class_names)}, but the model was made for "
             f"{', '.join(ours.class_names)}",

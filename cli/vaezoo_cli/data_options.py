@@ -1,45 +1,67 @@
-"""The options that choose the data of a command."""
+"""The options that choose data: those of `vaezoo train`, and those of the commands that use a trained model."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from vaezoo.errors import UnsupportedDataError
+from vaezoo.errors import VaezooError
 from vaezoo_cli.options import F
 
 if TYPE_CHECKING:
     from vaezoo import Dataset
     from vaezoo.core.scaling import Scaling
-    from vaezoo_cli.loaded_model import LoadedModel
+    from vaezoo.data.base import ImageSize
+    from vaezoo.data.inference import Examples
+    from vaezoo.evaluation.examples import Model
+
+DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Folder of the standard data sets, to which they are downloaded.",
+)
+STREAM = click.option(
+    "--stream/--no-stream",
+    default=None,
+    show_default=False,
+    help="Read the images of an image folder when they are needed.  [default: if memory is short]",
+)
+BAD_IMAGE = click.option(
+    "--on-bad-image",
+    default="error",
+    show_default=True,
+    metavar="ACTION",
+    help="What to do with unreadable images of a folder: error or skip.",
+)
 
 
-def data_options(default: str | None = None) -> Callable[[F], F]:
-    """Adds --data, --data-dir, --image-size, --stream and --on-bad-image, and passes them on as `data`, a DataOptions.
+def parse_image_size(context: click.Context, parameter: click.Parameter, text: str | None) -> ImageSize | None:
+    """Parses `N` or `HxW`.
 
-    Args:
-        default: Default of --data.
+    Raises:
+        VaezooError: If the text has another form.
     """
-    data = "A data set that 'vaezoo list' shows, an image folder, or a .npz or .npy file."
-    data_dir = "Folder of the standard data sets, to which they are downloaded."
-    stream = "Read the images of an image folder when they are needed.  [default: if memory is short]"
-    bad_image = "What to do with unreadable images of a folder: error or skip."
-    options = (
-        click.option("--data", default=default, show_default=default is not None, metavar="NAME|PATH", help=data),
-        click.option("--data-dir", type=click.Path(), metavar="FOLDER", help=data_dir),
-        click.option("--image-size", type=int, metavar="PIXELS", help="Resize images to this height and width."),
-        click.option("--stream/--no-stream", default=None, show_default=False, help=stream),
-        click.option("--on-bad-image", default="error", show_default=True, metavar="ACTION", help=bad_image),
-    )
+    if text is None:
+        return None
+    if not (match := re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip().lower())):
+        raise VaezooError(f"--image-size takes pixels, not '{text}'", "for example --image-size 64, or 24x32 (HxW)")
+    height, width = match.groups()
+    return int(height) if width in (None, height) else (int(height), int(width))
+
+
+def _options(cls: type[Any], options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    """Adds options, and passes their values on as `data`, an instance of `cls`."""
 
     def decorate(f: F) -> F:
         @functools.wraps(f)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            data = DataOptions(**{field.name: kwargs.pop(field.name) for field in fields(DataOptions)})
+            data = cls(**{field.name: kwargs.pop(field.name) for field in fields(cls)})
             return f(*args, data=data, **kwargs)
 
         return functools.reduce(lambda command, option: option(command), reversed(options), cast("F", wrapper))
@@ -47,22 +69,61 @@ def data_options(default: str | None = None) -> Callable[[F], F]:
     return decorate
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """The values of the options that `data_options` adds."""
+def training_data_options(default: str) -> Callable[[F], F]:
+    """Adds the options of data to train on, and passes them on as `data`, a TrainingData.
 
-    data: str | None = None
+    Args:
+        default: Default of --data.
+    """
+    data = "A data set that 'vaezoo list' shows, an image folder, or a .npz or .npy file."
+    image_size = click.option(
+        "--image-size",
+        callback=parse_image_size,
+        metavar="PIXELS|HxW",
+        help="Resize images to this height and width, such as 64 or 24x32.",
+    )
+    channels = click.option("--channels", metavar="[grey|colour]", help="Convert images to grey or colour.")
+    data_option = click.option("--data", default=default, show_default=True, metavar="NAME|PATH", help=data)
+    return _options(TrainingData, (data_option, DATA_DIR, image_size, channels, STREAM, BAD_IMAGE))
+
+
+def data_options() -> Callable[[F], F]:
+    """Adds the options of data that a trained model is applied to, and passes them on as `data`, a DataOptions."""
+    data = (
+        "A data set that 'vaezoo list' shows, an image, an image folder, or a .npz or .npy file.  [default: the data "
+        "of the training]"
+    )
+    part = (
+        "train, valid, test or all.  [default: all, and of data with parts the test split, or the validation split if "
+        "there is no test split]"
+    )
+    return _options(
+        DataOptions,
+        (
+            click.option("--data", metavar="NAME|PATH", help=data),
+            click.option("--part", metavar="PART", help=part),
+            DATA_DIR,
+            STREAM,
+            BAD_IMAGE,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The values of the options that `training_data_options` adds."""
+
+    data: str
     data_dir: str | None = None
-    image_size: int | None = None
+    image_size: ImageSize | None = None
+    channels: str | None = None
     stream: bool | None = None
     on_bad_image: str = "error"
 
-    def load(self, likelihood: str | None = None, scale: str | Scaling = "unit") -> Dataset | None:
-        """Loads the data of --data, or returns None without --data. `scale` is that of `load_data`."""
+    def load(self, likelihood: str | None = None, scale: str | Scaling = "unit") -> Dataset:
+        """Loads the data. The arguments are those of `load_data`."""
         import vaezoo
 
-        if self.data is None:
-            return None
         return vaezoo.load_data(
             self.data,
             data_dir=self.data_dir,
@@ -70,19 +131,35 @@ class DataOptions:
             likelihood=likelihood,
             stream=self.stream,
             on_bad_image=self.on_bad_image,
+            channels=self.channels,
             scale=scale,
         )
 
-    def load_for(self, model: LoadedModel) -> Dataset:
-        """Loads the data of --data, or without --data those that the model was trained on.
 
-        Raises:
-            UnsupportedDataError: If their shape is not that of the model.
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """The values of the options that `data_options` adds."""
+
+    data: str | None = None
+    part: str | None = None
+    data_dir: str | None = None
+    stream: bool | None = None
+    on_bad_image: str = "error"
+
+    def load(self, model: Model, default_part: str | None = None) -> Examples:
+        """Loads the examples for a model.
+
+        Args:
+            model: The run or export.
+            default_part: The part without --part and without --data. None means the held-out one.
         """
-        dataset = self.load() or model.load_data(self.data_dir)
-        if dataset.spec.shape != model.shape:
-            raise UnsupportedDataError(
-                f"{model.folder} takes shape {model.shape}, but '{dataset.spec.name}' has {dataset.spec.shape}",
-                "give data of that shape; --image-size changes the height and width of images",
-            )
-        return dataset
+        import vaezoo
+
+        return vaezoo.load_examples(
+            model,
+            self.data,
+            part=self.part or (default_part if self.data is None else None),
+            data_dir=self.data_dir,
+            stream=self.stream,
+            on_bad_image=self.on_bad_image,
+        )

@@ -31,6 +31,7 @@ COMMANDS = {
     "sweep": "sweep:sweep",
     "compare": "compare:compare",
     "eval": "eval:eval_command",
+    "score": "score:score",
     "sample": "sample:sample",
     "reconstruct": "reconstruct:reconstruct",
     "encode": "encode:encode",

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vaezoo import Run
     from vaezoo.runtime import OnnxVAE
 
-SUFFIXES = (".png", ".txt", ".csv", ".npy")  # of samples and reconstructions, by the kind of data
 F = TypeVar("F", bound=Callable[..., Any])
 
 source_argument = click.argument("source", required=False, metavar="[RUN|MODEL|PRETRAINED|EXPORT]")
@@ -35,6 +34,13 @@ def out_option(default: str) -> Callable[[F], F]:
     """Adds --out, a file. The default is the file `default` in `default_output_dir`."""
     help_text = f"Output file.  [default: {default} in the model's folder]"
     return click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help=help_text)
+
+
+def data_out_option(name: str) -> Callable[[F], F]:
+    """Adds --out, a file of data or a folder of images. The default is a file `name` in `default_output_dir`."""
+    help_text = f"Output file, whose suffix sets the format, or a new folder for images.  [default: {name}.png or "
+    help_text += f"{name} in the usual format of other data, in the model's folder]"
+    return click.option("--out", type=click.Path(), metavar="FILE|FOLDER/", help=help_text)
 
 
 def parse_options(texts: tuple[str, ...]) -> dict[str, str]:

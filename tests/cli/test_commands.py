@@ -14,6 +14,7 @@ from image_models import image_models
 from members import MEMBERS
 from PIL import Image
 
+import vaezoo
 from vaezoo import load
 from vaezoo.testing import CHECKS
 from vaezoo_cli.main import main
@@ -207,15 +208,11 @@ def test_reconstruct_spreads_over_classes(run_ok, inside):
 
 
 def test_large_samples_run_in_batches(trained, monkeypatch):
-    from vaezoo_cli.loaded_model import from_run
-
-    model = from_run(trained)
     sizes = []
     decode = trained.vae.decode
     monkeypatch.setattr(trained.vae, "decode", lambda z: (sizes.append(len(z)), decode(z))[1])
-    assert model.sample(1100, 0, None).shape == (1100, 1, 28, 28)
-    x = np.zeros((1100, 1, 28, 28), np.float32)
-    assert model.reconstruct(x, None).shape == (1100, 1, 28, 28)
+    assert vaezoo.sample(trained, 1100).shape == (1100, 1, 28, 28)
+    assert vaezoo.reconstruct(trained, np.zeros((1100, 28, 28), np.float32)).shape == (1100, 1, 28, 28)
     assert max(sizes) <= 500 and sum(sizes) == 2200
 
 

@@ -54,7 +54,8 @@ def test_inception_file_is_checked(trained, run, inside):
         (("--metrics", "fid", "--limit", 64), 2, "have no Frechet distance"),
         (("--inception", "nowhere.pth"), 3, "nowhere.pth"),
         (("--nll-samples", 0), 2, "0 samples of z per example are too few"),
-        (("--data", "shapes"), 2, "shape"),
+        (("--data", "penguins"), 2, "shape"),
+        (("--part", "tset"), 2, "no part named 'tset'"),
         (("--data", "nowhere"), 2, "nowhere"),
     ],
 )

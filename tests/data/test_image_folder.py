@@ -472,7 +472,7 @@ def test_different_sizes_stop_reading(tmp_path: Path, monkeypatch: pytest.Monkey
         write(tmp_path / f"{i:04}.png", b"")
     decoded = []
 
-    def decode_slowly(path: Path, image_size: int | None) -> npt.NDArray[np.uint8]:
+    def decode_slowly(path: Path, image_size: int | None, channels: int | None) -> npt.NDArray[np.uint8]:
         decoded.append(path)
         time.sleep(0.01)
         return np.zeros((1, 4, 4 + len(path.name.strip("0.png"))), dtype=np.uint8)

@@ -34,7 +34,7 @@ def test_source_reloads_the_data(name, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 16}, "has no images to resize"),
+        ({"image_size": 16}, "has no images: it cannot be resized to image size 16"),
         ({"image_size": 1}, "image size 1 is out of range"),
         ({"stream": True}, "cannot be streamed"),
         ({"on_bad_image": "skip"}, "has no images to skip"),

@@ -82,7 +82,7 @@ def test_grey_images_have_one_channel(tmp_path: Path) -> None:
 def test_decodes_only_the_batch(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
     real = decode._decode
-    monkeypatch.setattr(decode, "_decode", lambda path, size: decoded.append(path.name) or real(path, size))
+    monkeypatch.setattr(decode, "_decode", lambda path, *form: decoded.append(path.name) or real(path, *form))
     train, *_ = image_folder.load(flat, None, stream=True)
     train.select(torch.arange(10))
     assert decoded == []

@@ -68,12 +68,25 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         StorageError: If writing fails. A previous file of that name is then unchanged.
     """
+    with atomic_file(path) as file:
+        file.write_bytes(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Gives an empty temporary file beside `path` and renames it to `path`, synced, when the block succeeds.
+
+    If the block fails, nothing is left.
+
+    Raises:
+        StorageError: If writing fails. A previous file of that name is then unchanged.
+    """
     with storage_errors(str(path)):
         make_dir(path.parent)
         handle, name = tempfile.mkstemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=path.parent)
+        os.close(handle)
         try:
-            with os.fdopen(handle, "wb") as f:
-                f.write(data)
+            yield Path(name)
             os.chmod(name, 0o666 & ~_umask())
             atomic_replace(Path(name), path)
         finally:

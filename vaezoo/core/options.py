@@ -10,6 +10,7 @@ option of it. JSON holds both keys side by side.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
@@ -293,7 +294,11 @@ def _convert(value: object, hint: Any) -> object:
     if origin in (Union, types.UnionType):
         if value is None or value == "none":
             return None
-        return _convert(value, next(a for a in args if a is not type(None)))
+        *others, last = (a for a in args if a is not type(None))
+        for other in others:
+            with contextlib.suppress(ValueError, OverflowError):
+                return _convert(value, other)
+        return _convert(value, last)
     if origin is Literal:
         if value in args:
             return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -21,10 +21,12 @@ from vaezoo.data.scaling import check_range, scale_split
 from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
 CHANNELS = (1, 3)
-CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
-SCALE_HINT = "give --scale minmax, standardize or none (in Python scale='minmax')"
 TOLERANCE = 1e-6  # of [0, 1]: rounding leaves such values, which are clipped
 MAX_DARK = 63  # a quarter of the levels 0..255; integers below it are seldom grey levels
+LABELS = ("y", "y_train", "y_test")  # of arrays in a .npz file
+NAMES = ("x", "x_train", "x_test", *LABELS)
+CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
+SCALE_HINT = "give --scale minmax, standardize or none (in Python scale='minmax')"
 
 
 def load(path: Path, scale: str | Scaling = "unit") -> Splits:
@@ -41,8 +43,7 @@ def load(path: Path, scale: str | Scaling = "unit") -> Splits:
     Raises:
         InputError: If the file cannot be read, or `from_arrays` does not accept its arrays.
     """
-    labels = ("y", "y_train", "y_test")
-    arrays = read_arrays(path, ("x", "x_train", "x_test", *labels), texts=labels)
+    arrays = read_arrays(path, NAMES, texts=LABELS)
     train = arrays.get("x_train", arrays.get("x", arrays.get("")))
     if train is None:
         raise InputError(
@@ -89,14 +90,14 @@ def from_arrays(
         InputError: If an array has another shape, type or range, or the lengths differ.
         VaezooError: If the likelihood or the scaling does not exist, or they do not fit each other.
     """
-    x, y, class_names = _without_torch(x, y, "x")
-    x_test, y_test, _ = (x_test, y_test, ()) if x_test is None else _without_torch(x_test, y_test, "x_test")
+    x, y, class_names = without_torch(x, y, "x")
+    x_test, y_test, _ = (x_test, y_test, ()) if x_test is None else without_torch(x_test, y_test, "x_test")
     splits = to_splits(x, y, x_test, y_test, "", scale)
     splits = splits if splits.class_names else splits._replace(class_names=class_names)
     return make_dataset(splits, name, likelihood, None, scale)
 
 
-def _without_torch(x: Values | TorchData, y: Values | None, name: str) -> tuple[Values, Values | None, tuple[str, ...]]:
+def without_torch(x: Values | TorchData, y: Values | None, name: str) -> tuple[Values, Values | None, tuple[str, ...]]:
     """Reads x if it is a data set of PyTorch. Returns the examples, their labels and the names of the classes."""
     if not is_torch_data(x):
         return cast("Values", x), y, ()
@@ -113,9 +114,8 @@ def make_dataset(
     scale: str | Scaling = "unit",
 ) -> Dataset:
     """Makes a data set of its splits: holds out validation examples, scales, fills in the default likelihood."""
-    classes = count_classes(splits)
+    classes, test = count_classes(splits), splits.test
     train, valid = train_valid_split(splits.train) if splits.valid is None else (splits.train, splits.valid)
-    test = splits.test
     scaling = scale if isinstance(scale, Scaling) else Scaling()
     if not is_unit(scale):
         assert isinstance(train, TensorSplit) and isinstance(valid, TensorSplit)
@@ -140,7 +140,7 @@ def make_dataset(
 
 
 def is_unit(scale: str | Scaling) -> bool:
-    """Tells whether values are taken by the rule of `_convert_examples`, without a scaling that is fitted."""
+    """Tells whether values are taken by the rule of `convert_values`, without a scaling that is fitted."""
     return (scale.name if isinstance(scale, Scaling) else scale) == "unit"
 
 
@@ -193,12 +193,15 @@ def to_splits(
         arrays[f"x_test{origin}"] = to_array(x_test, f"x_test{origin}")
     elif y_test is not None:
         raise InputError(f"there is y_test{origin} but no x_test", "give both")
-    # Integers that are all 0 or 1 are bits. Train and test decide together, because a test split may happen to be dark.
-    are_bits = all(a.max(initial=0) <= 1 for a in arrays.values() if a.dtype.kind in "iu")
-    if is_unit(scale) and not are_bits:
+    # Train and test decide together, because a test split may happen to be dark.
+    bits = are_bits(arrays.values())
+    if not bits and is_unit(scale):
         _warn_of_dark(arrays)
-    convert = _convert_examples if is_unit(scale) else _convert_values
-    examples = [convert(array, name, are_bits) for name, array in arrays.items()]
+    arrays = {label: channels_first(array, label) for label, array in arrays.items()}
+    if is_unit(scale):
+        examples = [convert_values(array, label, bits) for label, array in arrays.items()]
+    else:
+        examples = [torch.from_numpy(as_numbers(array, label)) for label, array in arrays.items()]
     shapes = [tuple(tensor.shape[1:]) for tensor in examples]
     if len(set(shapes)) > 1:
         raise InputError(
@@ -224,9 +227,13 @@ def _warn_of_dark(arrays: Mapping[str, Array]) -> None:
             )
 
 
-def _convert_examples(array: Array, name: str, are_bits: bool) -> Tensor:
-    """Converts examples. If `are_bits`, the brightest integer is 1 and not 255."""
-    array = _channels_first(array, name)
+def are_bits(arrays: Iterable[Array]) -> bool:
+    """Returns whether the integers of arrays are bits, because all are 0 or 1."""
+    return all(array.max(initial=0) <= 1 for array in arrays if array.dtype.kind in "iu")
+
+
+def convert_values(array: Array, name: str, are_bits: bool) -> Tensor:
+    """Converts the values of examples. If `are_bits`, the brightest integer is 1 and not 255."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {array.dtype}, not numbers", "give floats in [0, 1] or integers in 0..255")
     is_float = array.dtype.kind == "f"
@@ -245,20 +252,18 @@ def _convert_examples(array: Array, name: str, are_bits: bool) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _convert_values(array: Array, name: str, are_bits: bool) -> Tensor:
-    """Converts examples that will be scaled: float32 if it holds them exactly, else float64. Bits are 0 and 1."""
-    array = _channels_first(array, name)
+def as_numbers(array: Array, name: str) -> Array:
+    """Returns values that will be scaled: float32 if it holds them exactly, else float64. Bits are 0 and 1."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {array.dtype}, not numbers", "give floats or integers")
     if not np.isfinite(array).all():
         raise InputError(f"{name} has values that are NaN or infinite", "remove or replace them")
     dtype = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
     with np.errstate(over="ignore"):  # of longdouble
-        values = np.require(array, dtype, ["C", "W"])
-    return torch.from_numpy(values)
+        return np.require(array, dtype, ["C", "W"])
 
 
-def _channels_first(array: Array, name: str) -> Array:
+def channels_first(array: Array, name: str) -> Array:
     """Returns vectors unchanged and images as `(N, channels, height, width)`."""
     shape = array.shape
     if array.size > 0:

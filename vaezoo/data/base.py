@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
@@ -21,6 +21,8 @@ STREAMED_MEAN_EXAMPLES = 1_000  # streamed images whose mean stands for the mean
 CHUNK_ELEMENTS = 1 << 22  # numbers that are converted to float64 at a time
 MAX_DIMS = 4  # of the shape of an example
 MAX_CLASSES = 10_000  # values of a label that a model can be conditioned on
+
+ImageSize = int | tuple[int, int]  # pixels: of both sides, or height and width
 
 
 class Batch(NamedTuple):
@@ -184,6 +186,10 @@ class Split(Protocol):
         """All labels `(N,)` or factors `(N, factors)`, int64, in memory. None if the data have none."""
 
     @property
+    def names(self) -> tuple[str, ...] | None:
+        """The files of the examples, relative to their folder. None if the examples are no files."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one example."""
 
@@ -216,6 +222,9 @@ class Split(Protocol):
         Even spacing keeps the classes balanced, because folders are sorted by class.
         """
 
+    def with_labels(self, y: Tensor | None) -> Self:
+        """Returns a split of the same examples with other labels."""
+
 
 def even_indices(count: int, n: int) -> Tensor:
     """Returns `count` evenly spaced indices in 0..n-1, or all n if there are fewer."""
@@ -231,10 +240,12 @@ class TensorSplit:
         x: `(N, *shape)`: uint8 in 0..255, float32, or int64 token ids. Bytes save memory and become floats batch by
             batch.
         y: `(N,)` or `(N, factors)`, int64, or None.
+        names: The files of the examples, relative to their folder. None if the examples are no files.
     """
 
     x: Tensor
     y: Tensor | None
+    names: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return f"TensorSplit({len(self)} x {tuple(self.x.shape[1:])} {self.x.dtype})"
@@ -263,7 +274,8 @@ class TensorSplit:
 
     def select(self, index: Tensor) -> TensorSplit:
         """Returns a split with the examples at `index`, which holds indices or a mask."""
-        return TensorSplit(*self.gather(index))
+        names = None if self.names is None else tuple(self.names[i] for i in torch.arange(len(self))[index.cpu()])
+        return TensorSplit(*self.gather(index), names)
 
     def subsample(self, count: int) -> TensorSplit:
         """Returns `count` evenly spaced examples, or all if there are fewer.
@@ -272,9 +284,13 @@ class TensorSplit:
         """
         return self.select(even_indices(count, len(self)))
 
+    def with_labels(self, y: Tensor | None) -> TensorSplit:
+        """Returns a split of the same examples with other labels."""
+        return replace(self, y=y)
+
     def to(self, device: torch.device) -> TensorSplit:
         """Returns the split on `device`."""
-        return TensorSplit(self.x.to(device), None if self.y is None else self.y.to(device))
+        return TensorSplit(self.x.to(device), None if self.y is None else self.y.to(device), self.names)
 
 
 def _rows(values: Tensor, index: Tensor | slice) -> Tensor:
@@ -290,17 +306,19 @@ class DataSource:
     Attributes:
         data: A name that `vaezoo.load_data` knows, or the path of an image folder or array file.
         data_dir: The folder of the standard data sets.
-        image_size: Height and width that images are resized to, in pixels.
+        image_size: Height and width that images are resized to, in pixels. One number means both.
         likelihood: Overrides the data set's default.
         on_bad_image: What to do with unreadable images: error or skip.
+        channels: "grey" or "colour", which images are converted to. None keeps what they have.
         scale: How values become x: unit, minmax, standardize or none.
     """
 
     data: str
     data_dir: str | None = None
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     likelihood: str | None = None
     on_bad_image: str = "error"
+    channels: str | None = None
     scale: str = "unit"
 
 
@@ -344,6 +362,14 @@ class Splits(NamedTuple):
     class_names: tuple[str, ...] = ()
 
 
+def valid_mask(n: int) -> Tensor:
+    """Returns which of n training examples are held out for validation, `(n,)` bools. A single one never is."""
+    is_valid = torch.zeros(n, dtype=torch.bool)
+    count = max(1, min(n // VALID_DIVISOR, MAX_VALID)) if n > 1 else 0
+    is_valid[even_indices(count, n)] = True
+    return is_valid
+
+
 def train_valid_split(train: AnySplit) -> tuple[AnySplit, AnySplit]:
     """Divides a training split into training and validation examples. The choice is evenly spaced and not random.
 
@@ -356,7 +382,5 @@ def train_valid_split(train: AnySplit) -> tuple[AnySplit, AnySplit]:
     n = len(train)
     if n < 2:
         raise InputError(f"{n} training examples are too few to split", "give at least two examples")
-    is_valid = torch.zeros(n, dtype=torch.bool)
-    count = max(1, min(n // VALID_DIVISOR, MAX_VALID))
-    is_valid[even_indices(count, n)] = True
+    is_valid = valid_mask(n)
     return train.select(~is_valid), train.select(is_valid)

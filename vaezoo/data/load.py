@@ -12,10 +12,11 @@ from types import MappingProxyType
 from vaezoo.core.scaling import Scaling, check_scale, scale_kind
 from vaezoo.data import arrays, npy
 from vaezoo.data.arrays import from_arrays, is_unit, make_dataset
-from vaezoo.data.base import Dataset, DataSource, DataSpec, Splits, TensorSplit, train_valid_split
+from vaezoo.data.base import Dataset, DataSource, DataSpec, ImageSize, Splits, TensorSplit, train_valid_split
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
+from vaezoo.data.images.decode import to_channels
 from vaezoo.data.series import sines
 from vaezoo.data.tables import penguins
 from vaezoo.data.text import names
@@ -24,6 +25,7 @@ from vaezoo.likelihoods.make import make_likelihood
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 4, 1024  # pixels
 ON_BAD_IMAGE = ("error", "skip")
+CHANNELS = MappingProxyType({"grey": 1, "colour": 3})
 
 # Texts, tables and series. They describe themselves, because their kind does not follow from the shape.
 OTHER_KINDS: Mapping[str, Callable[[], tuple[DataSpec, TensorSplit, TensorSplit]]] = MappingProxyType(
@@ -35,10 +37,11 @@ def load_data(
     data: str | os.PathLike[str] = "digits",
     *,
     data_dir: str | os.PathLike[str] | None = None,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     likelihood: str | None = None,
     stream: bool | None = None,
     on_bad_image: str = "error",
+    channels: str | None = None,
     scale: str | Scaling = "unit",
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
@@ -48,7 +51,8 @@ def load_data(
             a data set, give its path with a slash: `./digits`.
         data_dir: The folder that contains the standard data sets and to which they are downloaded. The default is
             `vaezoo/data` in the user's cache folder.
-        image_size: Height and width to resize images to, 4 to 1024 pixels. Other data cannot be resized.
+        image_size: Height and width to resize images to, 4 to 1024 pixels. One number means both. Other data cannot be
+            resized.
         likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is that of `from_arrays`: "bernoulli"
             for bits and grey images, "gaussian:optimal" for colour and vectors of floats. Texts, tables and series have
             defaults of their own.
@@ -56,6 +60,7 @@ def load_data(
             if they would fill more than half of the available memory.
         on_bad_image: What to do with unreadable images of an image folder. "error" raises an error that names them.
             "skip" leaves them out with a VaezooWarning. If images are streamed, "skip" decodes all of them first.
+        channels: "grey" or "colour" to convert images. None keeps what they have.
         scale: How the values of an array file become x, as in `from_arrays`. Images of files are always "unit".
 
     Returns:
@@ -65,13 +70,12 @@ def load_data(
         InputError: If a file or folder is missing or cannot be used, or a data set cannot be downloaded.
         StorageError: If a download cannot be written.
         VaezooError: If the data set, likelihood or scaling does not exist, one does not fit the data, or
-            `image_size` is out of range. Also if `image_size` is given for data without images, or `stream` or "skip"
-            for data other than an image folder.
+            `image_size` is out of range. Also if `image_size` or `channels` is given for data without images, or
+            `stream` or "skip" for data other than an image folder.
     """
-    if image_size is not None and not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
-        raise VaezooError(
-            f"image size {image_size} is out of range", f"use {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
-        )
+    image_size = checked_image_size(image_size)
+    if channels is not None and channels not in CHANNELS:
+        raise VaezooError(f"channels '{channels}' are not known", suggest(channels, CHANNELS, "use grey or colour"))
     if not isinstance(scale, Scaling):
         check_scale(scale)
     scale_name = scale.name if isinstance(scale, Scaling) else scale
@@ -87,23 +91,24 @@ def load_data(
     if isinstance(data, str) and data in DATASETS:
         _require_unit(data, scale)
     if isinstance(data, str) and data in OTHER_KINDS:
-        _require_image_folder(data, stream, skip)
-        return _load_other(data, data_path, image_size, likelihood)
+        require_image_folder(data, stream, skip)
+        return _load_other(data, data_path, image_size, likelihood, channels)
     if isinstance(data, str) and data in DATASETS:
-        _require_image_folder(data, stream, skip)
+        require_image_folder(data, stream, skip)
         name = location = data
-        train, test = _load_named(data, data_path or _default_data_dir(), image_size)
+        train, test = load_images(data, data_path, image_size, channels)
         splits = Splits(train, test, class_names=standard_sets.CLASS_NAMES.get(data, ()))
     else:
-        path = _find_path(data)
-        name, location = _slug(path), str(path)
-        splits = _load_path(path, image_size, stream, skip, scale)
+        path = find_path(data)
+        name, location = slug(path), str(path)
+        splits = _load_path(path, image_size, stream, skip, channels, scale)
     source = DataSource(
         data=location,
         data_dir=None if data_path is None else str(data_path),
         image_size=image_size,
         likelihood=likelihood,
         on_bad_image=on_bad_image,
+        channels=channels,
         scale=scale_name,
     )
     return make_dataset(splits, name, likelihood, source, scale)
@@ -120,19 +125,50 @@ def to_dataset(data: Dataset | str | os.PathLike[str] | Values | TorchData) -> D
     return load_data(data) if isinstance(data, str | os.PathLike) else from_arrays(data)
 
 
-def _load_named(name: str, data_dir: Path, image_size: int | None) -> tuple[TensorSplit, TensorSplit]:
+def checked_image_size(image_size: ImageSize | None) -> ImageSize | None:
+    """Returns an image size, that of a square as one number.
+
+    Raises:
+        VaezooError: If it is out of range.
+    """
+    if image_size is None:
+        return None
+    sides = (image_size,) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) not in (1, 2) or not all(side in range(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE + 1) for side in sides):
+        raise VaezooError(
+            f"image size {'x'.join(map(str, sides))} is out of range",
+            f"use {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, or a height and a width such as 24x32",
+        )
+    return sides[0] if len(set(sides)) == 1 else (sides[0], sides[1])
+
+
+def load_images(
+    name: str, data_dir: Path | None, image_size: ImageSize | None, channels: str | None
+) -> tuple[TensorSplit, TensorSplit]:
+    """Loads the training split and the test split of the image data set `name`, converted as in `load_data`."""
+    train, test = _load_named(name, data_dir or _default_data_dir(), image_size)
+    if channels is not None:
+        count = CHANNELS[channels]
+        train, test = (TensorSplit(to_channels(s.x, count), s.y) for s in (train, test))
+    return train, test
+
+
+def _load_named(name: str, data_dir: Path, image_size: ImageSize | None) -> tuple[TensorSplit, TensorSplit]:
     """Loads the data set `name`."""
     if name == "digits":
         return digits.load(image_size)
     if name == "shapes":
+        if isinstance(image_size, tuple):
+            raise VaezooError("the images of 'shapes' are square", "give --image-size one number")
         return sprites.load() if image_size is None else sprites.load(image_size)
     return standard_sets.load(name, data_dir, image_size)
 
 
-def _load_other(name: str, data_dir: Path | None, image_size: int | None, likelihood: str | None) -> Dataset:
+def _load_other(
+    name: str, data_dir: Path | None, image_size: ImageSize | None, likelihood: str | None, channels: str | None
+) -> Dataset:
     """Loads the data set `name`, which has no images. Its source holds the arguments of `load_data`."""
-    if image_size is not None:
-        raise VaezooError(f"'{name}' has no images to resize to image size {image_size}", "leave out --image-size")
+    _require_images(f"'{name}' has no images: it", image_size, channels)
     data, train, test = OTHER_KINDS[name]()
     source = DataSource(data=name, data_dir=None if data_dir is None else str(data_dir), likelihood=likelihood)
     train, valid = train_valid_split(train)
@@ -140,18 +176,24 @@ def _load_other(name: str, data_dir: Path | None, image_size: int | None, likeli
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
 
 
-def _load_path(path: Path, image_size: int | None, stream: bool | None, skip: bool, scale: str | Scaling) -> Splits:
+def _load_path(
+    path: Path,
+    image_size: ImageSize | None,
+    stream: bool | None,
+    skip: bool,
+    channels: str | None,
+    scale: str | Scaling,
+) -> Splits:
     """Loads the image folder or array file at `path`."""
     if path.is_dir():
         _require_unit(str(path), scale)
-        return image_folder.load(path, image_size, stream, skip)
+        return image_folder.load(path, image_size, stream, skip, None if channels is None else CHANNELS[channels])
     if path.suffix.lower() not in npy.SUFFIXES:
         raise InputError(
             f"'{path}' is neither a folder nor an array file", "name an image folder, a .npy or a .npz file"
         )
-    if image_size is not None:
-        raise VaezooError(f"array file '{path}' cannot be resized to image size {image_size}", "leave out --image-size")
-    _require_image_folder(str(path), stream, skip)
+    _require_images(f"array file '{path}'", image_size, channels)
+    require_image_folder(str(path), stream, skip)
     return arrays.load(path, scale)
 
 
@@ -161,7 +203,16 @@ def _require_unit(data: str, scale: str | Scaling) -> None:
         raise VaezooError(f"'{data}' is scaled already: --scale is for array files", "leave out --scale")
 
 
-def _require_image_folder(data: str, stream: bool | None, skip: bool) -> None:
+def _require_images(data: str, image_size: ImageSize | None, channels: str | None) -> None:
+    """Raises an error if an option was given that only images support."""
+    if image_size is not None:
+        size = image_size if isinstance(image_size, int) else "x".join(map(str, image_size))
+        raise VaezooError(f"{data} cannot be resized to image size {size}", "leave out --image-size")
+    if channels is not None:
+        raise VaezooError(f"{data} cannot be converted to {channels}", "leave out --channels")
+
+
+def require_image_folder(data: str, stream: bool | None, skip: bool) -> None:
     """Raises an error if an option was given that only image folders support."""
     if stream:
         raise VaezooError(f"'{data}' cannot be streamed: it is not an image folder", "leave out --stream")
@@ -169,7 +220,7 @@ def _require_image_folder(data: str, stream: bool | None, skip: bool) -> None:
         raise VaezooError(f"'{data}' has no images to skip: it is not an image folder", "leave out --on-bad-image")
 
 
-def _find_path(data: str | os.PathLike[str]) -> Path:
+def find_path(data: str | os.PathLike[str]) -> Path:
     """Returns the absolute path of `data`. Raises an error if it does not exist."""
     text = os.fspath(data)
     path = _absolute(data)
@@ -191,7 +242,7 @@ def _default_data_dir() -> Path:
     return _absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vaezoo" / "data"
 
 
-def _slug(path: Path) -> str:
+def slug(path: Path) -> str:
     """Returns the name of a file or folder in the style of the data sets' names."""
     name = path.name if path.is_dir() else path.stem
     return re.sub(r"[\W_]+", "-", name.lower()).strip("-") or "data"

@@ -11,9 +11,11 @@ from typing import Literal, NamedTuple
 
 from vaezoo.core.device import resolve_device
 from vaezoo.data.base import Dataset, Split, even_indices
+from vaezoo.data.inference import Examples
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, suggest
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
+from vaezoo.evaluation.examples import load_examples, own_data
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
 from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
 from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_settings, elbo_metrics, nll_metrics
@@ -24,7 +26,7 @@ from vaezoo.registry import find_model
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, ONLY_WORSE
 from vaezoo.training.run import Run, load
-from vaezoo.vae import VAE, check_fits, device_of
+from vaezoo.vae import VAE, device_of
 
 SCHEMA = 2
 NLL_SAMPLES = 5000  # as in the literature
@@ -39,7 +41,7 @@ class Evaluation:
         model: The model's name, `distribution/name`.
         checkpoint: Step and SHA-256 of the weights.
         data: Name of the data set.
-        split: "test" or "valid".
+        split: The part of the data: "test", "valid", "train" or "all".
         examples: Number of evaluated examples.
         total: Number of examples in the split.
         config: The settings.
@@ -64,7 +66,7 @@ class Evaluation:
 
 def evaluate(
     source: Run | OnnxVAE | str | os.PathLike[str],
-    data: Dataset | None = None,
+    data: Dataset | Examples | None = None,
     *,
     metrics: Sequence[str] = ("elbo",),
     nll_samples: int = NLL_SAMPLES,
@@ -76,11 +78,15 @@ def evaluate(
     device: str = "auto",
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Evaluates a model on the test split of a data set, or on the validation split if there is no test split.
+    """Evaluates a model on examples, or on the held-out part of a data set.
+
+    The held-out part is the test split, or the validation split if there is no test split.
 
     Args:
         source: A run or its folder, or an export. An export runs in ONNX Runtime.
-        data: The data set. The default is the one that the run was trained on.
+        data: The data set, or what `load_examples` returned. The default is the data set that the run was trained on.
+            `fid`, `probe` and `nearest-neighbour` compare with training examples: those of the data, or else those
+            that the model was trained on.
         metrics: Groups of metrics, from `METRICS`.
         nll_samples: Samples of z per example for the NLL.
         binarize: "none", "fixed" or "dynamic", see `vaezoo.evaluation.likelihood.elbo`. "auto" is "fixed" for models
@@ -102,19 +108,14 @@ def evaluate(
     if isinstance(source, str | os.PathLike):
         source = load(source)
     require_source(source)
-    if data is None:
-        if isinstance(source, OnnxVAE):
-            raise VaezooError("an export does not contain its data", "name a data set with --data")
-        data = source.load_data()
+    examples = load_examples(source, data)
     vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(resolve_device(device))
-    check_data(vae, data)
+    spec, whole = examples.spec, examples.split
     for name in metrics:
-        if name in FOR_UNIT and data.spec.kind != "unit":
+        if name in FOR_UNIT and spec.kind != "unit":
             raise UnsupportedDataError(
-                f"metric '{name}' is for data in [0, 1], and '{data.spec.name}' is of kind {data.spec.kind}",
-                "use elbo or nll",
+                f"metric '{name}' is for data in [0, 1], and '{spec.name}' is of kind {spec.kind}", "use elbo or nll"
             )
-    split_name, whole = data.held_out
     split = whole if limit is None else whole.select(even_indices(limit, len(whole)))
     if not len(split):
         raise VaezooError(f"a limit of {limit} leaves no examples", "give at least 1")
@@ -122,8 +123,12 @@ def evaluate(
     for num_samples in (elbo_samples, nll_samples):
         check_settings(vae.data, config.binarize, num_samples)
     split = to_device_if_fits(split, device_of(vae))
+
+    def training_split() -> Split:
+        return examples.train if examples.train is not None else own_data(source).train
+
     try:
-        context = EvalContext(vae, data, split, config, inception, on_progress)
+        context = EvalContext(vae, examples, training_split, split, config, inception, on_progress)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
         with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
@@ -134,8 +139,8 @@ def evaluate(
     return Evaluation(
         model=source.manifest["model"] if isinstance(source, OnnxVAE) else source.full_name,
         checkpoint=checkpoint_of(source),
-        data=data.spec.name,
-        split=split_name,
+        data=spec.name,
+        split=examples.part,
         examples=len(split),
         total=len(whole),
         config=config,
@@ -153,10 +158,11 @@ def _warn(source: Run | OnnxVAE, examples: int, metrics: Sequence[Metric]) -> No
 
 
 class EvalContext(NamedTuple):
-    """The input of a group of metrics. `split` is the held-out split of the data, or a selection from it."""
+    """The input of a group of metrics. `split` is a selection of the examples, and `train` loads training examples."""
 
     vae: VAE
-    data: Dataset
+    examples: Examples
+    train: Callable[[], Split]
     split: Split
     config: EvalConfig
     inception: str | os.PathLike[str] | None
@@ -170,21 +176,25 @@ def _reconstructions(c: EvalContext) -> list[Metric]:
 
 def _nearest_neighbour(c: EvalContext) -> list[Metric]:
     count = min(MAX_NEIGHBOUR_SAMPLES, len(c.split))
-    return [nearest_neighbour_ratio(c.vae, c.data.train, c.split, count=count, seed=c.config.seed)]
+    return [nearest_neighbour_ratio(c.vae, c.train(), c.split, count=count, seed=c.config.seed)]
+
+
+def _disentanglement(c: EvalContext) -> list[Metric]:
+    # On the training split: the published protocol needs 15,000 examples, and tests on other ones than it fits on.
+    return disentanglement_metrics(c.vae, c.examples.train or c.examples.split, c.config.seed)
 
 
 def _fid(c: EvalContext) -> list[Metric]:
     extractor = find_feature_extractor(c.split.shape, c.inception)
-    return frechet_metrics(c.vae, c.data.train, c.split, extractor, c.config.seed, c.on_progress)
+    return frechet_metrics(c.vae, c.train(), c.split, extractor, c.config.seed, c.on_progress)
 
 
 METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
     "elbo": lambda c: elbo_metrics(c.vae, c.split, c.config),
     "nll": lambda c: nll_metrics(c.vae, c.split, c.config, c.on_progress),
     "reconstructions": _reconstructions,
-    "probe": lambda c: probe_metrics(c.vae, c.data.train, c.split),
-    # On the training split: the published protocol needs 15,000 examples, and tests on other ones than it fits on.
-    "disentanglement": lambda c: disentanglement_metrics(c.vae, c.data.train, c.config.seed),
+    "probe": lambda c: probe_metrics(c.vae, c.train(), c.split),
+    "disentanglement": _disentanglement,
     "nearest-neighbour": _nearest_neighbour,
     "fid": _fid,
 }
@@ -217,16 +227,6 @@ def resolve_binarize(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE
         return binarize
     trained_on = source.training.binarize if isinstance(source, Run) else source.manifest.get("binarize")
     return "fixed" if trained_on == "dynamic" else "none"
-
-
-def check_data(vae: VAE, data: Dataset) -> None:
-    """Raises UnsupportedDataError unless the examples have the model's shape, kind and labels."""
-    if data.spec.shape != vae.data.shape:
-        raise UnsupportedDataError(
-            f"data set '{data.spec.name}' has shape {data.spec.shape}, but the model was made for {vae.data.shape}",
-            "resize images with --image-size, or name other data",
-        )
-    check_fits(vae, data.spec)
 
 
 def checkpoint_of(source: Run | OnnxVAE) -> Mapping[str, object]:

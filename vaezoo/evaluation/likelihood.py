@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -54,6 +54,24 @@ class ELBOEstimate:
     bits_per_dim: float
 
 
+class ELBORows(NamedTuple):
+    """The terms of the evidence lower bound of each example, in nats, and what else one pass gives.
+
+    Attributes:
+        reconstruction: -E_q[log p(x|z)], `(N,)`, float64.
+        kl: KL(q(z|x) || p(z)), `(N,)`, float64.
+        kl_terms: The terms of the KL, the means over the examples.
+        modes: Modes of q(z|x), `(N, *latent_shape)`.
+        observed: The number of values of all examples.
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+    kl_terms: tuple[float, ...]
+    modes: Tensor
+    observed: float
+
+
 def elbo(vae: VAE, split: Split, *, num_samples: int = 10, binarize: Binarize = "none", seed: int = 0) -> ELBOEstimate:
     """Estimates the evidence lower bound.
 
@@ -69,6 +87,31 @@ def elbo(vae: VAE, split: Split, *, num_samples: int = 10, binarize: Binarize = 
     Raises:
         VaezooError: If `num_samples` is below 1, or `binarize` is unknown or not for such data.
         DivergedError: If the model's values are not finite.
+    """
+    rows = elbo_rows(vae, split, num_samples=num_samples, binarize=binarize, seed=seed)
+    elbo = mean_with_error(-rows.reconstruction - rows.kl)
+    return ELBOEstimate(
+        elbo=elbo,
+        reconstruction=mean_with_error(rows.reconstruction),
+        kl=mean_with_error(rows.kl),
+        kl_terms=rows.kl_terms,
+        active_units=active_units(rows.modes) if rows.modes.is_floating_point() else None,
+        bits_per_dim=-elbo.value / (rows.observed / len(split) * math.log(2)),
+    )
+
+
+def elbo_rows(
+    vae: VAE,
+    split: Split,
+    *,
+    num_samples: int = 10,
+    binarize: Binarize = "none",
+    seed: int = 0,
+    on_progress: OnProgress = lambda done, total: None,
+) -> ELBORows:
+    """Estimates the terms of the evidence lower bound of each example; see `elbo`.
+
+    `on_progress` is called with the number of examples done and the total.
     """
     check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
@@ -91,16 +134,9 @@ def elbo(vae: VAE, split: Split, *, num_samples: int = 10, binarize: Binarize = 
                 if draw == 0:
                     modes.append(vae.infer(batch).mode().cpu())
                     observed += float(vae.data.make_kind().count(batch.x).sum())
-    elbo = mean_with_error(-reconstruction - kl)
-    codes = torch.cat(modes)
-    return ELBOEstimate(
-        elbo=elbo,
-        reconstruction=mean_with_error(reconstruction),
-        kl=mean_with_error(kl),
-        kl_terms=tuple((torch.stack(kl_sums).sum(0) / len(split) / num_samples).tolist()),
-        active_units=active_units(codes) if codes.is_floating_point() else None,
-        bits_per_dim=-elbo.value / (observed / len(split) * math.log(2)),
-    )
+                on_progress((draw * len(split) + rows.start + len(batch.x)) // num_samples, len(split))
+    means = torch.stack(kl_sums).sum(0) / len(split) / num_samples
+    return ELBORows(reconstruction, kl, tuple(means.tolist()), torch.cat(modes), observed)
 
 
 def negative_log_likelihood(
@@ -129,6 +165,21 @@ def negative_log_likelihood(
         VaezooError: If `num_samples` is below 1, `binarize` is unknown, or q(z|x) has no density.
         DivergedError: If the model's values are not finite.
     """
+    return mean_with_error(
+        nll_rows(vae, split, num_samples=num_samples, binarize=binarize, seed=seed, on_progress=on_progress)
+    )
+
+
+def nll_rows(
+    vae: VAE,
+    split: Split,
+    *,
+    num_samples: int = 5000,
+    binarize: Binarize = "none",
+    seed: int = 0,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Tensor:
+    """Estimates -log p(x) of each example, `(N,)`, float64; see `negative_log_likelihood`."""
     check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
     check_density(vae, split, device)
@@ -157,7 +208,7 @@ def negative_log_likelihood(
                 nll[done : done + size] = math.log(num_samples) - log_sum.cpu()
                 done += size
                 on_progress(done, len(split))
-    return mean_with_error(nll)
+    return nll
 
 
 def check_density(vae: VAE, split: Split, device: torch.device) -> None:

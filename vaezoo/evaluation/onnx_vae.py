@@ -12,6 +12,7 @@ from vaezoo.data.base import DataSpec
 from vaezoo.errors import UnsupportedDataError
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.runtime import OnnxVAE
+from vaezoo.runtime.generate import needs_only_mean
 from vaezoo.vae import VAE
 
 MIN_MEAN, MAX_MEAN = 2**-25, 1 - 2**-24  # the means closest to 0 and 1 that ONNX Runtime's sigmoid returns
@@ -61,17 +62,3 @@ class OnnxModuleVAE(VAE):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         mean = torch.from_numpy(self.model.decode(z.numpy(), None if y is None else y.numpy()))
         return torch.logit(mean.clamp(MIN_MEAN, MAX_MEAN)) if self.data.kind == "unit" else mean
-
-
-def needs_only_mean(likelihood: str) -> bool:
-    """Tells whether the means and the name of a likelihood give p(x|z): `bernoulli`, `gaussian`, `gaussian:NUMBER`.
-
-    Those of other packages are not known here, even if they are installed.
-    """
-    family, colon, sigma = likelihood.partition(":")
-    if family == "gaussian" and colon:
-        try:
-            return float(sigma) > 0
-        except ValueError:  # learned or optimal
-            return False
-    return likelihood in ("bernoulli", "gaussian")

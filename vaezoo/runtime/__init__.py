@@ -162,7 +162,7 @@ class OnnxVAE:
         """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one."""
         self._require("decoder")
         z = self.encode(x, y)[self.manifest["mode"]]
-        return self._decode_latents(z, y, None)
+        return self.decode_latents(z, y, None)
 
     def sample(self, n: int, seed: int = 0, *, y: Array | None = None) -> Array:
         """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
@@ -184,7 +184,7 @@ class OnnxVAE:
         if y is None and self.data["classes"]:
             columns = [np.arange(n) % count for count in self.data["classes"]]
             y = columns[0] if len(columns) == 1 else np.stack(columns, 1)
-        return self._decode_latents(self._sample_prior(n, y, rng), y, rng)
+        return self.decode_latents(self._sample_prior(n, y, rng), y, rng)
 
     def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs any graph of the export: inputs by name -> outputs by name."""
@@ -213,8 +213,14 @@ class OnnxVAE:
             "draw z yourself and call decode, or sample from the run folder",
         )
 
-    def _decode_latents(self, z: Array, y: Array | None, rng: np.random.Generator | None) -> Array:
-        """Decodes latents, id by id if the decoder is autoregressive. Without `rng` the ids are the most probable."""
+    def decode_latents(self, z: Array, y: Array | None = None, rng: np.random.Generator | None = None) -> Array:
+        """Returns the data of latents, `(N, *shape)`, id by id if the decoder is autoregressive.
+
+        Args:
+            z: Latents, `(N, *latent_shape)`.
+            y: Labels, if the decoder is conditioned on them.
+            rng: Draws the ids of an autoregressive decoder. Without it they are the most probable.
+        """
         loop = self.manifest["autoregressive"]
         if loop is None:
             x = self.decode(z, y)

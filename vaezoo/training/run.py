@@ -201,6 +201,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         likelihood=spec.likelihood,
         stream=stream,
         on_bad_image=source.on_bad_image,
+        channels=source.channels,
         scale="unit" if source.scale == "unit" else spec.scaling,
     )
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.loaded_model import LoadedModel, load_model
+from vaezoo_cli.loaded_model import load_model
 from vaezoo_cli.options import checkpoint_option, default_output_dir, out_option, output_suffixes, source_argument
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from vaezoo.data.base import Split
 
 
 @click.command()
@@ -29,39 +22,29 @@ def encode(
     data: DataOptions,
     out: str | None,
 ) -> None:
-    """Write the posteriors of a data set to a .npz file.
+    """Write the posteriors of examples to a file.
 
-    The file has the fields of q(z|x) of each split (train, valid, test), such as mu_test and logvar_test, and the
-    labels, such as y_test, if the data have labels. The examples keep the order of the data. They come from --data, by
-    default from the data set that the model was trained on. RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo
-    sample'.
+    \b
+    .npz           the fields of q(z|x), such as mu and logvar, with name and y
+    .npy           the mode of q(z|x) alone, such as mu
+    .csv .parquet  one row for each example, with columns such as mu_0
+
+    name is the file of an example, or its index. y is its label, if the data have labels. The examples keep the order
+    of the data. They come from --data, by default from all parts of the data set that the model was trained on. part
+    says to which part an example belongs, if there are several.
+
+    RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
     """
-    import numpy as np
+    from vaezoo.core.result_files import WRITERS, require_pyarrow, write_arrays
+    from vaezoo.evaluation.outputs import iter_encoded, mode_name
+    from vaezoo_cli.data_files import row_columns, with_rows
 
-    from vaezoo.core.atomic import write_file
-
-    output_suffixes(out, (".npz",))
+    (suffix,) = output_suffixes(out or "latents.npz", tuple(WRITERS))
+    if suffix == ".parquet":
+        require_pyarrow()
     model = load_model(source, checkpoint)
-    dataset = data.load_for(model)
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, split in (("train", dataset.train), ("valid", dataset.valid), ("test", dataset.test)):
-        if split is not None and len(split):
-            arrays |= {f"{field}_{name}": values for field, values in encode_split(model, split).items()}
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    examples = data.load(model.model, default_part="all")
     path = Path(out) if out else default_output_dir(model.folder) / "latents.npz"
-    write_file(path, file.getvalue())
+    chunks = with_rows(row_columns(examples), iter_encoded(model.model, examples.split))
+    write_arrays(path, chunks, len(examples), mode_name(model.model))
     click.echo(path)
-
-
-def encode_split(model: LoadedModel, split: Split) -> dict[str, NDArray[Any]]:
-    """Returns the fields of q(z|x) of all examples of a split, and their labels as `y` if they have labels."""
-    import numpy as np
-    import torch
-
-    from vaezoo.evaluation.batches import iter_batches
-
-    batches = iter_batches(split, "none", 0, torch.device("cpu"))
-    fields = [model.encode(x.numpy(), None if y is None else y.numpy()) for x, y in batches]
-    arrays = {name: np.concatenate([f[name] for f in fields]) for name in fields[0]}
-    return arrays if split.y is None else arrays | {"y": split.y.numpy()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -58,9 +57,9 @@ def eval_command(
     data: DataOptions,
     as_json: bool,
 ) -> None:
-    """Evaluate a model on held-out data.
+    """Evaluate a model on held-out data, or on all examples of --data.
 
-    That is the test split, or the validation split if there is no test split.
+    Data with parts give their test split, or the validation split if there is no test split.
 
     \b
     elbo               -ELBO with reconstruction and KL, bits per dimension, active units
@@ -80,7 +79,6 @@ def eval_command(
     import vaezoo
     from vaezoo.evaluation.evaluate import NLL_SAMPLES, check_metrics
     from vaezoo.evaluation.saved import try_to_save
-    from vaezoo_cli.loaded_model import load_export_data
     from vaezoo_cli.render.evaluation import ProgressView, render_evaluation
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -90,15 +88,11 @@ def eval_command(
         names.append("fid")
     check_metrics(names)  # before data are read or downloaded
     model = open_export(source, checkpoint) or open_run(source, checkpoint)
-    dataset = data.load()
-    if isinstance(model, vaezoo.Run):
-        dataset = dataset or model.load_data(data.data_dir)
-    else:
-        dataset = dataset or load_export_data(Path(source or ""), model, data.data_dir)
+    examples = data.load(model)
     with ProgressView("examples") as progress:
         evaluation = vaezoo.evaluate(
             model,
-            dataset,
+            examples,
             metrics=names,
             nll_samples=NLL_SAMPLES if nll_samples is None else nll_samples,
             binarize=binarize,

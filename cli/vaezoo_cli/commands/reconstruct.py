@@ -5,31 +5,56 @@ from __future__ import annotations
 import click
 
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import SUFFIXES, checkpoint_option, out_option, output_suffixes, source_argument
-from vaezoo_cli.plots.examples import reconstructions
-from vaezoo_cli.plots.request import PlotRequest
+from vaezoo_cli.options import checkpoint_option, data_out_option, source_argument
+
+GRID_COUNT = 32
+MAX_GRID = 10_000  # examples in one PNG file
 
 
 @click.command()
 @source_argument
-@click.option("-n", "count", type=click.IntRange(1, 10_000), default=32, show_default=True, help="Number of images.")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=1),
+    help="Number of examples, evenly spaced.  [default: 32 in a grid, all in other files]",
+)
+@click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
+@click.option("--seed", default=0, show_default=True, help="Seed of --draw.")
 @checkpoint_option
 @data_options()
-@out_option("reconstructions.png")
+@data_out_option("reconstructions")
 def reconstruct(
     source: str | None,
-    count: int,
+    count: int | None,
+    draw: bool,
+    seed: int,
     checkpoint: str,
     data: DataOptions,
     out: str | None,
 ) -> None:
-    """Draw examples and their reconstructions.
+    """Reconstruct examples.
 
-    Images become a PNG grid, in which each row of images has its reconstructions below it. Other data become a file of
-    reconstructions, as in 'vaezoo sample'. The examples are evenly spaced in the test split, or in the validation split
-    if there is no test split. They come from --data, by default from the data set that the model was trained on. RUN,
-    MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
+    A PNG grid has the reconstructions below each row of images. Other files are as in 'vaezoo sample', with the name
+    of each example. The examples come from --data, by default from the held-out part of the data set that the model
+    was trained on. RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
     """
-    output_suffixes(out, SUFFIXES)
-    request = PlotRequest(source=source, checkpoint=checkpoint, count=count, data=data)
-    reconstructions(request).write("reconstructions", out)
+    from vaezoo.data.base import even_indices
+    from vaezoo.evaluation.outputs import iter_reconstructions
+    from vaezoo_cli.data_files import check_suffix, output_format, row_columns, write_data
+    from vaezoo_cli.loaded_model import load_model
+    from vaezoo_cli.plots.examples import reconstruction_grid
+
+    check_suffix(out)
+    model = load_model(source, checkpoint)
+    suffix = output_format(out, model)
+    examples = data.load(model.model)
+    if suffix == ".png":
+        count = min(MAX_GRID, GRID_COUNT if count is None else count)
+    if count is not None:
+        examples = examples.select(even_indices(count, len(examples)))
+    chunks = iter_reconstructions(model.model, examples.split, draw=draw, seed=seed)
+    if suffix == ".png":
+        reconstruction_grid(model, examples, chunks).write("reconstructions", out)
+    else:
+        write_data(model, "reconstructions", out, chunks, len(examples), row_columns(examples))

@@ -4,35 +4,62 @@ from __future__ import annotations
 
 import click
 
-from vaezoo_cli.options import (
-    SUFFIXES,
-    checkpoint_option,
-    out_option,
-    output_suffixes,
-    source_argument,
-)
-from vaezoo_cli.plots.examples import samples
-from vaezoo_cli.plots.request import PlotRequest
+from vaezoo.errors import VaezooError
+from vaezoo_cli.options import checkpoint_option, data_out_option, source_argument
+
+MAX_GRID = 10_000  # images in one PNG file
 
 
 @click.command()
 @source_argument
-@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Number of images.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the latents.")
+@click.option("-n", "count", type=click.IntRange(min=1), help="Number of samples.  [default: 64]")
+@click.option("--seed", default=0, show_default=True, help="Seed of the latents, and of --draw.")
 @click.option(
     "--label", metavar="NAME|INTEGER,...", help="Label of all samples of a conditional model.  [default: all in turn]"
 )
+@click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
+@click.option("--z", "latents", type=click.Path(), metavar="FILE", help="Decode the latents of a .npy or .npz file.")
 @checkpoint_option
-@out_option("samples.png")
-def sample(source: str | None, count: int, seed: int, label: str | None, checkpoint: str, out: str | None) -> None:
-    """Draw samples from the prior.
+@data_out_option("samples")
+def sample(
+    source: str | None,
+    count: int | None,
+    seed: int,
+    label: str | None,
+    draw: bool,
+    latents: str | None,
+    checkpoint: str,
+    out: str | None,
+) -> None:
+    """Draw samples from the prior, or decode latents.
 
-    Images become a PNG grid. Texts become a file of lines, tables a CSV file, and other data a .npy file.
+    \b
+    .png           a grid of images
+    FOLDER/        image files in a new folder
+    .npz .npy      an array x of any data, with the labels y in a .npz file
+    .csv .parquet  a row for each sample of a table or of vectors
+    .txt           a line for each text
 
     RUN is a run folder. MODEL means its newest run. Without an argument the newest run of all is used. PRETRAINED is a
     name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote. It runs in ONNX Runtime, with
     other latents for the same seed.
     """
-    output_suffixes(out, SUFFIXES)
-    request = PlotRequest(source=source, checkpoint=checkpoint, count=count, seed=seed, label=label)
-    samples(request).write("samples", out)
+    from vaezoo_cli.data_files import check_suffix, output_format, read_latents, write_data
+    from vaezoo_cli.loaded_model import load_model
+    from vaezoo_cli.plots.examples import labels_of, sample_grid
+
+    if latents is not None and count is not None:
+        raise VaezooError("--z and -n both set the number of samples", "leave out -n")
+    check_suffix(out)
+    model = load_model(source, checkpoint)
+    suffix = output_format(out, model)
+    z = None if latents is None else read_latents(latents, model.mode)
+    count = len(z) if z is not None else 64 if count is None else count
+    if suffix == ".png" and count > MAX_GRID:
+        raise VaezooError(f"{count:,} images are too many for one grid", "give --out FOLDER/, a .npy or a .npz file")
+    y = labels_of(model, label, count)
+    chunks = model.sample(count, seed, y, draw=draw) if z is None else model.decode(z, seed, y, draw=draw)
+    if suffix == ".png":
+        sample_grid(model, chunks, count).write("samples", out)
+    else:
+        write_data(model, "samples", out, chunks, count, {} if y is None else {"y": y})

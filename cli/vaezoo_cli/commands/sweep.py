@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.data_options import DataOptions, data_options
+from vaezoo_cli.data_options import TrainingData, training_data_options
 from vaezoo_cli.options import json_option, option_names_as_typed, parse_options, print_json
 from vaezoo_cli.train_options import SETTINGS, train_options
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"show_default": True})
 @click.argument("model")
-@data_options("digits")
+@training_data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help="Model option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Folder of the sweep.  [default: sweeps/MODEL-DATA]")
 @click.option("--likelihood", metavar="NAME", help="As in 'vaezoo train'.  [default: that of the data]")
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @json_option
 def sweep(
     model: str,
-    data: DataOptions,
+    data: TrainingData,
     options: tuple[str, ...],
     out: str | None,
     likelihood: str | None,
@@ -57,7 +57,6 @@ def sweep(
         axes = {n: one_or_more(split_values(vaezoo.TrainConfig(), n, str(text))) for n, text in settings.items()}
         chosen = {n: one_or_more(split_values(config, n, text)) for n, text in parse_options(options).items()}
         dataset = data.load(likelihood, scale)
-        assert dataset is not None  # --data has a default
         with TrainingView() as view:
 
             def show(cell: Cell, number: int, total: int) -> None:

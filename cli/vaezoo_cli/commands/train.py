@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import DivergedError, InputError, VaezooError
-from vaezoo_cli.data_options import DataOptions, data_options
+from vaezoo_cli.data_options import TrainingData, training_data_options
 from vaezoo_cli.options import json_option, option_names_as_typed, parse_options, print_json
 from vaezoo_cli.train_options import SETTINGS, train_options
 
@@ -29,7 +29,7 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
 @click.option(
     "--recipe", "recipe_name", metavar="NAME", help="Use a recipe or a .toml file. Other options override it."
 )
-@data_options("digits")
+@training_data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Model option; see 'vaezoo show MODEL'.")
 @click.option(
     "--objective", metavar="NAME", help="What training minimises, as -o objective=NAME: elbo, iwae or factor."
@@ -62,7 +62,7 @@ def train(
     /,
     model: str | None,
     recipe_name: str | None,
-    data: DataOptions,
+    data: TrainingData,
     options: tuple[str, ...],
     objective: str | None,
     out: str | None,
@@ -134,7 +134,6 @@ def train(
         else:
             find_model(model)  # raises for an unknown model before the data are loaded
             dataset = data.load(likelihood, scale)
-            assert dataset is not None  # --data has a default
             view.dataset = dataset
             run = vaezoo.train(
                 model,

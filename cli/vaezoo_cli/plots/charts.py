@@ -14,7 +14,7 @@ def latents(request: PlotRequest) -> PlotResult:
 
     run = request.open_run(images=False)
     data = request.load_data(run)
-    name, split = data.held_out
+    split = data.split
     require_labels(split, data.spec.name, request.factor)
     selected = split.subsample(request.count)
     codes = encode(run.vae, selected.batch(slice(None))).flatten(1)
@@ -27,7 +27,8 @@ def latents(request: PlotRequest) -> PlotResult:
         points, shares = principal_plane(codes)
         axes = (f"component 1 ({shares[0]:.0%} of the variance)", f"component 2 ({shares[1]:.0%})")
         content = f"2 principal components of {codes.shape[1]} latent dimensions"
-    title = f"{one_line(run.path.name)}\n{content}, {len(selected):,} {name} examples"
+    part = "" if data.part == "all" else f"{data.part} "
+    title = f"{one_line(run.path.name)}\n{content}, {len(selected):,} {part}examples"
     label_name = "label" if request.factor is None else f"factor {request.factor}"
     labels, names = label_column(selected, request.factor), label_names(data.spec, request.factor)
     return PlotResult(run.path, {".png": charts.latent_scatter(points, labels, label_name, title, axes, names)})

@@ -1,54 +1,62 @@
-"""Plots of single examples: samples and reconstructions. They also work for exports.
-
-Images become a PNG grid. Token ids become lines of text, tables a CSV file, and all other data a NumPy array.
-"""
+"""Grids of single images: samples and reconstructions. They also work for exports."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.loaded_model import LoadedModel
+from vaezoo_cli.loaded_model import LoadedModel, require_images
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
 from vaezoo_cli.render.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
-from vaezoo_cli.render.values import csv_table, npy, text_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vaezoo.data.inference import Examples
+
 
 def samples(request: PlotRequest) -> PlotResult:
-    """Draws data sampled from the prior."""
+    """Draws images sampled from the prior."""
     model = request.load_model()
-    x = model.sample(request.count, request.seed, labels_of(model, request))
-    if model.is_image:
-        return PlotResult(model.folder, {".png": png(image_grid(as_bytes(x), grid_columns(request.count)))})
-    return PlotResult(model.folder, values_file(model, x))
+    require_images(model)
+    y = labels_of(model, request.label, request.count)
+    return sample_grid(model, model.sample(request.count, request.seed, y), request.count)
 
 
 def reconstructions(request: PlotRequest) -> PlotResult:
-    """Draws held-out examples above their reconstructions."""
+    """Draws examples above their reconstructions."""
+    from vaezoo.data.base import even_indices
+    from vaezoo.evaluation.outputs import iter_reconstructions
+
     model = request.load_model()
-    split = request.data.load_for(model).held_out[1].subsample(request.count)
-    x, y = split.batch(slice(None))
-    originals = x.numpy()
-    again = model.reconstruct(originals, None if y is None else y.numpy())
-    if not model.is_image:
-        return PlotResult(model.folder, values_file(model, again))
-    columns = grid_columns(2 * len(originals))
-    grid = image_grid(interleave_rows(as_bytes(originals), as_bytes(again), columns), columns)
+    require_images(model)
+    examples = request.data.load(model.model)
+    examples = examples.select(even_indices(request.count, len(examples)))
+    return reconstruction_grid(model, examples, iter_reconstructions(model.model, examples.split))
+
+
+def sample_grid(model: LoadedModel, chunks: Iterable[NDArray[Any]], count: int) -> PlotResult:
+    """Draws `count` samples."""
+    return PlotResult(model.folder, {".png": png(image_grid(joined_pixels(model, chunks), grid_columns(count)))})
+
+
+def reconstruction_grid(model: LoadedModel, examples: Examples, chunks: Iterable[NDArray[Any]]) -> PlotResult:
+    """Draws examples above their reconstructions."""
+    columns = grid_columns(2 * len(examples))
+    originals = as_bytes(examples.split.batch(slice(None)).x.numpy())
+    grid = image_grid(interleave_rows(originals, joined_pixels(model, chunks), columns), columns)
     return PlotResult(model.folder, {".png": png(grid)})
 
 
-def values_file(model: LoadedModel, x: NDArray[Any]) -> dict[str, bytes]:
-    """Returns data that are not images as a file."""
-    kind = model.data["kind"]
-    if kind == "tokens":
-        return {".txt": text_lines(x, model.data["symbols"])}
-    return {".csv": csv_table(x, model.data["columns"])} if kind == "table" else {".npy": npy(x)}
+def joined_pixels(model: LoadedModel, chunks: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """Returns all images of chunks, uint8 `(N, H, W, C)`."""
+    import numpy as np
+
+    return np.concatenate([model.pixels(chunk) for chunk in chunks])
 
 
-def labels_of(model: LoadedModel, request: PlotRequest) -> NDArray[Any] | None:
+def labels_of(model: LoadedModel, label: str | None, count: int) -> NDArray[Any] | None:
     """Returns the label that a user asked for, once for each sample.
 
     Raises:
@@ -58,11 +66,11 @@ def labels_of(model: LoadedModel, request: PlotRequest) -> NDArray[Any] | None:
 
     from vaezoo.data.labels import find_labels
 
-    if request.label is None:
+    if label is None:
         return None
     if not model.takes_labels:
         raise VaezooError(f"the model of {model.folder} is not given labels", "leave out --label")
     data = model.data
-    labels = find_labels(request.label, data["classes"], data.get("class_names", []), data["name"])
-    y = np.tile(np.asarray(labels, np.int64), (request.count, 1))
+    labels = find_labels(label, data["classes"], data.get("class_names", []), data["name"])
+    y = np.tile(np.asarray(labels, np.int64), (count, 1))
     return y[:, 0] if len(labels) == 1 else y

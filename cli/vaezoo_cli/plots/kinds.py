@@ -39,7 +39,7 @@ class PlotKind:
 
 
 MODEL = frozenset({"checkpoint"})
-DATA = frozenset({"data", "data_dir", "image_size", "stream", "on_bad_image"}) | MODEL
+DATA = frozenset({"data", "part", "data_dir", "stream", "on_bad_image"}) | MODEL
 KINDS: Mapping[str, PlotKind] = {
     "samples": PlotKind(samples, MODEL | {"count", "seed"}, count=64),
     "reconstructions": PlotKind(reconstructions, DATA | {"count"}, count=32),

@@ -30,7 +30,7 @@ def traversals(request: PlotRequest) -> PlotResult:
     """
     run = request.open_run()
     dims = parse_dims(request.dims, run)
-    example = random_examples(request.load_data(run).held_out[1], 1, request.seed)
+    example = random_examples(request.load_data(run).split, 1, request.seed)
     draw = {".png": traversal_rows, ".gif": traversal_frames}
     return PlotResult(
         run.path, {suffix: draw[suffix](run, example, dims, request.count) for suffix in request.suffixes}
@@ -75,9 +75,9 @@ def interpolation(request: PlotRequest) -> PlotResult:
     from vaezoo.posteriors.base import map_tensors
 
     run = request.open_run()
-    name, split = request.load_data(run).held_out
+    split = request.load_data(run).split
     if len(split) < 2:
-        raise VaezooError(f"the {name} split has {len(split)} image, but two are needed", "give --data with more")
+        raise VaezooError(f"there is {len(split)} image, but two are needed", "give --data with more")
     pairs = random_examples(split, 2 * min(request.count, len(split) // 2), request.seed)
     first, second = (map_tensors(pairs, lambda tensor, i=i: tensor[i::2]) for i in (0, 1))  # type: ignore[misc]
     between = latents.interpolation(run.vae, first, second, INTERPOLATION_STEPS)
@@ -111,7 +111,8 @@ def manifold(request: PlotRequest) -> PlotResult:
 def attribute_vector(request: PlotRequest) -> PlotResult:
     """Draws held-out images with the attribute vector of a label subtracted from their codes, and added to them.
 
-    The first half of the images does not have the label. The vector is computed on the training split.
+    The first half of the images does not have the label. The vector is computed on the
+    training split, or on the examples themselves if their source has none.
     """
     import torch
 
@@ -119,14 +120,15 @@ def attribute_vector(request: PlotRequest) -> PlotResult:
 
     run = request.open_run()
     data = request.load_data(run)
-    require_labels(data.train, data.spec.name, request.factor)
+    train = data.split if data.train is None else data.train
+    require_labels(train, data.spec.name, request.factor)
     names = label_names(data.spec, request.factor)
-    label = require_label(data.train, request.factor, request.label, names)
+    label = require_label(train, request.factor, request.label, names)
     counts = MAX_ATTRIBUTE_EXAMPLES, MAX_ATTRIBUTE_EXAMPLES
-    examples, labels = without_and_with_label(data.train, request.factor, label, counts, 0)
+    examples, labels = without_and_with_label(train, request.factor, label, counts, 0)
     direction = latents.attribute_direction(latents.encode(run.vae, examples), labels, label)
     counts = -(-request.count // 2), request.count // 2
-    examples, labels = without_and_with_label(data.held_out[1], request.factor, label, counts, request.seed)
+    examples, labels = without_and_with_label(data.split, request.factor, label, counts, request.seed)
     amounts = torch.tensor(ATTRIBUTE_AMOUNTS)
     rows = torch.cat([examples.x.unsqueeze(1), latents.edit(run.vae, examples, direction, amounts)], dim=1)
     grid = image_grid(

@@ -14,7 +14,7 @@ from vaezoo_cli.loaded_model import LoadedModel, from_run, load_model, require_i
 from vaezoo_cli.options import default_output_dir, open_run
 
 if TYPE_CHECKING:
-    from vaezoo import Dataset, Run
+    from vaezoo import Examples, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,9 @@ class PlotRequest:
                 f"{self.source} is an export, but this plot needs a run", "give the run folder that was exported"
             )
 
-    def load_data(self, run: Run) -> Dataset:
-        """Loads the data; see `DataOptions.load_for`."""
-        return self.data.load_for(from_run(run))
+    def load_data(self, run: Run) -> Examples:
+        """Loads the examples; see `DataOptions.load`."""
+        return self.data.load(run)
 
 
 class PlotResult(NamedTuple):

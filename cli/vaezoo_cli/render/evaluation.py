@@ -44,8 +44,9 @@ class ProgressView:
 def render_evaluation(evaluation: Evaluation) -> None:
     """Prints the metrics of a model."""
     total = f" of {evaluation.total:,}" if evaluation.examples < evaluation.total else ""
+    part = "" if evaluation.split == "all" else f"the {evaluation.split} split of "
     OUT.print(
-        f"{escape(evaluation.model)}, step {evaluation.checkpoint['step']}, on the {evaluation.split} split of "
+        f"{escape(evaluation.model)}, step {evaluation.checkpoint['step']}, on {part}"
         f"{escape(evaluation.data)}: {evaluation.examples:,}{total} examples",
         soft_wrap=True,
     )

@@ -66,6 +66,11 @@ class TrainingView:
             step, steps = self.trainer.global_step, self.trainer.steps
             self.line(f"step {step:,} of {steps:,}{self.note}")
 
+    def show_data(self, dataset: Dataset) -> None:
+        """Describes the data before the training."""
+        for line in data_lines(dataset):
+            self.line(escape(line))
+
     def start(self, trainer: Trainer, path: Path) -> None:
         """Describes the data and the training that starts."""
         for line in data_lines(self.dataset) if self.dataset is not None else []:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vaezoo.data.base import TensorSplit
+from vaezoo.data.base import ImageSize, TensorSplit
 from vaezoo.data.images.decode import read_images
 from vaezoo.errors import InputError
 
@@ -18,7 +18,7 @@ MAX_BYTES = 2**26  # of a list; the larger one has 27 million
 TRAIN, TEST = "0", "2"  # 1 is the official validation split
 
 
-def load(root: Path, image_size: int) -> tuple[TensorSplit, TensorSplit]:
+def load(root: Path, image_size: ImageSize) -> tuple[TensorSplit, TensorSplit]:
     """Reads the folder `celeba` under `root`.
 
     Args:
@@ -27,7 +27,7 @@ def load(root: Path, image_size: int) -> tuple[TensorSplit, TensorSplit]:
             papers do.
 
     Returns:
-        The training split and the test split. x is `(N, 3, image_size, image_size)`, uint8. y is `(N, 40)`, the
+        The training split and the test split. x is `(N, 3, height, width)`, uint8. y is `(N, 40)`, the
         attributes, 0 or 1.
 
     Raises:
@@ -53,7 +53,7 @@ def load(root: Path, image_size: int) -> tuple[TensorSplit, TensorSplit]:
 
 
 def _load_split(
-    folder: Path, partition: dict[str, str], attributes: dict[str, list[bool]], split: str, image_size: int
+    folder: Path, partition: dict[str, str], attributes: dict[str, list[bool]], split: str, image_size: ImageSize
 ) -> TensorSplit:
     names = [name for name, number in partition.items() if number == split]
     if not names:

@@ -15,10 +15,13 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from vaezoo.core.memory import machine_memory
+from vaezoo.data.base import ImageSize
 from vaezoo.data.images.image_headers import (
     READ_ERRORS,
+    SIDEWAYS,
     BadImagesError,
     Shape,
+    height_width,
     ignore_pillow_warnings,
     is_grayscale,
     is_inverted,
@@ -34,14 +37,15 @@ from vaezoo.errors import InputError
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 
-def read_images(paths: Sequence[Path], root: Path, image_size: int | None) -> Tensor:
-    """Decodes image files to one channel if all are grey, else to three.
+def read_images(paths: Sequence[Path], root: Path, image_size: ImageSize | None, channels: int | None = None) -> Tensor:
+    """Decodes image files, by default to one channel if all are grey, else to three.
 
     Args:
         paths: The files, in the order of the result.
         root: The folder. Errors name the files relative to it.
-        image_size: Height and width of the result, in pixels. The shorter side is resized to it and the centre is
+        image_size: Height and width of the result, in pixels. The image is resized to cover it, and the centre is
             cropped. None keeps the size of the files.
+        channels: 1 for grey levels, 3 for colour.
 
     Returns:
         `(N, channels, height, width)`, uint8. Images are turned upright by their EXIF orientation. Transparent pixels
@@ -51,11 +55,14 @@ def read_images(paths: Sequence[Path], root: Path, image_size: int | None) -> Te
         BadImagesError: If files cannot be read.
         InputError: If `image_size` is None and the images differ in size, or if they do not fit in memory.
     """
-    with ignore_pillow_warnings(), closing(thread_map(lambda path: try_decode(path, image_size), paths)) as results:
+    with (
+        ignore_pillow_warnings(),
+        closing(thread_map(lambda path: try_decode(path, image_size, channels), paths)) as results,
+    ):
         return _stack(paths, results, root)
 
 
-def resize(x: Tensor, image_size: int) -> Tensor:
+def resize(x: Tensor, image_size: ImageSize) -> Tensor:
     """Resizes images in memory as `read_images` does.
 
     Args:
@@ -63,17 +70,43 @@ def resize(x: Tensor, image_size: int) -> Tensor:
         image_size: Height and width of the result, in pixels.
 
     Returns:
-        `(N, channels, image_size, image_size)`, uint8.
+        `(N, channels, height, width)` of that size, uint8.
     """
-    if x.shape[2:] == (image_size, image_size):
+    size = height_width(image_size)
+    if x.shape[2:] == size:
         return x
-    resized = _allocate(len(x), (x.shape[1], image_size, image_size))
+    resized = _allocate(len(x), (x.shape[1], *size))
     height, width = x.shape[2:]
     images: Sequence[Pixels] = list(x.numpy())
-    results = thread_map(lambda p: _to_pixels(_crop_and_resize(_to_image(p), image_size, (width, height))), images)
+    results = thread_map(lambda p: _to_pixels(_crop_and_resize(_to_image(p), size, (width, height))), images)
     for i, pixels in enumerate(results):
         resized[i] = pixels
     return torch.from_numpy(resized)
+
+
+def to_channels(x: Tensor, channels: int) -> Tensor:
+    """Converts images in memory between grey and colour, as `read_images` does.
+
+    Args:
+        x: `(N, 1 or 3, height, width)`, bytes or floats.
+        channels: 1 or 3.
+
+    Returns:
+        `(N, channels, height, width)`. The weights of red, green and blue are those of ITU-R BT.601, as in Pillow.
+    """
+    if x.shape[1] == channels:
+        return x
+    if channels == 3:
+        return x.expand(-1, 3, -1, -1).contiguous()
+    grey = torch.empty((len(x), 1, *x.shape[2:]), dtype=x.dtype)
+    for i, (red, green, blue) in enumerate(x):  # one by one, because the intermediate numbers are large
+        if x.dtype == torch.uint8:
+            red, green, blue = red.int(), green.int(), blue.int()
+            grey[i, 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        else:
+            # In this form equal channels stay exactly what they are.
+            grey[i, 0] = green + 0.299 * (red - green) + 0.114 * (blue - green)
+    return grey
 
 
 def _stack(paths: Sequence[Path], results: Iterable[Pixels | str], root: Path) -> Tensor:
@@ -112,29 +145,33 @@ def _allocate(count: int, shape: tuple[int, ...]) -> Pixels:
         ) from None
 
 
-def try_decode(path: Path, image_size: int | None) -> Pixels | str:
+def try_decode(path: Path, image_size: ImageSize | None, channels: int | None = None) -> Pixels | str:
     """Decodes a file to `(channels, height, width)`, or returns the reason in one clause if it cannot be decoded."""
-    return try_read(lambda path: _decode(path, image_size), path)
+    return try_read(lambda path: _decode(path, image_size, channels), path)
 
 
-def decoded_shape(path: Path, image_size: int | None) -> Shape:
+def decoded_shape(path: Path, image_size: ImageSize | None) -> Shape:
     """Decodes a file and returns its `(channels, height, width)`. See also `image_headers.read_shape`."""
     channels, height, width = _decode(path, image_size).shape
     return channels, height, width
 
 
-def _decode(path: Path, image_size: int | None) -> Pixels:
-    """Decodes a file to `(channels, height, width)`."""
+def _decode(path: Path, image_size: ImageSize | None, channels: int | None = None) -> Pixels:
+    """Decodes a file to `(channels, height, width)`. None keeps the file's channels."""
+    size = None if image_size is None else height_width(image_size)
     with open_image(path) as image:
-        if image_size is not None:
+        if size is not None:
             # Only JPEG can be decoded at a fraction of its size, in a quarter of the time for 12 megapixels. The draft
             # is at least twice as large as the result, which then differs by at most 3 levels of 255.
-            draft = image.draft(image.mode, (2 * image_size, 2 * image_size))
+            draft = image.draft(image.mode, (2 * max(size), 2 * max(size)))
         levels = _to_8_bits(image)
         turn = orientation(image)
-    if image_size is not None:
-        # The centre is cropped before the turn, because a square crop is the same and the turn is then cheap.
-        levels = _crop_and_resize(levels, image_size, draft[1][2:] if draft else levels.size)
+    if size is not None:
+        # The centre is cropped before the turn, because the crop is the same and the turn is then cheap.
+        lying = size[::-1] if turn in SIDEWAYS else size
+        levels = _crop_and_resize(levels, lying, draft[1][2:] if draft else levels.size)
+    if channels is not None:
+        levels = levels.convert("L" if channels == 1 else "RGB")
     return _to_pixels(_turn_upright(levels, turn))
 
 
@@ -177,20 +214,21 @@ def _turn_upright(image: Image.Image, turn: int) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _crop_and_resize(image: Image.Image, image_size: int, extent: tuple[float, float]) -> Image.Image:
-    """Resizes the shorter side to `image_size` and crops the centre.
+def _crop_and_resize(image: Image.Image, size: tuple[int, int], extent: tuple[float, float]) -> Image.Image:
+    """Crops the largest centre that has the proportions of `size`, and resizes it.
 
     Args:
         image: An image of mode L or RGB.
-        image_size: The height and width of the result.
+        size: The height and width of the result.
         extent: The exact width and height of the content. A JPEG decoded at a fraction of its size may end within its
             last pixel.
     """
     width, height = extent
-    side = min(extent)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((image_size, image_size), Image.Resampling.LANCZOS, box=box)
+    proportion = size[1] / size[0]
+    crop_width, crop_height = min(width, height * proportion), min(height, width / proportion)
+    left, top = (width - crop_width) / 2, (height - crop_height) / 2
+    box = (left, top, left + crop_width, top + crop_height)
+    return image.resize(size[::-1], Image.Resampling.LANCZOS, box=box)
 
 
 def _to_pixels(image: Image.Image) -> Pixels:

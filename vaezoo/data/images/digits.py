@@ -7,13 +7,13 @@ from importlib import resources
 import numpy as np
 import torch
 
-from vaezoo.data.base import TensorSplit
+from vaezoo.data.base import ImageSize, TensorSplit
 from vaezoo.data.images.decode import resize
 
 FILE = "digits.npz"
 
 
-def load(image_size: int | None = None) -> tuple[TensorSplit, TensorSplit]:
+def load(image_size: ImageSize | None = None) -> tuple[TensorSplit, TensorSplit]:
     """Reads the packaged digits: 1,000 of each class for training and 200 of each for testing.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.memory import available_memory
-from vaezoo.data.base import Split, Splits, TensorSplit, even_indices
+from vaezoo.data.base import ImageSize, Split, Splits, TensorSplit, even_indices
 from vaezoo.data.images.decode import decoded_shape, read_images, try_decode
 from vaezoo.data.images.image_headers import (
     BadImagesError,
@@ -34,7 +34,13 @@ DARK_SAMPLE = 64  # images whose levels are looked at
 MAX_DARK = 16  # the level of 255 that the level 4,095 of 65,535 becomes
 
 
-def load(root: Path, image_size: int | None, stream: bool | None = None, skip: bool = False) -> Splits:
+def load(
+    root: Path,
+    image_size: ImageSize | None,
+    stream: bool | None = None,
+    skip: bool = False,
+    channels: int | None = None,
+) -> Splits:
     """Reads an image folder into memory, or only its headers.
 
     Args:
@@ -46,6 +52,7 @@ def load(root: Path, image_size: int | None, stream: bool | None = None, skip: b
             the available memory.
         skip: Whether unreadable images are left out, with a warning. If images are streamed, all of them are decoded
             once to find those.
+        channels: 1 to convert all images to grey levels, 3 to convert them to colour. None keeps what they have.
 
     Returns:
         The splits. x is `(N, channels, height, width)`, uint8, in the order of the sorted classes and paths. It has one
@@ -62,14 +69,14 @@ def load(root: Path, image_size: int | None, stream: bool | None = None, skip: b
     _require_same_classes(found, root)
     splits = list(found.values())
     try:
-        result = _read(splits, root, image_size, stream, decode=skip)
+        result = _read(splits, root, image_size, stream, channels, decode=skip)
     except BadImagesError as error:
         if not skip:
             error.hint += ", or pass --on-bad-image skip to leave them out"
             raise
         splits = _without_bad_files(splits, error)
         warnings.warn(f"{error.message}; they are left out", VaezooWarning, stacklevel=4)
-        result = _read(splits, root, image_size, stream)
+        result = _read(splits, root, image_size, stream, channels)
     _refuse_dark_levels([path for paths in splits[0].values() for path in paths], root, image_size)
     named = dict(zip(found, result, strict=True))
     return Splits(named["train"], named.get("test"), named.get("valid"), name_classes(splits[0]))
@@ -88,7 +95,12 @@ def _require_same_classes(splits: Mapping[str, Classes], root: Path) -> None:
 
 
 def _read(
-    splits: Sequence[Classes], root: Path, image_size: int | None, stream: bool | None, decode: bool = False
+    splits: Sequence[Classes],
+    root: Path,
+    image_size: ImageSize | None,
+    stream: bool | None,
+    channels: int | None,
+    decode: bool = False,
 ) -> Sequence[Split]:
     """Reads all splits together, so that they have the same channels and one error names all bad files."""
     files = [path for split in splits for paths in split.values() for path in paths]
@@ -96,9 +108,13 @@ def _read(
     ends = list(accumulate(sum(map(len, split.values())) for split in splits))
     slices = [slice(start, end) for start, end in pairwise([0, *ends])]
     if shape := _shape_to_stream(files, root, image_size, stream, decode):
-        return [stream_images(files[s], root, shape, image_size, y) for s, y in zip(slices, labels, strict=True)]
-    x = read_images(files, root, image_size)
-    return [TensorSplit(x[s], y) for s, y in zip(slices, labels, strict=True)]
+        shape = (channels or shape[0], *shape[1:])
+        return [
+            stream_images(files[s], root, shape, image_size, y, channels) for s, y in zip(slices, labels, strict=True)
+        ]
+    x = read_images(files, root, image_size, channels)
+    names = tuple(path.relative_to(root).as_posix() for path in files)
+    return [TensorSplit(x[s], y, names[s]) for s, y in zip(slices, labels, strict=True)]
 
 
 def _without_bad_files(splits: Sequence[Classes], error: BadImagesError) -> list[Classes]:
@@ -110,7 +126,7 @@ def _without_bad_files(splits: Sequence[Classes], error: BadImagesError) -> list
     return kept
 
 
-def _refuse_dark_levels(paths: Sequence[Path], root: Path, image_size: int | None) -> None:
+def _refuse_dark_levels(paths: Sequence[Path], root: Path, image_size: ImageSize | None) -> None:
     """Raises InputError if 16-bit images use 12 bits only, as many cameras write them. They would be nearly black.
 
     Evenly spaced images stand for all.
@@ -133,7 +149,7 @@ def _labels(split: Classes) -> Tensor | None:
 
 
 def _shape_to_stream(
-    paths: Sequence[Path], root: Path, image_size: int | None, stream: bool | None, decode: bool
+    paths: Sequence[Path], root: Path, image_size: ImageSize | None, stream: bool | None, decode: bool
 ) -> Shape | None:
     """Returns the shape of the images if they are to be streamed, or None if they are to be read into memory."""
     read = decoded_shape if decode else read_shape

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from vaezoo.data.base import ImageSize
 from vaezoo.data.thread_map import thread_map
 from vaezoo.errors import InputError
 
@@ -63,12 +64,17 @@ class BadImagesError(InputError):
         self.add_note("\n".join(f"{str(path)!r}: {reason}" for path, reason in files))
 
 
-def read_shape(path: Path, image_size: int | None) -> Shape:
+def height_width(image_size: ImageSize) -> tuple[int, int]:
+    """Returns the height and the width that an image size means."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def read_shape(path: Path, image_size: ImageSize | None) -> Shape:
     """Returns the `(channels, height, width)` that a file will be decoded to, from its header."""
     with open_image(path) as image:
         channels = 1 if is_grayscale(image) else 3
         if image_size is not None:
-            return channels, image_size, image_size
+            return channels, *height_width(image_size)
         width, height = image.size
         if width != height and _is_sideways(image, path):
             width, height = height, width
@@ -78,8 +84,8 @@ def read_shape(path: Path, image_size: int | None) -> Shape:
 def common_shape(
     paths: Sequence[Path],
     root: Path,
-    image_size: int | None,
-    read: Callable[[Path, int | None], Shape] = read_shape,
+    image_size: ImageSize | None,
+    read: Callable[[Path, ImageSize | None], Shape] = read_shape,
 ) -> Shape:
     """Finds the shape of the images that `read_images` would return.
 
@@ -115,7 +121,7 @@ def common_shape(
     return shape
 
 
-def first_shape(paths: Sequence[Path], image_size: int | None) -> Shape | None:
+def first_shape(paths: Sequence[Path], image_size: ImageSize | None) -> Shape | None:
     """Returns the shape of the first image with a readable header, or None if there is none."""
     with ignore_pillow_warnings():
         shapes = (try_read(partial(read_shape, image_size=image_size), path) for path in paths)

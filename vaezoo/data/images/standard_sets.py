@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from vaezoo.data.base import TensorSplit
+from vaezoo.data.base import ImageSize, TensorSplit
 from vaezoo.data.images import celeba, cifar, idx, svhn
 from vaezoo.data.images.decode import resize
 from vaezoo.errors import InputError, first_line
@@ -41,7 +41,7 @@ READ_ERRORS = (
 )
 
 
-def load(name: str, root: Path, image_size: int | None) -> tuple[TensorSplit, TensorSplit]:
+def load(name: str, root: Path, image_size: ImageSize | None) -> tuple[TensorSplit, TensorSplit]:
     """Reads one of the data sets from `root` and downloads missing files to it.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import Batch, TensorSplit, even_indices, to_floats
+from vaezoo.data.base import Batch, ImageSize, TensorSplit, even_indices, to_floats
 from vaezoo.data.images.decode import Pixels, try_decode
 from vaezoo.data.images.image_headers import BadImagesError, Shape
 from vaezoo.data.thread_map import thread_map
@@ -31,13 +31,15 @@ class StreamedImages:
         shape: `(channels, height, width)` of every image, as `common_shape` found it.
         image_size: Height and width that they are resized to, as in `read_images`.
         y: `(N,)`, int64, or None.
+        channels: What they are converted to, as in `read_images`.
     """
 
     names: tuple[str, ...]
     root: Path
     shape: Shape
-    image_size: int | None
+    image_size: ImageSize | None
     y: Tensor | None
+    channels: int | None = None
 
     def __repr__(self) -> str:
         return f"StreamedImages({len(self)} x {self.shape} of '{self.root}')"
@@ -71,9 +73,14 @@ class StreamedImages:
         names = tuple(self.names[i] for i in indices.tolist())
         return replace(self, names=names, y=None if self.y is None else self.y[indices])
 
+    def with_labels(self, y: Tensor | None) -> StreamedImages:
+        """Returns a split of the same images with other labels."""
+        return replace(self, y=y)
+
     def subsample(self, count: int) -> TensorSplit:
         """Decodes `count` evenly spaced images, or all if there are fewer. Raises the errors of `gather`."""
-        return TensorSplit(*self.gather(even_indices(count, len(self))))
+        index = even_indices(count, len(self))
+        return TensorSplit(*self.gather(index), tuple(self.names[i] for i in index.tolist()))
 
     def _to_indices(self, index: Tensor | slice) -> Tensor:
         """Returns any index as indices in 0..N-1, on the CPU."""
@@ -83,7 +90,7 @@ class StreamedImages:
         x = np.empty((len(paths), *self.shape), dtype=np.uint8)
 
         def decode_into_x(i: int) -> str | None:
-            pixels = try_decode(paths[i], self.image_size)
+            pixels = try_decode(paths[i], self.image_size, self.channels)
             reason = pixels if isinstance(pixels, str) else self._describe_change(pixels)
             if reason is None:
                 x[i] = pixels  # a grey image is broadcast to three channels
@@ -106,10 +113,16 @@ class StreamedImages:
 
 
 def stream_images(
-    paths: Sequence[Path], root: Path, shape: Shape, image_size: int | None, y: Tensor | None
+    paths: Sequence[Path],
+    root: Path,
+    shape: Shape,
+    image_size: ImageSize | None,
+    y: Tensor | None,
+    channels: int | None = None,
 ) -> StreamedImages:
     """Makes a split of the files `paths` under `root`. See StreamedImages."""
     # `common_shape` suppressed Pillow's warnings in one thread. Several threads decode batches, and Python has only one
     # list of warning filters, which threads cannot change and restore. So this filter stays, behind all other filters.
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
-    return StreamedImages(tuple(path.relative_to(root).as_posix() for path in paths), root, shape, image_size, y)
+    names = tuple(path.relative_to(root).as_posix() for path in paths)
+    return StreamedImages(names, root, shape, image_size, y, channels)

@@ -1,0 +1,140 @@
+"""Files of samples, reconstructions and posteriors, as `vaezoo sample`, `reconstruct` and `encode` write them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count as count_from
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo_cli.loaded_model import LoadedModel
+from vaezoo_cli.options import default_output_dir, output_suffixes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vaezoo.data.inference import Examples
+
+    Values = NDArray[Any]
+    Columns = Mapping[str, Values]
+
+FOLDER = "/"  # stands for the suffix of a folder of image files
+TABLES = (".csv", ".parquet")
+ARRAYS = (".npz", ".npy")
+
+
+def check_suffix(out: str | None) -> None:
+    """Raises VaezooError if no data at all can be written under a name. Reading the model may take long."""
+    if out is not None and not _is_folder(out):
+        output_suffixes(out, (".png", *ARRAYS, *TABLES, ".txt"))
+
+
+def _is_folder(out: str) -> bool:
+    return out.endswith(("/", os.sep)) or Path(out).is_dir()
+
+
+def output_format(out: str | None, model: LoadedModel) -> str:
+    """Returns the suffix of the file that holds data of a model, or FOLDER. Without `out` it is the usual one.
+
+    Raises:
+        VaezooError: If such data cannot be written so.
+    """
+    formats = formats_of(model)
+    if out is None:
+        return formats[0]
+    suffix = FOLDER if _is_folder(out) else Path(out).suffix.lower()
+    if suffix not in formats:
+        names = " or ".join(f"ends in {text}" for text in formats)
+        raise VaezooError(f"data of shape {model.shape} cannot be written as '{out}'", f"give a name that {names}")
+    return suffix
+
+
+def formats_of(model: LoadedModel) -> tuple[str, ...]:
+    """Returns the suffixes of the files that can hold data of a model, the usual one first."""
+    if model.is_image:
+        return (".png", *ARRAYS, FOLDER)
+    if model.data["kind"] == "tokens":
+        return (".txt", *ARRAYS)
+    if model.data["kind"] == "table":
+        return (*TABLES, *ARRAYS)
+    return (".npy", ".npz", *(TABLES if len(model.shape) == 1 else ()))
+
+
+def write_data(
+    model: LoadedModel, name: str, out: str | None, chunks: Iterator[Values], count: int, rows: Columns | None = None
+) -> None:
+    """Writes data of a model in chunks, and prints the path.
+
+    Args:
+        model: The model.
+        name: File name without suffix, for the default output folder.
+        out: Path of the file or folder, or None for the default.
+        chunks: The data, `(N, *shape)`, images of some exports `(N, H, W, C)`.
+        count: The number of rows of all chunks.
+        rows: What else is known of each row, such as its name and its label.
+    """
+    from vaezoo.core.atomic import atomic_file
+    from vaezoo.core.result_files import image_name, write_arrays, write_images
+    from vaezoo_cli.render.values import text_lines
+
+    suffix = output_format(out, model)
+    path = Path(out) if out else default_output_dir(model.folder) / f"{name}{suffix}"
+    if suffix == FOLDER:
+        taken: set[str] = set()
+        names = iter(rows["name"].astype(str)) if rows and "name" in rows else (f"{i:06}" for i in count_from())
+        images = (image for chunk in chunks for image in model.pixels(chunk))
+        write_images(path, ((image_name(name, taken), image) for name, image in zip(names, images, strict=False)))
+    elif suffix == ".txt":
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            file.writelines(text_lines(chunk, model.data["symbols"]) for chunk in chunks)
+    else:
+        as_rows = suffix in TABLES and model.data["kind"] == "table"
+        fields = (table_columns(chunk, model.data["columns"]) if as_rows else {"x": chunk} for chunk in chunks)
+        write_arrays(path, with_rows(rows or {}, fields), count, "x")
+    click.echo(path)
+
+
+def row_columns(examples: Examples) -> dict[str, Values]:
+    """Returns what is known of each example: its name, its part if there are several, and its labels as `y`."""
+    rows = {"name": examples.names}
+    if examples.part == "all" and examples.parts is not None:
+        rows["part"] = examples.parts
+    return rows if examples.split.y is None else rows | {"y": examples.split.y.numpy()}
+
+
+def with_rows(rows: Columns, chunks: Iterator[Columns]) -> Iterator[Columns]:
+    """Yields chunks of fields with the rows of other columns that belong to them."""
+    start = 0
+    for chunk in chunks:
+        end = start + len(next(iter(chunk.values())))
+        yield {**{name: values[start:end] for name, values in rows.items()}, **chunk}
+        start = end
+
+
+def table_columns(x: Values, columns: Sequence[str]) -> Columns:
+    """Returns the columns of a table by name. A category is its number."""
+    names = [column.rpartition(":") for column in columns]
+    return {name: x[:, i].astype(int) if size.isdigit() else x[:, i] for i, (name, _, size) in enumerate(names)}
+
+
+def read_latents(path: str, mode: str) -> Values:
+    """Reads latents from a file that a user or `vaezoo encode` wrote.
+
+    Args:
+        path: A .npy file, or a .npz file with an array `z`, or with the mode of q(z|x).
+        mode: The name of the mode among the outputs of the encoder.
+
+    Raises:
+        InputError: If the file cannot be read.
+        VaezooError: If it does not hold latents.
+    """
+    from vaezoo.data.npy import SUFFIXES, read_arrays
+
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UnsupportedDataError(f"'{path}' is no file of latents", "give a .npy or a .npz file")
+    arrays = read_arrays(Path(path), ("z", mode))
+    return next(arrays[name] for name in ("z", mode, "") if name in arrays)

@@ -1,0 +1,322 @@
+"""Data that a trained model is applied to: nothing is split off, and they are brought to the form of the model's data.
+
+Image files are resized and converted between grey and colour. Arrays are converted between grey and colour, but keep
+their size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vaezoo.data import arrays, npy
+from vaezoo.data.base import Dataset, DataSpec, Split, Splits, TensorSplit, valid_mask
+from vaezoo.data.catalog import DATASETS
+from vaezoo.data.convert import TorchData, Values, to_array
+from vaezoo.data.images import image_folder
+from vaezoo.data.images.decode import read_images, to_channels
+from vaezoo.data.images.image_headers import SUFFIXES
+from vaezoo.data.images.streamed import StreamedImages
+from vaezoo.data.labels import convert_labels
+from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, load_data, require_image_folder, slug
+from vaezoo.data.scaling import check_range
+from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, suggest
+
+PARTS = ("train", "valid", "test", "all")
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Examples that a trained model is applied to, in the order of their source.
+
+    Attributes:
+        spec: What they hold. The name is that of the source.
+        split: The examples.
+        names: What each example is called, `(N,)`: its file relative to the folder, or its index in the array.
+        part: "train", "valid" or "test" of a source with parts, or "all".
+        parts: The part of each example, `(N,)`. None if the source has no parts.
+        train: The training split of the source. None if the source has no parts.
+    """
+
+    spec: DataSpec
+    split: Split
+    names: Array
+    part: str = "all"
+    parts: Array | None = None
+    train: Split | None = None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def select(self, index: Tensor) -> Examples:
+        """Returns the examples at `index`, which holds indices or a mask."""
+        rows = index.cpu().numpy()
+        parts = None if self.parts is None else self.parts[rows]
+        return replace(self, split=self.split.select(index), names=self.names[rows], parts=parts)
+
+
+def find_examples(
+    spec: DataSpec,
+    data: str | os.PathLike[str],
+    *,
+    part: str | None = None,
+    data_dir: str | None = None,
+    stream: bool | None = None,
+    on_bad_image: str = "error",
+) -> Examples:
+    """Loads examples from a data set or a path, in the form of a model's data.
+
+    Args:
+        spec: The data of the model.
+        data: A name from `DATASETS`, an image file, an image folder, or a .npy or .npz file.
+        part: "train", "valid", "test" or "all". The default is the held-out part of a source with parts: a data set by
+            name, a folder with a test split, or a file with `x_test`. Any other source has all of its examples.
+        data_dir: As in `load_data`, like the next two.
+        stream: Whether images stay in their files.
+        on_bad_image: What to do with unreadable images: error or skip.
+
+    Raises:
+        InputError: If a file cannot be read, or holds values of another kind.
+        UnsupportedDataError: If the examples cannot be brought to the shape of the model's data.
+        VaezooError: If an option is unknown, or the source has no parts to choose from.
+    """
+    check_part(part)
+    if on_bad_image not in ON_BAD_IMAGE:
+        hint = suggest(on_bad_image, ON_BAD_IMAGE, "use error or skip")
+        raise VaezooError(f"on_bad_image '{on_bad_image}' is not known", hint)
+    skip = on_bad_image == "skip"
+    if isinstance(data, str) and data in DATASETS:
+        require_image_folder(data, stream, skip)
+        return examples_of(_load_named(data, spec, data_dir), part)
+    path = find_path(data)
+    return _examples(_load_path(path, spec, stream, skip), spec, slug(path), part)
+
+
+def array_examples(spec: DataSpec, x: Values | TorchData, y: Values | None = None, part: str | None = None) -> Examples:
+    """Returns the examples of an array in a program, in the form of a model's data.
+
+    Args:
+        spec: The data of the model.
+        x: Examples as `from_arrays` takes them.
+        y: Their labels.
+        part: "all" or None.
+
+    Raises:
+        VaezooError: As `find_examples` and `from_arrays` do.
+    """
+    x, y, class_names = arrays.without_torch(x, y, "x")
+    split = TensorSplit(to_model(to_array(x, "x"), spec, "x"), None)
+    given = None if y is None else to_array(y, "y", texts=True)
+    (labels,), names = convert_labels([given], ["y"], [len(split)])
+    return _examples(Splits(replace(split, y=labels), class_names=names or class_names), spec, "arrays", part)
+
+
+def _examples(splits: Splits, spec: DataSpec, name: str, part: str | None) -> Examples:
+    """Returns a part of what was read from a source, or all of it if the source has no parts."""
+    classes = arrays.count_classes(splits)
+    own = replace(spec, name=name, classes=classes, class_names=splits.class_names if classes else ())
+    if splits.test is None and splits.valid is None:
+        return _without_parts(own, splits.train, part)
+    train, valid = (splits.train, splits.valid) if splits.valid is not None else _divided(splits.train)
+    return examples_of(Dataset(spec=own, train=train, valid=valid, test=splits.test), part)
+
+
+def examples_of(dataset: Dataset, part: str | None = None) -> Examples:
+    """Returns a part of a data set, by default the held-out one. "all" has the order of the source.
+
+    Raises:
+        VaezooError: If the data set does not have the part.
+    """
+    check_part(part)
+    part = part or dataset.held_out[0]
+    n = len(dataset.train) + len(dataset.valid)
+    is_valid = valid_mask(n)
+    if int(is_valid.sum()) != len(dataset.valid):  # a program chose the validation examples
+        is_valid = torch.arange(n) >= len(dataset.train)
+    places = {"train": (~is_valid).nonzero().flatten(), "valid": is_valid.nonzero().flatten()}
+    splits = {"train": dataset.train, "valid": dataset.valid}
+    if dataset.test is not None:
+        places["test"], splits["test"] = torch.arange(len(dataset.test)), dataset.test
+    if part != "all":
+        if part not in splits:
+            raise VaezooError(f"'{dataset.spec.name}' has no part {part}", f"use {', '.join(splits)} or all")
+        split = splits[part]
+        parts = np.full(len(split), part)
+        return Examples(
+            spec=dataset.spec,
+            split=split,
+            names=_names(split, places[part]),
+            part=part,
+            parts=parts,
+            train=dataset.train,
+        )
+    order = torch.cat([places["train"], places["valid"]]).argsort()
+    order = torch.cat([order, n + torch.arange(len(dataset.test or ()))])
+    split = _joined([*splits.values()]).select(order)
+    index = torch.cat([places[name] for name in splits])[order]
+    parts = np.repeat([*splits], [len(s) for s in splits.values()])[order.numpy()]
+    return Examples(spec=dataset.spec, split=split, names=_names(split, index), parts=parts, train=dataset.train)
+
+
+def check_part(part: str | None) -> None:
+    """Raises VaezooError unless a part is known."""
+    if part is not None and part not in PARTS:
+        raise VaezooError(f"no part named '{part}'", suggest(part, PARTS, f"use {', '.join(PARTS)}"))
+
+
+def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None = None) -> Tensor:
+    """Converts an array of examples to the form of a model's data.
+
+    Args:
+        array: `(N, ...)`. Images may be `(N, height, width)`, and have their channels first or last.
+        spec: The data of the model.
+        name: What errors call it.
+        are_bits: Whether integers are bits. The default is that they are if all are 0 or 1.
+
+    Returns:
+        `(N, *spec.shape)`, as a `TensorSplit` holds it, scaled as the training examples were.
+
+    Raises:
+        InputError: If the values are not data of the model's kind.
+        UnsupportedDataError: If the examples have another shape.
+    """
+    # A colour image alone would be three grey ones.
+    is_single = tuple(array.shape) == spec.shape and spec.shape[0] != 1
+    if array.ndim < 2 or not array.size or is_single:
+        raise UnsupportedDataError(f"{name} has the shape {array.shape}", _shape_hint(array, spec))
+    if tuple(array.shape[1:]) != spec.shape and len(spec.shape) == 3 and array.ndim in (3, 4):
+        array = arrays.channels_first(array, name)
+    grey_or_colour = array.ndim == 4 and {array.shape[1], *spec.shape[:1]} == {*CHANNELS.values()}
+    if tuple(array.shape[1:]) != spec.shape and not (grey_or_colour and array.shape[2:] == spec.shape[1:]):
+        raise UnsupportedDataError(
+            f"{name} has examples of shape {tuple(array.shape[1:])}, but the model was made for {spec.shape}",
+            _shape_hint(array, spec),
+        )
+    if spec.offset:
+        values = torch.from_numpy(arrays.as_numbers(array, name))
+        values = to_channels(values, spec.shape[0]) if grey_or_colour else values
+        x = torch.from_numpy(spec.scaling.apply(values.numpy()))
+        check_range(spec, TensorSplit(x, None), f"examples of {name}", warn=True)
+        return x
+    if spec.kind == "unit":
+        x = arrays.convert_values(array, name, arrays.are_bits([array]) if are_bits is None else are_bits)
+        return to_channels(x, spec.shape[0]) if x.ndim == 4 else x
+    kind = spec.make_kind()
+    is_number = array.dtype.kind in ("biu" if kind.dtype == torch.int64 else "biuf")
+    x = torch.from_numpy(np.ascontiguousarray(array)).to(kind.dtype) if is_number else torch.empty(0)
+    if not is_number or not kind.accepts(x):
+        raise InputError(f"{name} has values that are not data of kind {spec.kind}", "give data like those of the run")
+    return x
+
+
+def image_form(spec: DataSpec) -> tuple[tuple[int, int], int]:
+    """Returns the height and width of a model's images, and their channels.
+
+    Raises:
+        UnsupportedDataError: If the model was not made for images.
+    """
+    if spec.offset:
+        raise UnsupportedDataError(
+            f"the model was trained on arrays with --scale {spec.scaling.name}, but the data are images",
+            "give an array with values of the same kind",
+        )
+    if spec.kind != "unit" or len(spec.shape) != 3 or spec.shape[0] not in CHANNELS.values():
+        raise UnsupportedDataError(
+            f"the model was made for shape {spec.shape}, but the data are images", "give a .npy or a .npz file"
+        )
+    channels, height, width = spec.shape
+    return (height, width), channels
+
+
+def _shape_hint(array: Array, spec: DataSpec) -> str:
+    if tuple(array.shape) == spec.shape:
+        return "a single example needs an axis of its own: x[None]"
+    if len(spec.shape) == 3 and array.ndim == 4:
+        height, width = spec.shape[1:]
+        return f"resize them to {height} x {width} (height x width), or give image files, which are resized"
+    return f"give an array of shape (N, {', '.join(map(str, spec.shape))})"
+
+
+def _load_named(name: str, spec: DataSpec, data_dir: str | None) -> Dataset:
+    """Loads a data set by name. Images get the size and the channels of the model's."""
+    dataset = load_data(name, data_dir=data_dir)
+    if dataset.spec.shape != spec.shape and dataset.spec.kind == "unit" and len(dataset.spec.shape) == 3:
+        size, channels = image_form(spec)
+        word = next(word for word, count in CHANNELS.items() if count == channels)
+        dataset = load_data(name, data_dir=data_dir, image_size=size, channels=word)
+    return dataset
+
+
+def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> Splits:
+    """Loads the image folder, the image file or the array file at a path."""
+    if path.is_dir():
+        size, channels = image_form(spec)
+        return image_folder.load(path, size, stream, skip, channels)
+    require_image_folder(str(path), stream, skip)
+    if path.suffix.lower() in npy.SUFFIXES:
+        return _load_arrays(path, spec)
+    if path.suffix.lower() in SUFFIXES:
+        size, channels = image_form(spec)
+        return Splits(TensorSplit(read_images([path], path.parent, size, channels), None, (path.name,)))
+    raise InputError(
+        f"'{path}' is neither a folder, an image nor an array file", "name an image, a .npy or a .npz file"
+    )
+
+
+def _load_arrays(path: Path, spec: DataSpec) -> Splits:
+    """Reads a .npy or .npz file, whose arrays are called as in `load_data`."""
+    given = npy.read_arrays(path, arrays.NAMES, texts=arrays.LABELS)
+    splits, labels, names = [], [], []
+    # A test split may happen to be dark, so train and test decide together whether integers are bits.
+    are_bits = arrays.are_bits([x for name, x in given.items() if name[:1] != "y"])
+    for suffix in ("", "_train", "_test"):
+        x = given.get(f"x{suffix}", given.get("") if not suffix else None)
+        if x is not None:
+            splits.append(to_model(x, spec, f"x{suffix} of '{path}'", are_bits=are_bits))
+            labels.append(given.get(f"y{suffix}"))
+            names.append(f"y{suffix} of '{path}'")
+    if "x_train" not in given and "x" not in given and "" not in given:
+        raise InputError(
+            f"array file '{path}' has neither x nor x_train", "save the examples as numpy.savez(path, x=..., y=...)"
+        )
+    ys, class_names = convert_labels(labels, names, [len(x) for x in splits])
+    parts = [TensorSplit(x, y) for x, y in zip(splits, ys, strict=True)]
+    return Splits(parts[0], parts[1] if len(parts) == 2 else None, class_names=class_names)
+
+
+def _without_parts(spec: DataSpec, split: Split, part: str | None) -> Examples:
+    if part not in (None, "all"):
+        raise VaezooError(f"'{spec.name}' has no part {part}: all of its examples are one", "leave out --part")
+    return Examples(spec=spec, split=split, names=_names(split, torch.arange(len(split))))
+
+
+def _divided(train: Split) -> tuple[Split, Split]:
+    """Divides a training split as for a training. One of a single example has no validation examples."""
+    is_valid = valid_mask(len(train))
+    return train.select(~is_valid), train.select(is_valid)
+
+
+def _names(split: Split, index: Tensor) -> Array:
+    return np.array(split.names) if split.names is not None else index.numpy()
+
+
+def _joined(splits: Sequence[Split]) -> Split:
+    """Returns one split with the examples of several, which are of one source."""
+    first = splits[0]
+    labels = [split.y for split in splits if split.y is not None]
+    y = torch.cat(labels) if len(labels) == len(splits) else None
+    names = [split.names for split in splits if split.names is not None]
+    files = tuple(name for part in names for name in part)
+    if isinstance(first, StreamedImages):
+        return replace(first, names=files, y=y)
+    x = torch.cat([split.gather(slice(None)).x for split in splits])
+    return TensorSplit(x, y, files if len(names) == len(splits) else None)

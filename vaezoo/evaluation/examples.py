@@ -1,0 +1,135 @@
+"""The examples that a run or an export is applied to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Literal, TypeAlias, cast
+
+from vaezoo.core.options import construct
+from vaezoo.data.base import Dataset, DataSpec
+from vaezoo.data.catalog import DATASETS
+from vaezoo.data.convert import TorchData, Values
+from vaezoo.data.inference import Examples, array_examples, examples_of, find_examples
+from vaezoo.data.labels import recode_labels
+from vaezoo.data.load import load_data
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.runtime import OnnxVAE
+from vaezoo.training.run import Run
+from vaezoo.vae import check_classes, check_kind, check_labels
+
+Model: TypeAlias = Run | OnnxVAE
+Part: TypeAlias = Literal["encoder", "decoder", "prior"]
+Data: TypeAlias = str | os.PathLike[str] | Values | TorchData | Dataset | Examples
+
+
+def load_examples(
+    model: Model,
+    data: Data | None = None,
+    *,
+    y: Values | None = None,
+    part: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    stream: bool | None = None,
+    on_bad_image: str = "error",
+) -> Examples:
+    """Loads examples for a trained model, in the form of the data that it was trained on.
+
+    Nothing is split off: an array, an image or a folder of images gives all of its examples, in order. Images are
+    resized and converted between grey and colour. Arrays keep their size.
+
+    Args:
+        model: A run or an export.
+        data: A data set by name, an image file, an image folder, a .npy or .npz file, a `Dataset`, or an array, a frame
+            or a data set of PyTorch. The default is the data set that the model was trained on.
+        y: The labels of an array.
+        part: "train", "valid", "test" or "all" of a source with parts: a data set by name, a folder with a test split,
+            or a file with `x_test`. The default is the held-out part: test, or validation if there is no test split.
+        data_dir: The folder of the standard data sets.
+        stream: Whether the images of a folder stay in their files. By default they do if they would fill more than half
+            of the available memory.
+        on_bad_image: What to do with unreadable images of a folder: error or skip.
+
+    Returns:
+        The examples with their names: files relative to the folder, or indices.
+
+    Raises:
+        InputError: If a file cannot be read, or holds values of another kind.
+        UnsupportedDataError: If the data do not fit the model.
+        VaezooError: If an option is unknown, or the source has no parts to choose from.
+    """
+    spec = data_of(model)
+    if isinstance(data, Examples):
+        return data
+    if isinstance(data, Dataset):
+        examples = examples_of(data, part)
+    elif data is None:
+        examples = examples_of(own_data(model, data_dir), part)
+    elif isinstance(data, str | os.PathLike):
+        folder = None if data_dir is None else os.fspath(data_dir)
+        examples = find_examples(spec, data, part=part, data_dir=folder, stream=stream, on_bad_image=on_bad_image)
+    else:
+        examples = array_examples(spec, data, y, part)
+    return fitted(model, examples)
+
+
+def fitted(model: Model, examples: Examples) -> Examples:
+    """Returns examples with the labels of a conditional model. Names of classes decide which number is which.
+
+    Raises:
+        UnsupportedDataError: If the examples do not have the model's shape, kind and labels.
+    """
+    ours, given = data_of(model), examples.spec
+    if given.shape != ours.shape:
+        raise UnsupportedDataError(
+            f"data set '{given.name}' has shape {given.shape}, but the model was made for {ours.shape}",
+            "give data of that shape",
+        )
+    check_kind(ours, given)
+    if not takes_labels(model) or (given.classes, given.class_names) == (ours.classes, ours.class_names):
+        return examples
+    y = examples.split.y
+    if y is None:
+        check_classes(ours, given)
+        return examples
+    y = recode_labels(y, given.class_names, ours.class_names, given.name)
+    check_labels(ours, y)  # a few examples need not have every label
+    spec = replace(given, classes=ours.classes, class_names=ours.class_names)
+    return replace(examples, spec=spec, split=examples.split.with_labels(y))
+
+
+def data_of(model: Model) -> DataSpec:
+    """Returns the data that a model was made for."""
+    return construct(DataSpec, cast("dict[str, object]", model.data)) if isinstance(model, OnnxVAE) else model.data
+
+
+def takes_labels(model: Model, *parts: Part) -> bool:
+    """Returns whether one of some parts of a model is given labels. By default these are all parts."""
+    parts = parts or ("encoder", "decoder", "prior")
+    if isinstance(model, OnnxVAE):
+        graphs = model.manifest["graphs"]
+        inputs = {part: [tensor["name"] for tensor in graphs[part]["inputs"]] for part in parts if part in graphs}
+    else:
+        vae = model.vae
+        own = {"encoder": vae.encoder_inputs, "decoder": vae.decoder_inputs, "prior": vae.prior.inputs}
+        inputs = {part: [*own[part]] for part in parts}
+    return any("y" in names for names in inputs.values())
+
+
+def own_data(model: Model, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Loads the data set that a model was trained on.
+
+    Raises:
+        VaezooError: If that is impossible. An export does not store paths.
+    """
+    folder = None if data_dir is None else os.fspath(data_dir)
+    if isinstance(model, Run):
+        return model.load_data(folder)
+    spec = data_of(model)
+    if spec.name not in DATASETS:
+        raise VaezooError(f"the export was trained on '{spec.name}', which is not a named data set", "give --data")
+    dataset = load_data(spec.name, data_dir=folder)
+    if dataset.spec.shape == spec.shape or len(spec.shape) != 3:
+        return dataset
+    channels = "grey" if spec.shape[0] == 1 else "colour"
+    return load_data(spec.name, data_dir=folder, image_size=(spec.shape[1], spec.shape[2]), channels=channels)

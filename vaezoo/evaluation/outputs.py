@@ -1,0 +1,195 @@
+"""What a run or an export makes of data: posteriors, reconstructions and samples.
+
+Each function has a twin that yields the results in chunks, so that memory stays bounded for any number of examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.core.seed import isolate_rng, set_seed
+from vaezoo.data.base import Batch, Split
+from vaezoo.errors import VaezooError
+from vaezoo.evaluation import latents
+from vaezoo.evaluation.batches import iter_batches, map_batches
+from vaezoo.evaluation.examples import Data, Model, load_examples
+from vaezoo.posteriors.base import map_tensors, named_outputs
+from vaezoo.runtime import OnnxVAE, generate
+from vaezoo.vae import VAE, blank_batch, conditioned_on, device_of, eval_mode, example_batch, sample_prior
+
+CPU = torch.device("cpu")
+
+Values: TypeAlias = npt.NDArray[Any]
+
+
+def encode(model: Model, data: Data | None = None) -> dict[str, Values]:
+    """Returns the fields of q(z|x) of examples by name, such as mu and logvar, `(N, *latent_shape)` each.
+
+    Args:
+        model: A run or an export.
+        data: As in `load_examples`, or what it returned.
+
+    Raises:
+        VaezooError: As `load_examples` does.
+    """
+    chunks = list(iter_encoded(model, load_examples(model, data).split))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def reconstruct(model: Model, data: Data | None = None, *, draw: bool = False, seed: int = 0) -> Values:
+    """Returns the means of p(x|z) at the modes of q(z|x), `(N, *shape)`, in the units of the data.
+
+    Args:
+        model: A run or an export.
+        data: As in `load_examples`, or what it returned.
+        draw: Whether x is drawn from p(x|z) instead.
+        seed: Seed of such draws.
+
+    Raises:
+        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
+        VaezooError: As `load_examples` does.
+    """
+    split = load_examples(model, data).split
+    return np.concatenate([*iter_reconstructions(model, split, draw=draw, seed=seed)])
+
+
+def sample(model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw: bool = False) -> Values:
+    """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`, in the units of the data.
+
+    Args:
+        model: A run or an export.
+        n: Number of samples.
+        seed: Seed of the latents. A run and an export draw other latents for the same seed.
+        y: Labels `(n,)` or `(n, factors)`, for a conditional model. By default all labels in turn.
+        draw: Whether x is drawn from p(x|z) instead.
+
+    Raises:
+        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
+        VaezooError: If n is below 1, labels are wrong, or there is no way to draw from the prior.
+    """
+    return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw)])
+
+
+def decode(model: Model, z: Values, *, y: Values | None = None, draw: bool = False, seed: int = 0) -> Values:
+    """Returns the means of p(x|z) of latents, `(N, *shape)`, in the units of the data.
+
+    Args:
+        model: A run or an export.
+        z: Latents, `(N, *latent_shape)`.
+        y: Labels `(N,)` or `(N, factors)`, for a conditional model. By default all labels in turn.
+        draw: Whether x is drawn from p(x|z) instead.
+        seed: Seed of such draws.
+
+    Raises:
+        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
+        VaezooError: If z has another shape or values that are not finite, or labels are wrong.
+    """
+    return np.concatenate([*iter_decoded(model, z, y=y, draw=draw, seed=seed)])
+
+
+def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
+    """Yields the fields of q(z|x) of the examples of a split, in chunks."""
+    for batch in iter_batches(split, "none", 0, CPU if isinstance(model, OnnxVAE) else device_of(model.vae)):
+        if isinstance(model, OnnxVAE):
+            yield model.encode(_input(model, batch.x), None if batch.y is None else batch.y.numpy())
+        else:
+            with eval_mode(model.vae):
+                fields, _ = named_outputs(model.vae.infer(batch))
+            yield {name: values.cpu().numpy() for name, values in fields.items()}
+
+
+def iter_reconstructions(model: Model, split: Split, *, draw: bool = False, seed: int = 0) -> Iterator[Values]:
+    """Yields the reconstructions of the examples of a split, in chunks; see `reconstruct`."""
+    for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
+        own_seed = chunk_seed(seed, number)
+        if isinstance(model, OnnxVAE):
+            x = model.reconstruct(_input(model, batch.x), None if batch.y is None else batch.y.numpy())
+            yield model.scaling.invert(generate.draw_from_means(model, x, own_seed) if draw else x)
+        else:
+            with _seeded(own_seed):
+                x = _decode(model.vae, latents.encode(model.vae, batch), batch.y, draw=draw, greedy=not draw)
+            yield model.data.scaling.invert(x)
+
+
+def iter_samples(
+    model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw: bool = False
+) -> Iterator[Values]:
+    """Yields samples in chunks; see `sample`."""
+    if isinstance(model, OnnxVAE):
+        yield from generate.iter_samples(model, n, seed=seed, y=y, draw=draw)
+        return
+    if n < 1:
+        raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
+    labels = _labels(model.vae, n, y)
+    for number, rows in enumerate(row_chunks(n, model.data.shape)):
+        with _seeded(chunk_seed(seed, number)):
+            batch = blank_batch(model.vae, rows.stop - rows.start, None if labels is None else labels[rows])
+            with torch.no_grad():
+                z = sample_prior(model.vae, batch)
+            x = _decode(model.vae, z, batch.y, draw=draw, greedy=False)
+        yield model.data.scaling.invert(x)
+
+
+def iter_decoded(
+    model: Model, z: Values, *, y: Values | None = None, draw: bool = False, seed: int = 0
+) -> Iterator[Values]:
+    """Yields the data of latents in chunks; see `decode`."""
+    if isinstance(model, OnnxVAE):
+        yield from generate.iter_decoded(model, z, y=y, draw=draw, seed=seed)
+        return
+    z = generate.check_latents(z, model.vae.latent_shape)
+    labels = _labels(model.vae, len(z), y)
+    for number, rows in enumerate(row_chunks(len(z), model.data.shape)):
+        with _seeded(chunk_seed(seed, number)):
+            own_y = None if labels is None else labels[rows]
+            x = _decode(model.vae, torch.from_numpy(z[rows]), own_y, draw=draw, greedy=not draw)
+        yield model.data.scaling.invert(x)
+
+
+def mode_name(model: Model) -> str:
+    """Returns which of the fields of q(z|x) is its mode."""
+    if isinstance(model, OnnxVAE):
+        return model.manifest["mode"]
+    vae = model.vae
+    batch = example_batch(vae.data, 1, torch.Generator().manual_seed(0))
+    with eval_mode(vae), isolate_rng(device_of(vae)):
+        return named_outputs(vae.infer(map_tensors(batch, lambda tensor: tensor.to(device_of(vae)))))[1]
+
+
+def _labels(vae: VAE, n: int, y: Values | None) -> Tensor | None:
+    """Returns one label for each row, or None if the model is given none. By default all labels in turn."""
+    batch = blank_batch(vae, n, None if y is None else torch.from_numpy(np.asarray(y).astype(np.int64)))
+    return batch.y if "y" in conditioned_on(vae) else None
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the default generator of the block, and restores it afterwards."""
+    with isolate_rng(CPU):
+        set_seed(seed, CPU)
+        yield
+
+
+def _decode(vae: VAE, z: Tensor, y: Tensor | None, *, draw: bool, greedy: bool) -> Values:
+    """Returns the means of p(x|z), or draws from it, `(N, *shape)`."""
+    if not draw or vae.autoregressive is not None:
+        return latents.decode(vae, z, y, greedy=greedy).numpy()
+    device = device_of(vae)
+    with eval_mode(vae):
+        x = map_batches(lambda part: vae.likelihood.sample(vae.generate(part.x, part)), Batch(z, y), device)
+    return x.numpy()
+
+
+def _input(model: OnnxVAE, x: Tensor) -> Values:
+    """Returns examples as the encoder of an export takes them."""
+    if model.dtype != np.uint8:
+        return x.numpy()
+    return (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,194 @@
+"""`score`: -ELBO, its terms and the likelihood of each example, and which examples are anomalous."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from vaezoo.core.dependencies import eval_dependencies
+from vaezoo.core.device import resolve_device
+from vaezoo.data.inference import Examples, examples_of
+from vaezoo.data.prefetch import to_device_if_fits
+from vaezoo.errors import VaezooError
+from vaezoo.evaluation.evaluate import resolve_binarize
+from vaezoo.evaluation.examples import Data, load_examples, own_data
+from vaezoo.evaluation.likelihood import check_settings, elbo_rows, nll_rows
+from vaezoo.evaluation.metrics import Binarize, OnProgress, check_finite
+from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
+from vaezoo.runtime import OnnxVAE
+from vaezoo.training.run import Run, load
+from vaezoo.vae import VAE, device_of
+
+Values: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scores:
+    """The scores of examples, in nats. Each array has one value for each example, `(N,)`.
+
+    Attributes:
+        names: Files relative to the folder, or indices.
+        neg_elbo: -ELBO = reconstruction + KL. A high value means that the example does not resemble the training data.
+        reconstruction: -log p(x|z), the mean over samples of z.
+        kl: KL(q(z|x) || p(z)).
+        nll: -log p(x) by importance sampling. None if it was not asked for.
+        y: Labels, `(N,)` or `(N, factors)`. None if the data have none.
+        quantile: As given.
+        threshold: The quantile of -ELBO on the validation examples of the training. None without a quantile.
+        auc: Area under the ROC curve of -ELBO, for examples of other classes than the normal one. None without labels.
+    """
+
+    names: Values
+    neg_elbo: Values
+    reconstruction: Values
+    kl: Values
+    nll: Values | None = None
+    y: Values | None = None
+    quantile: float | None = None
+    threshold: float | None = None
+    auc: float | None = None
+
+    @property
+    def anomaly(self) -> Values | None:
+        """Whether -ELBO is above the threshold. None without a threshold."""
+        return None if self.threshold is None else self.neg_elbo > self.threshold
+
+    def columns(self) -> dict[str, Values]:
+        """Returns the arrays by name, without those that are None, as `pandas.DataFrame` takes them."""
+        anomaly = None if self.anomaly is None else self.anomaly.astype(np.int8)
+        columns = {
+            "name": self.names,
+            "y": self.y,
+            "neg_elbo": self.neg_elbo,
+            "reconstruction": self.reconstruction,
+            "kl": self.kl,
+            "nll": self.nll,
+            "anomaly": anomaly,
+        }
+        return {name: values for name, values in columns.items() if values is not None}
+
+
+def score(
+    source: Run | OnnxVAE | str | os.PathLike[str],
+    data: Data | None = None,
+    *,
+    nll_samples: int | None = None,
+    elbo_samples: int = 10,
+    binarize: Binarize | Literal["auto"] = "auto",
+    quantile: float | None = None,
+    normal_class: int | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    on_progress: OnProgress = lambda done, total: None,
+) -> Scores:
+    """Scores each example by how well the model explains it.
+
+    The mean of the scores is what `evaluate` reports for the same settings.
+
+    Args:
+        source: A run or its folder, or an export. An export runs in ONNX Runtime.
+        data: As in `load_examples`, or what it returned. The default is the held-out part of the data set that the
+            model was trained on.
+        nll_samples: Samples of z per example for the NLL. None leaves it out.
+        elbo_samples: Samples of z per example for the ELBO.
+        binarize: As in `evaluate`.
+        quantile: Between 0 and 1, such as 0.99. An example is an anomaly if its -ELBO is above this quantile of the
+            validation examples of the training.
+        normal_class: The name or the number of the class whose examples are no anomalies, for `auc`. By default 0, for
+            labels 0 and 1 without names.
+        seed: Seed of bits and latents.
+        device: As in TrainConfig.
+        on_progress: Called with the number of examples done and the total.
+
+    Raises:
+        UnsupportedDataError: If the data do not fit the model, or an export does not hold q(z|x) and p(x|z).
+        VaezooError: If a setting is out of range, or no example has the normal class, or all have it.
+        DivergedError: If the model's values are not finite.
+    """
+    if quantile is not None and not 0 < quantile < 1:
+        raise VaezooError(f"quantile {quantile:g} is out of range", "use a number between 0 and 1, such as 0.99")
+    if isinstance(source, str | os.PathLike):
+        source = load(source)
+    examples = load_examples(source, data)
+    anomalous = anomalous_examples(examples, normal_class)
+    bits = resolve_binarize(binarize, source)
+    vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(resolve_device(device))
+    for samples in (elbo_samples, *([] if nll_samples is None else [nll_samples])):
+        check_settings(vae.data, bits, samples)
+    try:
+        threshold = None
+        if quantile is not None:
+            valid = examples_of(own_data(source), "valid")
+            reconstruction, kl = _elbo_terms(vae, valid, elbo_samples, bits, seed, lambda done, total: None)
+            threshold = float(np.quantile(reconstruction + kl, quantile))
+        reconstruction, kl = _elbo_terms(vae, examples, elbo_samples, bits, seed, on_progress)
+        nll = None
+        if nll_samples is not None:
+            split = to_device_if_fits(examples.split, device_of(vae))
+            values = nll_rows(vae, split, num_samples=nll_samples, binarize=bits, seed=seed, on_progress=on_progress)
+            nll = _finite(values)
+    finally:
+        vae.cpu()
+    neg_elbo = reconstruction + kl
+    return Scores(
+        names=examples.names,
+        neg_elbo=neg_elbo,
+        reconstruction=reconstruction,
+        kl=kl,
+        nll=nll,
+        y=None if examples.split.y is None else examples.split.y.numpy(),
+        quantile=quantile,
+        threshold=threshold,
+        auc=None if anomalous is None else _auc(anomalous, neg_elbo),
+    )
+
+
+def anomalous_examples(examples: Examples, normal_class: int | str | None) -> Values | None:
+    """Returns which examples have another label than the normal one, `(N,)`. None if that is not known.
+
+    Raises:
+        VaezooError: If a normal class is given, and the labels do not have it and another one.
+    """
+    labels = examples.split.y
+    if labels is None or labels.ndim != 1:
+        if normal_class is None:
+            return None
+        what = "have no labels" if labels is None else "have several labels each"
+        raise VaezooError(f"the examples of '{examples.spec.name}' {what}", "leave out the normal class")
+    y: Values = labels.numpy()
+    present, names = np.unique(y).tolist(), examples.spec.class_names
+    if normal_class is None:
+        # Classes by name are in the order of their names, so that none of them is the normal one by its number.
+        return y.astype(bool) if not names and present == [0, 1] else None
+    texts = [names[label] if names else str(label) for label in present]
+    if str(normal_class) not in texts or len(texts) < 2:
+        only = "" if len(texts) > 1 else ", but no other"
+        what = f"have class {normal_class}{only}" if str(normal_class) in texts else f"lack class {normal_class}"
+        raise VaezooError(f"the examples of '{examples.spec.name}' {what}", f"their classes are {', '.join(texts)}")
+    anomalous: Values = y != present[texts.index(str(normal_class))]
+    return anomalous
+
+
+def _elbo_terms(
+    vae: VAE, examples: Examples, num_samples: int, binarize: Binarize, seed: int, on_progress: OnProgress
+) -> tuple[Values, Values]:
+    """Returns the reconstruction and the KL of each example, `(N,)` each."""
+    split = to_device_if_fits(examples.split, device_of(vae))
+    rows = elbo_rows(vae, split, num_samples=num_samples, binarize=binarize, seed=seed, on_progress=on_progress)
+    return _finite(rows.reconstruction), _finite(rows.kl)
+
+
+def _finite(values: Tensor) -> Values:
+    check_finite(values)
+    return values.numpy()
+
+
+def _auc(anomalous: Values, scores: Values) -> float:
+    with eval_dependencies():
+        from sklearn.metrics import roc_auc_score
+    return float(roc_auc_score(anomalous, scores))

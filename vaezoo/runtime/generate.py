@@ -1,0 +1,106 @@
+"""Samples of an export and the data of latents, in chunks, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.runtime import OnnxVAE
+from vaezoo.runtime.manifest import Array
+
+
+def iter_samples(
+    model: OnnxVAE, n: int, *, seed: int = 0, y: Array | None = None, draw: bool = False
+) -> Iterator[Array]:
+    """Yields n samples in chunks, as `OnnxVAE.sample` returns them, but in the units of the data.
+
+    Args:
+        model: The export.
+        n: Number of samples.
+        seed: Seed of the latents.
+        y: Labels, for a conditional model. By default all labels in turn.
+        draw: Whether x is drawn from p(x|z). Without it x is the mean.
+
+    Raises:
+        UnsupportedDataError: If x cannot be drawn, because the export does not hold p(x|z).
+        VaezooError: As `OnnxVAE.sample` does.
+    """
+    if n < 1:
+        raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
+    y = labels_in_turn(model, n) if y is None else y
+    for number, rows in enumerate(row_chunks(n, model.data["shape"])):
+        own_seed = chunk_seed(seed, number)
+        x = model.sample(rows.stop - rows.start, own_seed, y=None if y is None else y[rows])
+        yield model.scaling.invert(draw_from_means(model, x, own_seed) if draw else x)
+
+
+def iter_decoded(
+    model: OnnxVAE, z: Array, *, y: Array | None = None, seed: int = 0, draw: bool = False
+) -> Iterator[Array]:
+    """Yields the data of latents z `(N, *latent_shape)` in chunks; for the other arguments see `iter_samples`."""
+    z = check_latents(z, model.latent_shape)
+    y = labels_in_turn(model, len(z)) if y is None else y
+    for number, rows in enumerate(row_chunks(len(z), model.data["shape"])):
+        x = model.decode_latents(z[rows], None if y is None else y[rows])
+        yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
+
+
+def labels_in_turn(model: OnnxVAE, n: int) -> Array | None:
+    """Returns all labels of the data in turn, `(n,)` or `(n, factors)`. None if they have none."""
+    columns = [np.arange(n) % count for count in model.data["classes"]]
+    return None if not columns else columns[0] if len(columns) == 1 else np.stack(columns, 1)
+
+
+def draw_from_means(model: OnnxVAE, means: Array, seed: int) -> Array:
+    """Draws from p(x|z), of which the decoder returns the means.
+
+    Raises:
+        UnsupportedDataError: If the means and the name of the likelihood do not give p(x|z).
+    """
+    likelihood, rng = model.data["likelihood"], np.random.default_rng([seed, 1])
+    if model.data["kind"] not in ("unit", "real") or model.dtype == np.uint8 or not needs_only_mean(likelihood):
+        raise UnsupportedDataError(
+            f"the export holds the means of p(x|z), from which '{likelihood}' cannot be drawn", "use the run"
+        )
+    if likelihood == "bernoulli":
+        bits: Array = (rng.random(means.shape, np.float32) < means).astype(np.float32)
+        return bits
+    sigma = float(likelihood.partition(":")[2] or 1)
+    drawn: Array = means + np.float32(sigma) * rng.standard_normal(means.shape, np.float32)
+    return drawn
+
+
+def needs_only_mean(likelihood: str) -> bool:
+    """Tells whether the means and the name of a likelihood give p(x|z): `bernoulli`, `gaussian`, `gaussian:NUMBER`.
+
+    Those of other packages are not known here, even if they are installed.
+    """
+    family, colon, sigma = likelihood.partition(":")
+    if family == "gaussian" and colon:
+        try:
+            return float(sigma) > 0
+        except ValueError:  # learned or optimal
+            return False
+    return likelihood in ("bernoulli", "gaussian")
+
+
+def check_latents(z: Array, latent_shape: tuple[int | str, ...]) -> Array:
+    """Returns latents as a decoder takes them, float32 or int64.
+
+    Args:
+        z: `(N, *latent_shape)`.
+        latent_shape: The shape of one latent. A text is a free size.
+
+    Raises:
+        VaezooError: If they have another shape or type, or are not finite.
+    """
+    sizes = zip(z.shape[1:], latent_shape, strict=False)
+    if z.ndim != len(latent_shape) + 1 or not len(z) or any(n != m for n, m in sizes if isinstance(m, int)):
+        wanted = ", ".join(map(str, ("N", *latent_shape)))
+        raise VaezooError(f"the latents have shape {z.shape}", f"give an array of shape ({wanted})")
+    if z.dtype.kind not in "iuf" or not np.isfinite(z).all():
+        raise VaezooError("the latents are not all finite numbers", "remove or replace the others")
+    return np.ascontiguousarray(z, np.int64 if z.dtype.kind in "iu" else np.float32)
