@@ -40,14 +40,8 @@ def test_samples_are_those_of_the_command(mine):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     x = mine.sample(8, seed=3)
-    assert (
-        x.shape == (8, 1, 28, 28)
-        and torch.equal(x, mine.sample(8, seed=3))
-        and torch.equal(torch.get_rng_state(), state)
-    )
-    from vaezoo_cli.loaded_model import from_run
-
-    np.testing.assert_array_equal(x.numpy(), from_run(mine).sample(8, 3, None))
+    assert x.shape == (8, 1, 28, 28) and torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(x, vaezoo.sample(mine, 8, seed=3))
 
 
 def test_plots_are_those_of_the_command(mine, digits):

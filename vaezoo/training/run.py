@@ -20,16 +20,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from vaezoo.core.atomic import read_file
 from vaezoo.core.json_io import check_schema, read_json
 from vaezoo.core.options import configure, construct
-from vaezoo.core.seed import isolate_rng, set_seed
 from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, TensorSplit
 from vaezoo.data.labels import find_labels
 from vaezoo.data.load import load_data
@@ -47,9 +45,11 @@ from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
 from vaezoo.training.reports import TRIAL_STEPS
 from vaezoo.training.run_writer import CHECKPOINTS
-from vaezoo.vae import VAE, blank_batch, check_labels, device_of, sample_prior
+from vaezoo.vae import VAE, check_labels
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vaezoo.export.export import ExportResult
 
 SCHEMA = 3
@@ -119,28 +119,25 @@ class Run:
         return load_source(self.source, self.data, data_dir)
 
     def sample(
-        self, count: int = 64, *, seed: int = 0, y: Tensor | None = None, label: int | str | None = None
-    ) -> Tensor:
-        """Returns data drawn from the prior, the means of p(x|z), `(count, *shape)`.
+        self, count: int = 64, *, seed: int = 0, y: NDArray[Any] | None = None, label: int | str | None = None
+    ) -> NDArray[Any]:
+        """Returns data drawn from the prior: the means of p(x|z), `(count, *shape)`, in the units of the data.
 
         Args:
             count: How many.
             seed: Seed of the latents. The caller's random state does not change.
-            y: Labels `(count,)` or `(count, factors)` for a model that is given labels; by default, all 0.
+            y: Labels `(count,)` or `(count, factors)` for a model that is given labels; by default all labels in turn.
             label: The label of all of them instead, or the name of its class.
 
         Raises:
             VaezooError: If there is no such label.
         """
-        from vaezoo.evaluation.latents import decode
+        from vaezoo.evaluation.outputs import sample
 
         if label is not None:
             number = find_labels(str(label), self.data.classes, self.data.class_names, self.data.name)
-            y = torch.tensor(number).repeat(count, 1).squeeze(1)
-        with isolate_rng(device_of(self.vae)), torch.no_grad():
-            set_seed(seed, device_of(self.vae))
-            batch = blank_batch(self.vae, count, y)
-            return decode(self.vae, sample_prior(self.vae, batch), batch.y, greedy=False)
+            y = torch.tensor(number).repeat(count, 1).squeeze(1).numpy()
+        return sample(self, count, seed=seed, y=y)
 
     def plot(
         self,
