@@ -82,7 +82,7 @@ FAULTS = {
         "import dataclasses\n" + GOOD + "SPEC = dataclasses.replace(SPEC, build=lambda config, data: 1 / 0)",
         message="ZeroDivisionError",
     ),
-    "wrong shape": Fault(DECODE.format(result="y[:, :-1]"), message="cannot be trained: ValueError", show=0),
+    "wrong shape": Fault(DECODE.format(result="y[:, :-1]"), message="cannot be trained: RuntimeError", show=0),
     "not a tensor": Fault(DECODE.format(result="None"), message="cannot be trained", show=0),
     "not a number": Fault(DECODE.format(result="y * float('nan')"), message="not finite", train=4, show=0),
     "not exportable": Fault(DECODE.format(result=RANDOM), train=0, show=0),

@@ -309,6 +309,8 @@ def _convert(value: object, hint: Any) -> object:
             items = [items]
         if len(items) > MAX_VALUES and args[0] is not float:
             raise VaezooError(f"{len(items):,} values for one option", f"give at most {MAX_VALUES:,}")
+        if args[-1] is not Ellipsis and len(items) != len(args):
+            raise ValueError
         return tuple(_convert(item, args[0]) for item in items)
     if hint is bool:
         return _to_bool(value)
