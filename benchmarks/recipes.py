@@ -25,7 +25,7 @@ from vaezoo.core.atomic import write_file
 from vaezoo.core.environment import environment
 from vaezoo.core.json_io import json_bytes
 from vaezoo.recipes import FOLDER, Recipe
-from vaezoo.training.run import RESULT
+from vaezoo.training.run_files import RESULT
 
 FILE = HERE / "results" / "recipes-cpu.json"
 CUDA_FILE = HERE / "results" / "recipes-cuda.json"  # of gpu.py, with the schedules of the papers

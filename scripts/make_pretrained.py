@@ -22,7 +22,8 @@ from vaezoo.evaluation.evaluate import evaluate
 from vaezoo.pretrained.card import card_text
 from vaezoo.recipes import find_recipe
 from vaezoo.training.checkpoint import save_checkpoint
-from vaezoo.training.run import EXAMPLES, MAX_EXAMPLES_BYTES, RESULT, Run, load
+from vaezoo.training.run import Run, load
+from vaezoo.training.run_files import EXAMPLES, MAX_EXAMPLES_BYTES, RESULT
 from vaezoo.training.run_writer import CHECKPOINTS, LOG, read_log
 
 LICENSES = {

@@ -262,3 +262,8 @@ def test_factor_groups():
     assert first.x.tolist() == [0, 1, 2] and second.x.tolist() == [3, 4, 5, 6]
     output = objective(vae, Batch(X), StepContext.initial())
     assert all(g is None for g in torch.autograd.grad(output.losses["discriminator"], groups["vae"], allow_unused=True))
+
+
+def test_an_option_comes_once():
+    with pytest.raises(VaezooError, match=r"option 'objective.beta' is given twice"):
+        find_model("mlp-vae").build({"beta": 1, "objective.beta": 2}, DATA)

@@ -46,6 +46,27 @@ def test_evaluate_run(run):
     json.dumps(result.as_dict(), allow_nan=False)
 
 
+def test_modules_are_evaluated_like_runs(run, digits):
+    vae = run.vae.train()
+    settings = {"metrics": ["elbo", "nll", "probe"], "nll_samples": 5, "limit": 100, "binarize": "none"}
+    of_module, of_run = (vaezoo.evaluate(source, digits, **settings) for source in (vae, run))
+    assert [m.value for m in of_module.metrics] == [m.value for m in of_run.metrics]
+    assert (of_module.model, of_module.checkpoint) == (type(vae).__name__, {}) and vae.training
+    x = digits.test.subsample(5).x
+    assert (vaezoo.score(vae, x).neg_elbo == vaezoo.score(run, x, binarize="none").neg_elbo).all()
+    assert (vaezoo.sample(vae, 3) == run.sample(3)).all() and (run.reconstruct(x) == vaezoo.reconstruct(vae, x)).all()
+    assert (run.encode(x)["mu"] == vaezoo.encode(vae, x)["mu"]).all()
+    assert run.evaluate(digits, limit=9).examples == 9 and len(run.score(x, elbo_samples=1).kl) == 5
+    vae.eval()
+
+
+def test_what_is_no_model_is_refused(run):
+    with pytest.raises(VaezooError, match=r"takes a run, an export or a vaezoo\.VAE, not a Linear"):
+        vaezoo.evaluate(torch.nn.Linear(2, 2))
+    with pytest.raises(VaezooError, match="does not know its data set"):
+        vaezoo.evaluate(run.vae)
+
+
 def test_elbo_equals_training_elbo(run):
     config = TrainConfig(batch_size=100)  # grey levels
     metrics = by_name(vaezoo.evaluate(run, binarize="none"))

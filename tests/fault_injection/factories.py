@@ -37,7 +37,7 @@ DATA: DataEntry = {
 
 def run_description() -> dict[str, object]:
     """Returns the run.json of `write_run`."""
-    from vaezoo.training.run import SCHEMA
+    from vaezoo.training.run_files import SCHEMA
 
     return {
         "schema": SCHEMA,

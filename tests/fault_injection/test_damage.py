@@ -25,7 +25,7 @@ import vaezoo
 from vaezoo import Run, TrainConfig
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.training.checkpoint import find_checkpoint, open_checkpoint
-from vaezoo.training.run import read_examples, read_result
+from vaezoo.training.run_files import read_examples, read_result
 
 CheckCases = Callable[[str, int, Sequence[object]], None]
 MEMORY = Path("/dev/shm")  # a hundred thousand writes use no disk there

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+from torch import nn
 
 from vaezoo.core import distributed
 from vaezoo.errors import VaezooError
@@ -32,3 +36,14 @@ def resolve_device(name: str) -> torch.device:
     if name in ("gpu", "cuda"):
         hint += "" if "cuda" in present else "; for cuda, 'vaezoo doctor' says what is missing"
     raise VaezooError(f"there is no device '{name}' on this machine", hint)
+
+
+@contextlib.contextmanager
+def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Moves a module to a device for the block, then back to where it was."""
+    before = next((p.device for p in module.parameters()), device)
+    try:
+        module.to(device)
+        yield
+    finally:
+        module.to(before)

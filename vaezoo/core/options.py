@@ -112,6 +112,9 @@ def full_names(config: object, values: Mapping[str, object]) -> dict[str, object
 
     The name of the part may be left out if the config has no such option itself, and only one of the parts that are
     chosen has it. So `beta` means the same for models that are composed of parts and for others.
+
+    Raises:
+        VaezooError: If an option comes under both names.
     """
     hints = _hints(config)
     parts = {name: getattr(config, name) for name, hint in hints.items() if _part_of(hint)}
@@ -121,7 +124,10 @@ def full_names(config: object, values: Mapping[str, object]) -> dict[str, object
         owners = [part for part, value in parts.items() if name in _hints(value)] if name not in hints else []
         return f"{owners[0]}.{name}" if len(owners) == 1 else name
 
-    return {full_name(name): value for name, value in values.items()}
+    full = [full_name(name) for name in values]
+    if twice := next((name for name in full if full.count(name) > 1), None):
+        raise VaezooError(f"option '{twice}' is given twice, once without the name of the part", "give it once")
+    return dict(zip(full, values.values(), strict=True))
 
 
 def _configure(config: ConfigT, values: Mapping[str, object], prefix: str) -> ConfigT:

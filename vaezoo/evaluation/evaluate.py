@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
-from vaezoo.core.device import resolve_device
-from vaezoo.data.base import Dataset, Split, even_indices
+from vaezoo.core.device import on_device, resolve_device
+from vaezoo.data.base import Split, even_indices
 from vaezoo.data.inference import Examples
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, suggest
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
-from vaezoo.evaluation.examples import load_examples, own_data
+from vaezoo.evaluation.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
 from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
 from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_settings, elbo_metrics, nll_metrics
@@ -39,7 +39,7 @@ class Evaluation:
 
     Attributes:
         model: The model's name, `distribution/name`.
-        checkpoint: Step and SHA-256 of the weights.
+        checkpoint: Step and SHA-256 of the weights. Empty for a module.
         data: Name of the data set.
         split: The part of the data: "test", "valid", "train" or "all".
         examples: Number of evaluated examples.
@@ -65,8 +65,8 @@ class Evaluation:
 
 
 def evaluate(
-    source: Run | OnnxVAE | str | os.PathLike[str],
-    data: Dataset | Examples | None = None,
+    source: Model | str | os.PathLike[str],
+    data: Data | None = None,
     *,
     metrics: Sequence[str] = ("elbo",),
     nll_samples: int = NLL_SAMPLES,
@@ -83,8 +83,8 @@ def evaluate(
     The held-out part is the test split, or the validation split if there is no test split.
 
     Args:
-        source: A run or its folder, or an export. An export runs in ONNX Runtime.
-        data: The data set, or what `load_examples` returned. The default is the data set that the run was trained on.
+        source: A run or its folder, an export, or a module. An export runs in ONNX Runtime.
+        data: As in `load_examples`, or what it returned. The default is the data set that the run was trained on.
             `fid`, `probe` and `nearest-neighbour` compare with training examples: those of the data, or else those
             that the model was trained on.
         metrics: Groups of metrics, from `METRICS`.
@@ -109,7 +109,7 @@ def evaluate(
         source = load(source)
     require_source(source)
     examples = load_examples(source, data)
-    vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(resolve_device(device))
+    vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else module_of(source)
     spec, whole = examples.spec, examples.split
     for name in metrics:
         if name in FOR_UNIT and spec.kind != "unit":
@@ -122,22 +122,20 @@ def evaluate(
     config = EvalConfig(resolve_binarize(binarize, source), nll_samples, elbo_samples, seed)
     for num_samples in (elbo_samples, nll_samples):
         check_settings(vae.data, config.binarize, num_samples)
-    split = to_device_if_fits(split, device_of(vae))
 
     def training_split() -> Split:
         return examples.train if examples.train is not None else own_data(source).train
 
-    try:
+    with on_device(vae, device_of(vae) if isinstance(source, OnnxVAE) else resolve_device(device)):
+        split = to_device_if_fits(split, device_of(vae))
         context = EvalContext(vae, examples, training_split, split, config, inception, on_progress)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
         with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
             results = {name: METRICS[name](context) for name in order}
-    finally:
-        vae.cpu()
     _warn(source, len(split), [metric for group in results.values() for metric in group])
     return Evaluation(
-        model=source.manifest["model"] if isinstance(source, OnnxVAE) else source.full_name,
+        model=name_of(source),
         checkpoint=checkpoint_of(source),
         data=spec.name,
         split=examples.part,
@@ -148,7 +146,7 @@ def evaluate(
     )
 
 
-def _warn(source: Run | OnnxVAE, examples: int, metrics: Sequence[Metric]) -> None:
+def _warn(source: Model, examples: int, metrics: Sequence[Metric]) -> None:
     """Repeats the warnings of a training: a model that encodes nothing, and one that only got worse."""
     active = [metric.value for metric in metrics if metric.name == ACTIVE_UNITS]
     if active == [0] and examples > 1:
@@ -213,24 +211,35 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def require_source(source: object) -> None:
-    """Raises VaezooError unless this is a run or an export."""
-    if not isinstance(source, Run | OnnxVAE):
-        what = f"evaluate takes a run or an export, not a {type(source).__name__}"
+    """Raises VaezooError unless this is a run, an export or a module."""
+    if not isinstance(source, Run | OnnxVAE | VAE):
+        what = f"evaluate takes a run, an export or a vaezoo.VAE, not a {type(source).__name__}"
         raise VaezooError(
-            what, "pass what vaezoo.train or vaezoo.load returned; docs/plugins.md makes runs of a module"
+            what, "pass what vaezoo.train or vaezoo.load returned; docs/plugins.md makes a VAE of a module"
         )
 
 
-def resolve_binarize(binarize: Binarize | Literal["auto"], source: Run | OnnxVAE) -> Binarize:
-    """Replaces "auto" by "fixed" if the model was trained on random bits, and by "none" if not."""
+def resolve_binarize(binarize: Binarize | Literal["auto"], source: Model) -> Binarize:
+    """Replaces "auto" by "fixed" if the model was trained on random bits, and by "none" if not or if unknown."""
     if binarize != "auto":
         return binarize
+    if isinstance(source, VAE):
+        return "none"
     trained_on = source.training.binarize if isinstance(source, Run) else source.manifest.get("binarize")
     return "fixed" if trained_on == "dynamic" else "none"
 
 
-def checkpoint_of(source: Run | OnnxVAE) -> Mapping[str, object]:
-    """Returns step and SHA-256 of the weights."""
+def name_of(source: Model) -> str:
+    """Returns `distribution/name` of a registered model, or the class of a module."""
+    if isinstance(source, VAE):
+        return type(source).__name__
+    return source.manifest["model"] if isinstance(source, OnnxVAE) else source.full_name
+
+
+def checkpoint_of(source: Model) -> Mapping[str, object]:
+    """Returns step and SHA-256 of the weights. Empty for a module, which has no checkpoint."""
+    if isinstance(source, VAE):
+        return {}
     if isinstance(source, OnnxVAE):
         return dict(source.manifest["checkpoint"])
     return {"step": source.checkpoint.step, "sha256": source.checkpoint.model_sha256}

@@ -16,9 +16,9 @@ from vaezoo.data.load import load_data
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.run import Run
-from vaezoo.vae import check_classes, check_kind, check_labels
+from vaezoo.vae import VAE, check_classes, check_kind, check_labels
 
-Model: TypeAlias = Run | OnnxVAE
+Model: TypeAlias = Run | OnnxVAE | VAE
 Part: TypeAlias = Literal["encoder", "decoder", "prior"]
 Data: TypeAlias = str | os.PathLike[str] | Values | TorchData | Dataset | Examples
 
@@ -39,7 +39,7 @@ def load_examples(
     resized and converted between grey and colour. Arrays keep their size.
 
     Args:
-        model: A run or an export.
+        model: A run, an export or a module.
         data: A data set by name, an image file, an image folder, a .npy or .npz file, a `Dataset`, or an array, a frame
             or a data set of PyTorch. The default is the data set that the model was trained on.
         y: The labels of an array.
@@ -98,6 +98,11 @@ def fitted(model: Model, examples: Examples) -> Examples:
     return replace(examples, spec=spec, split=examples.split.with_labels(y))
 
 
+def module_of(model: Run | VAE) -> VAE:
+    """Returns the module of a run, or a module itself."""
+    return model.vae if isinstance(model, Run) else model
+
+
 def data_of(model: Model) -> DataSpec:
     """Returns the data that a model was made for."""
     return construct(DataSpec, cast("dict[str, object]", model.data)) if isinstance(model, OnnxVAE) else model.data
@@ -110,7 +115,7 @@ def takes_labels(model: Model, *parts: Part) -> bool:
         graphs = model.manifest["graphs"]
         inputs = {part: [tensor["name"] for tensor in graphs[part]["inputs"]] for part in parts if part in graphs}
     else:
-        vae = model.vae
+        vae = module_of(model)
         own = {"encoder": vae.encoder_inputs, "decoder": vae.decoder_inputs, "prior": vae.prior.inputs}
         inputs = {part: [*own[part]] for part in parts}
     return any("y" in names for names in inputs.values())
@@ -120,8 +125,10 @@ def own_data(model: Model, data_dir: str | os.PathLike[str] | None = None) -> Da
     """Loads the data set that a model was trained on.
 
     Raises:
-        VaezooError: If that is impossible. An export does not store paths.
+        VaezooError: If that is impossible. An export does not store paths, and a module knows no data set.
     """
+    if isinstance(model, VAE):
+        raise VaezooError(f"a {type(model).__name__} does not know its data set", "pass data")
     folder = None if data_dir is None else os.fspath(data_dir)
     if isinstance(model, Run):
         return model.load_data(folder)

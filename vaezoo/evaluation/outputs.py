@@ -20,7 +20,7 @@ from vaezoo.data.base import Batch, Split
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import iter_batches, map_batches
-from vaezoo.evaluation.examples import Data, Model, load_examples
+from vaezoo.evaluation.examples import Data, Model, load_examples, module_of
 from vaezoo.posteriors.base import map_tensors, named_outputs
 from vaezoo.runtime import OnnxVAE, generate
 from vaezoo.vae import VAE, blank_batch, conditioned_on, device_of, eval_mode, example_batch, sample_prior
@@ -34,7 +34,7 @@ def encode(model: Model, data: Data | None = None) -> dict[str, Values]:
     """Returns the fields of q(z|x) of examples by name, such as mu and logvar, `(N, *latent_shape)` each.
 
     Args:
-        model: A run or an export.
+        model: A run, an export or a module.
         data: As in `load_examples`, or what it returned.
 
     Raises:
@@ -48,7 +48,7 @@ def reconstruct(model: Model, data: Data | None = None, *, draw: bool = False, s
     """Returns the means of p(x|z) at the modes of q(z|x), `(N, *shape)`, in the units of the data.
 
     Args:
-        model: A run or an export.
+        model: A run, an export or a module.
         data: As in `load_examples`, or what it returned.
         draw: Whether x is drawn from p(x|z) instead.
         seed: Seed of such draws.
@@ -65,7 +65,7 @@ def sample(model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw
     """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`, in the units of the data.
 
     Args:
-        model: A run or an export.
+        model: A run, an export or a module.
         n: Number of samples.
         seed: Seed of the latents. A run and an export draw other latents for the same seed.
         y: Labels `(n,)` or `(n, factors)`, for a conditional model. By default all labels in turn.
@@ -82,7 +82,7 @@ def decode(model: Model, z: Values, *, y: Values | None = None, draw: bool = Fal
     """Returns the means of p(x|z) of latents, `(N, *shape)`, in the units of the data.
 
     Args:
-        model: A run or an export.
+        model: A run, an export or a module.
         z: Latents, `(N, *latent_shape)`.
         y: Labels `(N,)` or `(N, factors)`, for a conditional model. By default all labels in turn.
         draw: Whether x is drawn from p(x|z) instead.
@@ -97,12 +97,12 @@ def decode(model: Model, z: Values, *, y: Values | None = None, draw: bool = Fal
 
 def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
     """Yields the fields of q(z|x) of the examples of a split, in chunks."""
-    for batch in iter_batches(split, "none", 0, CPU if isinstance(model, OnnxVAE) else device_of(model.vae)):
+    for batch in iter_batches(split, "none", 0, CPU if isinstance(model, OnnxVAE) else device_of(module_of(model))):
         if isinstance(model, OnnxVAE):
             yield model.encode(_input(model, batch.x), None if batch.y is None else batch.y.numpy())
         else:
-            with eval_mode(model.vae):
-                fields, _ = named_outputs(model.vae.infer(batch))
+            with eval_mode(module_of(model)):
+                fields, _ = named_outputs(module_of(model).infer(batch))
             yield {name: values.cpu().numpy() for name, values in fields.items()}
 
 
@@ -114,9 +114,10 @@ def iter_reconstructions(model: Model, split: Split, *, draw: bool = False, seed
             x = model.reconstruct(_input(model, batch.x), None if batch.y is None else batch.y.numpy())
             yield model.scaling.invert(generate.draw_from_means(model, x, own_seed) if draw else x)
         else:
-            with _seeded(own_seed):
-                x = _decode(model.vae, latents.encode(model.vae, batch), batch.y, draw=draw, greedy=not draw)
-            yield model.data.scaling.invert(x)
+            vae = module_of(model)
+            with _seeded(vae, own_seed):
+                x = _decode(vae, latents.encode(vae, batch), batch.y, draw=draw, greedy=not draw)
+            yield vae.data.scaling.invert(x)
 
 
 def iter_samples(
@@ -128,14 +129,15 @@ def iter_samples(
         return
     if n < 1:
         raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
-    labels = _labels(model.vae, n, y)
-    for number, rows in enumerate(row_chunks(n, model.data.shape)):
-        with _seeded(chunk_seed(seed, number)):
-            batch = blank_batch(model.vae, rows.stop - rows.start, None if labels is None else labels[rows])
-            with torch.no_grad():
-                z = sample_prior(model.vae, batch)
-            x = _decode(model.vae, z, batch.y, draw=draw, greedy=False)
-        yield model.data.scaling.invert(x)
+    vae = module_of(model)
+    labels = _labels(vae, n, y)
+    for number, rows in enumerate(row_chunks(n, vae.data.shape)):
+        with _seeded(vae, chunk_seed(seed, number)):
+            batch = blank_batch(vae, rows.stop - rows.start, None if labels is None else labels[rows])
+            with eval_mode(vae):
+                z = sample_prior(vae, batch)
+            x = _decode(vae, z, batch.y, draw=draw, greedy=False)
+        yield vae.data.scaling.invert(x)
 
 
 def iter_decoded(
@@ -145,20 +147,21 @@ def iter_decoded(
     if isinstance(model, OnnxVAE):
         yield from generate.iter_decoded(model, z, y=y, draw=draw, seed=seed)
         return
-    z = generate.check_latents(z, model.vae.latent_shape)
-    labels = _labels(model.vae, len(z), y)
-    for number, rows in enumerate(row_chunks(len(z), model.data.shape)):
-        with _seeded(chunk_seed(seed, number)):
+    vae = module_of(model)
+    z = generate.check_latents(z, vae.latent_shape)
+    labels = _labels(vae, len(z), y)
+    for number, rows in enumerate(row_chunks(len(z), vae.data.shape)):
+        with _seeded(vae, chunk_seed(seed, number)):
             own_y = None if labels is None else labels[rows]
-            x = _decode(model.vae, torch.from_numpy(z[rows]), own_y, draw=draw, greedy=not draw)
-        yield model.data.scaling.invert(x)
+            x = _decode(vae, torch.from_numpy(z[rows]), own_y, draw=draw, greedy=not draw)
+        yield vae.data.scaling.invert(x)
 
 
 def mode_name(model: Model) -> str:
     """Returns which of the fields of q(z|x) is its mode."""
     if isinstance(model, OnnxVAE):
         return model.manifest["mode"]
-    vae = model.vae
+    vae = module_of(model)
     batch = example_batch(vae.data, 1, torch.Generator().manual_seed(0))
     with eval_mode(vae), isolate_rng(device_of(vae)):
         return named_outputs(vae.infer(map_tensors(batch, lambda tensor: tensor.to(device_of(vae)))))[1]
@@ -171,10 +174,10 @@ def _labels(vae: VAE, n: int, y: Values | None) -> Tensor | None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the default generator of the block, and restores it afterwards."""
-    with isolate_rng(CPU):
-        set_seed(seed, CPU)
+def _seeded(vae: VAE, seed: int) -> Iterator[None]:
+    """Seeds the default generators of a model's device for the block, and restores them afterwards."""
+    with isolate_rng(device_of(vae)):
+        set_seed(seed, device_of(vae))
         yield
 
 

@@ -11,17 +11,17 @@ import numpy.typing as npt
 from torch import Tensor
 
 from vaezoo.core.dependencies import eval_dependencies
-from vaezoo.core.device import resolve_device
+from vaezoo.core.device import on_device, resolve_device
 from vaezoo.data.inference import Examples, examples_of
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.evaluate import resolve_binarize
-from vaezoo.evaluation.examples import Data, load_examples, own_data
+from vaezoo.evaluation.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.evaluation.likelihood import check_settings, elbo_rows, nll_rows
 from vaezoo.evaluation.metrics import Binarize, OnProgress, check_finite
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.runtime import OnnxVAE
-from vaezoo.training.run import Run, load
+from vaezoo.training.run import load
 from vaezoo.vae import VAE, device_of
 
 Values: TypeAlias = npt.NDArray[Any]
@@ -74,7 +74,7 @@ class Scores:
 
 
 def score(
-    source: Run | OnnxVAE | str | os.PathLike[str],
+    source: Model | str | os.PathLike[str],
     data: Data | None = None,
     *,
     nll_samples: int | None = None,
@@ -91,7 +91,7 @@ def score(
     The mean of the scores is what `evaluate` reports for the same settings.
 
     Args:
-        source: A run or its folder, or an export. An export runs in ONNX Runtime.
+        source: A run or its folder, an export, or a module. An export runs in ONNX Runtime.
         data: As in `load_examples`, or what it returned. The default is the held-out part of the data set that the
             model was trained on.
         nll_samples: Samples of z per example for the NLL. None leaves it out.
@@ -117,10 +117,10 @@ def score(
     examples = load_examples(source, data)
     anomalous = anomalous_examples(examples, normal_class)
     bits = resolve_binarize(binarize, source)
-    vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else source.vae.to(resolve_device(device))
+    vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else module_of(source)
     for samples in (elbo_samples, *([] if nll_samples is None else [nll_samples])):
         check_settings(vae.data, bits, samples)
-    try:
+    with on_device(vae, device_of(vae) if isinstance(source, OnnxVAE) else resolve_device(device)):
         threshold = None
         if quantile is not None:
             valid = examples_of(own_data(source), "valid")
@@ -132,8 +132,6 @@ def score(
             split = to_device_if_fits(examples.split, device_of(vae))
             values = nll_rows(vae, split, num_samples=nll_samples, binarize=bits, seed=seed, on_progress=on_progress)
             nll = _finite(values)
-    finally:
-        vae.cpu()
     neg_elbo = reconstruction + kl
     return Scores(
         names=examples.names,

@@ -22,18 +22,9 @@ from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpo
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
 from vaezoo.training.progress import OnReport, OnStart, progress_view
-from vaezoo.training.run import (
-    EXAMPLES,
-    RESULT,
-    Run,
-    RunRecord,
-    fingerprint,
-    load,
-    load_source,
-    read_examples,
-    read_run_record,
-)
+from vaezoo.training.run import Run, load, load_source
 from vaezoo.training.run_dir import lock_run_dir
+from vaezoo.training.run_files import EXAMPLES, RESULT, RunRecord, fingerprint, read_examples, read_run_record
 from vaezoo.training.run_writer import CHECKPOINTS
 from vaezoo.training.train import Setup, build_setup, run_training
 from vaezoo.training.validate import check_device, validate_setup

@@ -14,50 +14,42 @@ runs/conv-vae-digits-1/
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save as save_tensors
 
-from vaezoo.core.atomic import read_file
-from vaezoo.core.json_io import check_schema, read_json
-from vaezoo.core.options import configure, construct
-from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, TensorSplit
+from vaezoo.core.json_io import read_json
+from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec
 from vaezoo.data.labels import find_labels
 from vaezoo.data.load import load_data
-from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
+from vaezoo.errors import InputError, VaezooError
 from vaezoo.objectives.base import Objective
 from vaezoo.registry import find_model
 from vaezoo.training.checkpoint import (
     Checkpoint,
     find_checkpoint,
     list_checkpoints,
-    parse_metrics,
-    unpack,
 )
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
 from vaezoo.training.reports import TRIAL_STEPS
+from vaezoo.training.run_files import EXAMPLES, RESULT, read_examples, read_result, read_run_record
 from vaezoo.training.run_writer import CHECKPOINTS
-from vaezoo.vae import VAE, check_labels
+from vaezoo.vae import VAE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vaezoo.evaluation.evaluate import Evaluation
+    from vaezoo.evaluation.examples import Data
+    from vaezoo.evaluation.score import Scores
     from vaezoo.export.export import ExportResult
 
-SCHEMA = 3
 RUNS = Path("runs")
-EXAMPLES = "examples.safetensors"
-RESULT = "result.json"
-EXAMPLE_COUNT = 64
-MAX_EXAMPLES_BYTES = 1 << 30  # 64 of the largest images that vaezoo reads have 0.8 GB in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,19 +162,35 @@ class Run:
         chosen = {"count": count, "seed": seed, "dims": dims, "label": label, "factor": factor}
         return draw(kind, self, out, {name: value for name, value in chosen.items() if value is not None})
 
-    def export(
-        self,
-        out: str | os.PathLike[str] | None = None,
-        *,
-        opset: int | None = None,
-        dtype: Literal["fp32", "fp16"] = "fp32",
-        uint8: bool = False,
-    ) -> ExportResult:
-        """Exports the model to ONNX, as `vaezoo.export_onnx` does, which describes arguments and errors."""
-        from vaezoo.export.config import OPSET
+    def encode(self, data: Data | None = None) -> dict[str, NDArray[Any]]:
+        """Returns the fields of q(z|x) of examples, as `vaezoo.encode` does. The default is the held-out part."""
+        from vaezoo.evaluation.outputs import encode
+
+        return encode(self, data)
+
+    def reconstruct(self, data: Data | None = None, *, draw: bool = False, seed: int = 0) -> NDArray[Any]:
+        """Returns reconstructions of examples, as `vaezoo.reconstruct` does. The default is the held-out part."""
+        from vaezoo.evaluation.outputs import reconstruct
+
+        return reconstruct(self, data, draw=draw, seed=seed)
+
+    def score(self, data: Data | None = None, **options: Any) -> Scores:
+        """Scores each example, as `vaezoo.score` does, which describes the options and errors."""
+        from vaezoo.evaluation.score import score
+
+        return score(self, data, **options)
+
+    def evaluate(self, data: Data | None = None, **options: Any) -> Evaluation:
+        """Evaluates the model, as `vaezoo.evaluate` does, which describes the options and errors."""
+        from vaezoo.evaluation.evaluate import evaluate
+
+        return evaluate(self, data, **options)
+
+    def export(self, out: str | os.PathLike[str] | None = None, **options: Any) -> ExportResult:
+        """Exports the model to ONNX, as `vaezoo.export_onnx` does, which describes the options and errors."""
         from vaezoo.export.export import export_onnx
 
-        return export_onnx(self, out, opset=OPSET if opset is None else opset, dtype=dtype, uint8=uint8)
+        return export_onnx(self, out, **options)
 
 
 def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None, stream: bool | None = None) -> Dataset:
@@ -201,62 +209,6 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         channels=source.channels,
         scale="unit" if source.scale == "unit" else spec.scaling,
     )
-
-
-class RunRecord(NamedTuple):
-    """The contents of run.json. For attributes that are not described here see Run.
-
-    Attributes:
-        world_size: Number of processes.
-        device: Kind of device, such as "cpu" or "cuda".
-        torch: Version of PyTorch.
-        fingerprint: Identifies the data; see `fingerprint`.
-        init_from: Whether the training started with the weights of another run.
-    """
-
-    model: str
-    options: Mapping[str, object]
-    data: DataSpec
-    source: DataSource | None
-    training: TrainConfig
-    world_size: int
-    device: str
-    torch: str
-    fingerprint: str
-    weights_license: str | None
-    init_from: bool
-
-
-def read_run_record(path: Path) -> RunRecord:
-    """Reads a run folder's run.json.
-
-    Raises:
-        InputError: If the folder is not a run, or the file is damaged or of an earlier version.
-    """
-    file = path / "run.json"
-    if not file.is_file():
-        raise InputError(f"{path} is not a run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
-    record = read_json(file)
-    check_schema(file, record, SCHEMA)
-    try:
-        source, license_text = record["source"], record.get("weights_license")
-        return RunRecord(
-            model=_text(record["model"]),
-            options=_mapping(record["options"]),
-            data=construct(DataSpec, _mapping(record["data"])),
-            source=None if source is None else construct(DataSource, _mapping(source)),
-            training=configure(TrainConfig(), _mapping(record["training"])),
-            world_size=_integer(record["world_size"]),
-            device=_text(record["device"]),
-            torch=_text(_mapping(record["versions"])["torch"]),
-            fingerprint=_text(record["fingerprint"]),
-            weights_license=None if license_text is None else _text(license_text),
-            init_from=record.get("init_from") is not None,
-        )
-    except (KeyError, TypeError) as e:
-        raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e
-    except VaezooError as e:
-        raise InputError(f"{file} is damaged: {e.message}", e.hint) from e
 
 
 def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool = False) -> Run:
@@ -298,67 +250,6 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool =
     )
 
 
-def fingerprint(data: Dataset) -> str:
-    """Returns a hash that identifies data: of the number of examples, and of some of them with their labels."""
-    splits = [data.train, data.valid]
-    parts = [split.subsample(EXAMPLE_COUNT) for split in splits]
-    tensors = [t for part in parts for t in (part.x, part.y) if t is not None]
-    counts = [len(split) for split in splits]
-    digest = hashlib.sha256(json.dumps([counts, data.spec.shape]).encode())
-    for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def save_examples(split: Split) -> bytes:
-    """Returns the content of the file of examples: evenly spaced examples of a split, with their labels."""
-    x, y = split.subsample(EXAMPLE_COUNT).gather(slice(None))
-    return save_tensors({"x": x} if y is None else {"x": x, "y": y})
-
-
-def read_examples(file: Path, data: DataSpec) -> Batch | None:
-    """Reads the examples that a run keeps; None if the file does not exist.
-
-    Raises:
-        InputError: If the file is damaged.
-    """
-    if not file.exists():
-        return None
-    with with_hint("delete it"):
-        tensors = unpack(read_file(file, MAX_EXAMPLES_BYTES), file)
-    x, y = tensors.get("x", torch.empty(0)), tensors.get("y")
-    if tuple(x.shape[1:]) != data.shape or not len(x):
-        raise InputError(f"{file} is damaged: shape {tuple(x.shape)}", "delete it")
-    if not data.make_kind().accepts(x):
-        raise InputError(f"{file} is damaged: its values are not data of kind {data.kind}", "delete it")
-    if y is not None and (y.dtype != torch.int64 or y.ndim not in (1, 2) or len(y) != len(x)):
-        raise InputError(f"{file} is damaged: its labels do not fit", "delete it")
-    if y is not None and data.classes:
-        with with_hint("delete it"):
-            check_labels(data, y)
-    return TensorSplit(x, y).batch(slice(None))
-
-
-def read_result(file: Path) -> dict[str, object]:
-    """Reads the result of a finished training; empty while it is unfinished.
-
-    Raises:
-        InputError: If the file is damaged.
-    """
-    if not file.exists():
-        return {}
-    hint = "delete it, and resume the run"
-    with with_hint(hint):
-        record = read_json(file)
-    try:
-        split, step, metrics = _text(record["split"]), _integer(record["step"]), parse_metrics(record["metrics"])
-        if not {"elbo", "reconstruction", "kl"} <= metrics.keys():
-            raise ValueError("metrics")
-    except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise InputError(f"{file} is damaged: {format_error(e)}", hint) from e
-    return {"split": split, "step": step, "metrics": metrics}
-
-
 def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:
     """Returns the run that was started last, of one model or of any.
 
@@ -372,21 +263,3 @@ def newest_run(model: str | None = None, folder: Path = RUNS) -> Path:
     what = f"no run of {model}" if model else "no run"
     hint = f"train one first: vaezoo train {model or 'conv-vae'}; or use a model that 'vaezoo pretrained' lists"
     raise InputError(f"{what} in {folder}/", hint)
-
-
-def _mapping(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{safe_repr(value)} is not an object")
-    return value
-
-
-def _integer(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{safe_repr(value)} is not an integer")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{safe_repr(value)} is not a string")
-    return value

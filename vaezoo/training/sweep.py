@@ -27,7 +27,7 @@ from vaezoo.registry import find_model
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.resume import resume
-from vaezoo.training.run import fingerprint
+from vaezoo.training.run_files import fingerprint
 from vaezoo.training.train import train
 
 SCHEMA = 1

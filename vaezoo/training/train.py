@@ -31,16 +31,9 @@ from vaezoo.training.checkpoint import Checkpoint, list_checkpoints
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.reports import ONLY_WORSE
-from vaezoo.training.run import (
-    EXAMPLES,
-    RESULT,
-    SCHEMA,
-    Run,
-    fingerprint,
-    load,
-    save_examples,
-)
+from vaezoo.training.run import Run, load
 from vaezoo.training.run_dir import create_run_dir, lock_run_dir, remove_unsaved_run
+from vaezoo.training.run_files import EXAMPLES, RESULT, SCHEMA, fingerprint, save_examples
 from vaezoo.training.run_writer import CHECKPOINTS, RunWriter
 from vaezoo.training.trainer import Trainer
 from vaezoo.training.validate import check_device, validate_setup

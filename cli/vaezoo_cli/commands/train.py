@@ -192,7 +192,7 @@ def has_moved(path: Path, data: str) -> bool:
 
     Data sets with a name do not move.
     """
-    from vaezoo.training.run import read_run_record
+    from vaezoo.training.run_files import read_run_record
 
     source, place = read_run_record(path).source, os.path.abspath(os.path.expanduser(data))
     is_path = os.path.exists(place) or "/" in data or os.sep in data or bool(Path(data).suffix)
@@ -220,7 +220,7 @@ def refuse_changes(
     """
     from vaezoo.core.options import config_json, configure, full_names
     from vaezoo.registry import find_model
-    from vaezoo.training.run import read_run_record
+    from vaezoo.training.run_files import read_run_record
 
     record = read_run_record(path)
     if model:
