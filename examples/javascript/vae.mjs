@@ -4,6 +4,7 @@
 
 export async function loadVAE(ort, read) {
   const manifest = JSON.parse(new TextDecoder().decode(await read("manifest.json")));
+  if (manifest.format.uint8) throw new Error("the graphs take and give bytes: export without --uint8");
   const sessions = {};
   for (const name of Object.keys(manifest.graphs)) {
     sessions[name] = await ort.InferenceSession.create(await read(`${name}.onnx`));

@@ -59,7 +59,7 @@ def test_compare_prints_what_differs(swept, run, run_ok):
     assert run("eval", "s/objective.beta=1,seed=0", "--elbo-samples", 2)[0] == 0
     rows = list(csv.DictReader(io.StringIO(run_ok("compare", "s", "--csv"))))
     assert [row["objective.beta"] for row in rows] == ["1.0", "4.0"] and rows[0]["runs"] == "2"
-    assert float(rows[0]["-ELBO"]) > 0 and rows[1]["-ELBO"] == ""
+    assert float(rows[0]["eval -ELBO"]) > 0 and rows[1]["eval -ELBO"] == ""
     table = json.loads(run_ok("compare", "s", "--metric", "kl", "--json"))
     assert table["metrics"] == ["kl"] and table["groups"][0]["metrics"]["kl"]["n"] == 2
     assert float(rows[0]["kl"]) == pytest.approx(table["groups"][0]["metrics"]["kl"]["mean"])

@@ -1,5 +1,6 @@
 """Examples that a trained model is applied to: all rows, in order, in the form of the model's data."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def test_folders_give_all_files_with_their_names():
         examples = find_examples(WIDE, "new", stream=stream)
         assert examples.names.tolist() == ["a/0.jpg", "a/1.png", "b/2.png"]
         assert examples.split.y.tolist() == [0, 0, 1] and examples.split.shape == (3, 24, 32)
+
+
+def test_classes_keep_the_numbers_of_the_run():
+    spec = dataclasses.replace(WIDE, classes=(2,), class_names=("cat", "truck"))
+    vae = vaezoo.create_model("conv-vae", spec)
+    for name in ("ship/0.png", "truck/1.png"):
+        photo(f"new/{name}")
+    examples = vaezoo.load_examples(vae, "new")
+    assert examples.split.y.tolist() == [2, 1]  # cat is 0 and truck 1, as in the run; ship follows
+    assert examples.spec.class_names == ("cat", "truck", "ship") and examples.spec.classes == (3,)
 
 
 def test_one_image_file_is_one_example():

@@ -14,7 +14,7 @@ from typing import Any
 from forging import join_safetensors, manifest_entry, split_safetensors, update_manifest
 
 from vaezoo.core.json_io import json_bytes
-from vaezoo.training import run as runs
+from vaezoo.training import run_files
 from vaezoo.training.checkpoint import SCHEMA
 
 Damage = Callable[[Path], object]
@@ -423,8 +423,8 @@ RUN: dict[str, Damage] = {
     "batch size of 400 digits": run_record(training__batch_size=HUGE),
     "negative seed": run_record(training__seed=-1),
     "100,000 milestones": run_record(training__schedule="multistep", training__milestones=[1] * 100_000),
-    "future schema": run_record(schema=runs.SCHEMA + 1),
-    "past schema": run_record(schema=runs.SCHEMA - 1),
+    "future schema": run_record(schema=run_files.SCHEMA + 1),
+    "past schema": run_record(schema=run_files.SCHEMA - 1),
     "schema is text": run_record(schema=CODE),
     "schema is true": run_record(schema=True),
     "source is a list": run_record(source=["digits"]),

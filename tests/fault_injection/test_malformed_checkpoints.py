@@ -42,7 +42,7 @@ from selection import every_nth
 
 import vaezoo
 from vaezoo.errors import InputError, VaezooError
-from vaezoo.training import run as runs
+from vaezoo.training import run_files
 from vaezoo.training.checkpoint import SCHEMA
 from vaezoo_cli.main import main
 
@@ -203,7 +203,7 @@ def test_linked_folder_is_unchanged(name: str, run: Path, check_cases: CheckCase
 
 @pytest.mark.parametrize(
     ("damage", "schema"),
-    [(MANIFEST["future schema"], SCHEMA), (STATE["future schema"], SCHEMA), (RUN["future schema"], runs.SCHEMA)],
+    [(MANIFEST["future schema"], SCHEMA), (STATE["future schema"], SCHEMA), (RUN["future schema"], run_files.SCHEMA)],
 )
 def test_future_schema_suggests_update(damage: Damage, schema: int, run: Path) -> None:
     damage(run)

@@ -1,5 +1,6 @@
 """Run folders and checkpoints: what is written comes back, what is damaged is refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import vaezoo
 from vaezoo import TrainConfig, get_model
 from vaezoo.core.options import config_json, configure
 from vaezoo.errors import InputError, StorageError, VaezooError
+from vaezoo.training import run as run_module
 from vaezoo.training.checkpoint import find_checkpoint, list_checkpoints, prune, save_checkpoint
 from vaezoo.training.run import newest_run
 
@@ -226,3 +228,14 @@ def test_newest_run_is_found(digits, inside):
     assert newest_run() == paths[2] and newest_run("mlp-vae") == paths[1]
     with pytest.raises(InputError, match="no run of beta-vae"):
         newest_run("beta-vae")
+
+
+def test_checkpoint_that_is_replaced_while_it_is_read(copy, monkeypatch):
+    find = run_module.find_checkpoint
+    gone = dataclasses.replace(find(copy / "checkpoints", "best", "elbo"), path=copy / "checkpoints" / "step-00000003")
+    answers = iter([gone, gone])
+    monkeypatch.setattr(run_module, "find_checkpoint", lambda *args: next(answers, None) or find(*args))
+    assert vaezoo.load(copy).checkpoint.path.exists()
+    monkeypatch.setattr(run_module, "find_checkpoint", lambda *args: gone)
+    with pytest.raises(InputError, match="are replaced while they are read"):
+        vaezoo.load(copy)

@@ -142,7 +142,7 @@ def test_comparison_groups_seeds(whole):
         values = [cell.result["metrics"]["kl"] for cell in cells[2 * number : 2 * number + 2]]
         assert group.metrics["kl"] == pytest.approx((np.mean(values), np.std(values, ddof=1), 2))
     rows = vaezoo.compare([folder], ["kl"]).rows()
-    assert rows[0] == ["objective.beta", "runs", "kl", "kl deviation"] and [row[:2] for row in rows[1:]] == [
+    assert rows[0] == ["objective.beta", "runs", "kl", "kl deviation", "kl runs"] and [row[:2] for row in rows[1:]] == [
         ["1.0", 2],
         ["4.0", 2],
     ]
@@ -188,16 +188,18 @@ def test_saved_evaluations_are_compared(copy, data):
     vaezoo.save_evaluation(run.path, vaezoo.evaluate(run, data, elbo_samples=2, limit=5))
     metrics = run_metrics(run.path)
     expected = {metric.name: metric.value for metric in evaluation.metrics}
-    assert metrics["-ELBO"] == pytest.approx(expected["-ELBO"]) and "-ELBO of 5 examples" in metrics
-    assert {"elbo", "kl"} < metrics.keys() and any(name.startswith("NLL") for name in metrics)
+    assert metrics["eval -ELBO"] == pytest.approx(expected["-ELBO"]) and "eval -ELBO of 5 examples" in metrics
+    assert {"elbo", "kl"} < metrics.keys() and any(name.startswith("eval NLL") for name in metrics)
+    # The terms of the training and those of an evaluation have names of their own, so no mean mixes them.
+    assert metrics["reconstruction"] == run.result["metrics"]["reconstruction"] != metrics["eval reconstruction"]
     comparison = vaezoo.compare([copy])  # the metrics of the results come first
     assert comparison.metrics[:4] == ["elbo", "reconstruction", "kl", "weighted_elbo"]
     means = comparison.groups[0].metrics
-    assert means["-ELBO"].n == 1 and means["kl"].n == 2
+    assert means["eval -ELBO"].n == 1 and means["kl"].n == 2
     run.path.joinpath("result.json").write_text(
         run.path.joinpath("result.json").read_text().replace(f'"step": {run.checkpoint.step}', '"step": 1')
     )
-    assert "-ELBO" not in run_metrics(run.path)  # of another checkpoint
+    assert "eval -ELBO" not in run_metrics(run.path)  # of another checkpoint
     file.write_text('{"schema": 2}')
     with pytest.raises(InputError, match="is damaged"):
         read_evaluations(run.path)

@@ -66,7 +66,8 @@ class Comparison:
 
     Attributes:
         columns: What differs between the groups.
-        metrics: Names of the metrics: those of result.json, such as `elbo`, then those of evaluations, such as `-ELBO`.
+        metrics: Names of the metrics: those of result.json, such as `elbo`, then those of evaluations,
+            such as `eval -ELBO`.
         groups: The rows.
         failed: Cells of a sweep that failed -> message.
         unfinished: Folders of runs without a result, which no mean includes.
@@ -87,12 +88,12 @@ class Comparison:
 
     def rows(self) -> list[list[object]]:
         """Returns the table as rows for a CSV file, the names of the columns first."""
-        heads = [part for name in self.metrics for part in (name, f"{name} deviation")]
+        heads = [part for name in self.metrics for part in (name, f"{name} deviation", f"{name} runs")]
         rows: list[list[object]] = [[*self.columns, "runs", *heads]]
         for group in self.groups:
             values = [show_value(json_value(group.values[name])) for name in self.columns]
             means = [group.metrics.get(name) for name in self.metrics]
-            numbers = [part for m in means for part in ((m.mean, m.deviation) if m else (None, None))]
+            numbers = [part for m in means for part in (m or (None, None, 0))]
             rows.append([*values, len(group.runs), *numbers])
         return rows
 
@@ -196,7 +197,10 @@ def run_settings(folder: Path) -> dict[str, object]:
 
 
 def run_metrics(folder: Path) -> dict[str, float]:
-    """Returns the metrics of a run: those of its result, and those of evaluations of the same checkpoint."""
+    """Returns the metrics of a run: those of its result, and those of evaluations of the same checkpoint.
+
+    The names of the latter begin with `eval`, because other draws and settings give other values of the same terms.
+    """
     values, result = result_metrics(folder), read_result(folder / RESULT)
     if not values:
         return {}
@@ -209,7 +213,7 @@ def run_metrics(folder: Path) -> dict[str, float]:
         part = "" if record["examples"] == record["total"] else f" of {record['examples']} examples"
         for metric in metrics_of(record, folder):
             if isinstance(metric.get("value"), int | float):
-                values[f"{metric['name']}{other}{part}"] = float(str(metric["value"]))
+                values[f"eval {metric['name']}{other}{part}"] = float(str(metric["value"]))
     return values
 
 

@@ -6,6 +6,8 @@ import os
 from dataclasses import replace
 from typing import Literal, TypeAlias, cast
 
+from torch import Tensor
+
 from vaezoo.core.options import construct
 from vaezoo.data.base import Dataset, DataSpec
 from vaezoo.data.catalog import DATASETS
@@ -74,7 +76,9 @@ def load_examples(
 
 
 def fitted(model: Model, examples: Examples) -> Examples:
-    """Returns examples with the labels of a conditional model. Names of classes decide which number is which.
+    """Returns examples with the labels of a model. Names of classes decide which number is which.
+
+    A conditional model knows no other classes than those of its training.
 
     Raises:
         UnsupportedDataError: If the examples do not have the model's shape, kind and labels.
@@ -86,9 +90,11 @@ def fitted(model: Model, examples: Examples) -> Examples:
             "give data of that shape",
         )
     check_kind(ours, given)
-    if not takes_labels(model) or (given.classes, given.class_names) == (ours.classes, ours.class_names):
+    if (given.classes, given.class_names) == (ours.classes, ours.class_names):
         return examples
     y = examples.split.y
+    if not takes_labels(model):
+        return examples if y is None else with_classes_of(ours, examples, y)
     if y is None:
         check_classes(ours, given)
         return examples
@@ -96,6 +102,16 @@ def fitted(model: Model, examples: Examples) -> Examples:
     check_labels(ours, y)  # a few examples need not have every label
     spec = replace(given, classes=ours.classes, class_names=ours.class_names)
     return replace(examples, spec=spec, split=examples.split.with_labels(y))
+
+
+def with_classes_of(ours: DataSpec, examples: Examples, y: Tensor) -> Examples:
+    """Returns examples whose classes have the numbers that they have in the run. Other classes follow after those."""
+    given = examples.spec
+    if not (ours.class_names and given.class_names):
+        return examples
+    names = (*ours.class_names, *(name for name in given.class_names if name not in ours.class_names))
+    spec = replace(given, classes=(len(names),), class_names=names)
+    return replace(examples, spec=spec, split=examples.split.with_labels(recode_labels(y, given.class_names, names)))
 
 
 def module_of(model: Run | VAE) -> VAE:

@@ -35,9 +35,10 @@ class OnnxModuleVAE(VAE):
     """
 
     def __init__(self, model: OnnxVAE) -> None:
+        if missing := sorted({"encoder", "decoder"} - model.sessions.keys()):
+            raise UnsupportedDataError(f"the export has no {missing[0]}", "export the run without --parts")
         kind = model.data["kind"]
         obstacles = {
-            "it holds only a part of the model": not {"encoder", "decoder"} <= model.sessions.keys(),
             f"data of kind {kind} need more than the decoder's output": kind not in ("unit", "real"),
             "its sizes are free": any(isinstance(n, str) for n in model.latent_shape),
             "its images are rounded to bytes": model.dtype == "uint8",

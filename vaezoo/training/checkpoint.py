@@ -25,7 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vaezoo.core.atomic import atomic_dir, read_file, remove_dir, sha256
+from vaezoo.core.atomic import atomic_dir, read_file, remove_dir
 from vaezoo.core.json_io import MAX_JSON_BYTES, check_schema, json_bytes, read_json
 from vaezoo.errors import DivergedError, InputError, VaezooWarning, safe_repr
 
@@ -49,17 +49,14 @@ class Checkpoint:
         step: Optimizer steps taken.
         metrics: Validation metrics at that step; empty if the training stopped between two evaluations.
         counters: The counters of the Trainer.
+        model_sha256: SHA-256 of the file of the model's weights. A training that goes on may remove that file.
     """
 
     path: Path
     step: int
     metrics: Mapping[str, float]
     counters: Mapping[str, object]
-
-    @property
-    def model_sha256(self) -> str:
-        """The SHA-256 of the weights' file."""
-        return sha256(self.path / "model.safetensors")
+    model_sha256: str
 
     def restore(self, module: nn.Module, name: str, *, fp16: bool = False) -> None:
         """Loads weights into a module.
@@ -157,7 +154,8 @@ def open_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES, *, hashed: bool
     Raises:
         InputError: If a file is missing, damaged or unexpected.
     """
-    for name, entry in _read_manifest(path).items():
+    manifest = _read_manifest(path)
+    for name, entry in manifest.items():
         size = entry.get("bytes")
         if type(size) is not int or size > max_bytes:
             raise InputError(f"{path / name} is damaged: {safe_repr(size)} bytes by the manifest", USE_ANOTHER)
@@ -173,7 +171,8 @@ def open_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES, *, hashed: bool
             raise ValueError(f"step {step}")
         if not isinstance(counters, dict):
             raise ValueError("counters")
-        return Checkpoint(path, step, parse_metrics(metrics), counters)
+        digest = str(manifest.get("model.safetensors", {}).get("sha256", ""))
+        return Checkpoint(path, step, parse_metrics(metrics), counters, digest)
     except (KeyError, ValueError, OverflowError, TypeError) as e:
         raise InputError(f"{path / 'state.json'} is damaged: {e}", USE_ANOTHER) from e
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from vaezoo.export.export import ExportResult
 
 RUNS = Path("runs")
+ATTEMPTS = 5  # to read a checkpoint that a training may replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,8 @@ class Run:
             VaezooError: If a program passed arrays, or the data cannot be loaded any more.
         """
         if self.source is None:
-            raise VaezooError(f"{self.path} was trained on arrays of a program", "name a data set with --data")
+            hint = f"save them as a .npz file, and name it once: vaezoo train --resume {self.path} --data FILE"
+            raise VaezooError(f"{self.path} was trained on arrays of a program", hint)
         return load_source(self.source, self.data, data_dir)
 
     def sample(
@@ -230,9 +232,18 @@ def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool =
         check_size(path, registration, record.options, record.data, fp16=fp16)
         _, vae, objective = registration.build(record.options, record.data)
     max_bytes = max_checkpoint_bytes(vae, objective)
-    chosen = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, max_bytes)
-    chosen.restore(vae, "model", fp16=fp16)
-    chosen.restore(objective, "objective", fp16=fp16)
+    for attempt in range(ATTEMPTS):
+        chosen = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, max_bytes)
+        try:
+            chosen.restore(vae, "model", fp16=fp16)
+            chosen.restore(objective, "objective", fp16=fp16)
+            break
+        except InputError as e:
+            if chosen.path.exists():
+                raise
+            # A training that goes on has replaced the checkpoint by a better one.
+            if attempt == ATTEMPTS - 1:
+                raise InputError(f"the checkpoints of {path} are replaced while they are read", "try again") from e
     return Run(
         path=path,
         model=registration.name,

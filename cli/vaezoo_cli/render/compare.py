@@ -18,7 +18,7 @@ def render_comparison(comparison: Comparison, next_step: str | None) -> None:
     rows = table(*(escape(name) for name in comparison.columns), "runs", *(escape(n) for n in comparison.metrics))
     for group in comparison.groups:
         values = [escape(show_value(json_value(group.values[name]))) for name in comparison.columns]
-        means = [show_mean(group.metrics.get(name)) for name in comparison.metrics]
+        means = [show_mean(group.metrics.get(name), len(group.runs)) for name in comparison.metrics]
         rows.add_row(*values, str(len(group.runs)), *means)
     OUT.print(rows)
     for name, message in comparison.failed.items():
@@ -29,8 +29,9 @@ def render_comparison(comparison: Comparison, next_step: str | None) -> None:
         OUT.print(f"\nnext     {escape(next_step)}", soft_wrap=True)
 
 
-def show_mean(value: Mean | None) -> str:
-    """Formats a metric: `-97.31 ± 0.42`, or `-97.31` for a single run."""
+def show_mean(value: Mean | None, runs: int) -> str:
+    """Formats a metric: `-97.31 ± 0.42`, `-97.31` for a single run, `-97.31 (1 of 2)` if one of two runs has it."""
     if value is None:
         return "-"
-    return f"{value.mean:,.5g}" + ("" if value.deviation is None else f" ± {value.deviation:.2g}")
+    deviation = "" if value.deviation is None else f" ± {value.deviation:.2g}"
+    return f"{value.mean:,.5g}{deviation}" + ("" if value.n == runs else f" ({value.n} of {runs})")

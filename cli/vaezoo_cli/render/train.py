@@ -17,7 +17,7 @@ from vaezoo_cli.render.console import ERR, OUT, show_shape
 from vaezoo_cli.render.data import data_lines
 
 if TYPE_CHECKING:
-    from vaezoo import Dataset, Report, Run, Trainer
+    from vaezoo import Dataset, DataSpec, Report, Run, Trainer
 
 
 QUIET_SECONDS = 30.0  # longest time without a line, where there is no terminal
@@ -83,7 +83,7 @@ class TrainingView:
             f"{len(trainer.valid_split):,} validation examples; {data.likelihood}; {parameters:,} parameters; "
             f"{trainer.steps:,} steps on {trainer.device}{describe_settings(trainer)}"
         )
-        self.line(f"run folder {escape(str(path))}; metrics of the validation split, in nats per image")
+        self.line(f"run folder {escape(str(path))}; metrics of the validation split, in nats per {noun(data)}")
         if trainer.global_step:
             self.line(f"resuming after step {trainer.global_step:,}")
 
@@ -128,7 +128,7 @@ class TrainingView:
         split, metrics = run.result["split"], run.result["metrics"]
         assert isinstance(metrics, dict)
         OUT.print(
-            f"[bold]{split} -ELBO {-metrics['elbo']:.2f}[/] nats per image = reconstruction "
+            f"[bold]{split} -ELBO {-metrics['elbo']:.2f}[/] nats per {noun(run.data)} = reconstruction "
             f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
             f"(z sampled; checkpoint of step {run.checkpoint.step:,})"
         )
@@ -156,3 +156,8 @@ def describe_settings(trainer: Trainer) -> str:
         (config.compile == "on", "compiled (the first step takes longer)"),
     ]
     return "".join(f", {text}" for applies, text in notes if applies)
+
+
+def noun(data: DataSpec) -> str:
+    """Returns what an example is called: an image, or an example of other data."""
+    return "image" if len(data.shape) == 3 else "example"
