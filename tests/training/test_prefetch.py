@@ -138,7 +138,7 @@ def test_interpreter_can_exit(images: Path, end: str) -> None:
         from pathlib import Path
         from vaezoo.data.images.image_folder import load
         from vaezoo.data.prefetch import prefetch
-        split, _ = load(Path(sys.argv[1]), None, stream=True)
+        split = load(Path(sys.argv[1]), None, stream=True).train
         endless = iter(lambda: torch.randint(60, (200,)), None)
         batches = prefetch(split, endless, torch.device("cpu"), 3)
         next(batches)
@@ -172,7 +172,7 @@ MEASURE_PEAK = """if True:
     stream = sys.argv[2] == "stream"
     torch.ones(8, 8) @ torch.ones(8, 8)
     before = peak()
-    split, _ = load(Path(sys.argv[1]), None, stream=stream)
+    split = load(Path(sys.argv[1]), None, stream=stream).train
     order = torch.randperm(len(split)).split(8)
     assert sum(len(batch.x) for batch in prefetch(split, order, torch.device("cpu"), 2)) == len(split)
     print(split.nbytes / 2**20, peak() - before)
