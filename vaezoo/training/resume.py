@@ -203,7 +203,8 @@ def load_run_data(
     if os.path.isabs(source.data) and not os.path.exists(source.data):
         hint = "if they have moved, name their new place with --data"
         raise InputError(f"the data of {path} are no longer at {safe_repr(source.data)}", hint)
-    return load_source(source, record.data, data_dir, stream)
+    with as_input_error(path):  # a damaged record may name a likelihood that its data cannot have
+        return load_source(source, record.data, data_dir, stream)
 
 
 def find_newest(folder: Path, setup: Setup) -> Checkpoint | None:
