@@ -29,6 +29,7 @@ from reference_model import (
     tutorial_loss,
 )
 from train_workers import WorkerChannel
+from vaezoo.registry import find_model
 from vaezoo.training.trainer import REPORT_EVERY
 
 WINDOW = REPORT_EVERY  # steps between two reads of the clock
@@ -40,13 +41,23 @@ MATRIX_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of the square prod
 
 
 def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, channel: WorkerChannel) -> None:
-    """Runs one long `Trainer.fit`. The trainer's clock excludes the time that `on_report` waits for a turn."""
+    """Trains the reference network with the ELBO."""
+    name, options = MODELS[job.network]
+    fit_model(name, options, precision, compiled, job, channel)
+
+
+def fit_model(
+    name: str, options: dict[str, object], precision: Precision, compiled: Compile, job: Job, channel: WorkerChannel
+) -> None:
+    """Runs one long `Trainer.fit` of a model with its own objective.
+
+    The trainer's clock excludes the time that `on_report` waits for a turn.
+    """
     torch.set_num_threads(job.threads)
     data = load_dataset(job)
-    name, options = MODELS[job.network]
     torch.manual_seed(SEED)
-    model = vaezoo.create_model(name, data, options)
-    channel.info["parameters"] = count_parameters(model)
+    _, model, objective = find_model(name).build(options, data.spec)
+    channel.info["parameters"] = count_parameters(model) + count_parameters(objective)
 
     def on_report(report: vaezoo.Report) -> None:
         if report.split == "train":
@@ -62,7 +73,7 @@ def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, channel: Worke
         precision=precision,
         compile=compiled,
     )
-    vaezoo.Trainer(model, vaezoo.ELBO(), data, config, on_report=on_report).fit()
+    vaezoo.Trainer(model, objective, data, config, on_report=on_report).fit()
 
 
 def set_up_torch(job: Job) -> None:

@@ -233,6 +233,21 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def make_job(args: argparse.Namespace) -> Job:
+    """Returns the task that the arguments describe, without its backend and network."""
+    return Job(
+        backend="",
+        network="",
+        batch=0,
+        device=args.device,
+        threads=args.threads,
+        data=choose_data(args.data_dir),
+        data_dir=args.data_dir and str(args.data_dir.absolute()),
+        warm_up=max(1, -(-args.warm_up // WINDOW)) * WINDOW,
+        seconds=args.seconds,
+    )
+
+
 def main() -> int:
     """Parses the arguments, measures, and writes the results. Returns 1 if a worker died or a loss deviates."""
     args = parse_args()
@@ -243,17 +258,7 @@ def main() -> int:
     success = True
     if not args.tables:
         resolve_device(args.device)
-        job = Job(
-            backend="",
-            network="",
-            batch=0,
-            device=args.device,
-            threads=args.threads,
-            data=choose_data(args.data_dir),
-            data_dir=args.data_dir and str(args.data_dir.absolute()),
-            warm_up=max(1, -(-args.warm_up // WINDOW)) * WINDOW,
-            seconds=args.seconds,
-        )
+        job = make_job(args)
         if job.data == "digits":
             log("MNIST was not found, so all backends train on the packaged digits")
         cases = itertools.product(args.network, args.batch) if args.batch else CASES[args.device]

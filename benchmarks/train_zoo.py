@@ -20,15 +20,13 @@ from typing import Any
 
 import torch
 
-import vaezoo
-from baselines import SEED, UNLIMITED, WINDOW
-from reference_model import LR, Job, choose_data, count_parameters, load_dataset
+from baselines import Compile, fit_model
+from reference_model import Job
 from tables import HERE, format_quartiles, hardware, machine, put_tables, quartiles, ratios, slug, table, versions
-from train_throughput import Measurements, describe_environment, run_rounds, start_workers
+from train_throughput import Measurements, describe_environment, make_job, run_rounds, start_workers
 from train_workers import START_SECONDS, WorkerChannel, serve
 from vaezoo.core.atomic import write_file
 from vaezoo.core.json_io import json_bytes
-from vaezoo.registry import find_model
 
 PREFIX = "train-zoo"
 BACKENDS = ("pythae", "vaezoo", "vaezoo compiled")
@@ -76,30 +74,6 @@ PAIRS = {
 }
 
 
-def vaezoo_fit(pair: Pair, compiled: bool, job: Job, channel: WorkerChannel) -> None:
-    """Runs one long `Trainer.fit` of a model with its own objective."""
-    torch.set_num_threads(job.threads)
-    data = load_dataset(job)
-    torch.manual_seed(SEED)
-    _, model, objective = find_model(pair.model).build(pair.options, data.spec)
-    channel.info["parameters"] = count_parameters(model) + count_parameters(objective)
-
-    def on_report(report: vaezoo.Report) -> None:
-        if report.split == "train":
-            images = WINDOW * job.batch
-            channel.record_window(WINDOW, images, images / report.images_per_second, None)
-
-    config = vaezoo.TrainConfig(
-        steps=UNLIMITED,
-        eval_every=UNLIMITED,
-        batch_size=job.batch,
-        lr=LR,
-        device=job.device,
-        compile="on" if compiled else "off",
-    )
-    vaezoo.Trainer(model, objective, data, config, on_report=on_report).fit()
-
-
 def train(job: Job, channel: WorkerChannel) -> None:
     """Runs the backend of a worker."""
     pair = PAIRS[job.network]
@@ -108,7 +82,8 @@ def train(job: Job, channel: WorkerChannel) -> None:
 
         train_model(pair.model, pair.options, pair.peer, pair.settings, job, channel)
     else:
-        vaezoo_fit(pair, job.backend == "vaezoo compiled", job, channel)
+        compiled: Compile = "on" if job.backend == "vaezoo compiled" else "off"
+        fit_model(pair.model, pair.options, "fp32", compiled, job, channel)
 
 
 def measure(job: Job, rounds: int) -> dict[str, Any]:
@@ -192,17 +167,7 @@ def main() -> int:
         return 0
     rows = []
     if not args.tables:
-        job = Job(
-            backend="",
-            network="",
-            batch=args.batch,
-            device=args.device,
-            threads=args.threads,
-            data=choose_data(args.data_dir),
-            data_dir=args.data_dir and str(args.data_dir.absolute()),
-            warm_up=args.warm_up,
-            seconds=args.seconds,
-        )
+        job = replace(make_job(args), batch=args.batch)
         rows = [measure(replace(job, network=name), args.rounds) for name in args.only or PAIRS]
         setting = {k: getattr(job, k) for k in ("device", "threads", "batch", "data", "warm_up", "seconds")}
         about, setting = describe_environment(args.device), setting | {"rounds": args.rounds}

@@ -394,5 +394,5 @@ def test_class_folders_of_new_data_have_the_numbers_of_the_training(inside):
     examples = vaezoo.load_examples(run, "new")
     assert examples.split.y.tolist() == [1]  # not 0, the number among the new folders
     Path("new/dog").rename("new/fox")
-    with pytest.raises(VaezooError, match="has the label 'fox', which is no class of the run"):
+    with pytest.raises(VaezooError, match="has the label 'fox', which is not a class of the run"):
         vaezoo.load_examples(run, "new")

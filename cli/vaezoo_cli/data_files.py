@@ -25,12 +25,20 @@ if TYPE_CHECKING:
 FOLDER = "/"  # stands for the suffix of a folder of image files
 TABLES = (".csv", ".parquet")
 ARRAYS = (".npz", ".npy")
+MAX_GRID = 10_000  # images in one PNG file
 
 
 def check_suffix(out: str | None) -> None:
     """Raises VaezooError if no data at all can be written under a name. Reading the model may take long."""
     if out is not None and not _is_folder(out):
         output_suffixes(out, (".png", *ARRAYS, *TABLES, ".txt"))
+
+
+def check_grid(count: int) -> int:
+    """Returns a number of images, if they fit in one PNG file."""
+    if count > MAX_GRID:
+        raise VaezooError(f"{count:,} images are too many for one grid", "give --out FOLDER/, a .npy or a .npz file")
+    return count
 
 
 def _is_folder(out: str) -> bool:
@@ -135,6 +143,6 @@ def read_latents(path: str, mode: str) -> Values:
     from vaezoo.data.npy import SUFFIXES, read_arrays
 
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise UnsupportedDataError(f"'{path}' is no file of latents", "give a .npy or a .npz file")
+        raise UnsupportedDataError(f"'{path}' is not a .npy or .npz file", "save the latents as one")
     arrays = read_arrays(Path(path), ("z", mode))
     return next(arrays[name] for name in ("z", mode, "") if name in arrays)

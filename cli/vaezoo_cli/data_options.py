@@ -94,8 +94,8 @@ def data_options() -> Callable[[F], F]:
         "of the training]"
     )
     part = (
-        "train, valid, test or all.  [default: all, and of data with parts the test split, or the validation split if "
-        "there is no test split]"
+        "train, valid, test or all.  [default: the test split, or else the validation split; all, if the data are not "
+        "split]"
     )
     return _options(
         DataOptions,

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from vaezoo.core.image_grids import as_bytes
 from vaezoo.errors import UnsupportedDataError
 from vaezoo_cli.options import open_export, open_run
-from vaezoo_cli.render.image_grids import as_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,9 +57,7 @@ class LoadedModel:
     def takes_labels(self) -> bool:
         """Whether samples can be those of a label."""
         if self.export is not None:
-            graphs = self.export.manifest["graphs"]
-            parts = [graph["inputs"] for name, graph in graphs.items() if name in ("decoder", "prior")]
-            return any(tensor["name"] == "y" for inputs in parts for tensor in inputs)
+            return self.export.takes_labels("decoder", "prior")
         from vaezoo.evaluation.examples import takes_labels
 
         return takes_labels(self.model, "decoder", "prior")

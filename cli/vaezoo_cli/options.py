@@ -106,18 +106,6 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
     return runtime.load(source)
 
 
-def parse_integers(option: str, text: str) -> tuple[int, ...]:
-    """Parses integers that are separated by commas.
-
-    Raises:
-        VaezooError: If the text has another form.
-    """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise VaezooError(f"{option} takes integers, not '{text}'", f"for example {option} 3") from None
-
-
 def output_suffixes(out: str | None, supported: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the suffixes of the files to write: that of `out`, or all supported ones without `out`.
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 import vaezoo_cli.render
 from vaezoo import Batch, TrainConfig, from_arrays, load_data, train
+from vaezoo.core import image_grids
 from vaezoo.core.dependencies import install_hint
 from vaezoo.evaluation import latents
-from vaezoo_cli.render import image_grids
 
 CELL, GAP = 56, 2  # pixels of an enlarged digit, and of the line between two
 

@@ -178,7 +178,7 @@ def test_labels_of_other_data_get_the_numbers_of_a_run() -> None:
     assert recode_labels(torch.tensor([0, 1, 0]), ("cat", "dog"), names).tolist() == [1, 2, 1]
     assert recode_labels(torch.tensor([0, 0]), ("cat", "emu"), names).tolist() == [1, 1]  # no emu is there
     assert recode_labels(torch.tensor([0, 1]), (), names).tolist() == [0, 1]
-    with pytest.raises(InputError, match="has the label 'emu', which is no class of the run") as error:
+    with pytest.raises(InputError, match="has the label 'emu', which is not a class of the run") as error:
         recode_labels(torch.tensor([0, 1]), ("cat", "emu"), names)
     assert error.value.hint == "the classes are ape, cat, dog"
 
@@ -271,7 +271,7 @@ MASKED = np.ma.masked_greater(FLOATS, 0.9)
     ("x", "message", "hint"),
     [
         ([[0.1, 0.2], [0.3]], "x is ragged", "same shape"),
-        ([torch.zeros(2), torch.zeros(3)], "x is ragged|x is no array", "same shape"),
+        ([torch.zeros(2), torch.zeros(3)], "x is ragged|x is not an array", "same shape"),
         (torch.zeros(20, 3).to_sparse(), "x is a sparse tensor", "to_dense"),
         (MASKED, f"x has {MASKED.mask.sum()} masked values", "filled"),
         (np.zeros((20, 4, 5, 6)), r"x has the shape \(20, 4, 5, 6\)", "alpha"),

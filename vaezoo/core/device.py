@@ -35,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
     hint = f"use auto, {', '.join(present)}"
     if name in ("gpu", "cuda"):
         hint += "" if "cuda" in present else "; for cuda, 'vaezoo doctor' says what is missing"
-    raise VaezooError(f"there is no device '{name}' on this machine", hint)
+    raise VaezooError(f"device '{name}' was not found on this machine", hint)
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _arrow(values: Values) -> Sequence[str] | Values:
-    """Returns a column as pyarrow takes it: names of files that are no valid text with question marks."""
+    """Returns a column as pyarrow takes it. In names of files, bytes that are not valid text become question marks."""
     if values.dtype.kind != "U":
         return values
     return [text.encode("utf-8", "replace").decode("utf-8") for text in values.tolist()]

@@ -187,7 +187,7 @@ class Split(Protocol):
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The files of the examples, relative to their folder. None if the examples are no files."""
+        """The files of the examples, relative to their folder. None if the examples are not files."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -240,7 +240,7 @@ class TensorSplit:
         x: `(N, *shape)`: uint8 in 0..255, float32, or int64 token ids. Bytes save memory and become floats batch by
             batch.
         y: `(N,)` or `(N, factors)`, int64, or None.
-        names: The files of the examples, relative to their folder. None if the examples are no files.
+        names: The files of the examples, relative to their folder. None if the examples are not files.
     """
 
     x: Tensor
@@ -274,7 +274,8 @@ class TensorSplit:
 
     def select(self, index: Tensor) -> TensorSplit:
         """Returns a split with the examples at `index`, which holds indices or a mask."""
-        names = None if self.names is None else tuple(self.names[i] for i in torch.arange(len(self))[index.cpu()])
+        places = torch.arange(len(self))[index.cpu()].tolist()
+        names = None if self.names is None else tuple(self.names[i] for i in places)
         return TensorSplit(*self.gather(index), names)
 
     def subsample(self, count: int) -> TensorSplit:
@@ -350,7 +351,7 @@ class Splits(NamedTuple):
     """What a reader of data found.
 
     Attributes:
-        train: The training split. Validation examples are taken from it if there is no validation split.
+        train: The training split. If `valid` is None, validation examples are taken from it.
         test: The official test split, or None.
         valid: The official validation split, or None.
         class_names: The name of each label, if the labels are the indices of these names. Empty otherwise.

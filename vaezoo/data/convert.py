@@ -76,10 +76,8 @@ def to_array(values: Values, name: str, texts: bool = False) -> Array:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         if "inhomogeneous" in str(error):
-            raise InputError(
-                f"{name} is ragged: its rows differ in length", "give all examples the same shape"
-            ) from error
-        raise InputError(f"{name} is no array: {first_line(error)}", "give an array or a tensor") from error
+            raise InputError(f"{name} is ragged: its rows differ in length", SAME_SHAPE) from error
+        raise InputError(f"{name} is not an array: {first_line(error)}", "give an array or a tensor") from error
 
 
 def _tensor_to_array(tensor: Tensor, name: str) -> Array:

@@ -96,7 +96,7 @@ def find_examples(
     skip = on_bad_image == "skip"
     if isinstance(data, str) and data in DATASETS:
         require_image_folder(data, stream, skip)
-        return examples_of(_load_named(data, spec, data_dir), part)
+        return examples_of(load_named(data, spec, data_dir), part)
     path = find_path(data)
     return _examples(_load_path(path, spec, stream, skip), spec, slug(path), part)
 
@@ -246,7 +246,7 @@ def _shape_hint(array: Array, spec: DataSpec) -> str:
     return f"give an array of shape (N, {', '.join(map(str, spec.shape))})"
 
 
-def _load_named(name: str, spec: DataSpec, data_dir: str | None) -> Dataset:
+def load_named(name: str, spec: DataSpec, data_dir: str | None) -> Dataset:
     """Loads a data set by name. Images get the size and the channels of the model's."""
     dataset = load_data(name, data_dir=data_dir)
     if dataset.spec.shape != spec.shape and dataset.spec.kind == "unit" and len(dataset.spec.shape) == 3:

@@ -92,7 +92,7 @@ def _to_table(array: Array, name: str, count: int) -> Array:
     if array.dtype.kind == "O":
         array = _without_objects(array, name)
     if array.dtype.kind not in "biufU":
-        raise InputError(f"{name} holds {array.dtype}, which are no labels", "give whole numbers or texts")
+        raise InputError(f"{name} holds {array.dtype}, not whole numbers or texts", "convert the labels")
     return array[:, None] if array.ndim == 1 else array
 
 
@@ -138,7 +138,7 @@ def _to_integers(table: Array, name: str) -> np.ndarray[tuple[int, ...], np.dtyp
         odd = values[~(np.isfinite(values) & (values == np.round(values)))]
         if odd.size:
             raise InputError(
-                f"{name} holds {odd[0]:g}, which is no label",
+                f"{name} holds {odd[0]:g}, which is not a whole number",
                 "give whole numbers or texts, and leave out examples without a label",
             )
     return np.require(table, np.int64, ["C", "W"])
@@ -161,7 +161,7 @@ def code_labels(texts: Iterable[str], class_names: Sequence[str], name: str = "d
     labels = [clean_name(text) for text in texts]
     if unknown := next((label for label in labels if label not in numbers), None):
         raise InputError(
-            f"'{name}' has the label '{safe_repr(unknown)}', which is no class of the run", _choices(class_names)
+            f"'{name}' has the label '{safe_repr(unknown)}', which is not a class of the run", _choices(class_names)
         )
     return torch.tensor([numbers[label] for label in labels], dtype=torch.int64)
 
@@ -216,6 +216,16 @@ def find_labels(text: str, classes: Sequence[int], class_names: Sequence[str], n
             which = "the labels" if len(classes) == 1 else f"those of label {i} of {len(classes)}"
             raise VaezooError(f"there is no label {label}", f"{which} of '{name}' are 0 to {count - 1}")
     return labels
+
+
+def repeat_label(text: str, count: int, classes: Sequence[int], class_names: Sequence[str], name: str) -> Array:
+    """Returns the label that a user typed for each of `count` examples, `(count,)` or `(count, factors)`.
+
+    For the other arguments and the errors see `find_labels`.
+    """
+    labels = np.asarray(find_labels(text, classes, class_names, name), np.int64)
+    y: Array = np.tile(labels, (count, 1))
+    return y[:, 0] if len(labels) == 1 else y
 
 
 def _choices(class_names: Sequence[str]) -> str:

@@ -12,9 +12,8 @@ from vaezoo.core.options import construct
 from vaezoo.data.base import Dataset, DataSpec
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.convert import TorchData, Values
-from vaezoo.data.inference import Examples, array_examples, examples_of, find_examples
+from vaezoo.data.inference import Examples, array_examples, examples_of, find_examples, load_named
 from vaezoo.data.labels import recode_labels
-from vaezoo.data.load import load_data
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.run import Run
@@ -128,13 +127,10 @@ def takes_labels(model: Model, *parts: Part) -> bool:
     """Returns whether one of some parts of a model is given labels. By default these are all parts."""
     parts = parts or ("encoder", "decoder", "prior")
     if isinstance(model, OnnxVAE):
-        graphs = model.manifest["graphs"]
-        inputs = {part: [tensor["name"] for tensor in graphs[part]["inputs"]] for part in parts if part in graphs}
-    else:
-        vae = module_of(model)
-        own = {"encoder": vae.encoder_inputs, "decoder": vae.decoder_inputs, "prior": vae.prior.inputs}
-        inputs = {part: [*own[part]] for part in parts}
-    return any("y" in names for names in inputs.values())
+        return model.takes_labels(*parts)
+    vae = module_of(model)
+    inputs = {"encoder": vae.encoder_inputs, "decoder": vae.decoder_inputs, "prior": vae.prior.inputs}
+    return any("y" in inputs[part] for part in parts)
 
 
 def own_data(model: Model, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -151,8 +147,4 @@ def own_data(model: Model, data_dir: str | os.PathLike[str] | None = None) -> Da
     spec = data_of(model)
     if spec.name not in DATASETS:
         raise VaezooError(f"the export was trained on '{spec.name}', which is not a named data set", "give --data")
-    dataset = load_data(spec.name, data_dir=folder)
-    if dataset.spec.shape == spec.shape or len(spec.shape) != 3:
-        return dataset
-    channels = "grey" if spec.shape[0] == 1 else "colour"
-    return load_data(spec.name, data_dir=folder, image_size=(spec.shape[1], spec.shape[2]), channels=channels)
+    return load_named(spec.name, spec, folder)

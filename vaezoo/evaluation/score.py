@@ -99,7 +99,7 @@ def score(
         binarize: As in `evaluate`.
         quantile: Between 0 and 1, such as 0.99. An example is an anomaly if its -ELBO is above this quantile of the
             validation examples of the training.
-        normal_class: The name or the number of the class whose examples are no anomalies, for `auc`. By default 0, for
+        normal_class: The name or the number of the class of normal examples, for `auc`. By default 0, for
             labels 0 and 1 without names.
         seed: Seed of bits and latents.
         device: As in TrainConfig.

@@ -181,10 +181,13 @@ class OnnxVAE:
             raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
         self._require("decoder")
         rng = np.random.default_rng(seed)
-        if y is None and self.data["classes"]:
-            columns = [np.arange(n) % count for count in self.data["classes"]]
-            y = columns[0] if len(columns) == 1 else np.stack(columns, 1)
+        y = labels_in_turn(self.data, n) if y is None else y
         return self.decode_latents(self._sample_prior(n, y, rng), y, rng)
+
+    def takes_labels(self, *graphs: GraphName) -> bool:
+        """Returns whether one of some graphs takes labels."""
+        signatures = [self.manifest["graphs"][graph] for graph in graphs if graph in self.manifest["graphs"]]
+        return any(tensor["name"] == "y" for signature in signatures for tensor in signature["inputs"])
 
     def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs any graph of the export: inputs by name -> outputs by name."""
@@ -323,6 +326,12 @@ class OnnxVAE:
         return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
+def labels_in_turn(data: DataEntry, n: int) -> Array | None:
+    """Returns all labels of data in turn, `(n,)` or `(n, factors)`. None if they have none."""
+    columns = [np.arange(n) % count for count in data["classes"]]
+    return None if not columns else columns[0] if len(columns) == 1 else np.stack(columns, 1)
+
+
 def draw_ids(logits: Array, rng: np.random.Generator) -> Array:
     """Draws one id from each row of logits `(N, ids)`. The largest of logit + Gumbel noise has the softmax's odds."""
     ids: Array = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
@@ -355,7 +364,7 @@ def _check_batch(array: Array, tensor: TensorSignature) -> Array:
     """Returns a batch as a contiguous array of an input's type.
 
     Raises:
-        VaezooError: If it has another shape, or a value that is no finite number, or if a free size is not a multiple
+        VaezooError: If it has another shape, or a value that is not finite, or if a free size is not a multiple
             of what it must be.
     """
     shape, multiples = example_shape(tensor), tensor.get("multiples", {})
@@ -370,10 +379,7 @@ def _check_batch(array: Array, tensor: TensorSignature) -> Array:
             raise VaezooError(f"{tensor['name']} has {name} {size}", f"give a multiple of {divisor}")
     with np.errstate(over="ignore", invalid="ignore"):  # too large for the type, or NaN where integers are wanted
         converted = np.ascontiguousarray(array, np.dtype(tensor["dtype"]))
-    if not (_is_finite(array) and _is_finite(converted)):
+    # A float that is too large becomes infinite. An integer made of NaN looks like any other.
+    if not np.isfinite(converted if converted.dtype.kind == "f" else array).all():
         raise VaezooError(f"{tensor['name']} holds NaN or infinite values", "leave out those rows, or fill them in")
     return converted
-
-
-def _is_finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())

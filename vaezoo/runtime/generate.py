@@ -8,7 +8,7 @@ import numpy as np
 
 from vaezoo.core.chunks import chunk_seed, row_chunks
 from vaezoo.errors import UnsupportedDataError, VaezooError
-from vaezoo.runtime import OnnxVAE
+from vaezoo.runtime import OnnxVAE, labels_in_turn
 from vaezoo.runtime.manifest import Array
 
 
@@ -30,7 +30,7 @@ def iter_samples(
     """
     if n < 1:
         raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
-    y = labels_in_turn(model, n) if y is None else y
+    y = labels_in_turn(model.data, n) if y is None else y
     for number, rows in enumerate(row_chunks(n, model.data["shape"])):
         own_seed = chunk_seed(seed, number)
         x = model.sample(rows.stop - rows.start, own_seed, y=None if y is None else y[rows])
@@ -42,16 +42,10 @@ def iter_decoded(
 ) -> Iterator[Array]:
     """Yields the data of latents z `(N, *latent_shape)` in chunks; for the other arguments see `iter_samples`."""
     z = check_latents(z, model.latent_shape)
-    y = labels_in_turn(model, len(z)) if y is None else y
+    y = labels_in_turn(model.data, len(z)) if y is None else y
     for number, rows in enumerate(row_chunks(len(z), model.data["shape"])):
         x = model.decode_latents(z[rows], None if y is None else y[rows])
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
-
-
-def labels_in_turn(model: OnnxVAE, n: int) -> Array | None:
-    """Returns all labels of the data in turn, `(n,)` or `(n, factors)`. None if they have none."""
-    columns = [np.arange(n) % count for count in model.data["classes"]]
-    return None if not columns else columns[0] if len(columns) == 1 else np.stack(columns, 1)
 
 
 def draw_from_means(model: OnnxVAE, means: Array, seed: int) -> Array:

@@ -20,11 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from vaezoo.core.json_io import read_json
 from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec
-from vaezoo.data.labels import find_labels
+from vaezoo.data.labels import repeat_label
 from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.objectives.base import Objective
@@ -129,8 +127,7 @@ class Run:
         from vaezoo.evaluation.outputs import sample
 
         if label is not None:
-            number = find_labels(str(label), self.data.classes, self.data.class_names, self.data.name)
-            y = torch.tensor(number).repeat(count, 1).squeeze(1).numpy()
+            y = repeat_label(str(label), count, self.data.classes, self.data.class_names, self.data.name)
         return sample(self, count, seed=seed, y=y)
 
     def plot(

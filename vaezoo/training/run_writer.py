@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from vaezoo.core import distributed
 from vaezoo.core.atomic import fsync, read_file, remove_dir, storage_errors, write_file
+from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, png
 from vaezoo.core.json_io import read_json_lines
 from vaezoo.errors import InputError, VaezooWarning
 from vaezoo.objectives.base import Objective
@@ -80,7 +80,8 @@ class RunWriter:
 
     def samples(self, step: int, images: Tensor) -> None:
         """Writes a grid of images as `samples/step-N.png`."""
-        write_file(self.path / SAMPLES / f"step-{step:08d}.png", image_grid(images))
+        grid = image_grid(as_bytes(images.numpy()), grid_columns(len(images)))
+        write_file(self.path / SAMPLES / f"step-{step:08d}.png", png(grid))
 
     def checkpoint(self, state: TrainerState) -> None:
         """Saves a checkpoint and removes those that are no longer needed."""
@@ -142,15 +143,3 @@ class RunWriter:
             fsync(self.log)
             fsync(self.log.parent)
             return self.log.stat().st_size
-
-
-def image_grid(images: Tensor) -> bytes:
-    """Returns images `(N, C, H, W)` in [0, 1] as a PNG file with a nearly square grid."""
-    from PIL import Image
-    from torchvision.utils import make_grid
-
-    grid = make_grid(images.clamp(0, 1), nrow=math.ceil(math.sqrt(len(images))), pad_value=0.5)
-    pixels = (grid * 255).round().byte().permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -21,6 +21,7 @@ from vaezoo.core import distributed, signals
 from vaezoo.core.json_io import check_schema, read_json, write_json
 from vaezoo.core.options import Json, config_json, configure, full_names, json_value, show_value
 from vaezoo.data.base import Dataset
+from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.load import to_dataset
 from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
 from vaezoo.registry import find_model
@@ -62,7 +63,7 @@ class Cell:
 
 def sweep(
     model: str,
-    data: Dataset | str | os.PathLike[str] = "digits",
+    data: Dataset | str | os.PathLike[str] | Values | TorchData = "digits",
     *,
     options: Mapping[str, object] | None = None,
     settings: Mapping[str, object] | None = None,
@@ -80,7 +81,7 @@ def sweep(
 
     Args:
         model: A registered model.
-        data: A data set, or its name or path.
+        data: As in `train`.
         options: Options of the model. A list holds the values of one that varies.
         settings: Fields of TrainConfig, likewise.
         config: The settings that do not vary.
@@ -224,7 +225,8 @@ def claim(folder: Path, shared: Mapping[str, object]) -> None:
     """Records what the cells of a sweep share.
 
     Raises:
-        InputError: If the folder holds another sweep, or other files.
+        InputError: If the folder holds another sweep.
+        StorageError: If it holds other files.
     """
     file = folder / RECORD
     if not file.exists():

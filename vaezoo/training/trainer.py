@@ -221,7 +221,7 @@ class Trainer:
             except DivergedError as e:
                 raise DivergedError(f"training diverged by step {self.global_step}: {e.message}", e.hint) from e
             if self.config.early_stopping is not None and self.global_step:
-                value = metrics.get(str(self.objective.monitor), metrics["elbo"])
+                value = metrics[str(self.objective.monitor)]
                 improved = value > self.best_metric
                 self.best_metric, self.wait_count = (value, 0) if improved else (self.best_metric, self.wait_count + 1)
             self._warn_of_collapse()

@@ -27,7 +27,7 @@ def check(model: str, likelihood: str | None, as_json: bool) -> None:
         spec = get_model(model)
     except PluginError:
         raise
-    except VaezooError as e:  # there is no such model
+    except VaezooError as e:  # the name is unknown
         folder = Path(f"vaezoo-{model}")  # where `new-plugin` writes the package of a model
         known = (folder / "pyproject.toml").is_file()
         install = f"install it first: pip install -e {folder}"

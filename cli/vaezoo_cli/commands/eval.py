@@ -59,7 +59,7 @@ def eval_command(
 ) -> None:
     """Evaluate a model on held-out data, or on all examples of --data.
 
-    Data with parts give their test split, or the validation split if there is no test split.
+    The test split is used, or the validation split of data without a test split. --part chooses another one.
 
     \b
     elbo               -ELBO with reconstruction and KL, bits per dimension, active units

@@ -8,7 +8,6 @@ from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import checkpoint_option, data_out_option, source_argument
 
 GRID_COUNT = 32
-MAX_GRID = 10_000  # examples in one PNG file
 
 
 @click.command()
@@ -41,7 +40,7 @@ def reconstruct(
     """
     from vaezoo.data.base import even_indices
     from vaezoo.evaluation.outputs import iter_reconstructions
-    from vaezoo_cli.data_files import check_suffix, output_format, row_columns, write_data
+    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data
     from vaezoo_cli.loaded_model import load_model
     from vaezoo_cli.plots.examples import reconstruction_grid
 
@@ -50,7 +49,7 @@ def reconstruct(
     suffix = output_format(out, model)
     examples = data.load(model.model)
     if suffix == ".png":
-        count = min(MAX_GRID, GRID_COUNT if count is None else count)
+        count = check_grid(GRID_COUNT if count is None else count)
     if count is not None:
         examples = examples.select(even_indices(count, len(examples)))
     chunks = iter_reconstructions(model.model, examples.split, draw=draw, seed=seed)

@@ -7,8 +7,6 @@ import click
 from vaezoo.errors import VaezooError
 from vaezoo_cli.options import checkpoint_option, data_out_option, source_argument
 
-MAX_GRID = 10_000  # images in one PNG file
-
 
 @click.command()
 @source_argument
@@ -44,7 +42,7 @@ def sample(
     name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote. It runs in ONNX Runtime, with
     other latents for the same seed.
     """
-    from vaezoo_cli.data_files import check_suffix, output_format, read_latents, write_data
+    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, read_latents, write_data
     from vaezoo_cli.loaded_model import load_model
     from vaezoo_cli.plots.examples import labels_of, sample_grid
 
@@ -55,8 +53,8 @@ def sample(
     suffix = output_format(out, model)
     z = None if latents is None else read_latents(latents, model.mode)
     count = len(z) if z is not None else 64 if count is None else count
-    if suffix == ".png" and count > MAX_GRID:
-        raise VaezooError(f"{count:,} images are too many for one grid", "give --out FOLDER/, a .npy or a .npz file")
+    if suffix == ".png":
+        check_grid(count)
     y = labels_of(model, label, count)
     chunks = model.sample(count, seed, y, draw=draw) if z is None else model.decode(z, seed, y, draw=draw)
     if suffix == ".png":

@@ -23,9 +23,7 @@ SUFFIXES = (".csv", ".npz", ".parquet")
 @click.option("--nll-samples", type=int, metavar="K", help="Add -log p(x), with K samples of z per example.")
 @click.option("--elbo-samples", default=10, help="Samples of z per example for -ELBO.")
 @click.option("--quantile", type=float, metavar="Q", help="Mark examples above this quantile of validation examples.")
-@click.option(
-    "--normal-class", metavar="NAME|INTEGER", help="Class of the examples that are no anomalies, for ROC AUC."
-)
+@click.option("--normal-class", metavar="NAME|INTEGER", help="Class of the normal examples, for ROC AUC.")
 @click.option(
     "--binarize",
     default="auto",

@@ -85,7 +85,7 @@ def train(
     from vaezoo_cli.render.train import TrainingView
 
     if model and "=" in model:  # the argument behind -o NAME=VALUE
-        raise VaezooError(f"there is no model '{model}'", f"repeat -o before each option: -o {model}")
+        raise VaezooError(f"no model named '{model}'", f"repeat -o before each option: -o {model}")
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     recipe = find_recipe(recipe_name) if recipe_name else None
     if {"steps", "epochs"} <= settings.keys():

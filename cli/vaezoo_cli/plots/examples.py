@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
 from vaezoo.errors import VaezooError
 from vaezoo_cli.loaded_model import LoadedModel, require_images
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
-from vaezoo_cli.render.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,15 +62,12 @@ def labels_of(model: LoadedModel, label: str | None, count: int) -> NDArray[Any]
     Raises:
         VaezooError: If it is not a label of the data.
     """
-    import numpy as np
 
-    from vaezoo.data.labels import find_labels
+    from vaezoo.data.labels import repeat_label
 
     if label is None:
         return None
     if not model.takes_labels:
         raise VaezooError(f"the model of {model.folder} is not given labels", "leave out --label")
     data = model.data
-    labels = find_labels(label, data["classes"], data.get("class_names", []), data["name"])
-    y = np.tile(np.asarray(labels, np.int64), (count, 1))
-    return y[:, 0] if len(labels) == 1 else y
+    return repeat_label(label, count, data["classes"], data.get("class_names", []), data["name"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from vaezoo.core.image_grids import as_bytes, caption, gif, grid_columns, image_grid, png
 from vaezoo.errors import VaezooError
 from vaezoo_cli.plots.request import PlotRequest, PlotResult
-from vaezoo_cli.render.image_grids import as_bytes, caption, gif, grid_columns, image_grid, png
 from vaezoo_cli.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from vaezoo import Dataset, DataSpec, Report, Run, Trainer
 
 
-QUIET_SECONDS = 30.0  # longest time without a line, where there is no terminal
+QUIET_SECONDS = 30.0  # between two lines of output to a file or a pipe
 
 
 class TrainingView:
     """Shows the progress of a training: a live bar on a terminal, and one line for each evaluation.
 
-    Without a terminal there is no bar, so a line with the step follows whenever 30 s pass without one.
+    Output to a file or a pipe has no bar. There a line with the step is printed after 30 s without output.
 
     Args:
         silent: Whether to show nothing.
@@ -65,11 +65,6 @@ class TrainingView:
         if self.trainer is not None and self.clock() - self.last_line >= QUIET_SECONDS:
             step, steps = self.trainer.global_step, self.trainer.steps
             self.line(f"step {step:,} of {steps:,}{self.note}")
-
-    def show_data(self, dataset: Dataset) -> None:
-        """Describes the data before the training."""
-        for line in data_lines(dataset):
-            self.line(escape(line))
 
     def start(self, trainer: Trainer, path: Path) -> None:
         """Describes the data and the training that starts."""
