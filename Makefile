@@ -40,13 +40,9 @@ FAST := -m "not slow and not matrix and not gpu"
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) -n auto --maxprocesses 4
 
-# All tests but the matrix. Coverage is that of the fast tests: it slows exports, which are most of the slow ones.
+# All tests but the matrix.
 test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --ignore tests/fault_injection -n auto --maxprocesses 4 \
-		--cov=vaezoo --cov=vaezoo_cli --cov-report=term:skip-covered
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "(slow or gpu) and not matrix" --ignore tests/fault_injection \
-		-n auto --maxprocesses 4 --durations=30
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not matrix" tests/fault_injection -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not matrix" -n auto --maxprocesses 4 --durations=30
 
 # The whole matrix: of tests, of faults, then a minute of fuzzing for each reader of files.
 faults: $(STAMP)

@@ -30,6 +30,7 @@ def test_default_objective_is_elbo():
         ("config", ObjectConfig(), "plain data"),
         ("build", None, "must be callable"),
         ("objective", "elbo", "must be callable"),
+        ("data_defaults", {}, "must be callable"),
         ("summary", None, "must be strings"),
         ("reference", 1312.6114, "must be strings"),
     ],

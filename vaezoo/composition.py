@@ -7,7 +7,7 @@ options, such as `-o prior=vamp -o prior.components=500`. Packages add parts thr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, TypeVar, cast
@@ -28,7 +28,7 @@ from vaezoo.posteriors.base import Density, Head, Posterior, PosteriorPart, Shap
 from vaezoo.posteriors.gaussian import DiagonalGaussianPart
 from vaezoo.priors.base import PriorPart
 from vaezoo.priors.standard_normal import StandardNormalPart
-from vaezoo.spec import ModelSpec
+from vaezoo.spec import ModelSpec, no_data_defaults
 from vaezoo.vae import VAE
 
 DENSITIES: tuple[Density, ...] = ("none", "of draws", "everywhere")  # each includes the ones before
@@ -228,9 +228,21 @@ def composed_objective(config: ComposedConfig, data: DataSpec) -> Objective:
         return objective.build(data, (config.latent_dim,))
 
 
-def composed(config: ConfigT, summary: str, reference: str) -> ModelSpec[ConfigT]:
+def composed(
+    config: ConfigT,
+    summary: str,
+    reference: str,
+    data_defaults: Callable[[DataSpec], Mapping[str, object]] = no_data_defaults,
+) -> ModelSpec[ConfigT]:
     """Returns the ModelSpec of a composed model."""
-    return ModelSpec(config=config, build=compose, objective=composed_objective, summary=summary, reference=reference)
+    return ModelSpec(
+        config=config,
+        build=compose,
+        objective=composed_objective,
+        summary=summary,
+        reference=reference,
+        data_defaults=data_defaults,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

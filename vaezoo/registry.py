@@ -72,7 +72,7 @@ class Registration(Plugin):
         spec = self.load()
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                config = configure(spec.config, options)
+                config = configure(spec.config, {**spec.data_defaults(data), **options})
                 with self.named():
                     vae, objective = spec.build(config, data), spec.objective(config, data)
             for result, expected in ((vae, VAE), (objective, Objective)):

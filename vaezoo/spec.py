@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -19,6 +19,11 @@ def default_objective(config: object, data: DataSpec) -> ELBO:
     return ELBO()
 
 
+def no_data_defaults(data: DataSpec) -> Mapping[str, object]:
+    """Returns no options: those of a ModelSpec whose defaults suit all data."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec(Generic[ConfigT]):
     """A model that vaezoo can list, train and export.
@@ -30,6 +35,7 @@ class ModelSpec(Generic[ConfigT]):
         objective: Builds the objective that training minimises. The default is the ELBO.
         summary: One line for the list of models.
         reference: The paper.
+        data_defaults: Returns the options whose defaults differ for such data. Those that a user gives come first.
 
     Raises:
         TypeError: If a field has another type. A package written for another API thus fails when it is imported.
@@ -40,12 +46,13 @@ class ModelSpec(Generic[ConfigT]):
     objective: Callable[[ConfigT, DataSpec], Objective] = default_objective
     summary: str
     reference: str
+    data_defaults: Callable[[DataSpec], Mapping[str, object]] = no_data_defaults
 
     def __post_init__(self) -> None:
         if not (dataclasses.is_dataclass(self.config) and not isinstance(self.config, type)):
             raise TypeError(f"the config is not an instance of a dataclass: {self.config!r}")
         config_json(self.config)
-        if not (callable(self.build) and callable(self.objective)):
-            raise TypeError("build and objective must be callable")
+        if not (callable(self.build) and callable(self.objective) and callable(self.data_defaults)):
+            raise TypeError("build, objective and data_defaults must be callable")
         if not (isinstance(self.summary, str) and isinstance(self.reference, str)):
             raise TypeError("summary and reference must be strings")

@@ -2,6 +2,8 @@
 
 import math
 import os
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +13,34 @@ from vaezoo.core import memory
 from vaezoo.core.memory import is_out_of_memory, limited_to_available, machine_memory, out_of_memory, peak_memory
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
+
+# Each round allocates, fills and frees ten arrays of 4 MiB. Prints the page faults of the last ten rounds per round.
+FAULTS = """
+import resource
+import sys
+import numpy as np
+from vaezoo.core.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for number in range(20):
+    if number == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(1 << 19) for _ in range(10)]
+    del arrays
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
+"""
+
+
+@LINUX
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_used_again():
+    page = os.sysconf("SC_PAGESIZE")
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("default", "keep")
+    )
+    assert kept < (4 << 20) / page  # less than one of the ten arrays
+    assert given_back > kept
 
 
 @pytest.mark.parametrize(

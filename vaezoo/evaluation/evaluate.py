@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 from vaezoo.core.device import on_device, resolve_device
+from vaezoo.core.memory import keep_freed_memory
 from vaezoo.data.base import Split, even_indices
 from vaezoo.data.inference import Examples
 from vaezoo.data.prefetch import to_device_if_fits
@@ -127,6 +128,8 @@ def evaluate(
         return examples.train if examples.train is not None else own_data(source).train
 
     with on_device(vae, device_of(vae) if isinstance(source, OnnxVAE) else resolve_device(device)):
+        if device_of(vae).type == "cpu":
+            keep_freed_memory()
         split = to_device_if_fits(split, device_of(vae))
         context = EvalContext(vae, examples, training_split, split, config, inception, on_progress)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.

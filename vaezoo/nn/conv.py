@@ -19,6 +19,7 @@ from vaezoo.nn.mlp import flatten, hidden_layers, mlp_layers, unflatten
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256  # pixels per side
 COARSE_SIZE = 7  # derived convolutions halve the image until its shorter side has at most this many pixels
+COLOUR_LATENTS = 128  # by default; docs/models.md has the reconstruction errors of other sizes
 FIRST_CHANNELS, MAX_CHANNELS = 32, 256
 
 
@@ -81,6 +82,11 @@ class ConvConfig:
         """Returns a network from `(B, *inputs)` to unbounded `(B, *outputs)`, the reverse of the encoder."""
         specs = conv_specs(self, data, outputs[0])
         return nn.Sequential(*flatten(inputs), *conv_decoder(self, specs, math.prod(inputs)))
+
+
+def image_latents(data: DataSpec) -> dict[str, object]:
+    """Returns the default number of latent dimensions where it depends on the data: 128 for images in colour."""
+    return {"latent_dim": COLOUR_LATENTS} if len(data.shape) == 3 and data.shape[0] == 3 else {}
 
 
 class ConvSpec(NamedTuple):

@@ -37,7 +37,7 @@ from vaezoo.training.run_files import EXAMPLES, RESULT, SCHEMA, fingerprint, sav
 from vaezoo.training.run_writer import CHECKPOINTS, RunWriter
 from vaezoo.training.trainer import Trainer
 from vaezoo.training.validate import check_device, validate_setup
-from vaezoo.training.validation import evaluate
+from vaezoo.training.validation import evaluate, reconstruction_error
 from vaezoo.training.warm_start import init_weights
 from vaezoo.vae import VAE
 
@@ -256,6 +256,7 @@ def finish(run: Run, data: Dataset, device: torch.device) -> Run:
     name, split = data.held_out
     split = to_device_if_fits(split, device)
     metrics = evaluate(run.vae.to(device), run.objective.to(device), split, run.training)
+    metrics |= reconstruction_error(run.vae, split, run.training.batch_size // run.training.grad_accum_steps)
     run.vae.cpu()
     run.objective.cpu()
     result = {"split": name, "step": run.checkpoint.step, "metrics": metrics}

@@ -6,7 +6,7 @@ import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.device import resolve_device
-from vaezoo.core.memory import is_out_of_memory, limited_to_available, out_of_memory
+from vaezoo.core.memory import is_out_of_memory, keep_freed_memory, limited_to_available, out_of_memory
 from vaezoo.core.precision import tf32
 from vaezoo.core.seed import derive_seed, epoch_permutation, isolate_rng, set_seed
 from vaezoo.data.base import Dataset, TensorSplit
@@ -125,7 +125,10 @@ class Trainer:
         """
         self.vae.train()
         self.objective.train()
-        limit = limited_to_available() if self.device.type == "cpu" else nullcontext()
+        limit: AbstractContextManager[None] = nullcontext()
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            limit = limited_to_available()
         try:
             with limit, signals.defer_signals(), isolate_rng(self.device), tf32(self.config.precision == "tf32"):
                 self.throughput = Throughput(self.global_step, self.config.batch_size)

@@ -1,4 +1,4 @@
-"""Evaluation during training: an objective's metrics over a split."""
+"""Evaluation by the trainer: an objective's metrics over a split, and the error of reconstructions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from vaezoo.data.base import Batch, Split, TensorSplit, to_floats
 from vaezoo.data.prefetch import prefetch
 from vaezoo.errors import DivergedError
 from vaezoo.objectives.base import Objective, StepContext
+from vaezoo.posteriors.base import map_tensors
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.train_step import DIVERGED_HINT, binarize
 from vaezoo.vae import VAE, eval_mode
+
+MSE_EXAMPLES = 3_000  # whose reconstructions are compared with them
+NUMERIC_KINDS = ("unit", "real")  # whose values have a squared error
 
 
 def evaluate(vae: VAE, objective: Objective, split: Split, config: TrainConfig) -> dict[str, float]:
@@ -59,3 +63,33 @@ def evaluate(vae: VAE, objective: Objective, split: Split, config: TrainConfig) 
         terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
         raise DivergedError(f"an evaluation is not finite ({terms})", DIVERGED_HINT)
     return means
+
+
+def reconstruction_error(vae: VAE, split: Split, batch_size: int) -> dict[str, float]:
+    """Returns how far the means of p(x|z) are from examples, for images and other numbers. Empty for other data.
+
+    Args:
+        vae: The model, on the device to use.
+        split: The examples. Of more than 3,000, as many are taken, evenly spaced.
+        batch_size: Examples at a time.
+
+    Returns:
+        `mse`, the squared error of a value, averaged over values and examples; and `explained_variance`,
+        1 - mse / variance. The variance is that of each value over the examples, averaged over the values. It is left
+        out where the data do not vary.
+    """
+    if vae.data.kind not in NUMERIC_KINDS:
+        return {}
+    examples = split.subsample(MSE_EXAMPLES)
+    device = next(vae.parameters()).device
+    total, error = torch.zeros((2, *vae.data.shape), dtype=torch.float64), 0.0
+    with eval_mode(vae), distributed.single_process():
+        for start in range(0, len(examples), batch_size):
+            batch = map_tensors(examples.batch(slice(start, start + batch_size)), lambda t: t.to(device))
+            difference = (vae.reconstruct(*batch) - batch.x).double()
+            x = batch.x.double().cpu()
+            error += difference.square().sum().item()
+            total += torch.stack([x.sum(0), x.square().sum(0)])
+    mean, square = total / len(examples)
+    mse, variance = error / len(examples) / vae.data.dims, (square - mean.square()).clamp(min=0).mean().item()
+    return {"mse": mse} | ({"explained_variance": 1 - mse / variance} if variance > 0 else {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -127,6 +127,8 @@ class TrainingView:
             f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
             f"(z sampled; checkpoint of step {run.checkpoint.step:,})"
         )
+        if "mse" in metrics:
+            OUT.print(describe_error(metrics))
         if self.trainer and self.trainer.global_step < self.trainer.steps:
             OUT.print(f"early stopping at step {self.trainer.global_step:,} of {self.trainer.steps:,}")
         if speed := self.speed():
@@ -137,6 +139,14 @@ class TrainingView:
         path = escape(str(run.path))
         OUT.print(f"\nwritten  {path}/\nnext     vaezoo sample {path}", soft_wrap=True)
         OUT.print(f"         vaezoo reconstruct {path}\n         vaezoo export {path} --onnx", soft_wrap=True)
+
+
+def describe_error(metrics: Mapping[str, float]) -> str:
+    """Returns what the reconstructions of a finished training miss, beside the variance of the data."""
+    text = f"reconstructions: mean squared error {metrics['mse']:.3g}"
+    if "explained_variance" in metrics:
+        text += f", {max(0.0, metrics['explained_variance']):.0%} of the variance of the data explained"
+    return text
 
 
 def describe_settings(trainer: Trainer) -> str:
