@@ -28,6 +28,7 @@ ORDER = (
     ("composition",),
     ("registry",),
     ("training",),
+    ("examples",),
     ("export",),
     ("evaluation",),
     ("recipes",),

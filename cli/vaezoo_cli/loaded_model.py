@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vaezoo import Run
-    from vaezoo.evaluation.examples import Model
+    from vaezoo.examples import Model
     from vaezoo.runtime import OnnxVAE
     from vaezoo.runtime.manifest import DataEntry
 
@@ -58,7 +58,7 @@ class LoadedModel:
         """Whether samples can be those of a label."""
         if self.export is not None:
             return self.export.takes_labels("decoder", "prior")
-        from vaezoo.evaluation.examples import takes_labels
+        from vaezoo.examples import takes_labels
 
         return takes_labels(self.model, "decoder", "prior")
 

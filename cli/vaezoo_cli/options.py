@@ -32,14 +32,14 @@ checkpoint_option = click.option(
 
 def out_option(default: str) -> Callable[[F], F]:
     """Adds --out, a file. The default is the file `default` in `default_output_dir`."""
-    help_text = f"Output file.  [default: {default} in the model's folder]"
+    help_text = f"Output file.  [default: {default} in the run folder, or in EXPORT-outputs/]"
     return click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help=help_text)
 
 
 def data_out_option(name: str) -> Callable[[F], F]:
     """Adds --out, a file of data or a folder of images. The default is a file `name` in `default_output_dir`."""
     help_text = f"Output file, whose suffix sets the format, or a new folder for images.  [default: {name}.png or "
-    help_text += f"{name} in the usual format of other data, in the model's folder]"
+    help_text += f"{name} in the usual format of other data, in the run folder, or in EXPORT-outputs/]"
     return click.option("--out", type=click.Path(), metavar="FILE|FOLDER/", help=help_text)
 
 
@@ -124,11 +124,20 @@ def output_suffixes(out: str | None, supported: tuple[str, ...]) -> tuple[str, .
 
 
 def default_output_dir(folder: Path) -> Path:
-    """Returns the folder for output files about a model: the model's folder, or ./pretrained/NAME/."""
-    import vaezoo
+    """Returns the folder for output files about a model.
 
-    packaged = Path(vaezoo.__file__).parent in folder.parents  # nothing is written into the package
-    return Path("pretrained") / folder.name if packaged else folder
+    It is the run folder itself, EXPORT-outputs/ beside an export, and ./pretrained/NAME/ for a pretrained model. An
+    export is a set of files that belong together, and nothing is written into the package.
+    """
+    import vaezoo
+    from vaezoo.runtime.manifest import is_export
+
+    if Path(vaezoo.__file__).parent in folder.parents:
+        return Path("pretrained") / folder.name
+    if is_export(folder):
+        named = folder if folder.name not in ("", "..") else folder.resolve()
+        return named.with_name(f"{named.name}-outputs")
+    return folder
 
 
 def print_json(value: object) -> None:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vaezoo.evaluation.evaluate import Evaluation
-    from vaezoo.evaluation.examples import Data
     from vaezoo.evaluation.score import Scores
+    from vaezoo.examples import Data
     from vaezoo.export.export import ExportResult
 
 RUNS = Path("runs")
@@ -210,7 +210,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
     )
 
 
-def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool = False) -> Run:
+def load(path: str | os.PathLike[str], checkpoint: str | int = "best", *, fp16: bool = False) -> Run:
     """Loads a run.
 
     Args:
