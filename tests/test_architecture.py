@@ -33,6 +33,7 @@ ORDER = (
     ("evaluation",),
     ("recipes",),
     ("pretrained",),
+    ("plots",),
     ("bench",),
     ("doctor",),
     ("testing",),
@@ -41,7 +42,7 @@ LEVEL = {package: level for level, packages in enumerate(ORDER) for package in p
 NETWORKS = {"errors", "core", "data", "vae", "gaussian_vae", "posteriors", "priors", "likelihoods", "objectives", "nn"}
 FOR_MODELS = NETWORKS | {"spec", "composition"}
 # The methods of Run are shortcuts to functions of packages above it, which they import when they are called.
-SHORTCUTS = {"training/run.py": {"evaluation", "export"}}
+SHORTCUTS = {"training/run.py": {"evaluation", "export", "plots"}}
 SOURCES = sorted((ROOT / "vaezoo").rglob("*.py"))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaezoo.errors import UnsupportedDataError, VaezooError
-from vaezoo_cli.loaded_model import LoadedModel
+from vaezoo.plots.loaded_model import LoadedModel
 from vaezoo_cli.options import default_output_dir, output_suffixes
 
 if TYPE_CHECKING:

@@ -156,7 +156,7 @@ class Run:
             VaezooError: If there is no such kind, or it does not use one of the arguments.
             UnsupportedDataError: If the kind is for other data than those of the run.
         """
-        from vaezoo_cli.plots.kinds import draw
+        from vaezoo.plots.kinds import draw
 
         chosen = {"count": count, "seed": seed, "dims": dims, "label": label, "factor": factor}
         return draw(kind, self, out, {name: value for name, value in chosen.items() if value is not None})

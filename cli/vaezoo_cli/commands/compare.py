@@ -50,8 +50,8 @@ def draw(comparison: object, names: tuple[str, ...], out: str) -> None:
 
     from vaezoo.core.atomic import write_file
     from vaezoo.evaluation.compare import Comparison
+    from vaezoo.plots.figures import compared_curves
     from vaezoo.training.run_writer import read_log
-    from vaezoo_cli.render.charts import compared_curves
 
     assert isinstance(comparison, Comparison)
     curves = [(group.label, [read_log(Path(run)) for run in group.runs]) for group in comparison.groups]

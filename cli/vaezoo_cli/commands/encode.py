@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from vaezoo.plots.loaded_model import load_model
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.loaded_model import load_model
 from vaezoo_cli.options import checkpoint_option, default_output_dir, out_option, output_suffixes, source_argument
 
 

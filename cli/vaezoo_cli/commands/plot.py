@@ -6,10 +6,10 @@ import click
 from click.core import ParameterSource
 
 from vaezoo.errors import VaezooError
+from vaezoo.plots.kinds import PlotKind, check_count, find_kind
+from vaezoo.plots.request import PlotRequest
 from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import checkpoint_option, out_option, output_suffixes, source_argument
-from vaezoo_cli.plots.kinds import PlotKind, check_count, find_kind
-from vaezoo_cli.plots.request import PlotRequest
 
 FOR_ALL_KINDS = {"source", "kind", "out"}
 

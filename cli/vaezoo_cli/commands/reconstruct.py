@@ -40,9 +40,9 @@ def reconstruct(
     """
     from vaezoo.data.base import even_indices
     from vaezoo.evaluation.outputs import iter_reconstructions
+    from vaezoo.plots.examples import reconstruction_grid
+    from vaezoo.plots.loaded_model import load_model
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data
-    from vaezoo_cli.loaded_model import load_model
-    from vaezoo_cli.plots.examples import reconstruction_grid
 
     check_suffix(out)
     model = load_model(source, checkpoint)

@@ -42,9 +42,9 @@ def sample(
     name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote. It runs in ONNX Runtime, with
     other latents for the same seed.
     """
+    from vaezoo.plots.examples import labels_of, sample_grid
+    from vaezoo.plots.loaded_model import load_model
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, read_latents, write_data
-    from vaezoo_cli.loaded_model import load_model
-    from vaezoo_cli.plots.examples import labels_of, sample_grid
 
     if latents is not None and count is not None:
         raise VaezooError("--z and -n both set the number of samples", "leave out -n")

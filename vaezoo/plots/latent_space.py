@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from vaezoo.core.image_grids import as_bytes, caption, gif, grid_columns, image_grid, png
 from vaezoo.errors import VaezooError
-from vaezoo_cli.plots.request import PlotRequest, PlotResult
-from vaezoo_cli.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
+from vaezoo.plots.request import PlotRequest, PlotResult
+from vaezoo.plots.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaezoo.errors import VaezooError, suggest
+from vaezoo.plots.charts import latents, learning_curves
+from vaezoo.plots.examples import reconstructions, samples
+from vaezoo.plots.latent_space import attribute_vector, interpolation, manifold, traversals
+from vaezoo.plots.request import PlotRequest, PlotResult
 from vaezoo_cli.options import output_suffixes
-from vaezoo_cli.plots.charts import latents, learning_curves
-from vaezoo_cli.plots.examples import reconstructions, samples
-from vaezoo_cli.plots.latent_space import attribute_vector, interpolation, manifold, traversals
-from vaezoo_cli.plots.request import PlotRequest, PlotResult
 
 if TYPE_CHECKING:
     from vaezoo import Run

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
 from vaezoo.errors import VaezooError
-from vaezoo_cli.loaded_model import LoadedModel, require_images
-from vaezoo_cli.plots.request import PlotRequest, PlotResult
+from vaezoo.plots.loaded_model import LoadedModel, require_images
+from vaezoo.plots.request import PlotRequest, PlotResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

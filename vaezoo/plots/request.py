@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from vaezoo.errors import VaezooError
+from vaezoo.plots.loaded_model import LoadedModel, from_run, load_model, require_images
 from vaezoo_cli.data_options import DataOptions
-from vaezoo_cli.loaded_model import LoadedModel, from_run, load_model, require_images
 from vaezoo_cli.options import default_output_dir, open_run
 
 if TYPE_CHECKING:
