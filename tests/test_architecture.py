@@ -109,6 +109,17 @@ def test_no_branch_on_models(package):
                 assert not used & names, f"{path.name}:{node.lineno}"
 
 
+def test_the_library_does_without_the_command_line():
+    """But for the progress of a training, which shows what the command line shows."""
+    used = {
+        path.relative_to(ROOT / "vaezoo").as_posix()
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "vaezoo_cli" in ast.unparse(node)
+    }
+    assert used == {"training/progress.py"}
+
+
 def test_no_import_cycles():
     modules = find_modules()
     graph = {name: module_imports(path) & modules.keys() for name, path in modules.items()}

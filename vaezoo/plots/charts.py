@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from vaezoo.core.dependencies import plot_dependencies
 from vaezoo.errors import InputError, VaezooError, one_line
-from vaezoo.plots.request import PlotRequest, PlotResult
+from vaezoo.plots.output import PlotResult
+from vaezoo.plots.request import PlotRequest
 from vaezoo.plots.selection import label_column, label_names, require_labels
 
 
 def latents(request: PlotRequest) -> PlotResult:
     """Draws the latents of held-out examples, coloured by label. More than two dimensions are projected onto two."""
     from vaezoo.evaluation.latents import encode, principal_plane
-    from vaezoo.plots import figures  # imported before the work, because matplotlib may be missing
 
-    run = request.open_run(images=False)
-    data = request.load_data(run)
+    with plot_dependencies():  # before the work
+        from vaezoo.plots import figures
+
+    run, data = request.run(images=False), request.load_examples()
     split = data.split
     require_labels(split, data.spec.name, request.factor)
     selected = split.subsample(request.count)
@@ -36,12 +39,12 @@ def latents(request: PlotRequest) -> PlotResult:
 
 def learning_curves(request: PlotRequest) -> PlotResult:
     """Draws -ELBO, reconstruction and KL during the training."""
-    from vaezoo.plots import figures
-    from vaezoo.pretrained import load
     from vaezoo.training.run_writer import LOG, read_log
 
-    request.refuse_export()
-    path = (request.run or load(request.source, request.checkpoint)).path
+    with plot_dependencies():
+        from vaezoo.plots import figures
+
+    path = request.run(images=False).path
     reports = read_log(path)
     if not reports:
         raise InputError(f"{path / LOG} has no reports yet", "wait for the first report")

@@ -1,4 +1,4 @@
-"""A model for the commands that draw images or write data: a run in PyTorch, or an export in ONNX Runtime."""
+"""A model that draws images or writes data: a run in PyTorch, or an export in ONNX Runtime, which needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vaezoo.core.image_grids import as_bytes
 from vaezoo.errors import UnsupportedDataError
-from vaezoo_cli.options import open_export, open_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,19 +96,6 @@ class LoadedModel:
         from vaezoo.evaluation.outputs import mode_name
 
         return mode_name(self.model)
-
-
-def load_model(source: str | None, checkpoint: str) -> LoadedModel:
-    """Loads the run or export that a user names.
-
-    Args:
-        source: A run folder, model, pretrained model or export folder, or None for the newest run.
-        checkpoint: "best", "last" or a step.
-    """
-    export = open_export(source, checkpoint)
-    if export is not None:
-        return LoadedModel(Path(source or ""), export, export.data)
-    return from_run(open_run(source, checkpoint))
 
 
 def from_run(run: Run) -> LoadedModel:

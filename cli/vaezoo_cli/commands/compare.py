@@ -8,7 +8,8 @@ import sys
 import click
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import json_option, output_suffixes, print_json
+from vaezoo.plots.output import output_suffixes
+from vaezoo_cli.options import json_option, print_json
 
 
 @click.command()
