@@ -17,7 +17,7 @@ SOURCE = HERE.parent / "vaezoo"
 MODULES = (
     "py.typed",
     "errors.py",
-    *(f"core/{name}.py" for name in ("__init__", "atomic", "environment", "json_io", "memory", "scaling")),
+    *(f"core/{name}.py" for name in ("__init__", "atomic", "counts", "environment", "json_io", "memory", "scaling")),
     *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session")),
     *(
         f"export/{name}.py"

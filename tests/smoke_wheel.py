@@ -83,7 +83,7 @@ def main(wheel: Path, runtime: Path, uv: str) -> None:
         call(*pip, f"{runtime}[cpu,verify]")
         assert call(python, "-m", "vaezoo_runtime", "verify", "exports/run").endswith("ok\n")
         assert "ort-cpu" in call(python, "-m", "vaezoo_runtime", "bench", "exports/run", "--seconds", "0.01")
-        images = ("run/samples.png", "run/reconstructions.png", "exports/conv-vae-mnist/samples.png")
+        images = ("run/samples.png", "run/reconstructions.png", "exports/conv-vae-mnist-outputs/samples.png")
         for file in (*images, "exports/run/decoder.onnx", "exports/conv-vae-mnist/decoder.onnx"):
             assert (Path(folder) / file).stat().st_size > 1000, file
         assert (Path(folder) / "vaezoo-my-vae" / "vaezoo_my_vae.py").exists()

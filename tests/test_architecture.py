@@ -28,10 +28,12 @@ ORDER = (
     ("composition",),
     ("registry",),
     ("training",),
+    ("examples",),
     ("export",),
     ("evaluation",),
     ("recipes",),
     ("pretrained",),
+    ("plots",),
     ("bench",),
     ("doctor",),
     ("testing",),
@@ -40,7 +42,7 @@ LEVEL = {package: level for level, packages in enumerate(ORDER) for package in p
 NETWORKS = {"errors", "core", "data", "vae", "gaussian_vae", "posteriors", "priors", "likelihoods", "objectives", "nn"}
 FOR_MODELS = NETWORKS | {"spec", "composition"}
 # The methods of Run are shortcuts to functions of packages above it, which they import when they are called.
-SHORTCUTS = {"training/run.py": {"evaluation", "export"}}
+SHORTCUTS = {"training/run.py": {"evaluation", "export", "plots"}}
 SOURCES = sorted((ROOT / "vaezoo").rglob("*.py"))
 
 
@@ -105,6 +107,17 @@ def test_no_branch_on_models(package):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass", "type"):
                 used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
                 assert not used & names, f"{path.name}:{node.lineno}"
+
+
+def test_the_library_does_without_the_command_line():
+    """But for the progress of a training, which shows what the command line shows."""
+    used = {
+        path.relative_to(ROOT / "vaezoo").as_posix()
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "vaezoo_cli" in ast.unparse(node)
+    }
+    assert used == {"training/progress.py"}
 
 
 def test_no_import_cycles():

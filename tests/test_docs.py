@@ -18,12 +18,12 @@ from vaezoo.data.base import TensorSplit
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.images import digits as packaged_digits
 from vaezoo.evaluation.evaluate import METRICS, check_metrics
+from vaezoo.plots.kinds import KINDS
 from vaezoo.registry import find_model
 from vaezoo.testing import CHECKS
 from vaezoo_cli.commands.sweep import split_values
 from vaezoo_cli.main import COMMANDS, main, vaezoo
 from vaezoo_cli.options import parse_options
-from vaezoo_cli.plots.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

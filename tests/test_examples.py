@@ -123,6 +123,55 @@ def run_node(folder, *arguments):
     return done.stdout
 
 
+def node_error(folder, *arguments):
+    """Runs sample.mjs, which must fail, and returns the line that it prints."""
+    done = subprocess.run(
+        ["node", "sample.mjs", *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr.strip()
+
+
+def test_node_uses_what_is_there(javascript):
+    folder = javascript("onnxruntime-node")
+    (folder / "export" / "encoder.onnx").unlink()
+    assert run_node(folder, "sample.mjs", "export", "2", "out.pgm") == "written out.pgm\n"
+    (folder / "export" / "decoder.onnx").unlink()
+    assert node_error(folder, "export") == "error: the export has no .onnx file: copy it, or export again"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "usage: node sample.mjs EXPORT [COUNT] [IMAGE] [SEED]"),
+        (["nowhere"], "there is no manifest.json: give the folder of an export"),
+        (["package.json"], "there is no manifest.json: give the folder of an export"),
+        (["damaged"], "manifest.json is not that of an export"),
+        (["broken"], "decoder.onnx cannot be loaded: "),
+        (["encoder-only"], "the decoder is not there: copy decoder.onnx, or export it too"),
+        (["export", "x"], "the count is NaN, not a whole number of at least 1"),
+        (["export", "0"], "the count is 0, not a whole number of at least 1"),
+        (["export", "2", "out.pgm", "a"], "the seed is NaN, not a whole number"),
+        (["export", "2", "nowhere/out.pgm"], "ENOENT: no such file or directory, open 'nowhere/out.pgm'"),
+        (["vector"], "the model makes data of shape 784, which are not images"),
+    ],
+)
+def test_node_prints_one_line_on_errors(javascript, arguments, line):
+    folder = javascript("onnxruntime-node")
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    for name in ("damaged", "broken", "encoder-only", "vector"):
+        shutil.copytree(folder / "export", folder / name)
+    (folder / "damaged" / "manifest.json").write_text("[1]")
+    (folder / "broken" / "decoder.onnx").write_bytes(b"hello")
+    (folder / "encoder-only" / "decoder.onnx").unlink()
+    manifest = json.loads((folder / "vector" / "manifest.json").read_text())
+    manifest["data"]["shape"] = [784]
+    (folder / "vector" / "manifest.json").write_text(json.dumps(manifest))
+    assert node_error(folder, *arguments).startswith(f"error: {line}")
+    assert not (folder / "out.pgm").exists() and not (folder / "samples.pgm").exists()
+
+
 def test_node(javascript, exported):
     folder = javascript("onnxruntime-node")
     assert run_node(folder, "sample.mjs", "export", "3", "out.pgm", "1") == "written out.pgm\n"

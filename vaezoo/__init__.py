@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from vaezoo.errors import UnsupportedDataError, VaezooError
     from vaezoo.evaluation.compare import Comparison, compare
     from vaezoo.evaluation.evaluate import Evaluation, evaluate
-    from vaezoo.evaluation.examples import load_examples
     from vaezoo.evaluation.metrics import Metric
     from vaezoo.evaluation.outputs import decode, encode, reconstruct, sample
     from vaezoo.evaluation.saved import save_evaluation
     from vaezoo.evaluation.score import Scores, score
+    from vaezoo.examples import load_examples
     from vaezoo.export.export import ExportResult, export_onnx
     from vaezoo.export.verify import VerifyResult, verify_onnx
     from vaezoo.gaussian_vae import GaussianVAE
@@ -137,7 +137,7 @@ _NAMES = {
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
     "vaezoo.evaluation.compare": ("Comparison", "compare"),
     "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),
-    "vaezoo.evaluation.examples": ("load_examples",),
+    "vaezoo.examples": ("load_examples",),
     "vaezoo.evaluation.metrics": ("Metric",),
     "vaezoo.evaluation.outputs": ("decode", "encode", "reconstruct", "sample"),
     "vaezoo.evaluation.saved": ("save_evaluation",),

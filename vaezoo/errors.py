@@ -159,6 +159,7 @@ MEANT = {
     "loss": ("elbo",),
     "test": ("eval",),
     "generate": ("sample",),
+    "learning-rate": ("lr",),
 }
 
 

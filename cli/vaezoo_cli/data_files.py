@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaezoo.errors import UnsupportedDataError, VaezooError
-from vaezoo_cli.loaded_model import LoadedModel
-from vaezoo_cli.options import default_output_dir, output_suffixes
+from vaezoo.plots.loaded_model import LoadedModel
+from vaezoo.plots.output import PlotResult, default_output_dir, output_suffixes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +104,12 @@ def write_data(
         fields = (table_columns(chunk, model.data["columns"]) if as_rows else {"x": chunk} for chunk in chunks)
         write_arrays(path, with_rows(rows or {}, fields), count, "x")
     click.echo(path)
+
+
+def write_plot(result: PlotResult, name: str, out: str | None) -> None:
+    """Writes the files of a plot, and prints their paths; for the arguments see `PlotResult.save`."""
+    for path in result.save(name, out):
+        click.echo(path)
 
 
 def row_columns(examples: Examples) -> dict[str, Values]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vaezoo.core.scaling import Scaling
     from vaezoo.data.base import ImageSize
     from vaezoo.data.inference import Examples
-    from vaezoo.evaluation.examples import Model
+    from vaezoo.examples import Model
 
 DATA_DIR = click.option(
     "--data-dir",

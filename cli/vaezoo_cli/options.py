@@ -15,6 +15,7 @@ from vaezoo.errors import VaezooError
 
 if TYPE_CHECKING:
     from vaezoo import Run
+    from vaezoo.plots.loaded_model import LoadedModel
     from vaezoo.runtime import OnnxVAE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,15 +32,15 @@ checkpoint_option = click.option(
 
 
 def out_option(default: str) -> Callable[[F], F]:
-    """Adds --out, a file. The default is the file `default` in `default_output_dir`."""
-    help_text = f"Output file.  [default: {default} in the model's folder]"
+    """Adds --out, a file. The default is the file `default` in `vaezoo.plots.output.default_output_dir`."""
+    help_text = f"Output file.  [default: {default} in the run folder, or in EXPORT-outputs/]"
     return click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help=help_text)
 
 
 def data_out_option(name: str) -> Callable[[F], F]:
-    """Adds --out, a file of data or a folder of images. The default is a file `name` in `default_output_dir`."""
+    """Adds --out, a file of data or a folder of images. The default is a file `name`, where that of `out_option` is."""
     help_text = f"Output file, whose suffix sets the format, or a new folder for images.  [default: {name}.png or "
-    help_text += f"{name} in the usual format of other data, in the model's folder]"
+    help_text += f"{name} in the usual format of other data, in the run folder, or in EXPORT-outputs/]"
     return click.option("--out", type=click.Path(), metavar="FILE|FOLDER/", help=help_text)
 
 
@@ -76,12 +77,12 @@ def option_names_as_typed(names: Iterable[str]) -> Iterator[None]:
         raise
 
 
-def open_run(name: str | None, checkpoint: str) -> Run:
-    """Loads the run that a user names, with a warning if its training has not finished."""
+def open_run(name: str | None, checkpoint: str, *, warn: bool = True) -> Run:
+    """Loads the run that a user names, by default with a warning if its training has not finished."""
     from vaezoo import load
 
     run = load(name, checkpoint)
-    if not run.result:
+    if warn and not run.result:
         click.echo(
             f"vaezoo: warning: the training of {run.path} has not finished; using the checkpoint of step "
             f"{run.checkpoint.step}",
@@ -106,29 +107,20 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
     return runtime.load(source)
 
 
-def output_suffixes(out: str | None, supported: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the suffixes of the files to write: that of `out`, or all supported ones without `out`.
+def load_model(source: str | None, checkpoint: str, *, warn: bool = True) -> LoadedModel:
+    """Loads the run or export that a user names.
 
-    Raises:
-        VaezooError: If the suffix of `out` is not supported.
+    Args:
+        source: A run folder, model, pretrained model or export folder, or None for the newest run.
+        checkpoint: "best", "last" or a step.
+        warn: As in `open_run`.
     """
-    if out is None:
-        return supported
-    suffix = Path(out).suffix.lower()
-    if suffix not in supported:
-        formats = " or ".join(s.removeprefix(".").upper() for s in supported)
-        raise VaezooError(
-            f"cannot write '{out}': the format must be {formats}", f"give a name that ends in {' or '.join(supported)}"
-        )
-    return (suffix,)
+    from vaezoo.plots.loaded_model import LoadedModel, from_run
 
-
-def default_output_dir(folder: Path) -> Path:
-    """Returns the folder for output files about a model: the model's folder, or ./pretrained/NAME/."""
-    import vaezoo
-
-    packaged = Path(vaezoo.__file__).parent in folder.parents  # nothing is written into the package
-    return Path("pretrained") / folder.name if packaged else folder
+    export = open_export(source, checkpoint)
+    if export is not None:
+        return LoadedModel(Path(source or ""), export, export.data)
+    return from_run(open_run(source, checkpoint, warn=warn))
 
 
 def print_json(value: object) -> None:

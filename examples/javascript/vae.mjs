@@ -1,15 +1,38 @@
 // An export of vaezoo in JavaScript, for Node and for the web: encode, decode, sample.
 //
-// `ort` is onnxruntime-node or onnxruntime-web. `read(name)` returns a file of the export as a Uint8Array.
+// `ort` is onnxruntime-node or onnxruntime-web. `read(name)` returns a file of the export as a Uint8Array, or undefined
+// if there is none. Graphs whose files are not there are left out: a decoder works without the encoder.
 
 export async function loadVAE(ort, read) {
-  const manifest = JSON.parse(new TextDecoder().decode(await read("manifest.json")));
+  const file = await read("manifest.json");
+  if (!file) throw new Error("there is no manifest.json: give the folder of an export");
+  const manifest = parse(file);
   if (manifest.format.uint8) throw new Error("the graphs take and give bytes: export without --uint8");
   const sessions = {};
   for (const name of Object.keys(manifest.graphs)) {
-    sessions[name] = await ort.InferenceSession.create(await read(`${name}.onnx`));
+    const graph = await read(`${name}.onnx`);
+    if (!graph) continue;
+    try {
+      sessions[name] = await ort.InferenceSession.create(graph);
+    } catch (error) {
+      throw new Error(`${name}.onnx cannot be loaded: ${firstLine(error)}`);
+    }
   }
+  if (!Object.keys(sessions).length) throw new Error("the export has no .onnx file: copy it, or export again");
   return new VAE(ort, manifest, sessions);
+}
+
+function parse(file) {
+  let manifest;
+  try {
+    manifest = JSON.parse(new TextDecoder().decode(file));
+  } catch {}
+  if (!manifest?.graphs || !manifest.format || !manifest.data) throw new Error("manifest.json is not that of an export");
+  return manifest;
+}
+
+export function firstLine(error) {
+  return String(error?.message ?? error).split("\n")[0];
 }
 
 export class VAE {
@@ -19,9 +42,7 @@ export class VAE {
 
   // The shape of one example and of one latent.
   get shape() {
-    const { encoder, decoder } = this.manifest.graphs;
-    const x = encoder?.inputs.find((tensor) => tensor.name === "x") ?? decoder.outputs[0];
-    return x.shape.slice(1);
+    return this.manifest.data.shape;
   }
   get latentShape() {
     return this.manifest.latent_shape;
@@ -29,15 +50,21 @@ export class VAE {
 
   // Runs a graph. The inputs are flat arrays, one row after another. Returns the outputs by name, likewise.
   async run(graph, inputs) {
+    if (!this.sessions[graph]) throw new Error(`the ${graph} is not there: copy ${graph}.onnx, or export it too`);
     const feeds = {};
     for (const { name, dtype, shape } of this.manifest.graphs[graph].inputs) {
-      if (inputs[name] === undefined) throw new Error(`the ${graph} needs ${name}`);
+      if (inputs[name] === undefined) throw new Error(`the ${graph} needs ${name}, which is not given`);
       const sizes = shape.slice(1);
       const rows = inputs[name].length / sizes.reduce((a, b) => a * b, 1);
       if (!Number.isInteger(rows)) throw new Error(`${name} does not consist of rows of shape ${sizes}`);
       feeds[name] = new this.ort.Tensor(dtype, arrayOf(dtype, inputs[name]), [rows, ...sizes]);
     }
-    const outputs = await this.sessions[graph].run(feeds);
+    let outputs;
+    try {
+      outputs = await this.sessions[graph].run(feeds);
+    } catch (error) {
+      throw new Error(`the ${graph} cannot run: ${firstLine(error)}`);
+    }
     return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, tensor.data]));
   }
 
@@ -54,6 +81,8 @@ export class VAE {
 
   // n examples of the prior. The seed fixes the result, which is not that of the same seed in Python.
   async sample(n, seed = 0, y = undefined) {
+    if (!Number.isInteger(n) || n < 1) throw new Error(`the count is ${n}, not a whole number of at least 1`);
+    if (!Number.isInteger(seed)) throw new Error(`the seed is ${seed}, not a whole number`);
     if (this.manifest.prior === "graph") {
       const sizes = this.manifest.graphs.prior.inputs[0].shape.slice(1);
       const noise = normal(n * sizes.reduce((a, b) => a * b, 1), seed);

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaezoo_runtime.core.counts import whole_number
 from vaezoo_runtime.errors import VaezooError
 
 
@@ -27,8 +29,12 @@ def bench(args: argparse.Namespace) -> None:
     from vaezoo_runtime.bench.runner import bench as measure
     from vaezoo_runtime.bench.workload import from_export
 
-    config = BenchConfig(args.provider, args.threads or default_threads())
-    result = measure(from_export(Path(args.folder)), config, args.batch, seconds=args.seconds)
+    threads = default_threads() if args.threads is None else whole_number("--threads", args.threads, 1)
+    batches = [whole_number("--batch", batch, 1) for batch in args.batch]
+    if not 0 < args.seconds < math.inf:
+        raise VaezooError(f"--seconds is {args.seconds:g}", "give a number above 0")
+    config = BenchConfig(args.provider, threads)
+    result = measure(from_export(Path(args.folder)), config, batches, seconds=args.seconds)
     if args.json:
         print(json.dumps(result, indent=2))
         return

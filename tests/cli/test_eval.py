@@ -53,7 +53,7 @@ def test_inception_file_is_checked(trained, run, inside):
         (("--metrics", ""), 2, "no metrics given"),
         (("--metrics", "fid", "--limit", 64), 2, "have no Frechet distance"),
         (("--inception", "nowhere.pth"), 3, "nowhere.pth"),
-        (("--nll-samples", 0), 2, "0 samples of z per example are too few"),
+        (("--nll-samples", 0), 2, "the number of samples of z for each example is 0"),
         (("--data", "penguins"), 2, "shape"),
         (("--part", "tset"), 2, "no part named 'tset'"),
         (("--data", "nowhere"), 2, "nowhere"),

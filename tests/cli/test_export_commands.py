@@ -57,6 +57,27 @@ def test_verify_has_exit_codes(run, exported, inside):
     assert run("verify", "nothing")[0] == 3
 
 
+def test_outputs_go_beside_an_export(run, trained, exported, inside, monkeypatch):
+    shutil.copytree(exported.path, "exports/mine")
+    files = set(Path("exports/mine").rglob("*"))
+    for command, name in (("sample", "samples.png"), ("reconstruct", "reconstructions.png"), ("encode", "latents.npz")):
+        data = [] if command == "sample" else ["--data", "digits", "--part", "test"]
+        assert run(command, "exports/mine/", *data)[:2] == (0, f"exports/mine-outputs/{name}\n")
+    assert run("plot", "exports/mine", "--kind", "samples")[:2] == (0, "exports/mine-outputs/samples.png\n")
+    assert set(Path("exports/mine").rglob("*")) == files
+    assert run("export", trained.path, "--onnx", "--out", "exports/mine", "--parts", "decoder")[0] == 0
+    assert len(list(Path("exports/mine-outputs").iterdir())) == 3
+    monkeypatch.chdir("exports/mine")
+    assert run("sample", ".")[:2] == (0, f"{inside.resolve()}/exports/mine-outputs/samples.png\n")
+
+
+def test_evaluation_of_an_exported_module(run, trained, inside):
+    export_onnx(trained.vae, "mine", examples=trained.examples.x)
+    code, out, err = run("eval", "mine", "--data", "digits", "--limit", 20)
+    assert code == 0, err
+    assert out.startswith(f"{type(trained.vae).__name__}, on the test split of digits: 20 of")
+
+
 def test_exports_can_be_drawn(run, exported, trained, inside):
     assert run("sample", exported.path, "--out", "a.png", "-n", 9, "--seed", 3)[:2] == (0, "a.png\n")
     run("sample", exported.path, "--out", "b.png", "-n", 9, "--seed", 3)

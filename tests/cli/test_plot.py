@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-import vaezoo_cli.render
+import vaezoo.plots
 from vaezoo import Batch, TrainConfig, from_arrays, load_data, train
 from vaezoo.core import image_grids
 from vaezoo.core.dependencies import install_hint
@@ -176,11 +176,11 @@ def test_factor_must_be_chosen(plot, refused, tmp_path_factory):
 
 def record_calls(monkeypatch, name):
     """Returns a list of the arguments of each call of a function that draws a chart."""
-    from vaezoo_cli.render import charts
+    from vaezoo.plots import figures
 
     calls = []
-    real = getattr(charts, name)
-    monkeypatch.setattr(charts, name, lambda *arguments: (calls.append(arguments), real(*arguments))[1])
+    real = getattr(figures, name)
+    monkeypatch.setattr(figures, name, lambda *arguments: (calls.append(arguments), real(*arguments))[1])
     return calls
 
 
@@ -283,8 +283,8 @@ class WithoutMatplotlib:
 
 
 def test_missing_matplotlib_names_extra(refused, trained, monkeypatch):
-    monkeypatch.delitem(sys.modules, "vaezoo_cli.render.charts", raising=False)
-    monkeypatch.delattr(vaezoo_cli.render, "charts", raising=False)
+    monkeypatch.delitem(sys.modules, "vaezoo.plots.figures", raising=False)
+    monkeypatch.delattr(vaezoo.plots, "figures", raising=False)
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [WithoutMatplotlib(), *sys.meta_path])

@@ -112,6 +112,18 @@ def test_every_export_passes(name, options, digits, tmp_path):
     assert all(row.max_abs <= row.limit for row in verified.parity)
 
 
+def test_changed_card_is_reported(export_copy):
+    card = export_copy / "README.md"
+    text = card.read_text()
+    card.write_text(text.replace("conv-vae", "best-vae"))
+    with pytest.raises(InputError, match=r"README.md is not the file that was exported: its SHA-256 differs"):
+        verify_onnx(export_copy)
+    verify_onnx(export_copy, tolerance=1e-3)  # compares outputs only
+    vaezoo.runtime.load(export_copy)
+    card.write_text(text)
+    verify_onnx(export_copy)
+
+
 def test_rewritten_copy_passes(export_copy):
     verify_onnx(export_copy)
     rewrite(export_copy)
@@ -497,4 +509,4 @@ def test_verify_needs_no_torch(exported, tmp_path):
         )
         assert done.returncode == expected, done.stderr
     assert done.stderr == "vaezoo: error: this needs torch, which is not installed\nhint: pip install torch\n"
-    assert (tmp_path / "shipped" / "samples.png").exists()
+    assert (tmp_path / "shipped-outputs" / "samples.png").exists()

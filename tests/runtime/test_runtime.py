@@ -65,12 +65,41 @@ def test_any_float_array_is_accepted(model, trained):
         (lambda m: m.decode([["a"] * 16]), "z holds <U1, not numbers"),
         (lambda m: m.run("prior", {}), "has no graph 'prior': it has encoder, decoder"),
         (lambda m: m.decode(np.zeros(16, np.float32)), "z has shape (16,)"),
-        (lambda m: m.sample(0), "cannot draw 0"),
+        (lambda m: m.sample(0), "n is 0"),
+        (lambda m: m.sample("4"), "n is '4', not a whole number"),
+        (lambda m: m.sample(2.5), "n is 2.5, not a whole number"),
+        (lambda m: m.sample(True), "n is True, not a whole number"),
+        (lambda m: m.sample(2, seed=-1), "seed is -1"),
+        (lambda m: m.sample(2, seed=None), "seed is None, not a whole number"),
+        (lambda m: m.sample(2, seed=2**64), "seed is 18446744073709551616"),
+        (lambda m: m.sample(2, y=[0, 1]), "take no labels"),
+        (lambda m: m.encode(np.zeros((2, 1, 28, 28)), np.zeros(2, int)), "take no labels"),
+        (lambda m: m.decode(np.zeros((2, 16)), np.zeros(2, int)), "take no labels"),
+        (lambda m: m.reconstruct(np.zeros((2, 1, 28, 28)), [3, 4]), "take no labels"),
     ],
 )
 def test_wrong_arrays_are_refused(model, call, words):
     with pytest.raises(VaezooError) as e:
         call(model)
+    assert words in e.value.message and e.value.hint
+
+
+def test_integers_of_numpy_are_counts(model):
+    np.testing.assert_array_equal(model.sample(np.int64(2), seed=np.uint8(3)), model.sample(2, seed=3))
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "words"),
+    [
+        (None, {}, "None is not the path of an export"),
+        ("", {"threads": "a"}, "threads is 'a', not a whole number"),
+        ("", {"threads": 0}, "threads is 0"),
+        ("", {"provider": ["cpu"]}, "unknown provider"),
+    ],
+)
+def test_wrong_arguments_of_load_are_refused(exported, folder, options, words):
+    with pytest.raises(VaezooError) as e:
+        vaezoo.runtime.load(exported.path if folder == "" else folder, **options)
     assert words in e.value.message and e.value.hint
 
 

@@ -1,5 +1,8 @@
 """What the command line does with a run, a program does with its methods."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -55,9 +58,22 @@ def test_plots_are_those_of_the_command(mine, digits):
     ):
         with pytest.raises(VaezooError, match=error):
             mine.plot(*arguments)
-    for values in ({"label": 3}, {"count": 0}, {"count": 10_000}):
-        with pytest.raises(VaezooError, match=r"has no effect on|is too"):
+    for values in ({"label": 3}, {"count": 0}, {"count": 10_000}, {"count": "5"}, {"count": 2.5}):
+        with pytest.raises(VaezooError, match=r"has no effect on|is too|not a whole number"):
             mine.plot("manifold", **values)
+    for values in ({"dims": "0,1"}, {"dims": [0.5]}, {"dims": 3}, {"seed": -1}):
+        with pytest.raises(VaezooError, match=r"dims is|a latent dimension is 0.5|seed is -1"):
+            mine.plot("traversals", **values)
+
+
+def test_plots_need_no_command_line(mine):
+    code = (
+        "import sys; sys.modules.update(vaezoo_cli=None, click=None, rich=None); import vaezoo;"
+        "print(*vaezoo.load(sys.argv[1]).plot('manifold', count=2))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, mine.path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(mine.path / "manifold.png")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from vaezoo import TrainConfig
 from vaezoo.core import signals
 from vaezoo.errors import InputError, StorageError, VaezooError, VaezooWarning
 from vaezoo.evaluation.compare import run_metrics
-from vaezoo.evaluation.saved import read_evaluations
+from vaezoo.training.run_files import read_evaluations
 
 CONFIG = TrainConfig(batch_size=20, epochs=2)
 FIXED = {"hidden": "8", "latent_dim": 2}

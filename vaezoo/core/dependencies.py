@@ -29,6 +29,15 @@ def eval_dependencies() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def plot_dependencies() -> Iterator[None]:
+    """Wraps imports of packages of the extra `plot`, as `eval_dependencies` does."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise VaezooError(f"this plot needs {error.name}, which is not installed", install_hint("plot")) from error
+
+
 def install_hint(extra: str) -> str:
     """Returns how to install an extra from where this package came from.
 

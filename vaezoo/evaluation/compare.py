@@ -13,8 +13,7 @@ from typing import NamedTuple
 from vaezoo.core.json_io import read_json
 from vaezoo.core.options import json_value, show_value
 from vaezoo.errors import InputError, VaezooError, VaezooWarning, suggest
-from vaezoo.evaluation.saved import metrics_of, read_evaluations
-from vaezoo.training.run_files import RESULT, read_result, read_run_record
+from vaezoo.training.run_files import RESULT, metrics_of, read_evaluations, read_result, read_run_record
 
 REPLICATES = (
     "seed",

@@ -9,27 +9,28 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
+from vaezoo.core.counts import whole_number
 from vaezoo.core.device import on_device, resolve_device
 from vaezoo.core.memory import keep_freed_memory
 from vaezoo.data.base import Split, even_indices
 from vaezoo.data.inference import Examples
 from vaezoo.data.prefetch import to_device_if_fits
-from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, suggest
+from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, safe_repr, suggest
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
-from vaezoo.evaluation.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
 from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
 from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_settings, elbo_metrics, nll_metrics
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.probes import probe_metrics
+from vaezoo.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.registry import find_model
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, ONLY_WORSE
 from vaezoo.training.run import Run, load
+from vaezoo.training.run_files import EVALUATION_SCHEMA
 from vaezoo.vae import VAE, device_of
 
-SCHEMA = 2
 NLL_SAMPLES = 5000  # as in the literature
 MAX_NEIGHBOUR_SAMPLES = 1000  # samples that are compared with the training examples
 
@@ -62,7 +63,7 @@ class Evaluation:
         """Returns the evaluation as JSON data."""
         fields = asdict(self)
         fields |= {"config": self.config._asdict(), "metrics": [metric._asdict() for metric in self.metrics]}
-        return {"schema": SCHEMA, **fields}
+        return {"schema": EVALUATION_SCHEMA, **fields}
 
 
 def evaluate(
@@ -106,9 +107,9 @@ def evaluate(
         DivergedError: If the model's values are not finite.
     """
     check_metrics(metrics)
+    seed = whole_number("seed", seed)
     if isinstance(source, str | os.PathLike):
         source = load(source)
-    require_source(source)
     examples = load_examples(source, data)
     vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else module_of(source)
     spec, whole = examples.spec, examples.split
@@ -117,9 +118,7 @@ def evaluate(
             raise UnsupportedDataError(
                 f"metric '{name}' is for data in [0, 1], and '{spec.name}' is of kind {spec.kind}", "use elbo or nll"
             )
-    split = whole if limit is None else whole.select(even_indices(limit, len(whole)))
-    if not len(split):
-        raise VaezooError(f"a limit of {limit} leaves no examples", "give at least 1")
+    split = whole if limit is None else whole.select(even_indices(whole_number("limit", limit, 1), len(whole)))
     config = EvalConfig(resolve_binarize(binarize, source), nll_samples, elbo_samples, seed)
     for num_samples in (elbo_samples, nll_samples):
         check_settings(vae.data, config.binarize, num_samples)
@@ -206,20 +205,12 @@ FOR_UNIT = ("reconstructions", "nearest-neighbour", "fid")  # they compare pixel
 
 def check_metrics(metrics: Sequence[str]) -> None:
     """Raises VaezooError unless these are names of groups in `METRICS`, at least one."""
-    if not metrics:
-        raise VaezooError("no metrics given", f"give one or more of {', '.join(METRICS)}")
+    if isinstance(metrics, str) or not metrics:
+        what = f"metrics is the text '{safe_repr(metrics)}', not a list" if metrics else "no metrics given"
+        raise VaezooError(what, f"give a list of one or more of {', '.join(METRICS)}")
     for name in metrics:
         if name not in METRICS:
             raise VaezooError(f"no metric named '{name}'", suggest(name, METRICS, f"use {', '.join(METRICS)}"))
-
-
-def require_source(source: object) -> None:
-    """Raises VaezooError unless this is a run, an export or a module."""
-    if not isinstance(source, Run | OnnxVAE | VAE):
-        what = f"evaluate takes a run, an export or a vaezoo.VAE, not a {type(source).__name__}"
-        raise VaezooError(
-            what, "pass what vaezoo.train or vaezoo.load returned; docs/plugins.md makes a VAE of a module"
-        )
 
 
 def resolve_binarize(binarize: Binarize | Literal["auto"], source: Model) -> Binarize:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.compile import Compiled
+from vaezoo.core.counts import whole_number
 from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
 from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import VaezooError
@@ -241,8 +242,7 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
 
 def check_settings(data: DataSpec, binarize: str, num_samples: int) -> None:
     """Raises VaezooError unless there is at least one sample of z and `binarize` is known and possible."""
-    if num_samples < 1:
-        raise VaezooError(f"{num_samples} samples of z per example are too few", "give at least 1")
+    whole_number("the number of samples of z for each example", num_samples, 1)
     if binarize not in get_args(Binarize):
         raise VaezooError(f"no binarization named '{binarize}'", f"use one of {', '.join(get_args(Binarize))}")
     if binarize != "none" and (data.kind != "unit" or data.offset):

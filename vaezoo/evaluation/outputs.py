@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.core.counts import whole_number
 from vaezoo.core.seed import isolate_rng, set_seed
 from vaezoo.data.base import Batch, Split
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import iter_batches, map_batches
-from vaezoo.evaluation.examples import Data, Model, load_examples, module_of
+from vaezoo.examples import Data, Model, load_examples, module_of
 from vaezoo.posteriors.base import map_tensors, named_outputs
-from vaezoo.runtime import OnnxVAE, generate
+from vaezoo.runtime import OnnxVAE, as_array, generate
 from vaezoo.vae import VAE, blank_batch, conditioned_on, device_of, eval_mode, example_batch, sample_prior
 
 CPU = torch.device("cpu")
@@ -73,7 +74,8 @@ def sample(model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
-        VaezooError: If n is below 1, labels are wrong, or there is no way to draw from the prior.
+        VaezooError: If n or the seed is out of range, labels are wrong or not taken, or there is no way to draw from
+            the prior.
     """
     return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw)])
 
@@ -99,7 +101,7 @@ def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
     """Yields the fields of q(z|x) of the examples of a split, in chunks."""
     for batch in iter_batches(split, "none", 0, CPU if isinstance(model, OnnxVAE) else device_of(module_of(model))):
         if isinstance(model, OnnxVAE):
-            yield model.encode(_input(model, batch.x), None if batch.y is None else batch.y.numpy())
+            yield model.encode(_input(model, batch.x), _export_labels(model, batch))
         else:
             with eval_mode(module_of(model)):
                 fields, _ = named_outputs(module_of(model).infer(batch))
@@ -108,10 +110,11 @@ def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
 
 def iter_reconstructions(model: Model, split: Split, *, draw: bool = False, seed: int = 0) -> Iterator[Values]:
     """Yields the reconstructions of the examples of a split, in chunks; see `reconstruct`."""
+    seed = whole_number("seed", seed)
     for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
         own_seed = chunk_seed(seed, number)
         if isinstance(model, OnnxVAE):
-            x = model.reconstruct(_input(model, batch.x), None if batch.y is None else batch.y.numpy())
+            x = model.reconstruct(_input(model, batch.x), _export_labels(model, batch))
             yield model.scaling.invert(generate.draw_from_means(model, x, own_seed) if draw else x)
         else:
             vae = module_of(model)
@@ -127,8 +130,7 @@ def iter_samples(
     if isinstance(model, OnnxVAE):
         yield from generate.iter_samples(model, n, seed=seed, y=y, draw=draw)
         return
-    if n < 1:
-        raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
+    n, seed = whole_number("n", n, 1), whole_number("seed", seed)
     vae = module_of(model)
     labels = _labels(vae, n, y)
     for number, rows in enumerate(row_chunks(n, vae.data.shape)):
@@ -147,7 +149,7 @@ def iter_decoded(
     if isinstance(model, OnnxVAE):
         yield from generate.iter_decoded(model, z, y=y, draw=draw, seed=seed)
         return
-    vae = module_of(model)
+    vae, seed = module_of(model), whole_number("seed", seed)
     z = generate.check_latents(z, vae.latent_shape)
     labels = _labels(vae, len(z), y)
     for number, rows in enumerate(row_chunks(len(z), vae.data.shape)):
@@ -168,9 +170,26 @@ def mode_name(model: Model) -> str:
 
 
 def _labels(vae: VAE, n: int, y: Values | None) -> Tensor | None:
-    """Returns one label for each row, or None if the model is given none. By default all labels in turn."""
-    batch = blank_batch(vae, n, None if y is None else torch.from_numpy(np.asarray(y).astype(np.int64)))
-    return batch.y if "y" in conditioned_on(vae) else None
+    """Returns one label for each row, or None if the model is given none. By default all labels in turn.
+
+    Raises:
+        VaezooError: If labels are wrong, or are given to a model that takes none.
+    """
+    if "y" not in conditioned_on(vae):
+        if y is not None:
+            raise VaezooError(f"a {type(vae).__name__} takes no labels", "leave out the labels")
+        return None
+    if y is None:
+        return blank_batch(vae, n).y
+    labels = as_array("y", y)
+    if labels.dtype.kind not in "iu":
+        raise VaezooError(f"y holds {labels.dtype}, not integers", "give the number of each label")
+    return blank_batch(vae, n, torch.from_numpy(labels.astype(np.int64))).y
+
+
+def _export_labels(model: OnnxVAE, batch: Batch) -> Values | None:
+    """Returns the labels of a batch, if it has some and the graphs take them."""
+    return batch.y.numpy() if batch.y is not None and model.takes_labels() else None
 
 
 @contextmanager

@@ -9,15 +9,13 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 from vaezoo.core.atomic import write_file
 from vaezoo.core.json_io import json_bytes, read_json
-from vaezoo.errors import InputError, VaezooError, VaezooWarning, format_error
-from vaezoo.evaluation.evaluate import SCHEMA, Evaluation
-
-EVALUATIONS = "eval"
+from vaezoo.errors import VaezooError, VaezooWarning, format_error
+from vaezoo.evaluation.evaluate import Evaluation
+from vaezoo.training.run_files import EVALUATIONS, metrics_of
 
 
 def save_evaluation(folder: str | os.PathLike[str], evaluation: Evaluation) -> Path:
@@ -37,32 +35,6 @@ def save_evaluation(folder: str | os.PathLike[str], evaluation: Evaluation) -> P
         metrics = {metric["name"]: metric for metric in metrics_of(read_json(file), file)} | metrics
     write_file(file, json_bytes({**record, "metrics": list(metrics.values())}))
     return file
-
-
-def read_evaluations(folder: Path) -> list[dict[str, object]]:
-    """Returns the evaluations that a run folder holds, in the order of their names.
-
-    Raises:
-        InputError: If one is damaged.
-    """
-    records = []
-    for file in sorted((folder / EVALUATIONS).glob("*.json")):
-        record = read_json(file)
-        if record.get("schema") != SCHEMA:
-            continue  # of another version
-        metrics_of(record, file)
-        records.append(record)
-    return records
-
-
-def metrics_of(record: Mapping[str, object], file: Path) -> list[dict[str, object]]:
-    """Returns the metrics of a saved evaluation. Raises InputError, which names the file, if they are damaged."""
-    metrics = record.get("metrics")
-    if not isinstance(metrics, list) or not isinstance(record.get("checkpoint"), dict):
-        raise InputError(f"{file} is damaged", "delete it")
-    if not all(isinstance(metric, dict) and isinstance(metric.get("name"), str) for metric in metrics):
-        raise InputError(f"{file} is damaged: metrics", "delete it")
-    return list(metrics)
 
 
 def try_to_save(folder: Path, evaluation: Evaluation) -> Path | None:

@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from vaezoo.core.counts import whole_number
 from vaezoo.core.dependencies import eval_dependencies
 from vaezoo.core.device import on_device, resolve_device
 from vaezoo.data.inference import Examples, examples_of
 from vaezoo.data.prefetch import to_device_if_fits
-from vaezoo.errors import VaezooError
+from vaezoo.errors import VaezooError, safe_repr
 from vaezoo.evaluation.evaluate import resolve_binarize
-from vaezoo.evaluation.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.evaluation.likelihood import check_settings, elbo_rows, nll_rows
 from vaezoo.evaluation.metrics import Binarize, OnProgress, check_finite
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
+from vaezoo.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.run import load
 from vaezoo.vae import VAE, device_of
@@ -110,8 +111,10 @@ def score(
         VaezooError: If a setting is out of range, or no example has the normal class, or all have it.
         DivergedError: If the model's values are not finite.
     """
-    if quantile is not None and not 0 < quantile < 1:
-        raise VaezooError(f"quantile {quantile:g} is out of range", "use a number between 0 and 1, such as 0.99")
+    if quantile is not None and not (isinstance(quantile, int | float) and 0 < quantile < 1):
+        what = f"quantile {safe_repr(quantile)} is out of range"
+        raise VaezooError(what, "use a number between 0 and 1, such as 0.99")
+    seed = whole_number("seed", seed)
     if isinstance(source, str | os.PathLike):
         source = load(source)
     examples = load_examples(source, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.errors import UnsupportedDataError, VaezooError, safe_repr
 from vaezoo.runtime.manifest import FormatEntry
 
 DType = Literal["fp32", "fp16", "int8"]
@@ -35,10 +35,11 @@ class ExportConfig:
     uint8: bool = False
 
     def __post_init__(self) -> None:
-        if self.opset not in OPSETS:
-            raise VaezooError(f"opset {self.opset} is out of range", f"use {OPSETS.start} to {OPSETS.stop - 1}")
+        if type(self.opset) is not int or self.opset not in OPSETS:
+            hint = f"use a whole number from {OPSETS.start} to {OPSETS.stop - 1}"
+            raise VaezooError(f"opset {safe_repr(self.opset)} is out of range", hint)
         if self.dtype not in get_args(DType):
-            raise VaezooError(f"unknown dtype '{self.dtype}'", f"use {', '.join(get_args(DType))}")
+            raise VaezooError(f"unknown dtype '{safe_repr(self.dtype)}'", f"use {', '.join(get_args(DType))}")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raises UnsupportedDataError if uint8 is set and data of this shape are not images."""

@@ -13,41 +13,39 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import metadata, version
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
-from vaezoo.core.atomic import atomic_dir
+import torch
+
+from vaezoo.core.atomic import atomic_dir, sha256
+from vaezoo.core.device import on_device
 from vaezoo.core.json_io import json_bytes
-from vaezoo.core.options import json_value
-from vaezoo.data.base import DataSpec
-from vaezoo.errors import InputError, StorageError, VaezooError
+from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
+from vaezoo.examples import Data
 from vaezoo.export.config import OPSET, DType, ExportConfig
+from vaezoo.export.description import Source, describe, find_source
 from vaezoo.export.golden import golden_files
-from vaezoo.export.graphs import Graph, export_graphs, mode_name
+from vaezoo.export.graphs import export_graphs
 from vaezoo.export.metadata import add_metadata
 from vaezoo.export.model_card import model_card
 from vaezoo.export.parity import check_parity
 from vaezoo.export.quantize import check_suitable, halves, quantize_graphs
 from vaezoo.export.tolerance import BATCHES, Parity, runtime_name, stated_tolerance
 from vaezoo.runtime.manifest import (
+    CARD,
     MANIFEST,
-    SCHEMA,
-    AutoregressiveEntry,
-    DataEntry,
-    Description,
+    FileEntry,
     GraphName,
     Manifest,
     common_metadata,
     is_export,
     read_manifest,
 )
-from vaezoo.training.run import Run, load
-from vaezoo.vae import VAE, is_standard_normal
+from vaezoo.training.run import Run
+from vaezoo.vae import VAE, eval_mode
 
 EXPORTS = Path("exports")
-DERIVED_FILES = ("README.md", "samples.png", "reconstructions.png")  # may be replaced: made from the other files
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +64,26 @@ class ExportResult:
 
 
 def export_onnx(
-    run: Run | str | os.PathLike[str],
+    model: Run | VAE | str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
+    examples: Data | None = None,
     opset: int = OPSET,
     dtype: DType = "fp32",
     uint8: bool = False,
     parts: Sequence[GraphName] | None = None,
 ) -> ExportResult:
-    """Exports a run's model to ONNX. Nothing is written unless the graphs match the model.
+    """Exports a model to ONNX. Nothing is written unless the graphs match the model.
 
     Args:
-        run: A loaded run, or its folder.
-        out: The folder, by default `exports/` and the run's name. An earlier export there is replaced, together with
-            the images drawn from it.
+        model: A loaded run, or its folder, or a `vaezoo.VAE` that a program has trained.
+        out: The folder, by default `exports/` and the name of the run or of the module's class. An earlier export there
+            is replaced.
+        examples: Held-out examples on which the graphs are compared with the model, as `load_examples` takes them. By
+            default those that the run keeps. Without any they are generated.
         opset: Version of the ONNX operator set.
         dtype: Of weights and arithmetic between float32 inputs and outputs: "fp32", "fp16", or "int8", calibrated on
-            held-out examples of the run.
+            half of the examples.
         uint8: Whether images are uint8 `(N, H, W, C)`, scaled inside the graphs.
         parts: Names of the graphs to write, such as `["decoder"]`. By default all that the model has.
 
@@ -90,31 +91,39 @@ def export_onnx(
         ParityError: If a graph differs from the model.
         PluginError: If the model cannot be exported.
         StorageError: If the folder is not an earlier export, contains other files, or cannot be written.
-        UnsupportedDataError: If uint8 is set and the data are not images.
+        UnsupportedDataError: If uint8 is set and the data are not images, or the examples do not fit the model.
         VaezooError: If the model has no such part, has an operator that the opset lacks, or is not suitable for int8.
+            Also if it is no model, or a module without the data that it was made for.
     """
-    run = require_run(run)
     config = ExportConfig(opset=opset, dtype=dtype, uint8=uint8)
-    path = Path(out) if out is not None else EXPORTS / run.path.resolve().name
+    if isinstance(parts, str):
+        raise VaezooError(f"parts is the text '{safe_repr(parts)}', not a list", 'for example parts=["decoder"]')
+    source = find_source(model, examples)
+    path = Path(out) if out is not None else EXPORTS / source.name
     if path.exists():
         check_replaceable(path)
-    examples = run.examples
+    # A program's module may be in training mode, in which a batch normalisation would change, and on another device.
+    with eval_mode(source.vae), on_device(source.vae, torch.device("cpu")):
+        return write_export(source, path, config, parts)
+
+
+def write_export(source: Source, path: Path, config: ExportConfig, parts: Sequence[GraphName] | None) -> ExportResult:
+    """Writes the export of a model that is in evaluation mode and on the CPU; see `export_onnx`."""
+    vae, examples = source.vae, source.examples
     if config.dtype == "int8":
-        calibration, examples = halves(check_suitable(run.vae, examples))
-    graphs = export_graphs(run.vae, config, parts)
+        calibration, examples = halves(check_suitable(vae, examples))
+    graphs = export_graphs(vae, config, parts)
     if config.dtype == "int8":
-        graphs = quantize_graphs(run.vae, graphs, config, calibration)
-    description = describe(run, graphs, config)
+        graphs = quantize_graphs(vae, graphs, config, calibration)
+    description = describe(source, graphs, config)
     onnx_files = add_metadata({name: graph.data for name, graph in graphs.items()}, common_metadata(description))
     # The gate runs on the bytes that will be written.
     graphs = {name: replace(graph, data=onnx_files[name]) for name, graph in graphs.items()}
-    rows, cases = check_parity(run.vae, graphs, config, examples)
+    rows, cases = check_parity(vae, graphs, config, examples)
     files = {f"{name}.onnx": data for name, data in onnx_files.items()} | golden_files(cases)
     manifest: Manifest = {
         **description,
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-        },
+        "files": {name: file_entry(data) for name, data in files.items()},
         "parity": {
             "runtime": runtime_name(),
             "batches": list(BATCHES),
@@ -122,84 +131,36 @@ def export_onnx(
             "rows": [row.as_dict() for row in rows],
         },
     }
+    files[CARD] = model_card(manifest).encode()
+    manifest["files"][CARD] = file_entry(files[CARD])
     with atomic_dir(path.resolve(), replace=True) as work:
         for name, data in files.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(data)
-        (work / "README.md").write_bytes(model_card(manifest).encode())
         (work / MANIFEST).write_bytes(json_bytes(manifest))
     return ExportResult(path, manifest, rows)
 
 
-def require_run(run: object) -> Run:
-    """Returns a run, loaded if its folder is given. Raises VaezooError for anything else."""
-    if isinstance(run, str | os.PathLike):
-        return load(run)
-    if not isinstance(run, Run):
-        what = f"export_onnx takes a run, not a {type(run).__name__}"
-        raise VaezooError(
-            what, "pass what vaezoo.train or vaezoo.load returned; docs/plugins.md makes runs of a module"
-        )
-    return run
+def file_entry(data: bytes) -> FileEntry:
+    """Returns size and hash of a file."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises StorageError unless a folder is an export and contains only files that vaezoo wrote."""
+    """Raises StorageError unless a folder is an export and contains only files that the export wrote.
+
+    Damaged graphs may be replaced. A card that was changed may hold a user's own text.
+    """
     if not is_export(path):
         raise StorageError(f"{path} exists and is not an export", "give another --out")
-    known = {"encoder.onnx", "decoder.onnx", "prior.onnx", MANIFEST, *DERIVED_FILES}
+    files: Mapping[str, FileEntry] = {}
     with contextlib.suppress(InputError):  # a damaged manifest, or one of another schema, does not list its files
-        known |= read_manifest(path)["files"].keys()
+        files = read_manifest(path)["files"]
+    if CARD in files and (path / CARD).is_file() and sha256(path / CARD) != files[CARD]["sha256"]:
+        raise StorageError(f"{path / CARD} was changed since the export", "move it, or give another --out")
+    known = {"encoder.onnx", "decoder.onnx", "prior.onnx", MANIFEST, CARD, *files}
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
     if foreign := present - known:
         raise StorageError(
             f"{path} contains {min(foreign)}, which does not belong to an export", "move it, or give another --out"
         )
-
-
-def describe(run: Run, graphs: Mapping[GraphName, Graph], config: ExportConfig) -> Description:
-    """Returns what the graphs are and where they come from. It contains nothing about this machine or the time."""
-    distribution = run.full_name.partition("/")[0]
-    return {
-        "schema": SCHEMA,
-        "model": run.full_name,
-        "options": dict(run.options),
-        "data": data_entry(run.data),
-        "latent_shape": list(run.vae.latent_shape),
-        "prior": prior_entry(run.vae, graphs),
-        "autoregressive": autoregressive_entry(run.vae),
-        "mode": mode_name(run.vae),
-        "format": config.as_dict(),
-        "checkpoint": {"step": run.checkpoint.step, "sha256": run.checkpoint.model_sha256},
-        "graphs": {name: graph.signature for name, graph in graphs.items()},
-        "binarize": run.training.binarize,
-        "license": license_of(distribution),
-        "weights_license": run.weights_license,
-        "versions": {name: version(name) for name in ("vaezoo", distribution, "torch", "onnx", "onnxscript")},
-    }
-
-
-def data_entry(data: DataSpec) -> DataEntry:
-    """Returns the data that a model was made for, as JSON has it."""
-    return cast("DataEntry", {name: json_value(value) for name, value in asdict(data).items()})
-
-
-def license_of(distribution: str) -> str | None:
-    """Returns the licence that a package states, or None."""
-    fields = metadata(distribution)
-    return next((fields[key] for key in ("License-Expression", "License") if key in fields), None)
-
-
-def autoregressive_entry(vae: VAE) -> AutoregressiveEntry | None:
-    """Returns the manifest's entry about how x is drawn id by id, or None if it is not."""
-    loop = vae.autoregressive
-    return None if loop is None else {"length": loop.length, "end_id": loop.end_id}
-
-
-def prior_entry(vae: VAE, graphs: Mapping[GraphName, Graph]) -> str | None:
-    """Returns how z is drawn from an export; see `Description`."""
-    if is_standard_normal(vae.prior):
-        return "standard-normal"
-    if "prior" not in graphs:
-        return None
-    return "graph" if vae.prior.autoregressive is None else "autoregressive"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
+from vaezoo.core.options import json_value, show_value
 from vaezoo.export.config import OLDEST_RUNTIME
 from vaezoo.export.golden import EXAMPLES_PER_SET
-from vaezoo.runtime.manifest import ENCODER_DECODER, GraphSignature, Manifest, TensorSignature
+from vaezoo.runtime.manifest import ENCODER_DECODER, GraphSignature, Manifest, QualityEntry, TensorSignature
 
 TEMPLATE = """# {model}, exported to ONNX
 
@@ -34,6 +33,9 @@ options.add_session_config_entry("session.force_spinning_stop", "1")
 ```
 
 {input_note}
+## Quality
+
+{quality}
 ## Comparison with the PyTorch model
 
 {comparison} An export with a larger difference is not written.
@@ -50,13 +52,38 @@ options.add_session_config_entry("session.force_spinning_stop", "1")
 
 | | |
 |---|---|
-| model | {model}, options `{options}` |
+| model | {model} |
 | data | {data}, shape {shape}, likelihood {likelihood}{binarized} |
-| checkpoint | step {step}, SHA-256 `{checkpoint}` |
+| training | {training} |
+| checkpoint | {step}SHA-256 `{checkpoint}` |
 | versions | {versions} |
 | licence of the model's code | {license} |
 | licence of the weights | {weights_license} |
+{options}"""
+
+OPTIONS = """
+The options of the model:
+
+| option | value |
+|---|---|
+{rows}
 """
+
+# By what the manifest states.
+TRAINING = {
+    True: "finished",
+    False: "**not finished** when this was exported",
+    None: "not known: the model came from a program, without a run",
+}
+
+INT8 = """
+The ranges of the activations were calibrated on held-out examples and draws from the prior. **Values beyond these
+ranges are clipped.** So inputs that do not resemble the training data give wrong outputs without an error.
+
+int8 makes the files smaller. It is faster for large batches, and may be slower for a batch of 1. The decoder of
+`conv-vae` took {slower} times as long as in float32 at batch 1. `vaezoo bench` measures both.
+"""
+INT8_SLOWER = 1.5  # measured in docs/export.md
 
 OPEN = '{name} = ort.InferenceSession("{name}.onnx", options, providers=["CPUExecutionProvider"])'
 
@@ -125,17 +152,53 @@ def model_card(manifest: Manifest) -> str:
             if has_examples
             else "All inputs are generated."
         ),
-        options=json.dumps(manifest["options"]),
+        quality=_quality(manifest) + (INT8.format(slower=INT8_SLOWER) if quantized else ""),
+        options=_options(manifest),
+        training=TRAINING[manifest.get("finished")],
         data=data["name"],
         shape="x".join(str(n) for n in data["shape"]),
         likelihood=data["likelihood"],
         binarized=", dynamically binarized" if manifest["binarize"] == "dynamic" else "",
-        step=manifest["checkpoint"]["step"],
+        step="" if manifest["checkpoint"]["step"] is None else f"step {manifest['checkpoint']['step']}, ",
         checkpoint=manifest["checkpoint"]["sha256"],
         versions=", ".join(f"{name} {number}" for name, number in manifest["versions"].items()),
         license=manifest["license"] or "not stated",
         weights_license=manifest["weights_license"] or "not stated",
     )
+
+
+def _quality(manifest: Manifest) -> str:
+    """Returns the figures that were measured on the weights."""
+    if not manifest.get("quality"):
+        return "Nothing was measured on these weights. `vaezoo eval` measures an export or its run.\n"
+    rows = [
+        f"| {_cell(q['name'])} | {_value(q)} | {_cell(q['unit'])} | {_cell(q['data'])}, {_cell(q['split'])} "
+        f"| {_cell(q['protocol'])} |"
+        for q in manifest["quality"]
+    ]
+    lines = ["Measured on the weights in PyTorch:", "", "| metric | value | unit | examples | protocol |"]
+    return "\n".join([*lines, "|---|---|---|---|---|", *rows, ""])
+
+
+def _value(quality: QualityEntry) -> str:
+    """Returns a figure with its standard error: nats with two decimals, others with four digits."""
+    value, error = quality["value"], quality["error"]
+    text = str(value) if isinstance(value, int) else f"{value:{'.2f' if quality['unit'] == 'nats' else '#.4g'}}"
+    return text if error is None else f"{text} ± {error:.2g}"
+
+
+def _options(manifest: Manifest) -> str:
+    """Returns all options of the model, as a user types them. A module of a program has none."""
+    rows = [
+        f"| {_cell(name)} | {_cell(show_value(json_value(value)) or 'none')} |"
+        for name, value in manifest["options"].items()
+    ]
+    return OPTIONS.format(rows="\n".join(rows)) if rows else ""
+
+
+def _cell(text: str) -> str:
+    """Returns a text that does not end a cell of a table."""
+    return text.replace("|", r"\|")
 
 
 def _usage(manifest: Manifest) -> str:

@@ -40,7 +40,8 @@ def check_suitable(vae: VAE, examples: Batch | None) -> Batch:
     require_runtime()
     if examples is None or len(examples.x) < MIN_EXAMPLES:
         count = 0 if examples is None else len(examples.x)
-        raise VaezooError(f"int8 needs {MIN_EXAMPLES} held-out examples, the run keeps {count}", FLOAT16)
+        hint = f"{FLOAT16}, or in Python export_onnx(..., examples=...)"
+        raise VaezooError(f"int8 needs {MIN_EXAMPLES} held-out examples, and there are {count}", hint)
     if vae.autoregressive is not None or vae.data.kind == "tokens":
         raise VaezooError("int8 is not for ids that are drawn one by one: each error changes all that follow", FLOAT16)
     with eval_mode(vae):

@@ -17,19 +17,23 @@ from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
-from vaezoo.errors import InputError, ParityError, VaezooError
+from vaezoo.core.counts import whole_number
+from vaezoo.errors import InputError, ParityError, VaezooError, safe_repr
 from vaezoo.export.config import DType, ExportConfig
 from vaezoo.export.golden import read_cases
 from vaezoo.export.graph_checks import parse
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.tolerance import Parity, check_graphs, runtime_name
 from vaezoo.runtime.manifest import (
+    CARD,
     EXPORT_AGAIN,
     MANIFEST,
     GraphName,
     Manifest,
     check_metadata,
+    folder_path,
     read_any,
+    read_file,
     read_graph,
     read_manifest,
 )
@@ -83,14 +87,14 @@ def verify_onnx(
     Raises:
         InputError: If a file is missing, damaged, of another export or of another schema, or exceeds the limits.
         ParityError: If a graph differs from its manifest, or computes something else.
-        VaezooError: If the provider cannot run here.
+        VaezooError: If the provider cannot run here, or an argument is out of range.
     """
-    if tolerance is not None and not 0 < tolerance < math.inf:
-        raise VaezooError(f"a tolerance of {tolerance} is out of range", "for example 0.01")
-    folder = Path(folder)
+    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
+        raise VaezooError(f"a tolerance of {safe_repr(tolerance)} is out of range", "for example 0.01")
+    folder, seconds = folder_path(folder), whole_number("seconds", seconds, 1)
     read_manifest(folder)
     # -P: do not import modules from the current folder, which may be the export.
-    command = [sys.executable, "-P", "-c", CHILD, str(folder), provider, str(seconds), str(tolerance or "")]
+    command = [sys.executable, "-P", "-c", CHILD, str(folder), str(provider), str(seconds), str(tolerance or "")]
     environment = {**os.environ, **FEW_ARENAS}
     try:
         process = subprocess.run(
@@ -141,6 +145,8 @@ def check_folder(
     manifest = read_manifest(folder)
     if tolerance is None:
         files = {name: read_graph(folder, manifest, name) for name in manifest["graphs"]}
+        if CARD in manifest["files"]:  # earlier versions did not list it
+            read_file(folder, manifest, CARD)
     else:
         files = {name: read_any(folder / f"{name}.onnx") for name in manifest["graphs"]}
     hashes = {name: entry["sha256"] for name, entry in manifest["files"].items()}

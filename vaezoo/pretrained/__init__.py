@@ -100,7 +100,7 @@ def read_card(folder: Path) -> Pretrained:
 
 
 def load(
-    source: str | os.PathLike[str] | None = None, checkpoint: str = "best", *, pretrained: str | None = None
+    source: str | os.PathLike[str] | None = None, checkpoint: str | int = "best", *, pretrained: str | None = None
 ) -> Run:
     """Loads a run, or a pretrained model as a run, by every name that the command line takes.
 
@@ -112,7 +112,8 @@ def load(
 
     Raises:
         InputError: If there is no such run, or it is damaged, or does not have the checkpoint.
-        VaezooError: If the model is not installed, the pretrained model does not exist, or the source is an export.
+        VaezooError: If the model is not installed, the pretrained model does not exist, or the source is an export, or
+            neither a name nor a path.
     """
     from vaezoo.registry import list_models
     from vaezoo.runtime.manifest import is_export
@@ -121,6 +122,9 @@ def load(
 
     if source is None:
         return load_run(newest_run(), checkpoint)
+    if not isinstance(source, str | os.PathLike):
+        what = f"load takes a run folder or a name, not an object of type {type(source).__name__}"
+        raise VaezooError(what, "a run, an export or a module that is open needs no load: pass it on as it is")
     name = os.fspath(source)
     if pretrained is not None:
         model = name.rpartition("/")[2]  # without its distribution
@@ -143,7 +147,7 @@ def load(
     return load_run(path, checkpoint)
 
 
-def load_pretrained(name: str, checkpoint: str = "best") -> Run:
+def load_pretrained(name: str, checkpoint: str | int = "best") -> Run:
     """Loads a pretrained model by the name of its card.
 
     Raises:

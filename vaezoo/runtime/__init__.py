@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaezoo.core.counts import whole_number
 from vaezoo.core.scaling import Scaling
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.runtime.manifest import (
@@ -25,6 +26,7 @@ from vaezoo.runtime.manifest import (
     TensorSignature,
     check_metadata,
     example_shape,
+    folder_path,
     has_shape,
     read_graph,
     read_manifest,
@@ -51,9 +53,10 @@ def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads:
 
     Raises:
         InputError: If the folder is not an export, is damaged, or holds graphs of different exports.
-        VaezooError: If onnxruntime is not installed, or the provider cannot run here.
+        VaezooError: If onnxruntime is not installed, the provider cannot run here, or an argument has the wrong type.
     """
-    folder = Path(folder)
+    folder = folder_path(folder)
+    threads = None if threads is None else whole_number("threads", threads, 1)
     manifest = read_manifest(folder)
     present = [name for name in manifest["graphs"] if os.path.lexists(folder / f"{name}.onnx")]
     # The hashes of all files are compared before ONNX Runtime parses any.
@@ -84,8 +87,8 @@ class OnnxVAE:
     """The graphs of an export. Use `load` to open one.
 
     Images are float32 `(N, C, H, W)` in [0, 1]. If exported with --uint8, they are uint8 `(N, H, W, C)`. A model that
-    is conditioned on labels takes them as `y`, integers `(N,)` or `(N, factors)`. No rows give a result of no rows.
-    NaN and infinite values are refused.
+    is conditioned on labels takes them as `y`, integers `(N,)` or `(N, factors)`. Any other refuses them. No rows give
+    a result of no rows. NaN and infinite values are refused.
 
     Several threads may use one object. A copy in another process, as of multiprocessing, opens the folder again.
 
@@ -129,10 +132,11 @@ class OnnxVAE:
         """Returns the outputs of the encoder by name, such as mu and logvar, `(N, *latent_shape)` each.
 
         Raises:
-            VaezooError: If x has the wrong shape, type or range, or labels are missing or wrong.
+            VaezooError: If x has the wrong shape, type or range, or labels are missing, wrong or not taken.
         """
         self._require("encoder")
-        x = _as_array("x", x)
+        self._check_takes(y)
+        x = as_array("x", x)
         if self.dtype == np.uint8 and x.dtype != np.uint8:
             raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", "give values 0 to 255")
         if self.dtype.kind == "f" and x.dtype.kind != "f":
@@ -155,7 +159,11 @@ class OnnxVAE:
             z: Latents.
             y: Labels, if the decoder is conditioned on them.
             x: Token ids so far, if the decoder is autoregressive.
+
+        Raises:
+            VaezooError: If z has the wrong shape or type, or labels are missing, wrong or not taken.
         """
+        self._check_takes(y)
         return self._run("decoder", self._inputs("decoder", {"z": z, "y": y, "x": x}))[0]
 
     def reconstruct(self, x: Array, y: Array | None = None) -> Array:
@@ -171,23 +179,32 @@ class OnnxVAE:
 
         Args:
             n: Number of samples.
-            seed: Seed of the latents, and of token ids.
+            seed: Seed of the latents, and of token ids, a whole number of at least 0.
             y: Labels, for a conditional model. By default all labels in turn.
 
         Raises:
-            VaezooError: If n is below 1, labels are wrong, or the export does not hold the model's prior.
+            VaezooError: If n or the seed is out of range, labels are wrong or not taken, or the export does not hold
+                the model's prior.
         """
-        if n < 1:
-            raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
+        n, seed = whole_number("n", n, 1), whole_number("seed", seed)
         self._require("decoder")
+        self._check_takes(y)
         rng = np.random.default_rng(seed)
-        y = labels_in_turn(self.data, n) if y is None else y
+        y = self.labels_in_turn(n) if y is None else y
         return self.decode_latents(self._sample_prior(n, y, rng), y, rng)
 
     def takes_labels(self, *graphs: GraphName) -> bool:
-        """Returns whether one of some graphs takes labels."""
-        signatures = [self.manifest["graphs"][graph] for graph in graphs if graph in self.manifest["graphs"]]
+        """Returns whether one of some graphs takes labels. By default these are all graphs of the export."""
+        known = self.manifest["graphs"]
+        signatures = [known[graph] for graph in graphs or known if graph in known]
         return any(tensor["name"] == "y" for signature in signatures for tensor in signature["inputs"])
+
+    def labels_in_turn(self, n: int) -> Array | None:
+        """Returns all labels of the data in turn, `(n,)` or `(n, factors)`. None if no graph takes labels."""
+        if not self.takes_labels():
+            return None
+        columns = [np.arange(n) % count for count in self.data["classes"]]
+        return columns[0] if len(columns) == 1 else np.stack(columns, 1)
 
     def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs any graph of the export: inputs by name -> outputs by name."""
@@ -269,6 +286,11 @@ class OnnxVAE:
                     f"its categories are 0 to {int(size) - 1}",
                 )
 
+    def _check_takes(self, y: object) -> None:
+        """Raises VaezooError if labels are given to a model that takes none."""
+        if y is not None and not self.takes_labels():
+            raise VaezooError(f"the graphs of {self.source.folder} take no labels", "leave out y")
+
     def _require(self, graph: GraphName) -> None:
         """Raises VaezooError unless a graph is there."""
         if graph in self.sessions:
@@ -290,7 +312,7 @@ class OnnxVAE:
             name, array = tensor["name"], given.get(tensor["name"])
             if array is None:
                 raise VaezooError(f"the {graph} needs '{name}' as well", f"call it with {name}=...")
-            array = _as_array(name, array)
+            array = as_array(name, array)
             if name == "y" and array.dtype.kind not in "iu":
                 raise VaezooError(f"y holds {array.dtype}, not integers", "give the number of each label")
             inputs[name] = _check_batch(array, tensor)
@@ -326,12 +348,6 @@ class OnnxVAE:
         return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
-def labels_in_turn(data: DataEntry, n: int) -> Array | None:
-    """Returns all labels of data in turn, `(n,)` or `(n, factors)`. None if they have none."""
-    columns = [np.arange(n) % count for count in data["classes"]]
-    return None if not columns else columns[0] if len(columns) == 1 else np.stack(columns, 1)
-
-
 def draw_ids(logits: Array, rng: np.random.Generator) -> Array:
     """Draws one id from each row of logits `(N, ids)`. The largest of logit + Gumbel noise has the softmax's odds."""
     ids: Array = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
@@ -352,7 +368,7 @@ def table_rows(output: Array, columns: Sequence[str]) -> Array:
     return np.stack(rows, 1).astype(output.dtype)
 
 
-def _as_array(name: str, values: object) -> Array:
+def as_array(name: str, values: object) -> Array:
     """Returns an input as an array. Raises VaezooError unless all its rows have one shape."""
     try:
         return np.asarray(values)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.core.counts import whole_number
 from vaezoo.errors import UnsupportedDataError, VaezooError
-from vaezoo.runtime import OnnxVAE, labels_in_turn
+from vaezoo.runtime import OnnxVAE, as_array
 from vaezoo.runtime.manifest import Array
 
 
@@ -28,9 +29,8 @@ def iter_samples(
         UnsupportedDataError: If x cannot be drawn, because the export does not hold p(x|z).
         VaezooError: As `OnnxVAE.sample` does.
     """
-    if n < 1:
-        raise VaezooError(f"cannot draw {n} samples", "ask for at least 1")
-    y = labels_in_turn(model.data, n) if y is None else y
+    n, seed = whole_number("n", n, 1), whole_number("seed", seed)
+    y = model.labels_in_turn(n) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(n, model.data["shape"])):
         own_seed = chunk_seed(seed, number)
         x = model.sample(rows.stop - rows.start, own_seed, y=None if y is None else y[rows])
@@ -41,8 +41,8 @@ def iter_decoded(
     model: OnnxVAE, z: Array, *, y: Array | None = None, seed: int = 0, draw: bool = False
 ) -> Iterator[Array]:
     """Yields the data of latents z `(N, *latent_shape)` in chunks; for the other arguments see `iter_samples`."""
-    z = check_latents(z, model.latent_shape)
-    y = labels_in_turn(model.data, len(z)) if y is None else y
+    z, seed = check_latents(z, model.latent_shape), whole_number("seed", seed)
+    y = model.labels_in_turn(len(z)) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(len(z), model.data["shape"])):
         x = model.decode_latents(z[rows], None if y is None else y[rows])
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
@@ -91,6 +91,7 @@ def check_latents(z: Array, latent_shape: tuple[int | str, ...]) -> Array:
     Raises:
         VaezooError: If they have another shape or type, or are not finite.
     """
+    z = as_array("z", z)
     sizes = zip(z.shape[1:], latent_shape, strict=False)
     if z.ndim != len(latent_shape) + 1 or not len(z) or any(n != m for n, m in sizes if isinstance(m, int)):
         wanted = ", ".join(map(str, ("N", *latent_shape)))

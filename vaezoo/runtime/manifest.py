@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from vaezoo.core.atomic import open_regular
 from vaezoo.core.json_io import read_json
 from vaezoo.core.scaling import Scaling
-from vaezoo.errors import InputError, safe_repr
+from vaezoo.errors import InputError, VaezooError, safe_repr
 
 GraphName = str  # "encoder" and "decoder"; "prior" if the prior is a graph; and what a model adds
 Array = NDArray[Any]
 
 SCHEMA = 4
 MANIFEST = "manifest.json"
+CARD = "README.md"
 ENCODER_DECODER: tuple[GraphName, ...] = ("encoder", "decoder")
 GRAPH_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # it becomes the name of a file
 COLUMN = re.compile(r":(real|[0-9]{1,5})\Z")  # of a table: `name:real`, or `name:k` for k categories
@@ -77,6 +78,21 @@ class AutoregressiveEntry(TypedDict):
     end_id: int | None
 
 
+class QualityEntry(TypedDict):
+    """A figure that was measured on the weights of an export before it was written.
+
+    `data` and `split` name the examples. `protocol` tells figures of the same name apart.
+    """
+
+    name: str
+    value: float
+    error: float | None
+    unit: str
+    data: str
+    split: str
+    protocol: str
+
+
 class FormatEntry(TypedDict):
     """How the graphs are written; see `vaezoo.export.config.ExportConfig`."""
 
@@ -86,9 +102,9 @@ class FormatEntry(TypedDict):
 
 
 class CheckpointEntry(TypedDict):
-    """The checkpoint that the weights come from."""
+    """The checkpoint that the weights come from. The step of a module that is not from a run is not known: None."""
 
-    step: int
+    step: int | None
     sha256: str
 
 
@@ -132,7 +148,8 @@ class Description(TypedDict):
     "autoregressive" (prior.onnx gives logits, and ids are drawn one by one), or None if the export cannot draw z.
     `autoregressive` is not None if the decoder gives logits of x id by id. `mode` names the encoder's output that is
     the mode of q(z|x). `license` is that of the model's code. `weights_license` is None if the weights are the user's
-    own.
+    own. `finished` says whether the training came to its end. It is None if there was no run. `quality` holds what was
+    measured on the weights.
     """
 
     schema: int
@@ -149,6 +166,8 @@ class Description(TypedDict):
     binarize: str
     license: str | None
     weights_license: str | None
+    finished: NotRequired[bool | None]
+    quality: NotRequired[list[QualityEntry]]
     versions: dict[str, str]
 
 
@@ -163,6 +182,13 @@ def is_export(folder: str | os.PathLike[str]) -> bool:
     """Tells whether a folder looks like an export. A checkpoint has a manifest too, but no graphs."""
     folder = Path(folder)
     return (folder / MANIFEST).is_file() and any(folder.glob("*.onnx"))
+
+
+def folder_path(folder: object) -> Path:
+    """Returns the path of an export. Raises VaezooError for what is no path."""
+    if not isinstance(folder, str | os.PathLike):
+        raise VaezooError(f"{safe_repr(folder)} is not the path of an export", "give the path of its folder")
+    return Path(folder)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -206,7 +232,7 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest["format"]["opset"], int),
         (manifest["format"]["dtype"], str),
         (manifest["format"]["uint8"], bool),
-        (manifest["checkpoint"]["step"], int),
+        (manifest["checkpoint"]["step"], int | None),
         (manifest["checkpoint"]["sha256"], str),
         (manifest["binarize"], str),
         (manifest["license"], str | None),
@@ -402,7 +428,7 @@ def common_metadata(description: Description) -> dict[str, str]:
 
     Names with a dot are ONNX's own keys and get no prefix.
     """
-    data, config = description["data"], description["format"]
+    data, config, step = description["data"], description["format"], description["checkpoint"]["step"]
     entries = {
         "schema": str(SCHEMA),
         "model": description["model"],
@@ -419,7 +445,7 @@ def common_metadata(description: Description) -> dict[str, str]:
         "mode": description["mode"],
         "dtype": config["dtype"],
         "opset": str(config["opset"]),
-        "checkpoint_step": str(description["checkpoint"]["step"]),
+        "checkpoint_step": "not known" if step is None else str(step),
         "checkpoint_sha256": description["checkpoint"]["sha256"],
         "license": description["license"] or "not stated",
         "versions": json.dumps(description["versions"]),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vaezoo import errors
-from vaezoo.errors import InputError, VaezooError
+from vaezoo.errors import InputError, VaezooError, safe_repr
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -85,8 +85,8 @@ def open_session(
         InputError: If ONNX Runtime cannot read the graph.
         VaezooError: If the provider cannot run here. The message names what is missing.
     """
-    if provider not in EXECUTION:
-        raise VaezooError(f"unknown provider '{provider}'", f"use {' or '.join(EXECUTION)}")
+    if provider not in [*EXECUTION]:  # a list, because what a program passes may not be hashable
+        raise VaezooError(f"unknown provider '{safe_repr(provider)}'", f"use {' or '.join(EXECUTION)}")
     require_runtime()
     if provider == "cuda":
         require_cuda()

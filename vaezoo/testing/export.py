@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from vaezoo.export.config import ExportConfig
-from vaezoo.export.export import autoregressive_entry, data_entry, prior_entry
+from vaezoo.export.description import autoregressive_entry, data_entry, prior_entry
 from vaezoo.export.graphs import (
     Graph,
     GraphModule,

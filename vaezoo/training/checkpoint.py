@@ -118,7 +118,7 @@ def save_checkpoint(
                 f"training diverged: after step {step} the {name} holds values that are not finite, in {bad}",
                 "start a new run with a lower --lr, with --clip-grad 1 or with --kl-warmup",
             )
-    contents = {f"{name}.safetensors": _pack(tensors) for name, tensors in files.items() if tensors}
+    contents = {f"{name}.safetensors": pack(tensors) for name, tensors in files.items() if tensors}
     state = {"schema": SCHEMA, "step": step, "metrics": dict(metrics), "counters": dict(counters)}
     contents["state.json"] = json_bytes(state)
     contents["manifest.json"] = _manifest_bytes({name: _entry(data) for name, data in contents.items()})
@@ -177,7 +177,7 @@ def open_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES, *, hashed: bool
         raise InputError(f"{path / 'state.json'} is damaged: {e}", USE_ANOTHER) from e
 
 
-def find_checkpoint(folder: Path, which: str, monitor: str | None, max_bytes: int = MAX_FILE_BYTES) -> Checkpoint:
+def find_checkpoint(folder: Path, which: str | int, monitor: str | None, max_bytes: int = MAX_FILE_BYTES) -> Checkpoint:
     """Returns one checkpoint. A warning names damaged ones that might have been chosen.
 
     Args:
@@ -197,7 +197,7 @@ def find_checkpoint(folder: Path, which: str, monitor: str | None, max_bytes: in
     elif which in ("best", "last"):
         matches = complete[-1:]
     else:
-        matches = [c for c in complete if str(c.step) == which]
+        matches = [c for c in complete if str(c.step) == str(which)]
     if matches:
         for error in damaged if which in ("best", "last") else []:
             warnings.warn(f"{error.message}; using step {matches[0].step}", VaezooWarning, stacklevel=2)
@@ -304,6 +304,7 @@ def _manifest_bytes(entries: Mapping[str, Mapping[str, object]]) -> bytes:
     return json_bytes({"schema": SCHEMA, "files": dict(entries)})
 
 
-def _pack(tensors: Tensors) -> bytes:
+def pack(tensors: Tensors) -> bytes:
+    """Returns tensors as the bytes of a safetensors file."""
     # safetensors refuses weights that share memory, so each name gets its own copy.
     return save_tensors({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from vaezoo.core.options import check_types
-from vaezoo.errors import VaezooError, safe_repr
+from vaezoo.core.options import check_types, configure
+from vaezoo.errors import VaezooError, safe_repr, suggest
 
 Optimizer = Literal["adam", "adamw", "rmsprop", "adamax"]
 Schedule = Literal["constant", "cosine", "multistep"]
@@ -58,8 +59,15 @@ class TrainConfig:
         device: auto, cpu, cuda, cuda:1 or mps. auto prefers CUDA, then MPS.
 
     Raises:
-        VaezooError: If a value is of the wrong type or out of range.
+        VaezooError: If a setting is unknown, or a value is of the wrong type or out of range.
     """
+
+    def __new__(cls, *values: object, **settings: object) -> TrainConfig:
+        # Before __init__, which would raise a TypeError.
+        if values:
+            raise VaezooError("TrainConfig takes its settings by name", "for example TrainConfig(epochs=3)")
+        check_settings(settings)
+        return object.__new__(cls)
 
     epochs: int = 20
     steps: int | None = None
@@ -172,3 +180,32 @@ class TrainConfig:
     def kl_weight(self, step: int) -> float:
         """Returns the KL warm-up's factor at a step (from 0)."""
         return min(1.0, step / self.kl_warmup) if self.kl_warmup else 1.0
+
+
+def check_settings(settings: Mapping[str, object]) -> None:
+    """Raises VaezooError if a setting is unknown, or both epochs and steps are given."""
+    known = [field.name for field in fields(TrainConfig)]
+    for name in settings:
+        if name not in known:
+            hint = suggest(str(name), known, f"the settings are: {', '.join(known)}")
+            raise VaezooError(f"no setting named '{safe_repr(name)}'", hint)
+    # All fields at once come from dataclasses.replace or from a record, not from a user.
+    if "epochs" in settings and settings.get("steps") is not None and len(settings) < len(known):
+        raise VaezooError("'epochs' and 'steps' both set the length of the training", "give one of them")
+
+
+def as_config(config: TrainConfig | Mapping[str, object] | None) -> TrainConfig:
+    """Returns the settings that a program gives: a TrainConfig, some settings by name, or None for the defaults.
+
+    Raises:
+        VaezooError: If they are something else, or as TrainConfig does.
+    """
+    if config is None:
+        return TrainConfig()
+    if isinstance(config, TrainConfig):
+        return config
+    if not isinstance(config, Mapping):
+        what = f"config is a TrainConfig or a dict of settings by name, not {safe_repr(config)}"
+        raise VaezooError(what, "for example config={'epochs': 3}")
+    check_settings(config)
+    return configure(TrainConfig(), config)

@@ -20,6 +20,8 @@ def progress_view(progress: bool, on_report: OnReport, on_start: OnStart) -> Ite
     if not progress:
         yield on_report, on_start
         return
+    # The one import of the command line in the library: a live bar needs the styles and consoles of its other output,
+    # and moving them here would bring rich into the library.
     from vaezoo_cli.render.train import TrainingView
 
     def start(trainer: Trainer, path: Path) -> None:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vaezoo.evaluation.evaluate import Evaluation
-    from vaezoo.evaluation.examples import Data
     from vaezoo.evaluation.score import Scores
+    from vaezoo.examples import Data
     from vaezoo.export.export import ExportResult
 
 RUNS = Path("runs")
@@ -156,7 +156,7 @@ class Run:
             VaezooError: If there is no such kind, or it does not use one of the arguments.
             UnsupportedDataError: If the kind is for other data than those of the run.
         """
-        from vaezoo_cli.plots.kinds import draw
+        from vaezoo.plots.kinds import draw
 
         chosen = {"count": count, "seed": seed, "dims": dims, "label": label, "factor": factor}
         return draw(kind, self, out, {name: value for name, value in chosen.items() if value is not None})
@@ -210,7 +210,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
     )
 
 
-def load(path: str | os.PathLike[str], checkpoint: str = "best", *, fp16: bool = False) -> Run:
+def load(path: str | os.PathLike[str], checkpoint: str | int = "best", *, fp16: bool = False) -> Run:
     """Loads a run.
 
     Args:

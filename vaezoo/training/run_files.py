@@ -23,6 +23,8 @@ from vaezoo.vae import check_labels
 SCHEMA = 3
 EXAMPLES = "examples.safetensors"
 RESULT = "result.json"
+EVALUATIONS = "eval"  # the folder of what `vaezoo eval` measured
+EVALUATION_SCHEMA = 2
 EXAMPLE_COUNT = 64
 MAX_EXAMPLES_BYTES = 1 << 30  # 64 of the largest images that vaezoo reads have 0.8 GB in float32
 
@@ -142,6 +144,32 @@ def read_result(file: Path) -> dict[str, object]:
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise InputError(f"{file} is damaged: {format_error(e)}", hint) from e
     return {"split": split, "step": step, "metrics": metrics}
+
+
+def read_evaluations(folder: Path) -> list[dict[str, object]]:
+    """Returns the evaluations that a run folder holds, in the order of their names.
+
+    Raises:
+        InputError: If one is damaged.
+    """
+    records = []
+    for file in sorted((folder / EVALUATIONS).glob("*.json")):
+        record = read_json(file)
+        if record.get("schema") != EVALUATION_SCHEMA:
+            continue  # of another version
+        metrics_of(record, file)
+        records.append(record)
+    return records
+
+
+def metrics_of(record: Mapping[str, object], file: Path) -> list[dict[str, object]]:
+    """Returns the metrics of a saved evaluation. Raises InputError, which names the file, if they are damaged."""
+    metrics = record.get("metrics")
+    if not isinstance(metrics, list) or not isinstance(record.get("checkpoint"), dict):
+        raise InputError(f"{file} is damaged", "delete it")
+    if not all(isinstance(metric, dict) and isinstance(metric.get("name"), str) for metric in metrics):
+        raise InputError(f"{file} is damaged: metrics", "delete it")
+    return list(metrics)
 
 
 def _mapping(value: object) -> dict[str, object]:

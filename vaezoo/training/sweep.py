@@ -25,11 +25,11 @@ from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.load import to_dataset
 from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
 from vaezoo.registry import find_model
-from vaezoo.training.config import TrainConfig
+from vaezoo.training.config import TrainConfig, as_config, check_settings
 from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.resume import resume
 from vaezoo.training.run_files import fingerprint
-from vaezoo.training.train import train
+from vaezoo.training.train import check_names, train
 
 SCHEMA = 1
 SWEEPS = Path("sweeps")
@@ -67,7 +67,7 @@ def sweep(
     *,
     options: Mapping[str, object] | None = None,
     settings: Mapping[str, object] | None = None,
-    config: TrainConfig | None = None,
+    config: TrainConfig | Mapping[str, object] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
     on_cell: Callable[[Cell, int, int], None] = lambda cell, number, total: None,
@@ -84,7 +84,7 @@ def sweep(
         data: As in `train`.
         options: Options of the model. A list holds the values of one that varies.
         settings: Fields of TrainConfig, likewise.
-        config: The settings that do not vary.
+        config: The settings that do not vary, as in `train`.
         out: The folder of the sweep, by default `sweeps/MODEL-DATA`.
         progress: As in `train`.
         on_cell: Called after each cell with it, its number from 1, and the number of cells.
@@ -100,7 +100,9 @@ def sweep(
     """
     if distributed.world_size() > 1 or distributed.is_distributed_env():
         raise VaezooError("a sweep trains in one process", "start it without torchrun")
-    plans = plan_cells(model, options or {}, settings or {}, config or TrainConfig())
+    check_names(model, options)
+    check_settings(settings or {})
+    plans = plan_cells(model, options or {}, settings or {}, as_config(config))
     data = to_dataset(data)
     folder = Path(out) if out is not None else SWEEPS / f"{find_model(model).name}-{data.spec.name}"
     claim(folder, {"model": find_model(model).full_name, "data": fingerprint(data), **shared_values(model, plans)})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.atomic import write_file
@@ -28,7 +29,7 @@ from vaezoo.errors import DivergedError, InputError, StorageError, VaezooError, 
 from vaezoo.objectives.base import Objective
 from vaezoo.registry import Registration, find_model
 from vaezoo.training.checkpoint import Checkpoint, list_checkpoints
-from vaezoo.training.config import TrainConfig
+from vaezoo.training.config import TrainConfig, as_config
 from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.reports import ONLY_WORSE
 from vaezoo.training.run import Run, load
@@ -47,7 +48,7 @@ def train(
     data: Dataset | str | os.PathLike[str] | Values | TorchData = "digits",
     *,
     options: Mapping[str, object] | None = None,
-    config: TrainConfig | None = None,
+    config: TrainConfig | Mapping[str, object] | None = None,
     out: str | os.PathLike[str] | None = None,
     init_from: Run | str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -62,7 +63,7 @@ def train(
         model: A registered model.
         data: A data set, or its name or path. Arrays, data frames and data sets of PyTorch as `from_arrays` takes them.
         options: Options of the model that differ from their defaults.
-        config: The settings.
+        config: The settings, as a TrainConfig or by name, such as {"epochs": 3}.
         out: The run folder; by default the next free `runs/MODEL-DATA-N`.
         init_from: A run, or its folder, with whose weights the training starts. Step, optimizer and average start anew.
         progress: Show the progress on stderr, as the command line does.
@@ -77,10 +78,8 @@ def train(
         DivergedError: If a loss, metric, gradient or buffer is not finite; earlier checkpoints are complete.
         Stopped: If the process was asked to stop (see `vaezoo.signals`); `resume` continues.
     """
-    if not isinstance(model, str):
-        what = f"train takes the name of a model, not a {type(model).__name__}"
-        raise VaezooError(what, "vaezoo.Trainer trains a module of your own; docs/plugins.md gives it a name")
-    config = config or TrainConfig()
+    check_names(model, options)
+    config = as_config(config)
     device = resolve_device(config.device)
     check_device(device, config)
     registration = find_model(model)
@@ -109,6 +108,19 @@ def train(
             if distributed.rank() == 0:
                 remove_unsaved_run(path)
             raise
+
+
+def check_names(model: object, options: object) -> None:
+    """Raises VaezooError unless a model is given by its name, and its options by theirs."""
+    if not isinstance(model, str):
+        kind = model if isinstance(model, type) else type(model)
+        hint = "vaezoo.Trainer trains a module of your own; docs/plugins.md gives it a name"
+        if issubclass(kind, nn.Module) and not issubclass(kind, VAE):
+            hint = "make it a vaezoo.VAE, which vaezoo.Trainer trains; docs/plugins.md has an example"
+        raise VaezooError(f"train takes the name of a model, not a {kind.__name__}", hint)
+    if not isinstance(options, Mapping | None):
+        what = f"options are a dict, not {safe_repr(options)}"
+        raise VaezooError(what, "for example options={'latent_dim': 8}")
 
 
 class Setup(NamedTuple):

@@ -22,7 +22,7 @@ from vaezoo.data.prefetch import prefetch, to_device_if_fits
 from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import active_units, map_tensors
-from vaezoo.training.config import TrainConfig
+from vaezoo.training.config import TrainConfig, as_config
 from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, TRIAL_STEPS, Report, Throughput
 from vaezoo.training.train_step import TrainStep
 from vaezoo.training.validate import check_device, validate_setup
@@ -58,7 +58,7 @@ class Trainer:
         vae: The model; it is moved to the device.
         objective: The loss; it is moved, too.
         data: The data set.
-        config: The settings.
+        config: The settings, as in `train`.
         on_report: Called with each Report.
         on_checkpoint: Called with a TrainerState before the first step, after each evaluation and its report, and when
             `vaezoo.signals` ends the training.
@@ -82,12 +82,13 @@ class Trainer:
         vae: VAE,
         objective: Objective,
         data: Dataset,
-        config: TrainConfig,
+        config: TrainConfig | Mapping[str, object],
         *,
         on_report: Callable[[Report], None] = lambda report: None,
         on_checkpoint: Callable[[TrainerState], None] = lambda state: None,
         on_samples: Callable[[int, Tensor], None] = lambda step, images: None,
     ) -> None:
+        config = as_config(config)
         validate_setup(vae, objective, data, config)
         self.device = resolve_device(config.device)
         check_device(self.device, config)

@@ -8,7 +8,8 @@ import sys
 import click
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import json_option, output_suffixes, print_json
+from vaezoo.plots.output import output_suffixes
+from vaezoo_cli.options import json_option, print_json
 
 
 @click.command()
@@ -50,8 +51,8 @@ def draw(comparison: object, names: tuple[str, ...], out: str) -> None:
 
     from vaezoo.core.atomic import write_file
     from vaezoo.evaluation.compare import Comparison
+    from vaezoo.plots.figures import compared_curves
     from vaezoo.training.run_writer import read_log
-    from vaezoo_cli.render.charts import compared_curves
 
     assert isinstance(comparison, Comparison)
     curves = [(group.label, [read_log(Path(run)) for run in group.runs]) for group in comparison.groups]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from vaezoo.plots.output import default_output_dir, output_suffixes
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.loaded_model import load_model
-from vaezoo_cli.options import checkpoint_option, default_output_dir, out_option, output_suffixes, source_argument
+from vaezoo_cli.options import checkpoint_option, load_model, out_option, source_argument
 
 
 @click.command()

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vaezoo.plots.output import default_output_dir
 from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import (
     checkpoint_option,
-    default_output_dir,
     json_option,
     open_export,
     open_run,

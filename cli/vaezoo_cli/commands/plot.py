@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 from click.core import ParameterSource
 
 from vaezoo.errors import VaezooError
+from vaezoo.plots.output import output_suffixes
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, out_option, output_suffixes, source_argument
-from vaezoo_cli.plots.kinds import PlotKind, check_count, find_kind
-from vaezoo_cli.plots.request import PlotRequest
+from vaezoo_cli.options import checkpoint_option, load_model, out_option, source_argument
+
+if TYPE_CHECKING:
+    from vaezoo.plots.kinds import PlotKind
 
 FOR_ALL_KINDS = {"source", "kind", "out"}
 
@@ -54,24 +58,41 @@ def plot(
 
     RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'. An EXPORT has samples and reconstructions only.
     """
+    from vaezoo.plots.kinds import check_count, find_kind
+    from vaezoo.plots.request import PlotRequest
+    from vaezoo.runtime.manifest import is_export
+    from vaezoo_cli.data_files import write_plot
+
     plot_kind = find_kind(kind)
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     reject_unused(kind, plot_kind, given)
     count = plot_kind.count if count is None else count
     if plot_kind.count:
         check_count(kind, count)
+    chosen, suffixes = parse_dims(dims), output_suffixes(out, plot_kind.suffixes)
+    if source is not None and not plot_kind.takes_exports and is_export(source):
+        what = f"{source} is an export, but this plot needs a run"
+        raise VaezooError(what, "give the run folder that was exported")
+    model = load_model(source, checkpoint, warn="checkpoint" in plot_kind.options)
     request = PlotRequest(
-        source=source,
-        checkpoint=checkpoint,
+        model=model,
+        load_examples=lambda: data.load(model.model),
         count=count,
-        data=data,
         seed=seed,
-        dims=dims,
+        dims=chosen,
         label=label,
         factor=factor,
-        suffixes=output_suffixes(out, plot_kind.suffixes),
+        suffixes=suffixes,
     )
-    plot_kind.draw(request).write(kind, out)
+    write_plot(plot_kind.draw(request), kind, out)
+
+
+def parse_dims(text: str | None) -> list[int] | None:
+    """Parses a list of latent dimensions. Raises VaezooError if the text is not a list of integers."""
+    try:
+        return None if text is None else [int(n) for n in text.split(",")]
+    except ValueError:
+        raise VaezooError(f"--dims takes integers, not '{text}'", "for example --dims 0,3") from None
 
 
 def reject_unused(kind: str, plot_kind: PlotKind, given: set[str]) -> None:

@@ -40,9 +40,9 @@ def reconstruct(
     """
     from vaezoo.data.base import even_indices
     from vaezoo.evaluation.outputs import iter_reconstructions
-    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data
-    from vaezoo_cli.loaded_model import load_model
-    from vaezoo_cli.plots.examples import reconstruction_grid
+    from vaezoo.plots.examples import reconstruction_grid
+    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data, write_plot
+    from vaezoo_cli.options import load_model
 
     check_suffix(out)
     model = load_model(source, checkpoint)
@@ -54,6 +54,6 @@ def reconstruct(
         examples = examples.select(even_indices(count, len(examples)))
     chunks = iter_reconstructions(model.model, examples.split, draw=draw, seed=seed)
     if suffix == ".png":
-        reconstruction_grid(model, examples, chunks).write("reconstructions", out)
+        write_plot(reconstruction_grid(model, examples, chunks), "reconstructions", out)
     else:
         write_data(model, "reconstructions", out, chunks, len(examples), row_columns(examples))

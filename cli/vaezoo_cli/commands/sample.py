@@ -42,9 +42,9 @@ def sample(
     name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote. It runs in ONNX Runtime, with
     other latents for the same seed.
     """
-    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, read_latents, write_data
-    from vaezoo_cli.loaded_model import load_model
-    from vaezoo_cli.plots.examples import labels_of, sample_grid
+    from vaezoo.plots.examples import labels_of, sample_grid
+    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, read_latents, write_data, write_plot
+    from vaezoo_cli.options import load_model
 
     if latents is not None and count is not None:
         raise VaezooError("--z and -n both set the number of samples", "leave out -n")
@@ -58,6 +58,6 @@ def sample(
     y = labels_of(model, label, count)
     chunks = model.sample(count, seed, y, draw=draw) if z is None else model.decode(z, seed, y, draw=draw)
     if suffix == ".png":
-        sample_grid(model, chunks, count).write("samples", out)
+        write_plot(sample_grid(model, chunks, count), "samples", out)
     else:
         write_data(model, "samples", out, chunks, count, {} if y is None else {"y": y})

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vaezoo.plots.output import output_suffixes
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, open_export, open_run, output_suffixes, source_argument
+from vaezoo_cli.options import checkpoint_option, open_export, open_run, source_argument
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.metrics import Binarize

@@ -45,8 +45,9 @@ def render_evaluation(evaluation: Evaluation) -> None:
     """Prints the metrics of a model."""
     total = f" of {evaluation.total:,}" if evaluation.examples < evaluation.total else ""
     part = "" if evaluation.split == "all" else f"the {evaluation.split} split of "
+    step = evaluation.checkpoint.get("step")  # of an exported module it is not known
     OUT.print(
-        f"{escape(evaluation.model)}, step {evaluation.checkpoint['step']}, on {part}"
+        f"{escape(evaluation.model)}{'' if step is None else f', step {step}'}, on {part}"
         f"{escape(evaluation.data)}: {evaluation.examples:,}{total} examples",
         soft_wrap=True,
     )

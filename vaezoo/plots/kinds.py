@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaezoo.errors import VaezooError, suggest
-from vaezoo_cli.options import output_suffixes
-from vaezoo_cli.plots.charts import latents, learning_curves
-from vaezoo_cli.plots.examples import reconstructions, samples
-from vaezoo_cli.plots.latent_space import attribute_vector, interpolation, manifold, traversals
-from vaezoo_cli.plots.request import PlotRequest, PlotResult
+from vaezoo.core.counts import whole_number
+from vaezoo.errors import VaezooError, safe_repr, suggest
+from vaezoo.plots.charts import latents, learning_curves
+from vaezoo.plots.examples import reconstructions, samples
+from vaezoo.plots.latent_space import attribute_vector, interpolation, manifold, traversals
+from vaezoo.plots.loaded_model import from_run
+from vaezoo.plots.output import PlotResult, output_suffixes
+from vaezoo.plots.request import PlotRequest
 
 if TYPE_CHECKING:
     from vaezoo import Run
@@ -29,6 +31,7 @@ class PlotKind:
         count: Default of -n.
         max_count: Maximum of -n.
         suffixes: Suffixes of the files that are written without --out.
+        takes_exports: Whether it can draw an export.
     """
 
     draw: Callable[[PlotRequest], PlotResult]
@@ -36,13 +39,14 @@ class PlotKind:
     count: int = 0
     max_count: int = 10_000
     suffixes: tuple[str, ...] = (".png",)
+    takes_exports: bool = False
 
 
 MODEL = frozenset({"checkpoint"})
 DATA = frozenset({"data", "part", "data_dir", "stream", "on_bad_image"}) | MODEL
 KINDS: Mapping[str, PlotKind] = {
-    "samples": PlotKind(samples, MODEL | {"count", "seed"}, count=64),
-    "reconstructions": PlotKind(reconstructions, DATA | {"count"}, count=32),
+    "samples": PlotKind(samples, MODEL | {"count", "seed"}, count=64, takes_exports=True),
+    "reconstructions": PlotKind(reconstructions, DATA | {"count"}, count=32, takes_exports=True),
     "traversals": PlotKind(
         traversals, DATA | {"count", "seed", "dims"}, count=9, max_count=100, suffixes=(".png", ".gif")
     ),
@@ -81,23 +85,26 @@ def draw(kind: str, run: Run, out: str | os.PathLike[str] | None, values: Mappin
         out: The file, or None for the default.
         values: Argument -> value, for those that were given.
     """
+    from vaezoo.examples import load_examples  # needs torch, and the table of kinds does not
+
     plot_kind = find_kind(kind)
     for name in sorted(values.keys() - plot_kind.options):
         raise VaezooError(f"{name} has no effect on {kind}", f"leave out {name}")
-    count, seed, dims, label, factor = (values.get(n) for n in ("count", "seed", "dims", "label", "factor"))
-    number = count if isinstance(count, int) else plot_kind.count
+    count = whole_number("count", values.get("count", plot_kind.count))
     if plot_kind.count:
-        check_count(kind, number)
+        check_count(kind, count)
+    dims, label, factor = (values.get(name) for name in ("dims", "label", "factor"))
+    if not isinstance(dims, Sequence | None) or isinstance(dims, str):
+        raise VaezooError(f"dims is {safe_repr(dims)}, not a list", "for example dims=[0, 3]")
     target = None if out is None else os.fspath(out)
     request = PlotRequest(
-        source=None,
-        run=run,
-        checkpoint="best",
-        count=number,
-        seed=seed if isinstance(seed, int) else 0,
-        dims=",".join(str(dim) for dim in dims) if isinstance(dims, Sequence) else None,
-        label=str(label) if isinstance(label, int | str) else None,
-        factor=factor if isinstance(factor, int) else None,
+        model=from_run(run),
+        load_examples=lambda: load_examples(run),
+        count=count,
+        seed=whole_number("seed", values.get("seed", 0)),
+        dims=None if dims is None else [whole_number("a latent dimension", dim) for dim in dims],
+        label=None if label is None else str(label),
+        factor=None if factor is None else whole_number("factor", factor),
         suffixes=output_suffixes(target, plot_kind.suffixes),
     )
     return plot_kind.draw(request).save(kind, target)

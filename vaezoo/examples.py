@@ -114,13 +114,28 @@ def with_classes_of(ours: DataSpec, examples: Examples, y: Tensor) -> Examples:
 
 
 def module_of(model: Run | VAE) -> VAE:
-    """Returns the module of a run, or a module itself."""
+    """Returns the module of a run, or a module itself. Raises VaezooError for anything else."""
+    require_model(model)
     return model.vae if isinstance(model, Run) else model
 
 
 def data_of(model: Model) -> DataSpec:
-    """Returns the data that a model was made for."""
+    """Returns the data that a model was made for. Raises VaezooError for what is no model."""
+    require_model(model)
     return construct(DataSpec, cast("dict[str, object]", model.data)) if isinstance(model, OnnxVAE) else model.data
+
+
+def require_model(model: object) -> None:
+    """Raises VaezooError unless this is a run, an export or a module with the data that it was made for."""
+    if isinstance(model, VAE) and not isinstance(getattr(model, "data", None), DataSpec):
+        what = f"the {type(model).__name__} does not know the data that it was made for"
+        raise VaezooError(what, "call super().__init__(data, latent_shape) with the vaezoo.DataSpec of the data")
+    if isinstance(model, Run | OnnxVAE | VAE):
+        return
+    hint = "pass what vaezoo.train or vaezoo.load returned; docs/plugins.md makes a VAE of a module"
+    if isinstance(model, str | os.PathLike):
+        hint = "open it with vaezoo.load, or an export with vaezoo.runtime.load"
+    raise VaezooError(f"an object of type {type(model).__name__} is not a run, an export or a vaezoo.VAE", hint)
 
 
 def takes_labels(model: Model, *parts: Part) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from vaezoo.core.dependencies import plot_dependencies
 from vaezoo.errors import InputError, VaezooError, one_line
-from vaezoo_cli.plots.request import PlotRequest, PlotResult
-from vaezoo_cli.selection import label_column, label_names, require_labels
+from vaezoo.plots.output import PlotResult
+from vaezoo.plots.request import PlotRequest
+from vaezoo.plots.selection import label_column, label_names, require_labels
 
 
 def latents(request: PlotRequest) -> PlotResult:
     """Draws the latents of held-out examples, coloured by label. More than two dimensions are projected onto two."""
     from vaezoo.evaluation.latents import encode, principal_plane
-    from vaezoo_cli.render import charts  # imported before the work, because matplotlib may be missing
 
-    run = request.open_run(images=False)
-    data = request.load_data(run)
+    with plot_dependencies():  # before the work
+        from vaezoo.plots import figures
+
+    run, data = request.run(images=False), request.load_examples()
     split = data.split
     require_labels(split, data.spec.name, request.factor)
     selected = split.subsample(request.count)
@@ -31,18 +34,18 @@ def latents(request: PlotRequest) -> PlotResult:
     title = f"{one_line(run.path.name)}\n{content}, {len(selected):,} {part}examples"
     label_name = "label" if request.factor is None else f"factor {request.factor}"
     labels, names = label_column(selected, request.factor), label_names(data.spec, request.factor)
-    return PlotResult(run.path, {".png": charts.latent_scatter(points, labels, label_name, title, axes, names)})
+    return PlotResult(run.path, {".png": figures.latent_scatter(points, labels, label_name, title, axes, names)})
 
 
 def learning_curves(request: PlotRequest) -> PlotResult:
     """Draws -ELBO, reconstruction and KL during the training."""
-    from vaezoo import load
     from vaezoo.training.run_writer import LOG, read_log
-    from vaezoo_cli.render import charts
 
-    request.refuse_export()
-    path = (request.run or load(request.source, request.checkpoint)).path
+    with plot_dependencies():
+        from vaezoo.plots import figures
+
+    path = request.run(images=False).path
     reports = read_log(path)
     if not reports:
         raise InputError(f"{path / LOG} has no reports yet", "wait for the first report")
-    return PlotResult(path, {".png": charts.learning_curves(reports, one_line(path.name))})
+    return PlotResult(path, {".png": figures.learning_curves(reports, one_line(path.name))})

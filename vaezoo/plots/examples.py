@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
 from vaezoo.errors import VaezooError
-from vaezoo_cli.loaded_model import LoadedModel, require_images
-from vaezoo_cli.plots.request import PlotRequest, PlotResult
+from vaezoo.plots.loaded_model import LoadedModel, require_images
+from vaezoo.plots.output import PlotResult
+from vaezoo.plots.request import PlotRequest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def samples(request: PlotRequest) -> PlotResult:
     """Draws images sampled from the prior."""
-    model = request.load_model()
+    model = request.model
     require_images(model)
     y = labels_of(model, request.label, request.count)
     return sample_grid(model, model.sample(request.count, request.seed, y), request.count)
@@ -29,9 +30,9 @@ def reconstructions(request: PlotRequest) -> PlotResult:
     from vaezoo.data.base import even_indices
     from vaezoo.evaluation.outputs import iter_reconstructions
 
-    model = request.load_model()
+    model = request.model
     require_images(model)
-    examples = request.data.load(model.model)
+    examples = request.load_examples()
     examples = examples.select(even_indices(request.count, len(examples)))
     return reconstruction_grid(model, examples, iter_reconstructions(model.model, examples.split))
 

@@ -1,4 +1,4 @@
-"""A model for the commands that draw images or write data: a run in PyTorch, or an export in ONNX Runtime."""
+"""A model that draws images or writes data: a run in PyTorch, or an export in ONNX Runtime, which needs no torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vaezoo.core.image_grids import as_bytes
 from vaezoo.errors import UnsupportedDataError
-from vaezoo_cli.options import open_export, open_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vaezoo import Run
-    from vaezoo.evaluation.examples import Model
+    from vaezoo.examples import Model
     from vaezoo.runtime import OnnxVAE
     from vaezoo.runtime.manifest import DataEntry
 
@@ -58,7 +57,7 @@ class LoadedModel:
         """Whether samples can be those of a label."""
         if self.export is not None:
             return self.export.takes_labels("decoder", "prior")
-        from vaezoo.evaluation.examples import takes_labels
+        from vaezoo.examples import takes_labels
 
         return takes_labels(self.model, "decoder", "prior")
 
@@ -97,19 +96,6 @@ class LoadedModel:
         from vaezoo.evaluation.outputs import mode_name
 
         return mode_name(self.model)
-
-
-def load_model(source: str | None, checkpoint: str) -> LoadedModel:
-    """Loads the run or export that a user names.
-
-    Args:
-        source: A run folder, model, pretrained model or export folder, or None for the newest run.
-        checkpoint: "best", "last" or a step.
-    """
-    export = open_export(source, checkpoint)
-    if export is not None:
-        return LoadedModel(Path(source or ""), export, export.data)
-    return from_run(open_run(source, checkpoint))
 
 
 def from_run(run: Run) -> LoadedModel:

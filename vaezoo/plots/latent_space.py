@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vaezoo.core.image_grids import as_bytes, caption, gif, grid_columns, image_grid, png
 from vaezoo.errors import VaezooError
-from vaezoo_cli.plots.request import PlotRequest, PlotResult
-from vaezoo_cli.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
+from vaezoo.plots.output import PlotResult
+from vaezoo.plots.request import PlotRequest
+from vaezoo.plots.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +30,9 @@ def traversals(request: PlotRequest) -> PlotResult:
 
     The PNG has one row per dimension. The GIF has one cell per dimension.
     """
-    run = request.open_run()
-    dims = parse_dims(request.dims, run)
-    example = random_examples(request.load_data(run).split, 1, request.seed)
+    run = request.run()
+    dims = traversed(request.dims, run)
+    example = random_examples(request.load_examples().split, 1, request.seed)
     draw = {".png": traversal_rows, ".gif": traversal_frames}
     return PlotResult(
         run.path, {suffix: draw[suffix](run, example, dims, request.count) for suffix in request.suffixes}
@@ -74,8 +76,8 @@ def interpolation(request: PlotRequest) -> PlotResult:
     from vaezoo.evaluation import latents
     from vaezoo.posteriors.base import map_tensors
 
-    run = request.open_run()
-    split = request.load_data(run).split
+    run = request.run()
+    split = request.load_examples().split
     if len(split) < 2:
         raise VaezooError(f"there is {len(split)} image, but two are needed", "give --data with more")
     pairs = random_examples(split, 2 * min(request.count, len(split) // 2), request.seed)
@@ -95,7 +97,7 @@ def manifold(request: PlotRequest) -> PlotResult:
     """Draws the images of a grid over two latent dimensions."""
     from vaezoo.evaluation import latents
 
-    run = request.open_run()
+    run = request.run()
     images, values = latents.manifold(run.vae, request.count)
     low, high = latents.QUANTILES
     grid = image_grid(
@@ -118,8 +120,8 @@ def attribute_vector(request: PlotRequest) -> PlotResult:
 
     from vaezoo.evaluation import latents
 
-    run = request.open_run()
-    data = request.load_data(run)
+    run = request.run()
+    data = request.load_examples()
     train = data.split if data.train is None else data.train
     require_labels(train, data.spec.name, request.factor)
     names = label_names(data.spec, request.factor)
@@ -146,16 +148,9 @@ def show_values(values: Tensor) -> list[str]:
     return [f"{value:.3g}" for value in values.tolist()]
 
 
-def parse_dims(text: str | None, run: Run) -> list[int]:
-    """Parses a list of latent dimensions. None means all.
-
-    Raises:
-        VaezooError: If the text is not a list of integers, or there are too many to draw.
-    """
-    try:
-        dims = list(range(math.prod(run.vae.latent_shape))) if text is None else [int(n) for n in text.split(",")]
-    except ValueError:
-        raise VaezooError(f"--dims takes integers, not '{text}'", "for example --dims 0,3") from None
+def traversed(dims: Sequence[int] | None, run: Run) -> list[int]:
+    """Returns the latent dimensions to vary, by default all. Raises VaezooError if they are too many to draw."""
+    dims = range(math.prod(run.vae.latent_shape)) if dims is None else dims
     if len(dims) > MAX_TRAVERSAL_DIMS:
         raise VaezooError(f"{len(dims):,} latent dimensions are too many for a plot", "choose some: --dims 0,1,2")
-    return dims
+    return list(dims)
