@@ -28,6 +28,7 @@ checkpoint_option = click.option(
     metavar="NAME|STEP",
     help="best on the validation split, last, or a step.",
 )
+limit_option = click.option("--limit", type=int, metavar="N", help="Use N evenly spaced examples.  [default: all]")
 
 
 def out_option(default: str) -> Callable[[F], F]:

@@ -26,13 +26,11 @@ def samples(request: PlotRequest) -> PlotResult:
 
 def reconstructions(request: PlotRequest) -> PlotResult:
     """Draws examples above their reconstructions."""
-    from vaezoo.data.base import even_indices
     from vaezoo.evaluation.outputs import iter_reconstructions
 
     model = request.load_model()
     require_images(model)
-    examples = request.data.load(model.model)
-    examples = examples.select(even_indices(request.count, len(examples)))
+    examples = request.data.load(model.model).limited(request.count)
     return reconstruction_grid(model, examples, iter_reconstructions(model.model, examples.split))
 
 
