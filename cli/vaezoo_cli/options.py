@@ -57,6 +57,15 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
     return {name.strip().replace("-", "_"): value.strip() for name, value in pairs}
 
 
+def extra_hint(argument: str) -> str | None:
+    """Returns what a word that belongs to no option was probably meant to be, or None."""
+    from vaezoo.training.config import AUGMENTATIONS
+
+    if argument.partition("=")[0] in AUGMENTATIONS:
+        return "separate augmentations by commas, without spaces: --augment hflip,shift=2"
+    return f"repeat -o before each option: -o {argument}" if "=" in argument else None
+
+
 @contextlib.contextmanager
 def option_names_as_typed(names: Iterable[str]) -> Iterator[None]:
     """Rewrites errors of the block so that they name options as a user types them.
