@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.core.options import PartOf
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import LABELS_HINT, DataSpec, Split
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
@@ -158,7 +158,7 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE:
     """
     posterior, prior, _ = check_parts(config)
     if config.condition == "labels" and not data.classes:
-        raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", "leave out condition=labels")
+        raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", LABELS_HINT)
     classes = data.classes if config.condition == "labels" else ()
     latent_shape = (config.latent_dim,)
     with part_errors(f"posterior={posterior.part}"):

@@ -319,6 +319,13 @@ def check_kind(ours: DataSpec, data: DataSpec) -> None:
         raise UnsupportedDataError(
             f"{what}, but the model was made for {describe_kind(ours)}", "give data of the same kind"
         )
+    if data.column_names and ours.column_names not in ((), data.column_names):
+        pairs = zip(data.column_names, ours.column_names, strict=True)
+        found, wanted = next((a, b) for a, b in pairs if a != b)
+        raise UnsupportedDataError(
+            f"data set '{data.name}' has the column '{found}' where the model was made for '{wanted}'",
+            "give the data frame itself, whose columns are found by their names",
+        )
     if data.scaling != ours.scaling:
         raise UnsupportedDataError(
             f"data set '{data.name}' is not scaled as the data of the training were",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,7 @@ def write_data(
     """
     from vaezoo.core.atomic import atomic_file
     from vaezoo.core.result_files import image_name, write_arrays, write_images
+    from vaezoo.runtime.manifest import column_names
     from vaezoo_cli.render.values import text_lines
 
     suffix = output_format(out, model)
@@ -100,8 +101,9 @@ def write_data(
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             file.writelines(text_lines(chunk, model.data["symbols"]) for chunk in chunks)
     else:
-        as_rows = suffix in TABLES and model.data["kind"] == "table"
-        fields = (table_columns(chunk, model.data["columns"]) if as_rows else {"x": chunk} for chunk in chunks)
+        columns = unique_names(column_names(model.data), rows or {}) if suffix in TABLES else []
+        sizes = [column.rpartition(":")[2] for column in model.data["columns"]]
+        fields = (table_columns(chunk, columns, sizes) if columns else {"x": chunk} for chunk in chunks)
         write_arrays(path, with_rows(rows or {}, fields), count, "x")
     click.echo(path)
 
@@ -129,10 +131,19 @@ def with_rows(rows: Columns, chunks: Iterator[Columns]) -> Iterator[Columns]:
         start = end
 
 
-def table_columns(x: Values, columns: Sequence[str]) -> Columns:
-    """Returns the columns of a table by name. A category is its number."""
-    names = [column.rpartition(":") for column in columns]
-    return {name: x[:, i].astype(int) if size.isdigit() else x[:, i] for i, (name, _, size) in enumerate(names)}
+def unique_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Returns the names of columns. One that is taken already, such as `name` or `y`, gets `x_` in front."""
+    unique = list(names)
+    for i, name in enumerate(names):
+        while unique[i] in taken or (unique[i] != name and unique[i] in names):
+            unique[i] = f"x_{unique[i]}"
+    return unique
+
+
+def table_columns(x: Values, names: Sequence[str], sizes: Sequence[str]) -> Columns:
+    """Returns columns by name. A category, a column of a table that has a number as its size, is its number."""
+    categories = {i for i, size in enumerate(sizes) if size.isdigit()}
+    return {name: x[:, i].astype(int) if i in categories else x[:, i] for i, name in enumerate(names)}
 
 
 def read_latents(path: str, mode: str) -> Values:

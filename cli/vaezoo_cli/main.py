@@ -161,8 +161,10 @@ def usage_error(error: click.ClickException) -> tuple[str, str]:
         if RENAMED.get(error.option_name) in options:
             return error.message.rstrip("."), suggest(error.option_name, options, hint)
         hint += "; options of a model are given as -o name=value"
-    if extra := re.search(r"unexpected extra arguments? \((\w[\w.-]*=[^ )]*)", message):
-        hint = f"repeat -o before each option: -o {extra[1]}"
+    if extra := re.search(r"unexpected extra arguments? \(([^ )]*)", message):
+        from vaezoo_cli.options import extra_hint
+
+        hint = extra_hint(extra[1]) or hint
     return message, hint
 
 

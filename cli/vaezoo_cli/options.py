@@ -29,6 +29,7 @@ checkpoint_option = click.option(
     metavar="NAME|STEP",
     help="best on the validation split, last, or a step.",
 )
+limit_option = click.option("--limit", type=int, metavar="N", help="Use N evenly spaced examples.  [default: all]")
 
 
 def out_option(default: str) -> Callable[[F], F]:
@@ -55,6 +56,15 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, str]:
             raise VaezooError(f"option '{text}' is not of the form name=value", f"write -o {text}=VALUE")
     pairs = (text.split("=", 1) for text in texts)
     return {name.strip().replace("-", "_"): value.strip() for name, value in pairs}
+
+
+def extra_hint(argument: str) -> str | None:
+    """Returns what a word that belongs to no option was probably meant to be, or None."""
+    from vaezoo.training.config import AUGMENTATIONS
+
+    if argument.partition("=")[0] in AUGMENTATIONS:
+        return "separate augmentations by commas, without spaces: --augment hflip,shift=2"
+    return f"repeat -o before each option: -o {argument}" if "=" in argument else None
 
 
 @contextlib.contextmanager

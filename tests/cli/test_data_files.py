@@ -157,6 +157,25 @@ def test_tables_of_vectors(run_ok, run, vectors):
     assert [*read_csv("again.csv")][:2] == ["name", "x_0"] and read_csv("again.csv")["name"] == list("012345")
 
 
+def test_limit_is_that_of_eval(run, run_ok, vectors):
+    """Evenly spaced examples, in each command and each function."""
+    np.save("new.npy", np.random.default_rng(1).random((6, 9)))
+    for command, option in (
+        ("encode", "--limit"),
+        ("score", "--limit"),
+        ("reconstruct", "--limit"),
+        ("reconstruct", "-n"),
+    ):
+        run_ok(command, vectors.path, "--data", "new.npy", option, 3, "--out", "few.csv")
+        assert read_csv("few.csv")["name"] == ["0", "2", "4"], command
+        code, _, err = run(command, vectors.path, "--data", "new.npy", option, 0, "--out", "none.csv")
+        assert code == 2 and "a limit of 0 leaves no examples" in err and not Path("none.csv").exists()
+    every = vaezoo.encode(vectors, "new.npy")["mu"]
+    assert vectors.encode("new.npy", limit=3)["mu"] == pytest.approx(every[::2], abs=1e-6)
+    assert vectors.reconstruct("new.npy", limit=3) == pytest.approx(vectors.reconstruct("new.npy")[::2], abs=1e-6)
+    assert len(vectors.score("new.npy", limit=3).names) == 3
+
+
 def test_outputs_have_the_units_of_the_data(run_ok, inside):
     table = np.random.default_rng(0).normal([200.0, 0.003], [15.0, 0.0001], (60, 2))
     np.save("table.npy", table)

@@ -121,6 +121,9 @@ def fails(capsys, inside):
             "no model named 'hidden=8'",
             "-o before each option: -o hidden=8",
         ),
+        (2, ["train", "mlp-vae", "--augment", "hflip", "shift=2"], "extra argument", "--augment hflip,shift=2"),
+        (2, ["train", "--augment", "shift=2", "hflip"], "no model named 'hflip'", "--augment hflip,shift=2"),
+        (3, ["train", "mlp-vae", "--data", "photo.jpg"], "no file or folder 'photo.jpg'", "check the path"),
         (2, ["new-plugin", "My VAE"], "'My VAE' is not a valid model name", "my-vae"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
@@ -134,6 +137,22 @@ def test_hint_for_large_arrays_can_be_followed(fails):
     np.save("large.npy", np.random.default_rng(0).random((20, 300, 300), np.float32))
     error, hint = fails(2, "train", "conv-vae", "--data", "large.npy", "--batch-size", 8, leaves=["large.npy"])
     assert "(1, 300, 300)" in error and hint.startswith("use mlp-vae") and "your own program for arrays" in hint
+
+
+def test_labels_that_a_model_needs(fails):
+    np.save("x.npy", np.random.default_rng(0).random((20, 4), np.float32))
+    error, hint = fails(2, "train", "cvae", "--data", "x.npy", leaves=["x.npy"])
+    assert "'x' has no labels" in error and "a folder of images for each class, y in a .npz file" in hint
+
+
+def test_hint_for_grey_levels_as_floats_can_be_followed(fails, run_ok):
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (30, 8, 8)).astype(np.float32))
+    train = ("train", "mlp-vae", "--batch-size", 8, "--steps", 1)
+    error, hint = fails(3, *train, "--data", "x.npy", leaves=["x.npy"])
+    assert "x of" in error and "values from 0 to 255" in error and "divide grey levels by 255" in hint
+    run_ok(*train, "--data", "x.npy", "--scale", "minmax")
+    np.save("x.npy", np.load("x.npy") / 255)
+    run_ok(*train, "--data", "x.npy")
 
 
 def test_check_says_how_to_install(run_ok, fails):

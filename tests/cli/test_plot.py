@@ -319,9 +319,17 @@ def test_some_kinds_need_labels(refused, trained, inside):
     Path("images").mkdir()
     for i in range(30):
         Image.new("L", (28, 28), 8 * i).save(f"images/{i}.png")
-    for arguments in (["latents"], ["attribute-vector", "--label", "1"]):
+    for arguments in (["latents", "--factor", "0"], ["attribute-vector", "--label", "1"]):
         error, hint = refused(2, trained, *arguments, "--data", "images")
         assert "no labels" in error and "digits" in hint
+
+
+def test_latents_without_labels_have_one_colour(plot, plane):
+    np.save("new.npy", np.random.default_rng(0).random((50, 1, 28, 28), np.float32))
+    pixels = np.asarray(plot(plane, "latents", "--data", "new.npy").convert("RGB")).reshape(-1, 3)
+    colours, counts = np.unique(pixels[np.ptp(pixels, axis=1) > 40], axis=0, return_counts=True)
+    blue = colours[:, 2].astype(int) - colours[:, 0]
+    assert len(counts) and (blue > 0).all()  # points are blue; text, axes and background are grey
 
 
 @pytest.mark.parametrize("kind", ["traversals", "interpolation", "attribute-vector"])

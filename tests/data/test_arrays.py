@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from frames import Frame
 
 from vaezoo.data import arrays
 from vaezoo.data.arrays import from_arrays
@@ -104,6 +105,9 @@ def test_label_column_becomes_vector() -> None:
         (np.full((20, 2), -1), "values from -1 to -1", "--scale"),
         (np.where(FLOATS > 0.9, np.nan, FLOATS), "NaN or infinite", "remove"),
         (np.where(FLOATS > 0.9, np.inf, FLOATS), "NaN or infinite", "remove"),
+        (FLOATS * 250, "values from", "divide grey levels by 255"),
+        (FLOATS * 300, "values from", "give --scale minmax"),
+        (FLOATS - 1, "values from", "give --scale minmax"),
         (np.full((20, 2), None), "holds object", "floats"),
         (np.full((20, 2), "a"), "holds <U1", "floats"),
         (FLOATS.astype(complex), "holds complex128", "floats"),
@@ -158,7 +162,7 @@ def test_invalid_labels(labels: Array, message: str) -> None:
     ],
 )
 def test_labels_of_any_type(labels: object, numbers: list[int], names: tuple[str, ...]) -> None:
-    train, test, _, class_names = arrays.to_splits(FLOATS[:4], labels, FLOATS[:4], labels, "")
+    train, test, _, class_names, _ = arrays.to_splits(FLOATS[:4], labels, FLOATS[:4], labels, "")
     assert class_names == names and test is not None
     for y in (train.y, test.y):
         assert y is not None and y.tolist() == numbers and y.dtype == torch.int64
@@ -223,36 +227,12 @@ def test_other_values_do_not_warn(x: Array) -> None:
 # --- what programs hold
 
 
-class Column:
-    """A column of a data frame as pandas makes it."""
-
-    def __init__(self, values: Array) -> None:
-        self.values = values
-
-    def to_numpy(self) -> Array:
-        return self.values
-
-
-class Frame:
-    """A data frame as pandas makes it: columns of several types become objects."""
-
-    def __init__(self, **columns: Array) -> None:
-        self.columns, self.arrays = list(columns), columns
-
-    def to_numpy(self) -> Array:
-        kinds = {array.dtype.kind for array in self.arrays.values()}
-        return np.stack([a.astype(object) if len(kinds) > 1 else a for a in self.arrays.values()], axis=1)
-
-    def __getitem__(self, name: str) -> Column:
-        return Column(self.arrays[name])
-
-
 def test_data_frames() -> None:
     bits, names = np.arange(20) % 2 == 0, np.array(["a", "b"] * 10, dtype=object)
     data = from_arrays(Frame(a=FLOATS[:, 0], b=bits), Frame(y=names))
     assert data.spec.shape == (2,) and data.spec.class_names == ("a", "b")
     assert data.train.x[0].tolist() == [pytest.approx(FLOATS[1, 0]), 0.0]
-    with pytest.raises(InputError, match="x has columns that are not numbers: b") as error:
+    with pytest.raises(InputError, match="x has columns that are not numbers: 'b'") as error:
         from_arrays(Frame(a=FLOATS[:, 0], b=names))
     assert "get_dummies" in error.value.hint
 
@@ -262,6 +242,46 @@ def test_pandas() -> None:
     frame = pandas.DataFrame({"a": FLOATS[:, 0], "b": np.arange(20) % 2 == 0, "y": ["cat", "dog"] * 10})
     data = from_arrays(frame[["a", "b"]], frame["y"])
     assert data.spec.shape == (2,) and data.spec.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("scale", ["unit", "minmax", "none"])
+def test_places_of_values_that_are_not_finite(scale: str) -> None:
+    table = FLOATS.copy()
+    table[3, 4], table[7, 0] = np.nan, -np.inf
+    with pytest.raises(InputError, match=r"x has .* infinite: 2, the first in row 3, column 4\n") as error:
+        from_arrays(table, scale=scale)
+    assert "counted from 0" in error.value.hint
+    frame = Frame(age=FLOATS[:, 0], size=table[:, 4])
+    with pytest.raises(InputError, match=r"x_test has .* infinite: 1, the first in row 3, column 1 'size'"):
+        from_arrays(Frame(age=FLOATS[:, 0], size=FLOATS[:, 1]), x_test=frame, scale=scale)
+    images = np.zeros((5, 3, 4, 4), np.float32)
+    images[2, 1, 0, 3:] = np.nan
+    with pytest.raises(InputError, match=r"infinite: 1, the first in example 2\n"):
+        from_arrays(images, scale=scale)
+
+
+def test_lists_of_texts_and_numbers_are_no_labels() -> None:
+    """NumPy would make texts of all of them."""
+    assert from_arrays(FLOATS[:4], ["a", "1", "b", "1"]).spec.class_names == ("1", "a", "b")
+    for labels in ([1, "a", "b", "c"], ["a", "b", "c", 2.5], ["a", None, "b", "c"], [["a", 1]] * 4):
+        with pytest.raises(InputError, match=r"y holds .* beside other labels"):
+            from_arrays(FLOATS[:4], labels)
+    pairs = [(torch.zeros(2), label) for label in ("a", 1, "b")]
+    with pytest.raises(InputError, match="beside other labels"):
+        from_arrays(ListData(pairs))
+
+
+class ListData(torch.utils.data.Dataset[object]):
+    """A data set of PyTorch made of a list."""
+
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> object:
+        return self.items[i]
 
 
 MASKED = np.ma.masked_greater(FLOATS, 0.9)

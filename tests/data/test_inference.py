@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,54 @@ def test_folders_give_all_files_with_their_names():
         examples = find_examples(WIDE, "new", stream=stream)
         assert examples.names.tolist() == ["a/0.jpg", "a/1.png", "b/2.png"]
         assert examples.split.y.tolist() == [0, 0, 1] and examples.split.shape == (3, 24, 32)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_folders_of_photos_and_subfolders_give_all_of_them(stream):
+    """Such a folder is refused for a training. Here nothing hangs on what a subfolder means."""
+    files = ("new/2.png", "new/10.jpg", "new/old/1.png", "new/old/9/3.png", "new/old/10/3.png")
+    for name in files:
+        photo(name)
+    with pytest.raises(InputError, match="has images of its own and also folders"):
+        vaezoo.load_data("new", image_size=28)
+    examples = find_examples(GREY, "new", stream=stream)
+    assert examples.names.tolist() == [name.removeprefix("new/") for name in files]  # 2 before 10
+    assert examples.split.y is None and examples.parts is None and examples.spec.classes == ()
+
+
+def test_photos_are_in_natural_order():
+    for name in ("img10", "img9", "img2b", "img02", "b/7", "b/1"):
+        photo(f"new/{name}.png")
+    names = find_examples(GREY, "new").names.tolist()
+    assert names == ["b/1.png", "b/7.png", "img02.png", "img2b.png", "img9.png", "img10.png"]
+
+
+def test_split_folders_beside_photos_are_refused():
+    """Some of them may have been trained on."""
+    for name in ("set/0.png", "set/train/1.png", "set/test/2.png"):
+        photo(name)
+    with pytest.raises(InputError, match="has the split folder 'train' and also images of its own"):
+        find_examples(GREY, "set")
+
+
+@pytest.mark.parametrize("name", ["missing.jpg", "missing.npz", "photos.new", "a/b", Path("missing")])
+def test_missing_paths_are_not_taken_for_names(name):
+    for load in (partial(find_examples, GREY), vaezoo.load_data):
+        with pytest.raises(InputError, match=f"no file or folder '{name}'"):
+            load(name)
+    with pytest.raises(VaezooError, match="no data set named 'digit'"):
+        find_examples(GREY, "digit")
+
+
+def test_limit_means_evenly_spaced_examples():
+    np.savez("x.npz", x=np.arange(20, dtype=np.uint8)[:, None].repeat(9, 1), y=np.arange(20))
+    examples = find_examples(VECTORS, "x.npz")
+    assert examples.limited(None) is examples and len(examples.limited(50)) == 20
+    few = examples.limited(5)
+    assert few.names.tolist() == few.split.y.tolist() == [0, 4, 8, 12, 16]
+    for limit in (0, -1):
+        with pytest.raises(VaezooError, match=f"a limit of {limit} leaves no examples"):
+            examples.limited(limit)
 
 
 def test_classes_keep_the_numbers_of_the_run():
@@ -237,3 +286,16 @@ def test_public_function_takes_arrays_and_data_sets(trained, digits):
     assert len(vaezoo.load_examples(trained, part="all")) == 12_000
     with pytest.raises(UnsupportedDataError, match=r"has shape \(7,\)"):
         vaezoo.load_examples(trained, "penguins")
+
+
+def test_values_that_are_not_finite_are_named():
+    for spec in (
+        VECTORS,
+        dataclasses.replace(VECTORS, kind="real", likelihood="gaussian"),
+        dataclasses.replace(VECTORS, offset=(0.0,) * 9, factor=(1.0,) * 9),
+    ):
+        x = np.full((4, 9), 0.5)
+        x[2, 7] = np.nan
+        np.save("x.npy", x)
+        with pytest.raises(InputError, match="infinite: 1, the first in row 2, column 7"):
+            find_examples(spec, "x.npy")

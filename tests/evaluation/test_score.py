@@ -1,7 +1,9 @@
 """`vaezoo.score` and `vaezoo score`: the scores of single examples."""
 
 import csv
+import dataclasses
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import torch
 
 import vaezoo
 from vaezoo import TensorSplit, TrainConfig
-from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.data.base import DataSource
+from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning
 from vaezoo.evaluation import likelihood
 
 
@@ -36,16 +39,17 @@ def metric(evaluation, name):
 
 
 @pytest.mark.parametrize("source", ["run", "export"])
-def test_mean_is_that_of_eval(source, run, exported, digits):
+def test_mean_is_near_that_of_eval(source, run, exported, digits):
+    """Only the noise differs."""
     model = run if source == "run" else vaezoo.runtime.load(exported)
     split = digits.test  # more than one block of 500
     data = vaezoo.load_examples(model, split.x, y=split.y)
     scores = vaezoo.score(model, data, nll_samples=5, elbo_samples=2, seed=3)
     report = vaezoo.evaluate(model, data, metrics=["elbo", "nll"], nll_samples=5, elbo_samples=2, seed=3)
-    assert scores.neg_elbo.mean() == pytest.approx(metric(report, "-ELBO"), rel=1e-12)
-    assert scores.reconstruction.mean() == pytest.approx(metric(report, "reconstruction"), rel=1e-12)
-    assert scores.kl.mean() == pytest.approx(metric(report, "KL"), rel=1e-12)
-    assert scores.nll.mean() == pytest.approx(metric(report, "NLL-5"), rel=1e-12)
+    assert scores.neg_elbo.mean() == pytest.approx(metric(report, "-ELBO"), rel=0.02)
+    assert scores.reconstruction.mean() == pytest.approx(metric(report, "reconstruction"), rel=0.02)
+    assert scores.kl.mean() == pytest.approx(metric(report, "KL"), rel=1e-6)  # it has a closed form
+    assert scores.nll.mean() == pytest.approx(metric(report, "NLL-5"), rel=0.02)
     assert np.array_equal(scores.neg_elbo, scores.reconstruction + scores.kl)
     assert scores.names.tolist() == list(range(600)) and scores.y.tolist() == split.y.tolist()
 
@@ -74,8 +78,49 @@ def test_examples_do_not_depend_on_how_they_are_read(run, digits, monkeypatch):
     monkeypatch.setattr("vaezoo.evaluation.score.to_device_if_fits", lambda split, device: split)
     actual = vaezoo.score(run, x, nll_samples=3, elbo_samples=1)
     assert np.array_equal(actual.neg_elbo, expected.neg_elbo)
-    start = vaezoo.score(run, x[:500], elbo_samples=1)  # what follows a block of examples has no influence on it
-    assert np.array_equal(start.neg_elbo, expected.neg_elbo[:500])
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+@pytest.mark.parametrize("source", ["run", "export"])
+def test_an_example_has_one_score(source, binarize, run, exported, digits):
+    """Alone, at another place, or beside a copy of itself. Before, one seed for each block of 500 fixed the noise."""
+    model = run if source == "run" else vaezoo.runtime.load(exported)
+
+    def score(x):
+        scores = vaezoo.score(model, x, nll_samples=4, elbo_samples=2, binarize=binarize, seed=2)
+        return np.stack([scores.neg_elbo, scores.kl, scores.nll], 1)
+
+    x = digits.test.x[:520]
+    expected = score(x)
+    for index in ([7], [519, 7, 7, 0], range(519, -1, -1)):
+        assert score(x[list(index)]) == pytest.approx(expected[list(index)], rel=1e-5)
+    assert len(np.unique(expected[:, 0].round(3))) > 500
+
+
+def test_run_and_export_have_equal_scores(run, exported, digits):
+    scores = [vaezoo.score(m, digits.test.x[:30], elbo_samples=2) for m in (run, vaezoo.runtime.load(exported))]
+    assert scores[0].neg_elbo == pytest.approx(scores[1].neg_elbo, rel=1e-4)
+
+
+def test_limit(run, digits):
+    every, some = (vaezoo.score(run, digits.test.x[:20], elbo_samples=1, limit=limit) for limit in (None, 5))
+    assert some.names.tolist() == [0, 4, 8, 12, 16]
+    assert some.neg_elbo == pytest.approx(every.neg_elbo[::4], rel=1e-5)
+
+
+def test_few_validation_examples_are_counted(run, digits, tmp_path):
+    x = digits.test.x[:200]
+    few = vaezoo.from_arrays(x.numpy())
+    small = vaezoo.train("mlp-vae", few, config=TrainConfig(steps=1, batch_size=20), out=tmp_path / "small")
+    np.save(tmp_path / "x.npy", x.numpy())
+    small = dataclasses.replace(small, source=DataSource(data=str(tmp_path / "x.npy")))
+    with pytest.warns(VaezooWarning, match=r"^20 validation examples are few for the quantile 0.99") as caught:
+        scores = vaezoo.score(small, x[:5], quantile=0.99, elbo_samples=1)
+    assert len(caught) == 1 and scores.valid_count == 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vaezoo.score(small, x[:5], quantile=0.9, elbo_samples=1)
+        vaezoo.score(run, x[:5], quantile=0.99, elbo_samples=1)
 
 
 def test_quantile_of_validation_examples_marks_anomalies(run, digits):
@@ -161,7 +206,9 @@ def test_command_marks_anomalies(run, digits, command, inside):
     out, err = command(run.path, "--data", "new.npy", "--quantile", 0.9)
     rows = list(csv.DictReader(io.StringIO(out)))
     marked = sum(row["anomaly"] == "1" for row in rows)
-    assert f"above it: {marked} of 40" in err and {row["anomaly"] for row in rows} == {"0", "1"}
+    assert f"the 0.9 quantile of 1,000 validation examples; above it: {marked} of 40" in err and {
+        row["anomaly"] for row in rows
+    } == {"0", "1"}
 
 
 def test_split_of_one_example(run, digits):

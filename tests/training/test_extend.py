@@ -160,7 +160,10 @@ def test_misfit_of_a_warm_start_is_listed(data, train, tmp_path):
     first = train("first")
     with pytest.raises(InputError, match=r"encoder\S* has shape \(\d+, \d+\), not|do not fit mlp-vae") as e:
         vaezoo.train("mlp-vae", data, options={"hidden": "9"}, out=tmp_path / "second", init_from=first.path)
-    assert "has shape" in e.value.message and "options of that run" in e.value.hint
+    assert "has shape" in e.value.message and e.value.hint == "give the options of that run: latent_dim=2, hidden=8"
+    with pytest.raises(InputError, match="do not fit autoencoder") as e:
+        vaezoo.train("autoencoder", data, options={"hidden": "9"}, out=tmp_path / "second", init_from=first.path)
+    assert e.value.hint.startswith("train mlp-vae")
     assert not (tmp_path / "second").exists()
     options = SMALL | {"objective": "factor"}
     config = TrainConfig(batch_size=20, steps=1)

@@ -133,7 +133,7 @@ def test_a_line_follows_every_30_seconds(capsys):
         lines += [(second, line) for line in capsys.readouterr().err.splitlines()]
     assert [second for second, _ in lines] == [30, 50, 80]
     assert lines[0][1] == "step 30 of 100" and lines[1][1].startswith("epoch   5.00")
-    assert lines[2][1].startswith("step 80 of 100  -ELBO 9.00  7 images/s")
+    assert lines[2][1].startswith("step 80 of 100  -ELBO 9.00  7 examples/s")  # no image is known of
 
 
 def test_no_thread_outlives_the_view(capsys):

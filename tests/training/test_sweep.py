@@ -178,6 +178,13 @@ def test_runs_on_other_data_warn(whole, tmp_path):
         vaezoo.compare([whole[0], run.path])
 
 
+def test_weighted_elbo_of_beta_1_is_the_elbo(whole):
+    comparison = vaezoo.compare([whole[0]])
+    plain, weighted = (group.metrics for group in comparison.groups)
+    assert plain["weighted_elbo"] == plain["elbo"] and weighted["weighted_elbo"].mean < weighted["elbo"].mean
+    assert "weighted_elbo" not in vaezoo.compare([whole[0] / NAMES[0]]).metrics
+
+
 def test_saved_evaluations_are_compared(copy, data):
     run = vaezoo.load(copy / NAMES[0])
     evaluation = vaezoo.evaluate(run, data, elbo_samples=2)

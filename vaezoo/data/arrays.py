@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaezoo.core.scaling import Scaling, check_scale, fit
 from vaezoo.data.base import MAX_CLASSES, Dataset, DataSource, DataSpec, Split, Splits, TensorSplit, train_valid_split
+from vaezoo.data.columns import column_names, to_columns
 from vaezoo.data.convert import TorchData, Values, is_torch_data, read_torch_data, to_array
 from vaezoo.data.labels import convert_labels
 from vaezoo.data.npy import Array, read_arrays
@@ -27,6 +28,7 @@ LABELS = ("y", "y_train", "y_test")  # of arrays in a .npz file
 NAMES = ("x", "x_train", "x_test", *LABELS)
 CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
 SCALE_HINT = "give --scale minmax, standardize or none (in Python scale='minmax')"
+GREY_HINT = "divide grey levels by 255, or give --scale minmax (in Python scale='minmax')"
 
 
 def load(path: Path, scale: str | Scaling = "unit") -> Splits:
@@ -68,11 +70,12 @@ def from_arrays(
     Args:
         x: The examples: vectors `(N, dimensions)`, grey images `(N, height, width)`, or images with 1 or 3 channels,
             `(N, channels, height, width)` or `(N, height, width, channels)`. The values are floats in [0, 1], integers
-            in 0..255, or bits, unless `scale` says otherwise. Bits are bools, or integers that are all 0 or 1. A data
-            set of PyTorch has examples and labels, and is read once. A DataLoader stands for its data set.
+            in 0..255, or bits, unless `scale` says otherwise. Bits are bools, or integers that are all 0 or 1. Columns
+            of a frame keep their names. A data set of PyTorch has examples and labels, and is read once. A DataLoader
+            stands for its data set.
         y: Labels `(N,)` or factors of variation `(N, factors)`: whole numbers or texts. `(N, classes)` with a single 1
             in each row are one-hot labels.
-        x_test: Test examples, in the form of x.
+        x_test: Test examples, in the form of x. The columns of a frame may have another order.
         y_test: The labels of the test examples.
         name: The name of the data set.
         likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is "bernoulli" for bits, for vectors of
@@ -130,6 +133,7 @@ def make_dataset(
         kind=scaling.kind,
         classes=classes,
         class_names=splits.class_names if classes else (),
+        column_names=splits.column_names,
         offset=scaling.offset,
         factor=scaling.factor,
     )
@@ -188,9 +192,10 @@ def to_splits(
     """
     if not isinstance(scale, Scaling):
         check_scale(scale)
+    columns = column_names(x, f"x{origin}")
     arrays = {f"x{origin}": to_array(x, f"x{origin}")}
     if x_test is not None:
-        arrays[f"x_test{origin}"] = to_array(x_test, f"x_test{origin}")
+        arrays[f"x_test{origin}"] = to_columns(x_test, columns, f"x_test{origin}")
     elif y_test is not None:
         raise InputError(f"there is y_test{origin} but no x_test", "give both")
     # Train and test decide together, because a test split may happen to be dark.
@@ -199,9 +204,9 @@ def to_splits(
         _warn_of_dark(arrays)
     arrays = {label: channels_first(array, label) for label, array in arrays.items()}
     if is_unit(scale):
-        examples = [convert_values(array, label, bits) for label, array in arrays.items()]
+        examples = [convert_values(array, label, bits, columns) for label, array in arrays.items()]
     else:
-        examples = [torch.from_numpy(as_numbers(array, label)) for label, array in arrays.items()]
+        examples = [torch.from_numpy(as_numbers(array, label, columns)) for label, array in arrays.items()]
     shapes = [tuple(tensor.shape[1:]) for tensor in examples]
     if len(set(shapes)) > 1:
         raise InputError(
@@ -212,7 +217,8 @@ def to_splits(
     given = [None if values is None else to_array(values, label, texts=True) for values, label in both]
     labels, class_names = convert_labels(given[: len(examples)], names, [len(tensor) for tensor in examples])
     splits = [TensorSplit(tensor, values) for tensor, values in zip(examples, labels, strict=True)]
-    return Splits(splits[0], splits[1] if x_test is not None else None, class_names=class_names)
+    test = splits[1] if x_test is not None else None
+    return Splits(splits[0], test, class_names=class_names, column_names=columns)
 
 
 def _warn_of_dark(arrays: Mapping[str, Array]) -> None:
@@ -232,17 +238,28 @@ def are_bits(arrays: Iterable[Array]) -> bool:
     return all(array.max(initial=0) <= 1 for array in arrays if array.dtype.kind in "iu")
 
 
-def convert_values(array: Array, name: str, are_bits: bool) -> Tensor:
-    """Converts the values of examples. If `are_bits`, the brightest integer is 1 and not 255."""
+def convert_values(array: Array, name: str, are_bits: bool, columns: Sequence[str] = ()) -> Tensor:
+    """Converts the values of examples.
+
+    Args:
+        array: `(N, ...)`.
+        name: What errors call it.
+        are_bits: Whether the brightest integer is 1 and not 255.
+        columns: The names of its columns, or none.
+
+    Raises:
+        InputError: If they are not numbers in the range of `from_arrays`.
+    """
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {array.dtype}, not numbers", "give floats in [0, 1] or integers in 0..255")
     is_float = array.dtype.kind == "f"
     tolerance = TOLERANCE if is_float else 0
     low, high = float(array.min()), float(array.max())
     if not math.isfinite(low + high):
-        raise InputError(f"{name} has values that are NaN or infinite", "remove or replace them")
+        require_finite(array, name, columns)
     if low < -tolerance or high > (1 + tolerance if is_float else 255):
-        raise InputError(f"{name} has values from {low:.9g} to {high:.9g}", SCALE_HINT)
+        are_levels = is_float and low >= 0 and 1 < high <= 255
+        raise InputError(f"{name} has values from {low:.9g} to {high:.9g}", GREY_HINT if are_levels else SCALE_HINT)
     # "W" copies read-only arrays, because PyTorch warns when it gets one.
     values = np.require(array, np.float32 if is_float else np.uint8, ["C", "W"])
     if low < 0 or (is_float and high > 1):
@@ -252,15 +269,29 @@ def convert_values(array: Array, name: str, are_bits: bool) -> Tensor:
     return torch.from_numpy(values)
 
 
-def as_numbers(array: Array, name: str) -> Array:
+def as_numbers(array: Array, name: str, columns: Sequence[str] = ()) -> Array:
     """Returns values that will be scaled: float32 if it holds them exactly, else float64. Bits are 0 and 1."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} holds {array.dtype}, not numbers", "give floats or integers")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} has values that are NaN or infinite", "remove or replace them")
+    require_finite(array, name, columns)
     dtype = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
     with np.errstate(over="ignore"):  # of longdouble
         return np.require(array, dtype, ["C", "W"])
+
+
+def require_finite(array: Array, name: str, columns: Sequence[str] = ()) -> None:
+    """Raises InputError if values are NaN or infinite. It says how many there are, and where the first one is."""
+    bad = ~np.isfinite(array)
+    if not bad.any():
+        return
+    row, *others = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+    where = f"row {row}" if len(others) == 1 else f"example {row}"
+    if len(others) == 1:
+        where += f", column {others[0]}" + (f" '{columns[others[0]]}'" if columns else "")
+    raise InputError(
+        f"{name} has values that are NaN or infinite: {int(bad.sum()):,}, the first in {where}",
+        "remove or replace them; rows and columns are counted from 0",
+    )
 
 
 def channels_first(array: Array, name: str) -> Array:

@@ -21,6 +21,7 @@ STREAMED_MEAN_EXAMPLES = 1_000  # streamed images whose mean stands for the mean
 CHUNK_ELEMENTS = 1 << 22  # numbers that are converted to float64 at a time
 MAX_DIMS = 4  # of the shape of an example
 MAX_CLASSES = 10_000  # values of a label that a model can be conditioned on
+LABELS_HINT = "give labels: a folder of images for each class, y in a .npz file, or y= in Python"
 
 ImageSize = int | tuple[int, int]  # pixels: of both sides, or height and width
 
@@ -45,7 +46,7 @@ def given(names: tuple[str, ...], batch: Batch) -> tuple[Tensor, ...]:
     """
     values = tuple(getattr(batch, name) for name in names)
     if any(value is None for value in values):
-        raise VaezooError("the model is conditioned on labels, but none are given", "give data with labels, or labels")
+        raise VaezooError("the model is conditioned on labels, but none are given", LABELS_HINT)
     return values
 
 
@@ -83,6 +84,7 @@ class DataSpec:
     offset: tuple[float, ...] = ()
     factor: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -108,8 +110,16 @@ class DataSpec:
                 f"data set '{self.name}' has {len(self.class_names)} names for labels of {self.classes or 'no'} values",
                 "give each value of the label a name of its own",
             )
-        if not all(name.isprintable() for name in self.class_names):
-            raise VaezooError(f"data set '{self.name}' has a class name that cannot be printed", "give another name")
+        if self.column_names and (self.kind == "table" or self.shape != (len(set(self.column_names)),)):
+            raise VaezooError(
+                f"data set '{self.name}' has {len(self.column_names)} column names for shape {self.shape} of kind "
+                f"{self.kind}",
+                "give each column of vectors a name of its own",
+            )
+        if not all(name.isprintable() for name in (*self.class_names, *self.column_names)):
+            raise VaezooError(
+                f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
+            )
         if self.offset or self.factor:
             self._check_scaling()
         self.make_kind()
@@ -355,12 +365,14 @@ class Splits(NamedTuple):
         test: The official test split, or None.
         valid: The official validation split, or None.
         class_names: The name of each label, if the labels are the indices of these names. Empty otherwise.
+        column_names: The names of the columns of vectors, or none.
     """
 
     train: Split
     test: Split | None = None
     valid: Split | None = None
     class_names: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
 
 
 def valid_mask(n: int) -> Tensor:

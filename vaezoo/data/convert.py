@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -18,7 +18,13 @@ from vaezoo.core.memory import machine_memory
 from vaezoo.data.images.decode import to_pixels
 from vaezoo.data.labels import clean_name
 from vaezoo.data.npy import Array
-from vaezoo.errors import InputError, VaezooError, first_line, format_error, safe_repr
+from vaezoo.errors import (
+    InputError,
+    VaezooError,
+    first_line,
+    format_error,
+    safe_repr,
+)
 
 SAME_SHAPE = "give all examples the same shape"
 MAX_NAMES = 3  # of columns in an error
@@ -55,7 +61,7 @@ def to_array(values: Values, name: str, texts: bool = False) -> Array:
     Args:
         values: An array, a tensor, nested lists, or a data frame.
         name: What errors call it.
-        texts: Whether the columns of a frame may hold texts.
+        texts: Whether texts are allowed, as in labels. Lists of texts and other values then become objects.
 
     Raises:
         InputError: If the values have no single shape, are sparse or masked, or a frame has columns without numbers.
@@ -73,7 +79,11 @@ def to_array(values: Values, name: str, texts: bool = False) -> Array:
     if not isinstance(values, np.ndarray) and hasattr(values, "to_numpy"):
         return _frame_to_array(values, name, texts)
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
+        if texts and array.dtype.kind == "U" and not isinstance(values, np.ndarray):
+            # NumPy makes texts of all values if one of them is a text.
+            return np.asarray(values, dtype=object)
+        return array
     except (ValueError, TypeError, RuntimeError) as error:
         if "inhomogeneous" in str(error):
             raise InputError(f"{name} is ragged: its rows differ in length", SAME_SHAPE) from error
@@ -100,12 +110,18 @@ def _frame_to_array(frame: Any, name: str, texts: bool) -> Array:
     # A frame of several types becomes an array of objects.
     arrays = [np.asarray(frame[column].to_numpy()) for column in columns]
     if odd := [column for column, values in zip(columns, arrays, strict=True) if values.dtype.kind not in "biuf"]:
-        more = f" and {len(odd) - MAX_NAMES} more" if len(odd) > MAX_NAMES else ""
         raise InputError(
-            f"{name} has columns that are not numbers: {', '.join(safe_repr(c) for c in odd[:MAX_NAMES])}{more}",
+            f"{name} has columns that are not numbers: {some_columns(odd)}",
             "leave them out, or give one column of 0 and 1 for each category, as pandas.get_dummies makes them",
         )
     return np.stack(arrays, axis=1)
+
+
+def some_columns(columns: Iterable[object]) -> str:
+    """Returns the first names of columns, and how many more there are."""
+    names = [f"'{safe_repr(column)}'" for column in columns]
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return f"{', '.join(names[:MAX_NAMES])}{more}"
 
 
 def is_torch_data(values: object) -> bool:
@@ -167,7 +183,7 @@ def _read_examples(source: Any, name: str) -> tuple[Array, Array | None]:
     assert stack is not None
     if all(label is None for label in labels):
         return stack, None
-    return stack, to_array(labels, f"the labels of {name}")
+    return stack, to_array(labels, f"the labels of {name}", texts=True)
 
 
 def _pair(item: Sequence[Any], name: str) -> tuple[Any, Any]:

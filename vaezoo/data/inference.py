@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from vaezoo.data import arrays, npy
-from vaezoo.data.base import Dataset, DataSpec, Split, Splits, TensorSplit, valid_mask
+from vaezoo.data.base import Dataset, DataSpec, Split, Splits, TensorSplit, even_indices, valid_mask
 from vaezoo.data.catalog import DATASETS
+from vaezoo.data.columns import to_columns
 from vaezoo.data.convert import TorchData, Values, to_array
-from vaezoo.data.images import image_folder
+from vaezoo.data.images import image_folder, layout
 from vaezoo.data.images.decode import read_images, to_channels
 from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.images.streamed import StreamedImages
@@ -62,6 +63,18 @@ class Examples:
         rows = index.cpu().numpy()
         parts = None if self.parts is None else self.parts[rows]
         return replace(self, split=self.split.select(index), names=self.names[rows], parts=parts)
+
+    def limited(self, limit: int | None) -> Examples:
+        """Returns `limit` evenly spaced examples, or all if there are fewer. None means all.
+
+        Raises:
+            VaezooError: If the limit is below 1.
+        """
+        if limit is None:
+            return self
+        if limit < 1:
+            raise VaezooError(f"a limit of {limit} leaves no examples", "give at least 1")
+        return self.select(even_indices(limit, len(self)))
 
 
 def find_examples(
@@ -106,7 +119,8 @@ def array_examples(spec: DataSpec, x: Values | TorchData, y: Values | None = Non
 
     Args:
         spec: The data of the model.
-        x: Examples as `from_arrays` takes them.
+        x: Examples as `from_arrays` takes them. The columns of a frame are found by their names, if the model knows
+            them.
         y: Their labels.
         part: "all" or None.
 
@@ -114,10 +128,15 @@ def array_examples(spec: DataSpec, x: Values | TorchData, y: Values | None = Non
         VaezooError: As `find_examples` and `from_arrays` do.
     """
     x, y, class_names = arrays.without_torch(x, y, "x")
-    split = TensorSplit(to_model(to_array(x, "x"), spec, "x"), None)
+    split = TensorSplit(to_model(to_columns(x, _column_names(spec), "x"), spec, "x"), None)
     given = None if y is None else to_array(y, "y", texts=True)
     (labels,), names = convert_labels([given], ["y"], [len(split)])
     return _examples(Splits(replace(split, y=labels), class_names=names or class_names), spec, "arrays", part)
+
+
+def _column_names(spec: DataSpec) -> tuple[str, ...]:
+    """Returns the names of the columns of vectors or of a table. Empty if they have none."""
+    return spec.column_names or tuple(column.rpartition(":")[0] for column in spec.columns)
 
 
 def _examples(splits: Splits, spec: DataSpec, name: str, part: str | None) -> Examples:
@@ -201,17 +220,21 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
             f"{name} has examples of shape {tuple(array.shape[1:])}, but the model was made for {spec.shape}",
             _shape_hint(array, spec),
         )
+    columns = _column_names(spec)
     if spec.offset:
-        values = torch.from_numpy(arrays.as_numbers(array, name))
+        values = torch.from_numpy(arrays.as_numbers(array, name, columns))
         values = to_channels(values, spec.shape[0]) if grey_or_colour else values
         x = torch.from_numpy(spec.scaling.apply(values.numpy()))
         check_range(spec, TensorSplit(x, None), f"examples of {name}", warn=True)
         return x
     if spec.kind == "unit":
-        x = arrays.convert_values(array, name, arrays.are_bits([array]) if are_bits is None else are_bits)
+        bits = arrays.are_bits([array]) if are_bits is None else are_bits
+        x = arrays.convert_values(array, name, bits, columns)
         return to_channels(x, spec.shape[0]) if x.ndim == 4 else x
     kind = spec.make_kind()
     is_number = array.dtype.kind in ("biu" if kind.dtype == torch.int64 else "biuf")
+    if is_number:
+        arrays.require_finite(array, name, columns)
     x = torch.from_numpy(np.ascontiguousarray(array)).to(kind.dtype) if is_number else torch.empty(0)
     if not is_number or not kind.accepts(x):
         raise InputError(f"{name} has values that are not data of kind {spec.kind}", "give data like those of the run")
@@ -260,7 +283,7 @@ def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> S
     """Loads the image folder, the image file or the array file at a path."""
     if path.is_dir():
         size, channels = image_form(spec)
-        return image_folder.load(path, size, stream, skip, channels)
+        return image_folder.load(path, size, stream, skip, channels, find=layout.find_images)
     require_image_folder(str(path), stream, skip)
     if path.suffix.lower() in npy.SUFFIXES:
         return _load_arrays(path, spec)

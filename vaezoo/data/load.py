@@ -226,7 +226,7 @@ def find_path(data: str | os.PathLike[str]) -> Path:
     path = _absolute(data)
     if text and os.path.exists(path):
         return path
-    if not isinstance(data, str) or "/" in text or os.sep in text or path.suffix.lower() in npy.SUFFIXES:
+    if not isinstance(data, str) or "/" in text or os.sep in text or path.suffix:
         raise InputError(f"no file or folder '{text}'", "check the path")
     choices = f"use one of {', '.join(DATASETS)}, or the path of an image folder, a .npy or a .npz file"
     raise VaezooError(f"no data set named '{text}'", suggest(text, DATASETS, choices))

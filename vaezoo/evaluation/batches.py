@@ -15,7 +15,9 @@ from vaezoo.posteriors.base import map_tensors
 BATCH_SIZE = 500  # each batch has its own seed, so another size would change the random numbers of all metrics
 
 
-def iter_batches(split: Split, binarize: Binarize, seed: int, device: torch.device, draw: int = 0) -> Iterator[Batch]:
+def iter_batches(
+    split: Split, binarize: Binarize, seed: int, device: torch.device, draw: int = 0, *, common_noise: bool = False
+) -> Iterator[Batch]:
     """Yields all examples in batches on the device, bytes as floats in [0, 1].
 
     Args:
@@ -24,13 +26,15 @@ def iter_batches(split: Split, binarize: Binarize, seed: int, device: torch.devi
         seed: Seed of the bits.
         device: Device of the batches.
         draw: Number of the draw. Each draw has other bits.
+        common_noise: Whether the bits of all examples come from the same random numbers.
     """
     for number, start in enumerate(range(0, len(split), BATCH_SIZE)):
         x, y = split.batch(slice(start, start + BATCH_SIZE))
         if binarize != "none":
             # The bits are drawn on the CPU, so that they are the same on each device.
-            generator = torch.Generator().manual_seed(derive_seed(seed, "bits", draw * len(split) + number))
-            x = (torch.rand(x.shape, generator=generator) < x.cpu()).float()
+            own_seed = derive_seed(seed, "bits", draw if common_noise else draw * len(split) + number)
+            shape = (1, *x.shape[1:]) if common_noise else x.shape
+            x = (torch.rand(shape, generator=torch.Generator().manual_seed(own_seed)) < x.cpu()).float()
         yield map_tensors(Batch(x, y), lambda tensor: tensor.to(device))
 
 

@@ -23,6 +23,7 @@ REPLICATES = (
     "log_csv",
 )  # settings in which the runs of a group may differ
 MAX_RUNS = 10_000
+WEIGHTED = "weighted_elbo"  # a metric of objectives that weigh the KL
 
 
 class Mean(NamedTuple):
@@ -115,6 +116,10 @@ def compare(paths: Sequence[str | os.PathLike[str]], metrics: Sequence[str] = ()
     columns = differing(list(settings.values()))
     numbers = {folder: run_metrics(folder) for folder in folders}
     found = dict.fromkeys(name for values in numbers.values() for name in values)
+    if WEIGHTED in found:
+        for folder, values in numbers.items():
+            if WEIGHTED not in values and "elbo" in values and is_unweighted(folder):
+                values[WEIGHTED] = values["elbo"]
     results = {name for folder in folders for name in result_metrics(folder)}
     known = sorted(found, key=lambda name: name not in results)  # otherwise in the order in which they were found
     for name in metrics:
@@ -214,6 +219,12 @@ def run_metrics(folder: Path) -> dict[str, float]:
             if isinstance(metric.get("value"), int | float):
                 values[f"eval {metric['name']}{other}{part}"] = float(str(metric["value"]))
     return values
+
+
+def is_unweighted(folder: Path) -> bool:
+    """Tells whether the objective of a run would weigh the KL, but does so with beta 1: then it is the ELBO itself."""
+    betas = [value for name, value in read_run_record(folder).options.items() if name.rpartition(".")[2] == "beta"]
+    return betas == [1] and read_json(folder / "run.json").get("monitor") == "elbo"
 
 
 def result_metrics(folder: Path) -> dict[str, float]:

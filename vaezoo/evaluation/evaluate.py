@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from vaezoo.core.counts import whole_number
 from vaezoo.core.device import on_device, resolve_device
 from vaezoo.core.memory import keep_freed_memory
-from vaezoo.data.base import Split, even_indices
+from vaezoo.data.base import Split
 from vaezoo.data.inference import Examples
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, safe_repr, suggest
@@ -26,7 +26,7 @@ from vaezoo.evaluation.probes import probe_metrics
 from vaezoo.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.registry import find_model
 from vaezoo.runtime import OnnxVAE
-from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, ONLY_WORSE
+from vaezoo.training.reports import COLLAPSED, ONLY_WORSE, collapse_advice
 from vaezoo.training.run import Run, load
 from vaezoo.training.run_files import EVALUATION_SCHEMA
 from vaezoo.vae import VAE, device_of
@@ -118,7 +118,7 @@ def evaluate(
             raise UnsupportedDataError(
                 f"metric '{name}' is for data in [0, 1], and '{spec.name}' is of kind {spec.kind}", "use elbo or nll"
             )
-    split = whole if limit is None else whole.select(even_indices(whole_number("limit", limit, 1), len(whole)))
+    split = examples.limited(limit).split
     config = EvalConfig(resolve_binarize(binarize, source), nll_samples, elbo_samples, seed)
     for num_samples in (elbo_samples, nll_samples):
         check_settings(vae.data, config.binarize, num_samples)
@@ -135,7 +135,7 @@ def evaluate(
         order = sorted(metrics, key=("elbo", "nll").__contains__)
         with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
             results = {name: METRICS[name](context) for name in order}
-    _warn(source, len(split), [metric for group in results.values() for metric in group])
+    _warn(source, vae.data.likelihood, len(split), [metric for group in results.values() for metric in group])
     return Evaluation(
         model=name_of(source),
         checkpoint=checkpoint_of(source),
@@ -148,11 +148,11 @@ def evaluate(
     )
 
 
-def _warn(source: Model, examples: int, metrics: Sequence[Metric]) -> None:
+def _warn(source: Model, likelihood: str, examples: int, metrics: Sequence[Metric]) -> None:
     """Repeats the warnings of a training: a model that encodes nothing, and one that only got worse."""
     active = [metric.value for metric in metrics if metric.name == ACTIVE_UNITS]
     if active == [0] and examples > 1:
-        warnings.warn(f"{COLLAPSED}: {COLLAPSE_ADVICE}", VaezooWarning, stacklevel=3)
+        warnings.warn(f"{COLLAPSED}: {collapse_advice(likelihood)}", VaezooWarning, stacklevel=3)
     if isinstance(source, Run) and source.only_got_worse and source.checkpoint.step == 0:
         warnings.warn(ONLY_WORSE, VaezooWarning, stacklevel=3)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
@@ -21,6 +22,7 @@ from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
 from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches, split_batch
+from vaezoo.evaluation.common_noise import CommonNoise
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Mean, Metric, OnProgress, mean_with_error
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.objectives.elbo import elbo_terms
@@ -108,11 +110,21 @@ def elbo_rows(
     num_samples: int = 10,
     binarize: Binarize = "none",
     seed: int = 0,
+    common_noise: bool = False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> ELBORows:
     """Estimates the terms of the evidence lower bound of each example; see `elbo`.
 
-    `on_progress` is called with the number of examples done and the total.
+    Args:
+        vae: As in `elbo`, like the next four.
+        split: See there.
+        num_samples: See there.
+        binarize: See there.
+        seed: See there.
+        common_noise: Whether all examples get the same noise. The terms of an example then depend on nothing but
+            itself, the model and the settings. Without it the noise of an example depends on its place, and the errors
+            of the examples are independent, as the standard error of their mean requires.
+        on_progress: Called with the number of examples done and the total.
     """
     check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
@@ -123,10 +135,12 @@ def elbo_rows(
     observed = 0.0  # values of all examples
     with eval_mode(vae), isolate_rng(device):
         for draw in range(num_samples):
-            batches = iter_batches(split, binarize, seed, device, draw if binarize == "dynamic" else 0)
+            bits = draw if binarize == "dynamic" else 0
+            batches = iter_batches(split, binarize, seed, device, bits, common_noise=common_noise)
             for number, batch in enumerate(batches):
-                set_seed(derive_seed(seed, "latents", draw * len(split) + number), device)
-                terms = elbo_terms(vae, batch)
+                set_seed(derive_seed(seed, "latents", draw if common_noise else draw * len(split) + number), device)
+                with CommonNoise(len(batch.x)) if common_noise else nullcontext():
+                    terms = elbo_terms(vae, batch)
                 kl_terms = terms.kl_terms.double().cpu()
                 rows = slice(number * BATCH_SIZE, number * BATCH_SIZE + len(batch.x))
                 reconstruction[rows] += terms.reconstruction.double().cpu() / num_samples
@@ -178,15 +192,18 @@ def nll_rows(
     num_samples: int = 5000,
     binarize: Binarize = "none",
     seed: int = 0,
+    common_noise: bool = False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Tensor:
-    """Estimates -log p(x) of each example, `(N,)`, float64; see `negative_log_likelihood`."""
+    """Estimates -log p(x) of each example, `(N,)`, float64; see `negative_log_likelihood` and `elbo_rows`."""
     check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
     check_density(vae, split, device)
     # At most `max_latents` latents are decoded at once: those of several examples, or a chunk of those of one example.
     max_latents = max(1, CHUNK_ELEMENTS // math.prod(vae.data.params_shape))
     batch_size, num_chunks = max(1, max_latents // num_samples), -(-num_samples // max_latents)
+    if common_noise:  # each example alone, from the same seed
+        batch_size = 1
     compute_weights: Callable[[VAE, Batch, Posterior, int], Tensor] = log_weights
     if len(split) * num_samples >= COMPILE_FROM and next(vae.parameters(), None) is not None:
         compute_weights = Compiled(log_weights, dynamic_shapes=True)
@@ -194,9 +211,11 @@ def nll_rows(
     # the heap: memory then grew by 100 MB over 40 examples.
     nll, done = torch.empty(len(split), dtype=torch.float64), 0
     with eval_mode(vae), isolate_rng(device):
-        for number, examples in enumerate(iter_batches(split, binarize, seed, device)):
+        for number, examples in enumerate(iter_batches(split, binarize, seed, device, common_noise=common_noise)):
             set_seed(derive_seed(seed, "latents", number), device)
             for batch in split_batch(examples, batch_size):
+                if common_noise:
+                    set_seed(derive_seed(seed, "latents"), device)
                 posterior, size = vae.infer(batch), len(batch.x)
                 # log of the sum of the weights so far. It starts at log 0, and chunks are added in log space, because
                 # the weights themselves underflow.

@@ -31,21 +31,24 @@ CPU = torch.device("cpu")
 Values: TypeAlias = npt.NDArray[Any]
 
 
-def encode(model: Model, data: Data | None = None) -> dict[str, Values]:
+def encode(model: Model, data: Data | None = None, *, limit: int | None = None) -> dict[str, Values]:
     """Returns the fields of q(z|x) of examples by name, such as mu and logvar, `(N, *latent_shape)` each.
 
     Args:
         model: A run, an export or a module.
         data: As in `load_examples`, or what it returned.
+        limit: Number of evenly spaced examples. The default is all.
 
     Raises:
-        VaezooError: As `load_examples` does.
+        VaezooError: As `load_examples` does, or if the limit is below 1.
     """
-    chunks = list(iter_encoded(model, load_examples(model, data).split))
+    chunks = list(iter_encoded(model, load_examples(model, data).limited(limit).split))
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def reconstruct(model: Model, data: Data | None = None, *, draw: bool = False, seed: int = 0) -> Values:
+def reconstruct(
+    model: Model, data: Data | None = None, *, draw: bool = False, seed: int = 0, limit: int | None = None
+) -> Values:
     """Returns the means of p(x|z) at the modes of q(z|x), `(N, *shape)`, in the units of the data.
 
     Args:
@@ -53,12 +56,13 @@ def reconstruct(model: Model, data: Data | None = None, *, draw: bool = False, s
         data: As in `load_examples`, or what it returned.
         draw: Whether x is drawn from p(x|z) instead.
         seed: Seed of such draws.
+        limit: Number of evenly spaced examples. The default is all.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
-        VaezooError: As `load_examples` does.
+        VaezooError: As `load_examples` does, or if the limit is below 1.
     """
-    split = load_examples(model, data).split
+    split = load_examples(model, data).limited(limit).split
     return np.concatenate([*iter_reconstructions(model, split, draw=draw, seed=seed)])
 
 

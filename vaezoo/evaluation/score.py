@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -15,7 +16,7 @@ from vaezoo.core.dependencies import eval_dependencies
 from vaezoo.core.device import on_device, resolve_device
 from vaezoo.data.inference import Examples, examples_of
 from vaezoo.data.prefetch import to_device_if_fits
-from vaezoo.errors import VaezooError, safe_repr
+from vaezoo.errors import VaezooError, VaezooWarning, safe_repr
 from vaezoo.evaluation.evaluate import resolve_binarize
 from vaezoo.evaluation.likelihood import check_settings, elbo_rows, nll_rows
 from vaezoo.evaluation.metrics import Binarize, OnProgress, check_finite
@@ -41,6 +42,7 @@ class Scores:
         y: Labels, `(N,)` or `(N, factors)`. None if the data have none.
         quantile: As given.
         threshold: The quantile of -ELBO on the validation examples of the training. None without a quantile.
+        valid_count: The number of these validation examples. None without a quantile.
         auc: Area under the ROC curve of -ELBO, for examples of other classes than the normal one. None without labels.
     """
 
@@ -52,6 +54,7 @@ class Scores:
     y: Values | None = None
     quantile: float | None = None
     threshold: float | None = None
+    valid_count: int | None = None
     auc: float | None = None
 
     @property
@@ -83,13 +86,16 @@ def score(
     binarize: Binarize | Literal["auto"] = "auto",
     quantile: float | None = None,
     normal_class: int | str | None = None,
+    limit: int | None = None,
     seed: int = 0,
     device: str = "auto",
     on_progress: OnProgress = lambda done, total: None,
 ) -> Scores:
     """Scores each example by how well the model explains it.
 
-    The mean of the scores is what `evaluate` reports for the same settings.
+    The score of an example depends on the example, the model, the settings and the seed alone. All examples get the
+    same noise, so an example has the same score at any place, alone or among others, but for rounding. `evaluate` draws
+    other noise for each example. Its means are estimates of the same quantities.
 
     Args:
         source: A run or its folder, an export, or a module. An export runs in ONNX Runtime.
@@ -99,9 +105,10 @@ def score(
         elbo_samples: Samples of z per example for the ELBO.
         binarize: As in `evaluate`.
         quantile: Between 0 and 1, such as 0.99. An example is an anomaly if its -ELBO is above this quantile of the
-            validation examples of the training.
+            validation examples of the training. A warning says if they are few.
         normal_class: The name or the number of the class of normal examples, for `auc`. By default 0, for
             labels 0 and 1 without names.
+        limit: Number of evenly spaced examples to score. The default is all.
         seed: Seed of bits and latents.
         device: As in TrainConfig.
         on_progress: Called with the number of examples done and the total.
@@ -117,23 +124,33 @@ def score(
     seed = whole_number("seed", seed)
     if isinstance(source, str | os.PathLike):
         source = load(source)
-    examples = load_examples(source, data)
+    examples = load_examples(source, data).limited(limit)
     anomalous = anomalous_examples(examples, normal_class)
     bits = resolve_binarize(binarize, source)
     vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else module_of(source)
     for samples in (elbo_samples, *([] if nll_samples is None else [nll_samples])):
         check_settings(vae.data, bits, samples)
     with on_device(vae, device_of(vae) if isinstance(source, OnnxVAE) else resolve_device(device)):
-        threshold = None
+        threshold, valid_count = None, None
         if quantile is not None:
             valid = examples_of(own_data(source), "valid")
+            valid_count = len(valid)
+            _warn_of_few(valid_count, quantile)
             reconstruction, kl = _elbo_terms(vae, valid, elbo_samples, bits, seed, lambda done, total: None)
             threshold = float(np.quantile(reconstruction + kl, quantile))
         reconstruction, kl = _elbo_terms(vae, examples, elbo_samples, bits, seed, on_progress)
         nll = None
         if nll_samples is not None:
             split = to_device_if_fits(examples.split, device_of(vae))
-            values = nll_rows(vae, split, num_samples=nll_samples, binarize=bits, seed=seed, on_progress=on_progress)
+            values = nll_rows(
+                vae,
+                split,
+                num_samples=nll_samples,
+                binarize=bits,
+                seed=seed,
+                common_noise=True,
+                on_progress=on_progress,
+            )
             nll = _finite(values)
     neg_elbo = reconstruction + kl
     return Scores(
@@ -145,8 +162,20 @@ def score(
         y=None if examples.split.y is None else examples.split.y.numpy(),
         quantile=quantile,
         threshold=threshold,
+        valid_count=valid_count,
         auc=None if anomalous is None else _auc(anomalous, neg_elbo),
     )
+
+
+def _warn_of_few(count: int, quantile: float) -> None:
+    """Warns if a quantile lies between the two highest of so many values."""
+    if (count - 1) * (1 - quantile) < 1:
+        warnings.warn(
+            f"{count:,} validation examples are few for the quantile {quantile:g}: the threshold is about their "
+            "highest score; give a lower quantile",
+            VaezooWarning,
+            stacklevel=3,
+        )
 
 
 def anomalous_examples(examples: Examples, normal_class: int | str | None) -> Values | None:
@@ -180,7 +209,15 @@ def _elbo_terms(
 ) -> tuple[Values, Values]:
     """Returns the reconstruction and the KL of each example, `(N,)` each."""
     split = to_device_if_fits(examples.split, device_of(vae))
-    rows = elbo_rows(vae, split, num_samples=num_samples, binarize=binarize, seed=seed, on_progress=on_progress)
+    rows = elbo_rows(
+        vae,
+        split,
+        num_samples=num_samples,
+        binarize=binarize,
+        seed=seed,
+        common_noise=True,
+        on_progress=on_progress,
+    )
     return _finite(rows.reconstruction), _finite(rows.kl)
 
 

@@ -276,6 +276,15 @@ def _output_range(manifest: Manifest) -> str:
 def _input_note(manifest: Manifest) -> str:
     """Returns what the encoder expects."""
     data = manifest["data"]
+    if names := data.get("column_names"):
+        columns = "\n".join(f"- {name}" for name in names)
+        return f"{_value_note(manifest)}\n\nThe columns are, in this order:\n\n{columns}"
+    return _value_note(manifest)
+
+
+def _value_note(manifest: Manifest) -> str:
+    """Returns what values the encoder expects."""
+    data = manifest["data"]
     if data.get("offset"):
         return (
             "The data were scaled: `x = (value - offset) / factor` for each column or channel. manifest.json holds\n"

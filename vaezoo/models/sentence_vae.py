@@ -17,7 +17,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective, with_labels
-from vaezoo.data.base import DataSpec
+from vaezoo.data.base import LABELS_HINT, DataSpec
 from vaezoo.data.text.ids import end_id
 from vaezoo.errors import UnsupportedDataError
 from vaezoo.nn.mlp import unflatten
@@ -95,7 +95,7 @@ def build(config: Config, data: DataSpec) -> SentenceVAE:
             "give tokens of shape (length,), such as --data names, or use mlp-vae",
         )
     if config.condition == "labels" and not data.classes:
-        raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", "leave out condition=labels")
+        raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", LABELS_HINT)
     posterior, prior, _ = check_parts(cast("ComposedConfig", config))
     head = posterior.head((config.latent_dim,))
     vae = SentenceVAE(config, data, head, data.classes if config.condition == "labels" else ())

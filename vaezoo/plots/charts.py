@@ -10,7 +10,10 @@ from vaezoo.plots.selection import label_column, label_names, require_labels
 
 
 def latents(request: PlotRequest) -> PlotResult:
-    """Draws the latents of held-out examples, coloured by label. More than two dimensions are projected onto two."""
+    """Draws the latents of held-out examples, coloured by label if they have labels.
+
+    More than two dimensions are projected onto two.
+    """
     from vaezoo.evaluation.latents import encode, principal_plane
 
     with plot_dependencies():  # before the work
@@ -18,7 +21,8 @@ def latents(request: PlotRequest) -> PlotResult:
 
     run, data = request.run(images=False), request.load_examples()
     split = data.split
-    require_labels(split, data.spec.name, request.factor)
+    if split.y is not None or request.factor is not None:
+        require_labels(split, data.spec.name, request.factor)
     selected = split.subsample(request.count)
     codes = encode(run.vae, selected.batch(slice(None))).flatten(1)
     if codes.shape[1] < 2:
@@ -33,7 +37,8 @@ def latents(request: PlotRequest) -> PlotResult:
     part = "" if data.part == "all" else f"{data.part} "
     title = f"{one_line(run.path.name)}\n{content}, {len(selected):,} {part}examples"
     label_name = "label" if request.factor is None else f"factor {request.factor}"
-    labels, names = label_column(selected, request.factor), label_names(data.spec, request.factor)
+    labels = None if selected.y is None else label_column(selected, request.factor)
+    names = label_names(data.spec, request.factor)
     return PlotResult(run.path, {".png": figures.latent_scatter(points, labels, label_name, title, axes, names)})
 
 

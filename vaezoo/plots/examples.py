@@ -27,13 +27,11 @@ def samples(request: PlotRequest) -> PlotResult:
 
 def reconstructions(request: PlotRequest) -> PlotResult:
     """Draws examples above their reconstructions."""
-    from vaezoo.data.base import even_indices
     from vaezoo.evaluation.outputs import iter_reconstructions
 
     model = request.model
     require_images(model)
-    examples = request.load_examples()
-    examples = examples.select(even_indices(request.count, len(examples)))
+    examples = request.load_examples().limited(request.count)
     return reconstruction_grid(model, examples, iter_reconstructions(model.model, examples.split))
 
 

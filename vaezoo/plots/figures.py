@@ -20,17 +20,17 @@ Report = Mapping[str, object]
 
 def latent_scatter(
     points: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     label_name: str,
     title: str,
     axes: tuple[str, str],
     names: Sequence[str] = (),
 ) -> bytes:
-    """Draws points coloured by label.
+    """Draws points, coloured by label if there are labels.
 
     Args:
         points: `(N, 2)`.
-        labels: `(N,)`.
+        labels: `(N,)`, or None for points of one colour.
         label_name: Title of the legend or of the colour scale.
         title: Title of the chart.
         axes: Names of the two axes.
@@ -41,8 +41,11 @@ def latent_scatter(
     """
     figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
     ax = figure.add_subplot(aspect="equal", adjustable="datalim")
-    distinct = torch.unique(labels).tolist()
-    if len(distinct) <= MAX_LEGEND:
+    distinct = [] if labels is None else torch.unique(labels).tolist()
+    if labels is None:
+        x, y = points.T.numpy()
+        ax.scatter(x, y, s=8, alpha=0.7, linewidths=0, color="C0")
+    elif len(distinct) <= MAX_LEGEND:
         for number, label in enumerate(distinct):
             x, y = points[labels == label].T.numpy()
             ax.scatter(

@@ -67,6 +67,7 @@ class DataEntry(TypedDict):
     columns: list[str]
     symbols: list[str]
     class_names: NotRequired[list[str]]
+    column_names: NotRequired[list[str]]
     offset: NotRequired[list[float]]
     factor: NotRequired[list[float]]
 
@@ -272,14 +273,17 @@ def _check_data(data: Mapping[str, Any]) -> None:
     """Raises an error unless these are the fields of `DataEntry`, and fit each other."""
     _check_shape(data["shape"])
     _check_shape(data["classes"])
-    names = data.get("class_names", [])
-    for key, texts in (("columns", data["columns"]), ("symbols", data["symbols"]), ("class_names", names)):
+    names, column_names = data.get("class_names", []), data.get("column_names", [])
+    texts_by_key = {"columns": data["columns"], "symbols": data["symbols"]}
+    for key, texts in (*texts_by_key.items(), ("class_names", names), ("column_names", column_names)):
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise TypeError(f"{key} {safe_repr(texts)} are not texts")
-    if not all(name.isprintable() for name in names):
-        raise ValueError("a class name cannot be printed")
+    if not all(name.isprintable() for name in (*names, *column_names)):
+        raise ValueError("the name of a class or column cannot be printed")
     if names and data["classes"] != [len(names)]:
         raise ValueError(f"there are {len(names)} class names for labels of {data['classes']} values")
+    if column_names and data["shape"] != [len(set(column_names))]:
+        raise ValueError(f"there are {len(column_names)} column names for shape {data['shape']}")
     if not data["shape"]:
         raise ValueError("the data have no dimensions")
     if not all(COLUMN.search(column) for column in data["columns"]):
@@ -299,6 +303,11 @@ def _check_scaling(data: Mapping[str, Any]) -> None:
             raise TypeError(f"scaling {safe_repr(numbers)} is not a list of numbers")
     if len(offset) != len(factor) or len(offset) not in (0, data["shape"][0]) or not all(n > 0 for n in factor):
         raise ValueError("the scaling does not fit the shape, or divides by 0")
+
+
+def column_names(data: DataEntry) -> list[str]:
+    """Returns the names of the columns of vectors or of a table. Empty if they have none."""
+    return data.get("column_names") or [column.rpartition(":")[0] for column in data["columns"]]
 
 
 def scaling_of(data: DataEntry) -> Scaling:

@@ -9,10 +9,8 @@ from typing import Literal
 
 TRIAL_STEPS = 20  # a training of fewer steps only tries whether everything works
 COLLAPSED = "the posterior has collapsed"
-COLLAPSE_ADVICE = (
-    "no latent dimension depends on the data; try more steps, --kl-warmup, --free-bits 0.1, a lower beta, "
-    "or --likelihood gaussian:optimal if the data are not bits"
-)
+OPTIMAL = "gaussian:optimal"  # it learns how exact a reconstruction can be
+NUMBERS = ("bernoulli", "continuous-bernoulli", "gaussian")  # likelihoods that it can replace
 ONLY_WORSE = (
     "the model only got worse: its best checkpoint is that of step 0, before the training; try a lower --lr, "
     "--clip-grad 1, or another --likelihood or --scale"
@@ -42,6 +40,14 @@ class Report:
     lr: float
     images_per_second: float
     seconds_left: float
+
+
+def collapse_advice(likelihood: str) -> str:
+    """Returns what a posterior that has collapsed means, and what helps with a likelihood of the data."""
+    text = "no latent dimension depends on the data; try more steps, --kl-warmup, --free-bits 0.1, a lower beta"
+    if likelihood == OPTIMAL or likelihood.partition(":")[0] not in NUMBERS:
+        return text
+    return f"{text}, or --likelihood {OPTIMAL} if the data are not bits"
 
 
 class Throughput:

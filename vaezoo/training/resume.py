@@ -89,7 +89,10 @@ def resume(
     registration.load()
     if not isinstance(data, Dataset):
         data = load_run_data(path, record, data_dir, stream, moved)
-    same_spec = replace(data.spec, name=record.data.name) == record.data
+    spec = replace(data.spec, name=record.data.name)
+    if not (spec.column_names and record.data.column_names):  # a file has no names, and neither has an old run
+        spec = replace(spec, column_names=record.data.column_names)
+    same_spec = spec == record.data
     if not same_spec or fingerprint(data) != record.fingerprint:
         raise InputError(f"the data are not those that {path} was trained on", "restore them, or train a new run")
     read_examples(path / EXAMPLES, record.data)  # find damaged ones now, not at the end of the training

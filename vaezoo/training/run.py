@@ -161,17 +161,19 @@ class Run:
         chosen = {"count": count, "seed": seed, "dims": dims, "label": label, "factor": factor}
         return draw(kind, self, out, {name: value for name, value in chosen.items() if value is not None})
 
-    def encode(self, data: Data | None = None) -> dict[str, NDArray[Any]]:
+    def encode(self, data: Data | None = None, *, limit: int | None = None) -> dict[str, NDArray[Any]]:
         """Returns the fields of q(z|x) of examples, as `vaezoo.encode` does. The default is the held-out part."""
         from vaezoo.evaluation.outputs import encode
 
-        return encode(self, data)
+        return encode(self, data, limit=limit)
 
-    def reconstruct(self, data: Data | None = None, *, draw: bool = False, seed: int = 0) -> NDArray[Any]:
+    def reconstruct(
+        self, data: Data | None = None, *, draw: bool = False, seed: int = 0, limit: int | None = None
+    ) -> NDArray[Any]:
         """Returns reconstructions of examples, as `vaezoo.reconstruct` does. The default is the held-out part."""
         from vaezoo.evaluation.outputs import reconstruct
 
-        return reconstruct(self, data, draw=draw, seed=seed)
+        return reconstruct(self, data, draw=draw, seed=seed, limit=limit)
 
     def score(self, data: Data | None = None, **options: Any) -> Scores:
         """Scores each example, as `vaezoo.score` does, which describes the options and errors."""

@@ -88,7 +88,7 @@ def train(
     setup = build_setup(registration, options or {}, data, config.resolved(len(data.train)))
     first = None if init_from is None else init_from if isinstance(init_from, Run) else load(init_from)
     if first:
-        init_weights(setup.vae, setup.objective, registration.name, first)
+        init_weights(setup.vae, setup.objective, registration.name, first, setup.options)
     with distributed.init_distributed(device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
         path = Path(distributed.broadcast(lambda: str(create_run_dir(out, f"{registration.name}-{data.spec.name}"))))

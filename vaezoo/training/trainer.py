@@ -23,7 +23,7 @@ from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import active_units, map_tensors
 from vaezoo.training.config import TrainConfig, as_config
-from vaezoo.training.reports import COLLAPSE_ADVICE, COLLAPSED, TRIAL_STEPS, Report, Throughput
+from vaezoo.training.reports import COLLAPSED, TRIAL_STEPS, Report, Throughput, collapse_advice
 from vaezoo.training.train_step import TrainStep
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
@@ -291,7 +291,8 @@ class Trainer:
             codes = self.vae.infer(batch).mode()
         if active_units(codes) == 0:
             self.collapse_reported = True
-            warnings.warn(f"{COLLAPSED} by step {self.global_step}: {COLLAPSE_ADVICE}", VaezooWarning, stacklevel=2)
+            advice = collapse_advice(self.vae.data.likelihood)
+            warnings.warn(f"{COLLAPSED} by step {self.global_step}: {advice}", VaezooWarning, stacklevel=2)
 
     def _indices(self) -> Iterator[Tensor]:
         """Yields the indices of this process's share of each batch. The number of processes does not change a batch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vaezoo.core import distributed
-from vaezoo.data.base import Dataset, DataSpec, Split
+from vaezoo.data.base import LABELS_HINT, Dataset, DataSpec, Split
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import Objective
 from vaezoo.training.config import TrainConfig
@@ -79,7 +79,7 @@ def check_split_labels(data: DataSpec, name: str, split: Split) -> None:
     if split.y is None:
         raise UnsupportedDataError(
             f"the {name} examples of '{data.name}' have no labels, but the model is conditioned on them",
-            "give data with labels, or another model",
+            LABELS_HINT,
         )
     check_labels(data, split.y)
 

@@ -8,16 +8,18 @@ import click
 
 from vaezoo.plots.output import default_output_dir, output_suffixes
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, load_model, out_option, source_argument
+from vaezoo_cli.options import checkpoint_option, limit_option, load_model, out_option, source_argument
 
 
 @click.command()
 @source_argument
+@limit_option
 @checkpoint_option
 @data_options()
 @out_option("latents.npz")
 def encode(
     source: str | None,
+    limit: int | None,
     checkpoint: str,
     data: DataOptions,
     out: str | None,
@@ -43,7 +45,7 @@ def encode(
     if suffix == ".parquet":
         require_pyarrow()
     model = load_model(source, checkpoint)
-    examples = data.load(model.model, default_part="all")
+    examples = data.load(model.model, default_part="all").limited(limit)
     path = Path(out) if out else default_output_dir(model.folder) / "latents.npz"
     chunks = with_rows(row_columns(examples), iter_encoded(model.model, examples.split))
     write_arrays(path, chunks, len(examples), mode_name(model.model))

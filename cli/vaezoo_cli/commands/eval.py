@@ -11,6 +11,7 @@ from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import (
     checkpoint_option,
     json_option,
+    limit_option,
     open_export,
     open_run,
     print_json,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     metavar="[auto|none|fixed|dynamic]",
     help="Bits instead of grey levels. auto means fixed if the model was trained on random bits.",
 )
-@click.option("--limit", type=int, metavar="N", help="Evaluate N evenly spaced examples.  [default: all]")
+@limit_option
 @click.option("--inception", type=click.Path(), metavar="FILE", help="Inception weights for fid, which it adds.")
 @click.option("--seed", default=0, help="Seed of bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")

@@ -52,7 +52,7 @@ def plot(
     traversals        one image with each latent dimension at -n 9 values, as PNG and GIF
     interpolation     -n 8 pairs of held-out images, and images between them
     manifold          -n 15 x 15 images over two latent dimensions
-    latents           latents of -n 2000 held-out examples, coloured by label
+    latents           latents of -n 2000 held-out examples, coloured by label if they have one
     learning-curves   -ELBO, reconstruction and KL during the training
     attribute-vector  -n 8 held-out images with a label's vector subtracted and added
 

@@ -14,8 +14,10 @@ GRID_COUNT = 32
 @source_argument
 @click.option(
     "-n",
+    "--limit",
     "count",
-    type=click.IntRange(min=1),
+    type=int,
+    metavar="N",
     help="Number of examples, evenly spaced.  [default: 32 in a grid, all in other files]",
 )
 @click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
@@ -38,7 +40,6 @@ def reconstruct(
     of each example. The examples come from --data, by default from the held-out part of the data set that the model
     was trained on. RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
     """
-    from vaezoo.data.base import even_indices
     from vaezoo.evaluation.outputs import iter_reconstructions
     from vaezoo.plots.examples import reconstruction_grid
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data, write_plot
@@ -50,8 +51,7 @@ def reconstruct(
     examples = data.load(model.model)
     if suffix == ".png":
         count = check_grid(GRID_COUNT if count is None else count)
-    if count is not None:
-        examples = examples.select(even_indices(count, len(examples)))
+    examples = examples.limited(count)
     chunks = iter_reconstructions(model.model, examples.split, draw=draw, seed=seed)
     if suffix == ".png":
         write_plot(reconstruction_grid(model, examples, chunks), "reconstructions", out)

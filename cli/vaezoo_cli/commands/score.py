@@ -10,7 +10,7 @@ import click
 
 from vaezoo.plots.output import output_suffixes
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, open_export, open_run, source_argument
+from vaezoo_cli.options import checkpoint_option, limit_option, open_export, open_run, source_argument
 
 if TYPE_CHECKING:
     from vaezoo.evaluation.metrics import Binarize
@@ -31,6 +31,7 @@ SUFFIXES = (".csv", ".npz", ".parquet")
     metavar="[auto|none|fixed|dynamic]",
     help="Bits instead of grey levels, as in 'vaezoo eval'.",
 )
+@limit_option
 @click.option("--seed", default=0, help="Seed of bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @checkpoint_option
@@ -43,6 +44,7 @@ def score(
     quantile: float | None,
     normal_class: str | None,
     binarize: Binarize,
+    limit: int | None,
     seed: int,
     device: str,
     checkpoint: str,
@@ -83,6 +85,7 @@ def score(
             binarize=binarize,
             quantile=quantile,
             normal_class=normal_class,
+            limit=limit,
             seed=seed,
             device=device,
             on_progress=progress.show,
@@ -91,7 +94,7 @@ def score(
     if out is None:
         write_csv(sys.stdout, [columns])
     else:
-        write_arrays(Path(out), [columns], len(examples))
+        write_arrays(Path(out), [columns], len(scores.names))
         click.echo(out)
     for line in summary(scores):
         click.echo(line, err=True)
@@ -103,7 +106,7 @@ def summary(scores: Scores) -> list[str]:
     lines = [f"mean -ELBO of {count:,} examples: {scores.neg_elbo.mean():.2f} nats"]
     if scores.anomaly is not None:
         lines.append(
-            f"threshold: {scores.threshold:.6g} nats, the {scores.quantile:g} quantile of the validation examples; "
-            f"above it: {int(scores.anomaly.sum()):,} of {count:,}"
+            f"threshold: {scores.threshold:.6g} nats, the {scores.quantile:g} quantile of {scores.valid_count:,} "
+            f"validation examples; above it: {int(scores.anomaly.sum()):,} of {count:,}"
         )
     return lines if scores.auc is None else [*lines, f"ROC AUC: {scores.auc:.4f}"]

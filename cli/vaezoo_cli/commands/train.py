@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from vaezoo.errors import DivergedError, InputError, VaezooError
 from vaezoo_cli.data_options import TrainingData, training_data_options
-from vaezoo_cli.options import json_option, option_names_as_typed, parse_options, print_json
+from vaezoo_cli.options import extra_hint, json_option, option_names_as_typed, parse_options, print_json
 from vaezoo_cli.train_options import SETTINGS, train_options
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def train(
     from vaezoo.registry import find_model
     from vaezoo_cli.render.train import TrainingView
 
-    if model and "=" in model:  # the argument behind -o NAME=VALUE
-        raise VaezooError(f"no model named '{model}'", f"repeat -o before each option: -o {model}")
+    if model and (hint := extra_hint(model)):  # a word behind -o NAME=VALUE or --augment
+        raise VaezooError(f"no model named '{model}'", hint)
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     recipe = find_recipe(recipe_name) if recipe_name else None
     if {"steps", "epochs"} <= settings.keys():

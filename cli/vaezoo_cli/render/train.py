@@ -38,8 +38,9 @@ class TrainingView:
         self.silent = silent
         self.bar = Progress(*columns, console=ERR, disable=silent or not ERR.is_terminal, transient=True)
         self.task = self.bar.add_task("starting", note="")
-        self.rates: list[float] = []  # images per second
+        self.rates: list[float] = []  # examples per second
         self.trainer: Trainer | None = None
+        self.noun = "example"
         self.dataset: Dataset | None = None  # is described at the start, if it is set before
         self.clock = clock
         self.last_line = clock()
@@ -72,6 +73,7 @@ class TrainingView:
             self.line(escape(line))
         self.trainer = trainer
         data = trainer.vae.data
+        self.noun = noun(data)
         parameters = sum(p.numel() for p in trainer.vae.parameters())
         self.line(
             f"{escape(data.name)} {show_shape(data.shape)}: {len(trainer.train_split):,} training and "
@@ -88,7 +90,7 @@ class TrainingView:
             self.rates.append(report.images_per_second)
         minutes, seconds = divmod(int(report.seconds_left), 60)
         elbo = f"-ELBO {-report.metrics['elbo']:.2f}"
-        speed = f"{report.images_per_second:,.0f} images/s  {minutes}:{seconds:02d} left"
+        speed = f"{report.images_per_second:,.0f} {self.noun}s/s  {minutes}:{seconds:02d} left"
         self.bar.update(
             self.task,
             total=report.steps,
@@ -108,7 +110,7 @@ class TrainingView:
             self.bar.console.print(text, soft_wrap=True)
 
     def speed(self) -> dict[str, float]:
-        """Returns the median of the images per second, and the peak memory in MiB. Empty if nothing was trained."""
+        """Returns the median of the examples per second, and the peak memory in MiB. Empty if nothing was trained."""
         from vaezoo.core.memory import peak_memory
 
         if self.trainer is None or not self.rates:
@@ -133,7 +135,7 @@ class TrainingView:
             OUT.print(f"early stopping at step {self.trainer.global_step:,} of {self.trainer.steps:,}")
         if speed := self.speed():
             rate, memory = speed.values()
-            OUT.print(f"{rate:,.0f} images/s (median), peak memory {memory:,.0f} MiB per process")
+            OUT.print(f"{rate:,.0f} {noun(run.data)}s/s (median), peak memory {memory:,.0f} MiB per process")
         else:
             OUT.print("the training was already finished")
         path = escape(str(run.path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from vaezoo.data.images.image_headers import (
     try_read,
 )
 from vaezoo.data.images.layout import Classes, find_splits
-from vaezoo.data.images.scan import scan
+from vaezoo.data.images.scan import Folder, scan
 from vaezoo.data.images.streamed import stream_images
 from vaezoo.data.labels import name_classes, order_names
 from vaezoo.errors import InputError, VaezooWarning
@@ -40,6 +40,8 @@ def load(
     stream: bool | None = None,
     skip: bool = False,
     channels: int | None = None,
+    *,
+    find: Callable[[Folder], dict[str, Classes]] = find_splits,
 ) -> Splits:
     """Reads an image folder into memory, or only its headers.
 
@@ -53,6 +55,8 @@ def load(
         skip: Whether unreadable images are left out, with a warning. If images are streamed, all of them are decoded
             once to find those.
         channels: 1 to convert all images to grey levels, 3 to convert them to colour. None keeps what they have.
+        find: Finds the splits and classes: `layout.find_splits` for a training, `layout.find_images` for a trained
+            model.
 
     Returns:
         The splits. x is `(N, channels, height, width)`, uint8, in the order of the sorted classes and paths. It has one
@@ -65,7 +69,7 @@ def load(
         InputError: If the folder is missing, empty or has another layout, or if the classes of the splits differ. Also
             the errors of `read_images`.
     """
-    found = find_splits(scan(root))
+    found = find(scan(root))
     _require_same_classes(found, root)
     splits = list(found.values())
     try:

@@ -42,6 +42,28 @@ def find_splits(root: Folder) -> dict[str, Classes]:
     return _named_splits(root) or {"train": _find_classes(root)}
 
 
+def find_images(root: Folder) -> dict[str, Classes]:
+    """Finds the images that a trained model is applied to.
+
+    Splits and classes are those of `find_splits`. But images may lie beside folders here: all of them are found then,
+    without classes. They are in natural order, where 2.png comes before 10.png, unless the folder has splits.
+
+    Raises:
+        InputError: If split folders lie beside other folders or images, or if there is no training split.
+    """
+    if splits := _named_splits(root):
+        return splits
+    classes = {"": _images(root)} if root.images and root.folders else _find_classes(root)
+    return {"train": {name: sorted(images, key=_natural) for name, images in classes.items()}}
+
+
+def _natural(path: Path) -> list[tuple[str, int, str]]:
+    """Returns the key that sorts paths with the numbers in them by size, and equal ones as text."""
+    parts = re.split(r"([0-9]+)", path.as_posix())
+    texts, numbers = parts[::2], [*parts[1::2], ""]
+    return [(text, int(number or -1), number) for text, number in zip(texts, numbers, strict=True)]
+
+
 def _named_splits(folder: Folder) -> dict[str, Classes] | None:
     """Returns the splits that folders are named after, or None if there are none."""
     while not (splits := _split_folders(folder)) and len(folder.folders) == 1 and not folder.images:
