@@ -43,11 +43,16 @@ MEMBERS: Mapping[str, Member] = {
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
     "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),
+    "s-vae": Member("s-vae", options={"hidden": "32"}),
+    "poincare-vae": Member("poincare-vae", options={"hidden": "32"}),
     # The same network on each other kind of data, and parts that only options choose.
     "table": Member("mlp-vae", "penguins", {"hidden": "32", "latent_dim": 3}),
     "series": Member("mlp-vae", "sines", {"hidden": "32", "latent_dim": 4}),
     "dreg": Member("iwae", options={"objective.k": 5, "objective.gradient": "dreg"}),
     "full": Member("mlp-vae", options={"posterior": "full", "latent_dim": 6}),
+    "planar": Member("mlp-vae", options={"posterior": "planar", "latent_dim": 6}),
+    "radial": Member("mlp-vae", options={"posterior": "radial", "latent_dim": 6}),
+    "student": Member("mlp-vae", options={"posterior": "student", "prior": "student", "latent_dim": 6}),
     "realnvp": Member("mlp-vae", options={"prior": "realnvp", "latent_dim": 6}),
     "conditional-prior": Member(
         "conv-vae",

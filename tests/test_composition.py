@@ -86,6 +86,34 @@ def test_all_pairings(family, data):
     assert sum(counts.values()) == len(POSTERIORS) * len(PRIORS) * len(OBJECTIVES) * 2
 
 
+@pytest.mark.parametrize("posterior", ["planar", "radial", "student"])
+def test_pairings_of_more_posteriors(posterior):
+    """Flows have no density at any z, which dreg needs. All else works."""
+    for prior, objective in itertools.product(("normal", "mixture", "student"), OBJECTIVES):
+        options = {"posterior": posterior, "prior": prior, **objective, **SMALL.get(prior, {})}
+        if posterior != "student" and objective.get("objective.gradient") == "dreg":
+            with pytest.raises(VaezooError, match=f"objective=iwae needs .* posterior={posterior} has none"):
+                three_steps(spec("mlp"), options, IMAGES)
+            continue
+        assert torch.tensor(three_steps(spec("mlp"), options, IMAGES)).isfinite().all(), options
+    for prior in ("vamp", "zero-kl"):
+        with pytest.raises(VaezooError, match=f"posterior={posterior}"):
+            three_steps(spec("mlp"), {"posterior": posterior, "prior": prior}, IMAGES)
+
+
+@pytest.mark.parametrize(("posterior", "prior"), [("vmf", "sphere"), ("poincare", "poincare")])
+@pytest.mark.parametrize("family", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
+def test_pairings_of_other_spaces(posterior, prior, family):
+    """A posterior and a prior of another space than R^n go together with all objectives, and with no other parts."""
+    for objective, condition in itertools.product(OBJECTIVES, ("none", "labels")):
+        options = {"posterior": posterior, "prior": prior, "condition": condition, **objective}
+        assert torch.tensor(three_steps(spec(family), options, IMAGES)).isfinite().all(), options
+    for q, p in (*((posterior, p) for p in PRIORS), *((q, prior) for q in POSTERIORS)):
+        with pytest.raises(VaezooError, match=f"posterior={q} lies in the space .* but prior={p} in") as e:
+            three_steps(spec(family), {"posterior": q, "prior": p}, IMAGES)
+        assert e.value.hint
+
+
 def test_options_of_parts():
     config = configure(MLPParts(), {"prior": "vamp", "prior.components": "7", "hidden": "5"})
     values = config_json(config)

@@ -1,4 +1,4 @@
-"""Linear-Gaussian models, whose log p(x) is known: each posterior and prior gives it by importance sampling."""
+"""Linear models, whose log p(x) is known: each posterior and prior gives it by importance sampling."""
 
 import math
 
@@ -72,6 +72,9 @@ def exact_log_likelihood(vae, x):
         {"posterior": "diagonal"},
         {"posterior": "full"},
         {"posterior": "iaf", "posterior.hidden": 16},
+        {"posterior": "planar", "posterior.steps": 3},
+        {"posterior": "radial", "posterior.steps": 3},
+        {"posterior": "student"},
         {"prior": "mixture", "prior.components": 3},
         {"prior": "realnvp", "prior.couplings": 2, "prior.hidden": 8},
         {"prior": "vamp", "prior.components": 4},
@@ -85,10 +88,57 @@ def test_equals_exact_likelihood(options):
         vae = linear_model(options)
     torch.manual_seed(1)
     x = vae.likelihood.sample(vae.decode(vae.prior.sample(20)))
-    exact = -exact_log_likelihood(vae, x).mean().item()
+    assert_estimates(vae, x, exact_log_likelihood(vae, x))
+
+
+def assert_estimates(vae, x, log_likelihood):
+    """Asserts that importance sampling gives the log-likelihood of each example, `(N,)`."""
+    exact = -log_likelihood.mean().item()
     estimates = torch.tensor(
         [negative_log_likelihood(vae, TensorSplit(x, None), num_samples=SAMPLES, seed=s).value for s in range(5)]
     )
     error = max(estimates.std().item() / math.sqrt(len(estimates)), 1e-4)
     assert abs(estimates.mean().item() - exact) < 4 * error + 2e-3, (exact, estimates)
     assert estimates.std() < 0.05  # the samples cover p(z|x), so the comparison means something
+
+
+def circle():
+    """Returns evenly spaced points on the circle, and the length between two of them."""
+    angles = torch.arange(10_000, dtype=torch.float64) * (2 * math.pi / 10_000)
+    return torch.stack([angles.cos(), angles.sin()], 1), 2 * math.pi / 10_000
+
+
+def disc():
+    """Returns the points of a grid in the unit disc, and the area of a cell."""
+    line = (torch.arange(600, dtype=torch.float64) + 0.5) / 300 - 1
+    points = torch.cartesian_prod(line, line)
+    return points[points.square().sum(1) < 1], (1 / 300) ** 2
+
+
+def plane():
+    """Returns the points of a grid in the plane, which holds all but 1e-6 of the Student-t prior, and a cell's area."""
+    line = torch.linspace(-40, 40, 801, dtype=torch.float64)
+    return torch.cartesian_prod(line, line), 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "grid"),
+    [
+        ({"posterior": "vmf", "prior": "sphere"}, circle),
+        ({"posterior": "poincare", "prior": "poincare"}, disc),
+        ({"posterior": "student", "prior": "student"}, plane),
+    ],
+    ids=["sphere", "ball", "student"],
+)
+@torch.no_grad()
+def test_equals_integral_over_latents(options, grid):
+    """Where z is not Gaussian, p(x) is the sum of p(x|z) p(z) over a grid of z."""
+    with torch.enable_grad():
+        vae = linear_model(options)
+    torch.manual_seed(1)
+    x = vae.likelihood.sample(vae.decode(vae.prior.sample(20).clamp(-2, 2)))  # where q(z|x) was trained
+    points, cell = grid()
+    mean, log_prior = vae.decode(points.float()).double(), vae.prior.double().log_prob(points)
+    log_normal = torch.distributions.Normal(mean[None], 0.5).log_prob(x.double()[:, None]).sum(2)
+    vae.prior.float()
+    assert_estimates(vae, x, torch.logsumexp(log_normal + log_prior + math.log(cell), 1))

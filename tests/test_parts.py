@@ -15,7 +15,7 @@ from vaezoo.objectives.factor_vae import halves, permute_dims
 from vaezoo.objectives.iwae import IWAE, DReG
 from vaezoo.posteriors.base import map_tensors, repeat
 from vaezoo.posteriors.full_gaussian import FullGaussianHead
-from vaezoo.posteriors.iaf import IAFHead, InverseAutoregressiveFlow
+from vaezoo.posteriors.iaf import IAFPart, InverseAutoregressiveFlow
 from vaezoo.posteriors.made import MADE
 from vaezoo.priors.mixture import LearnedMixture
 from vaezoo.priors.realnvp import RealNVP
@@ -64,7 +64,7 @@ def test_iaf_determinant():
 def test_iaf_density_integrates():
     """The density of the draws is that of their histogram, on a line."""
     torch.manual_seed(0)
-    head = IAFHead((1,), 2, 8, 2)
+    head = IAFPart(steps=2, hidden=8, context=2).head((1,))
     posterior = repeat(head(torch.randn(1, *head.inputs)), 200_000)
     z, log_q = posterior.rsample_and_log_prob()
     counts, edges = torch.histogram(z.flatten(), bins=60, density=True)
@@ -107,9 +107,16 @@ def test_conditional_prior_closed_form():
         assert vae.prior.kl(posterior, z, batch.y).mean() == pytest.approx(estimate.mean().item(), abs=0.02)
 
 
-@pytest.mark.parametrize("posterior", ["diagonal", "full", "iaf"])
-def test_one_sample_is_elbo(posterior):
-    vae, _ = build({"posterior": posterior})
+@pytest.mark.parametrize(
+    ("posterior", "prior"),
+    [
+        *((posterior, "normal") for posterior in ("diagonal", "full", "iaf", "planar", "radial", "student")),
+        ("vmf", "sphere"),
+        ("poincare", "poincare"),
+    ],
+)
+def test_one_sample_is_elbo(posterior, prior):
+    vae, _ = build({"posterior": posterior, "prior": prior})
     torch.manual_seed(3)
     bound = IWAE(1)(vae, Batch(X), StepContext.initial())
     torch.manual_seed(3)
@@ -228,7 +235,7 @@ def test_beta_weights_the_kl_of_each_model(name):
     if name == "sentence-vae":
         data = DataSpec(name="t", shape=(4,), kind="tokens", likelihood="categorical", vocabulary=5)
         x = torch.ones(3, 4, dtype=torch.int64)
-    elif name not in ("mlp-vae", "cvae", "iaf-vae", "vamp-vae", "ladder-vae"):
+    elif name not in ("mlp-vae", "cvae", "iaf-vae", "vamp-vae", "ladder-vae", "s-vae", "poincare-vae"):
         data, x = DataSpec(name="images", shape=(1, 8, 8)), torch.rand(3, 1, 8, 8)
 
     def loss(beta):

@@ -10,6 +10,8 @@ from vaezoo import Batch, DataSpec, DiagonalGaussian, GaussianVAE
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import BATCH_SIZE
+from vaezoo.priors.poincare import WrappedNormalPrior
+from vaezoo.priors.sphere import UniformSphere
 
 
 class Echo(GaussianVAE):
@@ -49,6 +51,21 @@ def test_unknown_dimension_is_refused(dim):
     with pytest.raises(VaezooError, match=f"no latent dimension {dim}") as e:
         latents.traversal(Echo(), Batch(torch.rand(1, 1, 1, 3)), [0, dim], torch.zeros(2))
     assert "from 0 to 2" in e.value.hint
+
+
+@pytest.mark.parametrize("prior", [UniformSphere(2), WrappedNormalPrior(2, 1.0)])
+def test_no_lines_in_other_spaces(prior):
+    vae = Echo(2)
+    vae.prior = prior
+    batch = Batch(torch.rand(1, 1, 1, 2))
+    for call in (
+        lambda: latents.traversal(vae, batch, [0], torch.zeros(2)),
+        lambda: latents.manifold(vae, 3),
+        lambda: latents.interpolation(vae, batch, batch, 3),
+        lambda: latents.edit(vae, batch, torch.zeros(2), torch.zeros(2)),
+    ):
+        with pytest.raises(VaezooError, match=f"lie in the space '{prior.space}'"):
+            call()
 
 
 def test_manifold_cells_are_quantiles():

@@ -76,8 +76,9 @@ def traversal(vae: VAE, example: Batch, dims: Sequence[int], values: Tensor) -> 
         Images `(len(dims), V, *shape)` in [0, 1].
 
     Raises:
-        VaezooError: If a dimension does not exist, or the latents are whole numbers.
+        VaezooError: If a dimension does not exist, or there are no lines between the latents.
     """
+    require_lines(vae)
     code = require_real(encode(vae, example)).flatten()
     if unknown := [d for d in dims if not 0 <= d < len(code)]:
         raise VaezooError(f"there is no latent dimension {unknown[0]}", f"give numbers from 0 to {len(code) - 1}")
@@ -85,6 +86,15 @@ def traversal(vae: VAE, example: Batch, dims: Sequence[int], values: Tensor) -> 
     for row, dim in enumerate(dims):
         z[row, :, dim] = values
     return decode(vae, z.view(len(dims), len(values), *vae.latent_shape), spread(example.y, len(dims), len(values)))
+
+
+def require_lines(vae: VAE) -> None:
+    """Raises VaezooError if latents lie on a sphere or in a ball. Straight lines leave it, and p(x|z) means nothing."""
+    if vae.prior.space != "real":
+        raise VaezooError(
+            f"the latents of this model lie in the space '{vae.prior.space}', which lines and grids of latents leave",
+            "plot samples",
+        )
 
 
 def require_real(z: Tensor) -> Tensor:
@@ -111,8 +121,9 @@ def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
         right and z1 grows upwards.
 
     Raises:
-        VaezooError: If the model does not have two latent dimensions.
+        VaezooError: If the model does not have two latent dimensions, or they do not fill the plane.
     """
+    require_lines(vae)
     if vae.latent_shape != (2,):
         raise VaezooError(
             f"a manifold needs 2 latent dimensions, but this model's latents have shape {vae.latent_shape}",
@@ -139,7 +150,11 @@ def interpolation(vae: VAE, first: Batch, second: Batch, steps: int) -> Tensor:
 
     Returns:
         Images `(B, steps, *shape)` in [0, 1].
+
+    Raises:
+        VaezooError: If there are no lines between the latents.
     """
+    require_lines(vae)
     start, end = require_real(encode(vae, first)), encode(vae, second)
     z = torch.stack([start.lerp(end, float(t)) for t in torch.linspace(0, 1, steps)], dim=1)
     return decode(vae, z, repeat_labels(first.y, steps))
@@ -183,7 +198,11 @@ def edit(vae: VAE, batch: Batch, direction: Tensor, amounts: Tensor) -> Tensor:
 
     Returns:
         Images `(B, A, *shape)` in [0, 1].
+
+    Raises:
+        VaezooError: If there are no lines between the latents.
     """
+    require_lines(vae)
     codes = require_real(encode(vae, batch))
     z = torch.stack([codes + float(amount) * direction for amount in amounts], dim=1)
     return decode(vae, z, repeat_labels(batch.y, len(amounts)))

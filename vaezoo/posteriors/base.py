@@ -20,7 +20,7 @@ class Posterior(Protocol):
     """q(z|x) for a batch: a NamedTuple. Each row of its tensors belongs to one example.
 
     Its tensors are the outputs of encoder.onnx. A field may also be a module, such as a normalizing flow or the upper
-    levels of a hierarchy. It belongs to no example and is not an output.
+    levels of a hierarchy, or a number. It belongs to no example and is not an output.
 
     z is one tensor. The levels of a hierarchy lie side by side in it. The codes of a quantizer are int64.
 
@@ -60,15 +60,18 @@ class PosteriorPart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.posteriors`.
-        space: Where z lies. A posterior and a prior of different spaces have no density in common.
         density: Where log q(z|x) is known: nowhere, at z that were drawn from q, or everywhere.
         is_diagonal_gaussian: Whether q(z|x) is a DiagonalGaussian, which some priors mix.
     """
 
     part: ClassVar[str]
-    space: ClassVar[str] = "real"
     density: ClassVar[Density] = "everywhere"
     is_diagonal_gaussian: ClassVar[bool] = False
+
+    @property
+    def space(self) -> str:
+        """Where z lies. It may depend on options. A class attribute of this name is enough where it does not."""
+        return "real"
 
     @abstractmethod
     def head(self, latent_shape: Shape) -> Head:

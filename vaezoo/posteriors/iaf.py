@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.core.options import require_positive
-from vaezoo.core.precision import to_float32
-from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Head, PosteriorPart, Shape, require_flat
-from vaezoo.posteriors.gaussian import LOG_2PI, DiagonalGaussian
+from vaezoo.posteriors.flow import FlowHead
 from vaezoo.posteriors.made import MADE
 
 GATE_BIAS = 1.5  # the flow starts near the identity, as in section 4 of the paper
-
-
-class FlowPosterior(NamedTuple):
-    """A diagonal Gaussian behind a flow. Its density is known only of z that were drawn, with their noise.
-
-    Attributes:
-        mu: Means of the Gaussian, `(B, latents)`.
-        logvar: Its log-variances, `(B, latents)`.
-        context: What the flow knows about x, `(B, n)`.
-        flow: Maps z and context to z' and log |det dz'/dz|, `(B,)`.
-    """
-
-    mu: Tensor
-    logvar: Tensor
-    context: Tensor
-    flow: nn.Module
-
-    def rsample(self) -> Tensor:
-        return self.rsample_and_log_prob()[0]
-
-    def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(self.mu.shape, device=self.mu.device, dtype=self.mu.dtype)
-        z, log_det = self.flow(self.mu + torch.exp(0.5 * self.logvar) * noise, self.context)
-        # Change of variables: log q(z') = log N(z; mu, sigma^2) - log |det dz'/dz|.
-        return z, -0.5 * (noise.square() + self.logvar + LOG_2PI).sum(1) - log_det
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        raise VaezooError("the density behind a flow is known only of z that it drew", "use posterior=diagonal or full")
-
-    def mode(self) -> Tensor:
-        """Returns the image of the Gaussian's mode, which is near the mode."""
-        z: Tensor = self.flow(self.mu, self.context)[0]
-        return z
 
 
 class InverseAutoregressiveFlow(nn.Module):
@@ -77,28 +41,6 @@ class InverseAutoregressiveFlow(nn.Module):
         return z, log_det
 
 
-class IAFHead(Head):
-    """Means, raw log-variances and the context, side by side.
-
-    Args:
-        latent_shape: Shape of one latent z, a vector.
-        steps: Number of steps of the flow.
-        hidden: Hidden units of each step's network.
-        context: Number of context values.
-    """
-
-    def __init__(self, latent_shape: Shape, steps: int, hidden: int, context: int) -> None:
-        super().__init__()
-        n = require_flat("posterior=iaf", latent_shape)
-        self.sizes = (n, n, context)
-        self.inputs = (sum(self.sizes),)
-        self.flow = InverseAutoregressiveFlow(n, context, hidden, steps)
-
-    def forward(self, h: Tensor) -> FlowPosterior:
-        mu, raw, context = torch.split(to_float32(h), list(self.sizes), 1)
-        return FlowPosterior(*DiagonalGaussian.from_raw(mu, raw), context, self.flow)
-
-
 @dataclass(frozen=True, kw_only=True)
 class IAFPart(PosteriorPart):
     """A diagonal Gaussian behind inverse autoregressive flows.
@@ -124,4 +66,5 @@ class IAFPart(PosteriorPart):
         require_positive("posterior.context", self.context)
 
     def head(self, latent_shape: Shape) -> Head:
-        return IAFHead(latent_shape, self.steps, self.hidden, self.context)
+        n = require_flat("posterior=iaf", latent_shape)
+        return FlowHead(n, self.context, InverseAutoregressiveFlow(n, self.context, self.hidden, self.steps))

@@ -35,15 +35,18 @@ class PriorPart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.priors`.
-        space: Where z lies; see `PosteriorPart`.
         needs_density: Whether the KL needs log q(z|x). A prior that does not is for posteriors that have none.
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
     """
 
     part: ClassVar[str]
-    space: ClassVar[str] = "real"
     needs_density: ClassVar[bool] = True
     needs_diagonal_gaussian: ClassVar[bool] = False
+
+    @property
+    def space(self) -> str:
+        """Where z lies; see `PosteriorPart`."""
+        return "real"
 
     @abstractmethod
     def build(self, vae: VAE) -> Prior:
@@ -60,11 +63,13 @@ class Prior(nn.Module, ABC):
     Attributes:
         inputs: The fields of a batch that the prior is given. ("y",) makes it p(z|y). All methods take them last.
         noise_shape: The shape of the noise that becomes one z.
+        space: Where z lies: "real", or the name of a part of R^n that lines and grids of latents leave.
         autoregressive: How ids are drawn one by one, or None.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
     noise_shape: tuple[int, ...] | None = None
+    space: str = "real"
     autoregressive: Autoregressive | None = None
 
     @abstractmethod

@@ -19,7 +19,15 @@ from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.objectives.iwae import IWAE
 from vaezoo.posteriors.base import Posterior, draw, map_tensors, repeat
 from vaezoo.testing.examples import BATCH_SIZE, Spec, build_example
-from vaezoo.testing.statistics import MAX_ERRORS, deviation, score_deviation, weights_of_gaussian
+from vaezoo.testing.statistics import (
+    MAX_ERRORS,
+    deviation,
+    on_sphere,
+    score_deviation,
+    sphere_deviation,
+    weights_of_gaussian,
+    weights_on_sphere,
+)
 from vaezoo.vae import VAE, is_standard_normal, sample_prior
 
 DRAWS = 800  # of z for each example
@@ -176,11 +184,12 @@ def check_density(name: str, z: Tensor, log_p: Tensor, log_prob: Callable[[Tenso
         log_p: Their log-density, `(N,)`.
         log_prob: Returns the log-density of the second half at other z. None: it is known of draws only.
     """
+    is_sphere = on_sphere(z)
     if log_prob is not None:
-        errors = score_deviation(z, log_prob)
+        errors = (sphere_deviation if is_sphere else score_deviation)(z, log_prob)
         what = f"the moments of draws of {name} are {errors:.0f} standard errors from those that log_prob implies"
         assert errors < MAX_ERRORS, f"{what}. Compare mean and scale of the draws with those of log_prob."
-    weights = weights_of_gaussian(z, log_p)
+    weights = (weights_on_sphere if is_sphere else weights_of_gaussian)(z, log_p)
     if weights is not None:
         errors = deviation(weights - 1, slack=0.02)
         what = f"the density of {name} integrates to about {1 / float(weights.mean()):.3g} instead of 1"

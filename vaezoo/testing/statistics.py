@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaezoo.posteriors.gaussian import LOG_2PI
+from vaezoo.posteriors.von_mises_fisher import VonMisesFisher
 
 DIRECTIONS = 8  # onto which the draws are projected
 MAX_ERRORS = 7.0  # standard errors that a mean may be away. Checks have a fixed seed, so a result does not vary
@@ -60,6 +61,60 @@ def score_deviation(z: Tensor, log_prob: Callable[[Tensor], Tensor], *, unit: bo
     return max(deviation(test) for test in (*along_score.unbind(1), *linear.unbind(1), all_dimensions))
 
 
+def on_sphere(z: Tensor) -> bool:
+    """Tells whether all draws `(N, ...)` have length 1. Their density is then one on the sphere."""
+    lengths = z.detach().double().flatten(1).square().sum(1).sqrt()
+    return z[0].numel() > 1 and bool(((lengths - 1).abs() < 1e-4).all())
+
+
+def sphere_deviation(z: Tensor, log_prob: Callable[[Tensor], Tensor]) -> float:
+    """Compares draws on the unit sphere with the gradient of a log-density, as `score_deviation` does on R.
+
+    For z ~ p on the sphere in m dimensions with score s, the mean of the Laplacian of f plus its gradient times s is 0,
+    both along the sphere. Here f is u z and (u z)^2, for random directions u and that of the mean of the draws. The
+    gradient of u z is v = u - (u z) z, and its Laplacian is -(m - 1) u z. Those of (u z)^2 are 2 (u z) v and
+    2 - 2 m (u z)^2.
+
+    Args:
+        z: Draws, `(N, ...)` of length 1. The first half only gives the mean.
+        log_prob: Returns log p(z), `(N / 2,)`, for the second half.
+    """
+    first, second = z.detach().chunk(2)
+    score, points = score_at(second, log_prob).flatten(1), second.flatten(1)
+    m = points.shape[1]
+    directions = torch.cat([torch.randn(DIRECTIONS, m, dtype=score.dtype), first.flatten(1).mean(0, keepdim=True)])
+    directions = F.normalize(directions, dim=1)
+    along_z = points @ directions.T  # (N / 2, DIRECTIONS + 1)
+    along_score = score @ directions.T - along_z * (points * score).sum(1, keepdim=True)
+    linear = along_score - (m - 1) * along_z
+    square = 2 * along_z * along_score + 2 - 2 * m * along_z.square()
+    return max(deviation(test) for test in (*linear.unbind(1), *square.unbind(1)))
+
+
+def weights_on_sphere(z: Tensor, log_p: Tensor) -> Tensor | None:
+    """Returns weights `(N / 2,)` whose mean is 1 if log p on the sphere has the right constant. None: p is far from r.
+
+    Here r is a von Mises-Fisher distribution with the mean of the draws; see `weights_of_gaussian`. Its concentration
+    is that of Banerjee et al. 2005, R (m - R^2) / (1 - R^2) for a mean of length R.
+
+    Args:
+        z: Draws from p, `(N, ...)` of length 1. The first half gives r, the second the weights.
+        log_p: log p(z), `(N,)`.
+    """
+    first, second = z.detach().double().flatten(1).chunk(2)
+    mean = first.mean(0, keepdim=True)
+    square = mean.square().sum().reshape(1, 1)
+    r = VonMisesFisher(F.normalize(mean, dim=1), square.sqrt() * (mean.shape[1] - square) / (1 - square))
+    log_weights = r.log_prob(second) - log_p.detach().double().chunk(2)[1]
+    return log_weights.exp() if effective_share(log_weights) > MIN_SHARE else None
+
+
+def effective_share(log_weights: Tensor) -> float:
+    """Returns the share of draws that count, by their weights. A constant factor of the weights does not change it."""
+    relative = torch.softmax(log_weights, 0)
+    return 1 / (len(relative) * float(relative.square().sum()))
+
+
 def weights_of_gaussian(z: Tensor, log_p: Tensor) -> Tensor | None:
     """Returns weights `(N / 2,)` whose mean is 1 if log p has the right constant. None: p is too far from a Gaussian.
 
@@ -75,8 +130,5 @@ def weights_of_gaussian(z: Tensor, log_p: Tensor) -> Tensor | None:
     standard = (second - mean) / std
     log_r = -(0.5 * (standard.square() + LOG_2PI) + std.log()).sum(1)
     log_weights = log_r - log_p.detach().double().chunk(2)[1]
-    # A wrong constant multiplies all weights, which does not change this share.
-    relative = torch.softmax(log_weights, 0)
-    share = 1 / (len(relative) * float(relative.square().sum()))
-    near = share > MIN_SHARE and float(standard.pow(4).mean(0).min()) > MIN_KURTOSIS
+    near = effective_share(log_weights) > MIN_SHARE and float(standard.pow(4).mean(0).min()) > MIN_KURTOSIS
     return log_weights.exp() if near else None
