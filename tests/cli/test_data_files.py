@@ -169,7 +169,7 @@ def test_limit_is_that_of_eval(run, run_ok, vectors):
         run_ok(command, vectors.path, "--data", "new.npy", option, 3, "--out", "few.csv")
         assert read_csv("few.csv")["name"] == ["0", "2", "4"], command
         code, _, err = run(command, vectors.path, "--data", "new.npy", option, 0, "--out", "none.csv")
-        assert code == 2 and "a limit of 0 leaves no examples" in err and not Path("none.csv").exists()
+        assert code == 2 and "limit is 0" in err and not Path("none.csv").exists()
     every = vaezoo.encode(vectors, "new.npy")["mu"]
     assert vectors.encode("new.npy", limit=3)["mu"] == pytest.approx(every[::2], abs=1e-6)
     assert vectors.reconstruct("new.npy", limit=3) == pytest.approx(vectors.reconstruct("new.npy")[::2], abs=1e-6)

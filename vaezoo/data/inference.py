@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vaezoo.core.counts import whole_number
 from vaezoo.data import arrays, npy
 from vaezoo.data.base import Dataset, DataSpec, Split, Splits, TensorSplit, even_indices, valid_mask
 from vaezoo.data.catalog import DATASETS
@@ -68,13 +69,11 @@ class Examples:
         """Returns `limit` evenly spaced examples, or all if there are fewer. None means all.
 
         Raises:
-            VaezooError: If the limit is below 1.
+            VaezooError: If the limit is not a whole number of at least 1.
         """
         if limit is None:
             return self
-        if limit < 1:
-            raise VaezooError(f"a limit of {limit} leaves no examples", "give at least 1")
-        return self.select(even_indices(limit, len(self)))
+        return self.select(even_indices(whole_number("limit", limit, 1), len(self)))
 
 
 def find_examples(
