@@ -35,6 +35,7 @@ MEMBERS: Mapping[str, Member] = {
     "autoencoder": Member("autoencoder"),
     "iwae": Member("iwae", options={"objective.k": 5}),
     "vamp-vae": Member("vamp-vae", options={"hidden": "32", "latent_dim": 8, "prior.components": 20}),
+    "exemplar-vae": Member("exemplar-vae", options={"hidden": "32", "latent_dim": 8, "prior.exemplars": 50}),
     "iaf-vae": Member("iaf-vae", options={"latent_dim": 8}),
     "factor-vae": Member("factor-vae", options={**SMALL_CONV, "objective.hidden": 32}),
     "cvae": Member("cvae", options={"latent_dim": 8}),
@@ -49,6 +50,7 @@ MEMBERS: Mapping[str, Member] = {
     "dreg": Member("iwae", options={"objective.k": 5, "objective.gradient": "dreg"}),
     "full": Member("mlp-vae", options={"posterior": "full", "latent_dim": 6}),
     "realnvp": Member("mlp-vae", options={"prior": "realnvp", "latent_dim": 6}),
+    "maf": Member("mlp-vae", options={"prior": "maf", "prior.steps": 2, "latent_dim": 6}),
     "conditional-prior": Member(
         "conv-vae",
         options={**SMALL_CONV, "condition": "labels", "prior": "conditional", "objective": "iwae", "objective.k": 3},

@@ -13,6 +13,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Posterior
 
 if TYPE_CHECKING:
+    from vaezoo.data.base import Split
     from vaezoo.vae import VAE
 
 
@@ -38,12 +39,15 @@ class PriorPart(ABC):
         space: Where z lies; see `PosteriorPart`.
         needs_density: Whether the KL needs log q(z|x). A prior that does not is for posteriors that have none.
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
+        trains_on_batch: Whether training has a p(z) for each batch, which only `kl_terms` knows. An objective that
+            takes log p(z) at its draws would train with another one.
     """
 
     part: ClassVar[str]
     space: ClassVar[str] = "real"
     needs_density: ClassVar[bool] = True
     needs_diagonal_gaussian: ClassVar[bool] = False
+    trains_on_batch: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, vae: VAE) -> Prior:
@@ -66,6 +70,16 @@ class Prior(nn.Module, ABC):
     inputs: ClassVar[tuple[str, ...]] = ()
     noise_shape: tuple[int, ...] | None = None
     autoregressive: Autoregressive | None = None
+
+    def init_from_data(self, train: Split) -> None:
+        """Takes what the prior needs from the training data. Does nothing by default.
+
+        `vaezoo.train` calls it before the first step, also for a model that starts with the weights of another run. It
+        must be deterministic, as `VAE.init_from_data`.
+
+        Args:
+            train: The training split.
+        """
 
     @abstractmethod
     def log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
