@@ -40,6 +40,7 @@ MEMBERS: Mapping[str, Member] = {
     "factor-vae": Member("factor-vae", options={**SMALL_CONV, "objective.hidden": 32}),
     "cvae": Member("cvae", options={"latent_dim": 8}),
     "ladder-vae": Member("ladder-vae", options={"hidden": "32"}),
+    "hvae": Member("hvae", options={"hidden": "32,32", "latents": "4,6"}),
     "vq-vae": Member("vq-vae", options={"codebook_size": 32, "channels": "16,16", "residual_channels": 8}),
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
@@ -51,6 +52,7 @@ MEMBERS: Mapping[str, Member] = {
     "full": Member("mlp-vae", options={"posterior": "full", "latent_dim": 6}),
     "realnvp": Member("mlp-vae", options={"prior": "realnvp", "latent_dim": 6}),
     "maf": Member("mlp-vae", options={"prior": "maf", "prior.steps": 2, "latent_dim": 6}),
+    "hvae-vamp": Member("hvae", options={"hidden": "32,32", "latents": "4,6", "prior": "vamp", "prior.components": 20}),
     "conditional-prior": Member(
         "conv-vae",
         options={**SMALL_CONV, "condition": "labels", "prior": "conditional", "objective": "iwae", "objective.k": 3},

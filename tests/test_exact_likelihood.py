@@ -12,6 +12,8 @@ from vaezoo.core.options import configure
 from vaezoo.data.base import Batch, DataSpec, TensorSplit
 from vaezoo.evaluation.likelihood import negative_log_likelihood
 from vaezoo.objectives.base import StepContext
+from vaezoo.objectives.elbo import ELBO
+from vaezoo.registry import get_model
 
 DATA = DataSpec(name="linear", shape=(3,), kind="real", likelihood="gaussian:0.5")
 LATENTS = 2
@@ -101,3 +103,49 @@ def assert_near(estimates, exact):
     error = max(estimates.std().item() / math.sqrt(len(estimates)), 1e-4)
     assert abs(estimates.mean().item() - exact) < 4 * error + 2e-3, (exact, estimates)
     assert estimates.std() < 0.05  # the samples cover p(z|x), so the comparison means something
+
+
+def affine_layer(layer, constant):
+    """Returns a layer whose outputs are affine, those of the slice `constant` without weights."""
+    with torch.no_grad():
+        layer.weight.mul_(0.5)
+        layer.weight[constant] = 0
+        layer.bias.uniform_(-0.5, 0.5)
+    return layer
+
+
+def hierarchy(name):
+    """Returns a hierarchy whose p(x, z) is linear and Gaussian, with the networks of q(z|x) as they are."""
+    torch.manual_seed(0)
+    model, *inference = name.split()
+    options = {"latents": "2,2", "hidden": "16"} | ({"inference": inference[0]} if inference else {})
+    vae = get_model(model).build(configure(get_model(model).config, options), DATA)
+    vae.prior.networks[0] = affine_layer(nn.Linear(2, 4), slice(2, 4))
+    vae.decoder = affine_layer(nn.Linear(vae.seen, 3), slice(0, 0))
+    return vae, DATA
+
+
+@pytest.mark.parametrize("name", ["hvae", "ladder-vae ladder", "ladder-vae networks"])
+def test_hierarchy_equals_exact_likelihood(name):
+    """With p(x|z) and all p(z_i|...) linear, x is an affine function of noise, and so Gaussian."""
+    vae, data = hierarchy(name)
+    optimizer = torch.optim.Adam([*vae.encoder.parameters(), *vae.head.parameters()], lr=0.01)
+    for _ in range(300):
+        with torch.no_grad():
+            x = vae.likelihood.sample(vae.decode(vae.prior.sample(64)))
+        loss = ELBO()(vae, Batch(x), StepContext.initial()).losses["vae"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    vae.eval()
+    with torch.no_grad():
+        n = vae.prior.noise_shape[0]
+        points = torch.cat([torch.zeros(1, n), torch.eye(n)])
+        origin, *columns = vae.likelihood.mean(vae.decode(vae.prior.from_noise(points))).flatten(1).double()
+        a = torch.stack([column - origin for column in columns], 1)
+        covariance = a @ a.T + 0.25 * torch.eye(data.dims, dtype=torch.float64)
+        x = vae.likelihood.sample(vae.decode(vae.prior.sample(20)))
+        exact = -MultivariateNormal(origin, covariance).log_prob(x.double().flatten(1)).mean().item()
+        split = TensorSplit(x, None)
+        estimates = [negative_log_likelihood(vae, split, num_samples=SAMPLES, seed=s).value for s in range(5)]
+    assert_near(torch.tensor(estimates), exact)
