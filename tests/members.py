@@ -41,6 +41,7 @@ MEMBERS: Mapping[str, Member] = {
     "cvae": Member("cvae", options={"latent_dim": 8}),
     "ladder-vae": Member("ladder-vae", options={"hidden": "32"}),
     "hvae": Member("hvae", options={"hidden": "32,32", "latents": "4,6"}),
+    "top-down-vae": Member("top-down-vae", options={"channels": 8, "latent_channels": 2, "layers": 1}),
     "vq-vae": Member("vq-vae", options={"codebook_size": 32, "channels": "16,16", "residual_channels": 8}),
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),

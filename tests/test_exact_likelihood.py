@@ -117,6 +117,14 @@ def affine_layer(layer, constant):
 def hierarchy(name):
     """Returns a hierarchy whose p(x, z) is linear and Gaussian, with the networks of q(z|x) as they are."""
     torch.manual_seed(0)
+    if name == "top-down-vae":
+        data = DataSpec(name="linear", shape=(1, 8, 8), kind="real", likelihood="gaussian:0.5")
+        config = configure(get_model(name).config, {"channels": 8, "latent_channels": 1, "layers": 1})
+        vae = get_model(name).build(config, data)
+        for layer in vae.decoder.layers:  # mean and log-variance of one channel, and 8 channels of features
+            layer.prior, layer.block = affine_layer(nn.Conv2d(8, 10, 1), slice(1, 2)), nn.Identity()
+        vae.decoder.out = affine_layer(nn.Conv2d(8, 1, 3, padding=1), slice(0, 0))
+        return vae, data
     model, *inference = name.split()
     options = {"latents": "2,2", "hidden": "16"} | ({"inference": inference[0]} if inference else {})
     vae = get_model(model).build(configure(get_model(model).config, options), DATA)
@@ -125,7 +133,7 @@ def hierarchy(name):
     return vae, DATA
 
 
-@pytest.mark.parametrize("name", ["hvae", "ladder-vae ladder", "ladder-vae networks"])
+@pytest.mark.parametrize("name", ["hvae", "ladder-vae ladder", "ladder-vae networks", "top-down-vae"])
 def test_hierarchy_equals_exact_likelihood(name):
     """With p(x|z) and all p(z_i|...) linear, x is an affine function of noise, and so Gaussian."""
     vae, data = hierarchy(name)
