@@ -12,6 +12,8 @@ from vaezoo.core.options import configure
 from vaezoo.data.base import Batch, DataSpec, TensorSplit
 from vaezoo.evaluation.likelihood import negative_log_likelihood
 from vaezoo.objectives.base import StepContext
+from vaezoo.objectives.elbo import ELBO
+from vaezoo.registry import get_model
 
 DATA = DataSpec(name="linear", shape=(3,), kind="real", likelihood="gaussian:0.5")
 LATENTS = 2
@@ -26,10 +28,13 @@ def linear_model(options, seed=0):
     with torch.no_grad():
         # An affine flow keeps p(z) Gaussian: without weights in its last layers, only their biases count.
         for name, parameter in vae.prior.named_parameters():
-            if name.endswith("network.4.weight"):
+            if name.endswith(("network.4.weight", "network.second.weight")):
                 parameter.zero_()
-            elif name.endswith("network.4.bias"):
+            elif name.endswith(("network.4.bias", "network.second.bias")):
                 parameter.normal_(std=0.3)
+        if hasattr(vae.prior, "exemplars"):
+            vae.prior.exemplars.normal_()
+        vae.eval()  # with the prior that evaluation has
     trained = [p for name, p in vae.named_parameters() if not name.startswith(("decoder", "prior"))]
     optimizer = torch.optim.Adam(trained, lr=0.03)
     for _ in range(400):
@@ -48,7 +53,7 @@ def prior_components(vae):
     if hasattr(prior, "components"):
         mu, logvar, log_weights = prior.components()
         return log_weights, mu, torch.diag_embed(logvar.exp())
-    if hasattr(prior, "couplings"):
+    if hasattr(prior, "couplings") or hasattr(prior, "steps"):
         points = torch.cat([torch.zeros(1, LATENTS), torch.eye(LATENTS)])
         origin, *columns = prior.from_noise(points)
         a = torch.stack([column - origin for column in columns], 1)
@@ -77,7 +82,9 @@ def exact_log_likelihood(vae, x):
         {"posterior": "student"},
         {"prior": "mixture", "prior.components": 3},
         {"prior": "realnvp", "prior.couplings": 2, "prior.hidden": 8},
+        {"prior": "maf", "prior.steps": 2, "prior.hidden": 8},
         {"prior": "vamp", "prior.components": 4},
+        {"prior": "exemplar", "prior.exemplars": 4},
         {"posterior": "iaf", "posterior.hidden": 16, "prior": "mixture", "prior.components": 3},
     ],
     ids=str,
@@ -97,6 +104,10 @@ def assert_estimates(vae, x, log_likelihood):
     estimates = torch.tensor(
         [negative_log_likelihood(vae, TensorSplit(x, None), num_samples=SAMPLES, seed=s).value for s in range(5)]
     )
+    assert_near(estimates, exact)
+
+
+def assert_near(estimates, exact):
     error = max(estimates.std().item() / math.sqrt(len(estimates)), 1e-4)
     assert abs(estimates.mean().item() - exact) < 4 * error + 2e-3, (exact, estimates)
     assert estimates.std() < 0.05  # the samples cover p(z|x), so the comparison means something
@@ -142,3 +153,57 @@ def test_equals_integral_over_latents(options, grid):
     log_normal = torch.distributions.Normal(mean[None], 0.5).log_prob(x.double()[:, None]).sum(2)
     vae.prior.float()
     assert_estimates(vae, x, torch.logsumexp(log_normal + log_prior + math.log(cell), 1))
+
+
+def affine_layer(layer, constant):
+    """Returns a layer whose outputs are affine, those of the slice `constant` without weights."""
+    with torch.no_grad():
+        layer.weight.mul_(0.5)
+        layer.weight[constant] = 0
+        layer.bias.uniform_(-0.5, 0.5)
+    return layer
+
+
+def hierarchy(name):
+    """Returns a hierarchy whose p(x, z) is linear and Gaussian, with the networks of q(z|x) as they are."""
+    torch.manual_seed(0)
+    if name == "top-down-vae":
+        data = DataSpec(name="linear", shape=(1, 8, 8), kind="real", likelihood="gaussian:0.5")
+        config = configure(get_model(name).config, {"channels": 8, "latent_channels": 1, "layers": 1})
+        vae = get_model(name).build(config, data)
+        for layer in vae.decoder.layers:  # mean and log-variance of one channel, and 8 channels of features
+            layer.prior, layer.block = affine_layer(nn.Conv2d(8, 10, 1), slice(1, 2)), nn.Identity()
+        vae.decoder.out = affine_layer(nn.Conv2d(8, 1, 3, padding=1), slice(0, 0))
+        return vae, data
+    model, *inference = name.split()
+    options = {"latents": "2,2", "hidden": "16"} | ({"inference": inference[0]} if inference else {})
+    vae = get_model(model).build(configure(get_model(model).config, options), DATA)
+    vae.prior.networks[0] = affine_layer(nn.Linear(2, 4), slice(2, 4))
+    vae.decoder = affine_layer(nn.Linear(vae.seen, 3), slice(0, 0))
+    return vae, DATA
+
+
+@pytest.mark.parametrize("name", ["hvae", "ladder-vae ladder", "ladder-vae networks", "top-down-vae"])
+def test_hierarchy_equals_exact_likelihood(name):
+    """With p(x|z) and all p(z_i|...) linear, x is an affine function of noise, and so Gaussian."""
+    vae, data = hierarchy(name)
+    optimizer = torch.optim.Adam([*vae.encoder.parameters(), *vae.head.parameters()], lr=0.01)
+    for _ in range(300):
+        with torch.no_grad():
+            x = vae.likelihood.sample(vae.decode(vae.prior.sample(64)))
+        loss = ELBO()(vae, Batch(x), StepContext.initial()).losses["vae"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    vae.eval()
+    with torch.no_grad():
+        n = vae.prior.noise_shape[0]
+        points = torch.cat([torch.zeros(1, n), torch.eye(n)])
+        origin, *columns = vae.likelihood.mean(vae.decode(vae.prior.from_noise(points))).flatten(1).double()
+        a = torch.stack([column - origin for column in columns], 1)
+        covariance = a @ a.T + 0.25 * torch.eye(data.dims, dtype=torch.float64)
+        x = vae.likelihood.sample(vae.decode(vae.prior.sample(20)))
+        exact = -MultivariateNormal(origin, covariance).log_prob(x.double().flatten(1)).mean().item()
+        split = TensorSplit(x, None)
+        estimates = [negative_log_likelihood(vae, split, num_samples=SAMPLES, seed=s).value for s in range(5)]
+    assert_near(torch.tensor(estimates), exact)

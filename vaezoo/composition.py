@@ -22,7 +22,7 @@ from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
 from vaezoo.nn.mlp import MLPConfig
-from vaezoo.objectives.base import Objective, ObjectivePart
+from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior
 from vaezoo.objectives.elbo import ELBOPart
 from vaezoo.posteriors.base import Density, Head, Posterior, PosteriorPart, Shape
 from vaezoo.posteriors.gaussian import DiagonalGaussianPart
@@ -207,6 +207,7 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
         )
     if prior.needs_diagonal_gaussian and not posterior.is_diagonal_gaussian:
         raise VaezooError(f"{p} needs posterior=diagonal, not {q}", "change one of the two")
+    check_batch_prior(prior, objective)
     if prior.needs_density and posterior.density == "none":
         raise VaezooError(
             f"{p} needs a density of q(z|x), and {q} has none", "use prior=zero-kl, or posterior=diagonal"

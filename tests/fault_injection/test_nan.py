@@ -37,6 +37,9 @@ OPTIONS: dict[str, Mapping[str, object]] = {
     **dict.fromkeys(("mlp-vae", "autoencoder", "cvae", "iwae", "iaf-vae"), DENSE),
     **dict.fromkeys(("conv-vae", "beta-vae", "vae-gan"), CONVOLUTIONS),
     "vamp-vae": {**DENSE, "prior.components": 5},
+    "exemplar-vae": {**DENSE, "prior.exemplars": 5},
+    "hvae": {"latents": [2, 2], "hidden": [5]},
+    "top-down-vae": {"channels": 4, "latent_channels": 1, "layers": 1},
     "factor-vae": {**CONVOLUTIONS, "objective.hidden": 8},
 }
 IMAGES = np.random.default_rng(0).random((44, 8, 8), np.float32)

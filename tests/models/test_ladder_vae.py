@@ -16,7 +16,8 @@ from vaezoo.errors import PluginError
 from vaezoo.evaluation.likelihood import elbo, negative_log_likelihood
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import check_parity
-from vaezoo.models.ladder_vae import SPEC, LadderVAE
+from vaezoo.models.ladder_vae import SPEC
+from vaezoo.nn.hierarchy import HierarchicalVAE
 from vaezoo.objectives.base import StepContext
 from vaezoo.posteriors.base import repeat
 from vaezoo.vae import example_batch
@@ -152,7 +153,7 @@ def test_vamp_prior_mixes_top_levels():
     component = D.Independent(D.Normal(mu, (0.5 * logvar).exp()), 1)
     mixture = D.MixtureSameFamily(D.Categorical(torch.ones(4)), component)
     torch.testing.assert_close(vae.prior.top.log_prob(z[:, :2]), mixture.log_prob(z[:, :2]))
-    assert not any("ladder" in name for name in vae.state_dict())
+    assert not any("whole" in name for name in vae.state_dict())
     copied = copy.deepcopy(vae)
     for parameter in copied.encoder.parameters():
         parameter.zero_()
@@ -268,7 +269,7 @@ def test_export_runs_without_torch(digits, tmp_path):
     options = {"latents": "2,3", "hidden": "8"}
     config = TrainConfig(steps=2, batch_size=50, compile="off")
     run = vaezoo.train("ladder-vae", digits, options=options, config=config, out=tmp_path / "run")
-    assert isinstance(run.vae, LadderVAE)
+    assert isinstance(run.vae, HierarchicalVAE)
     vaezoo.export_onnx(run, tmp_path / "export")
     model = vaezoo.runtime.load(tmp_path / "export")
     x = digits.test.batch(slice(0, 3)).x

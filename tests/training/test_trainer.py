@@ -302,7 +302,7 @@ def test_bf16_covers_networks_only(name, digits):
     vae.likelihood.log_prob, vae.prior.kl_terms = watch(log_prob), watch(kl_terms)
     reports = fit(digits, vae, objective, steps=2, precision="bf16")
     # Some densities have layers: a flow, the encoder of pseudo-inputs, the levels of a hierarchy.
-    in_densities = {(True, torch.float32)} if name in ("iaf-vae", "vamp-vae", "ladder-vae") else set()
+    in_densities = {(True, torch.float32)} if name in ("iaf-vae", "vamp-vae", "ladder-vae", "hvae") else set()
     assert seen["layers"] - in_densities == {(True, torch.bfloat16), (False, torch.float32)}  # evaluation is float32
     assert seen["terms"] == {torch.float32}
     assert {p.dtype for p in vae.parameters()} == {torch.float32}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from itertools import pairwise
 
 import torch
@@ -10,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.nn.activations import Activation
+from vaezoo.nn.hierarchy import Sizes, TopDown
 from vaezoo.nn.mlp import hidden_layers, mlp_layers
 from vaezoo.posteriors.gaussian import DiagonalGaussian
-
-Sizes = tuple[int, ...]
 
 
 class BottomUp(nn.Module):
@@ -39,27 +37,6 @@ class BottomUp(nn.Module):
             h = network(h)
             evidence.append(output(h))
         return torch.cat(evidence[::-1], 1)
-
-
-class TopDown(nn.Module, ABC):
-    """How q(z_i|x, z_{i-1}) of a level below the top is made.
-
-    Attributes:
-        widths: How many numbers of evidence each level needs, the top first.
-    """
-
-    widths: Sizes
-
-    @abstractmethod
-    def forward(self, level: int, evidence: Tensor, prior: DiagonalGaussian, above: Tensor) -> DiagonalGaussian:
-        """Returns q of level number `level`, 1 or more.
-
-        Args:
-            level: Its number from the top.
-            evidence: What the bottom-up pass says, `(B, widths[level])`.
-            prior: p(z_i|z_{i-1}).
-            above: z_{i-1}, the latents of the level above.
-        """
 
 
 class PrecisionWeighted(TopDown):

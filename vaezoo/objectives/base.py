@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.data.base import Batch, DataSpec
+from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Density, Shape
+from vaezoo.priors.base import PriorPart
 from vaezoo.vae import VAE
 
 
@@ -69,6 +71,15 @@ class ObjectivePart(ABC):
     @abstractmethod
     def build(self, data: DataSpec, latent_shape: Shape) -> Objective:
         """Returns the objective for models of such data and latents."""
+
+
+def check_batch_prior(prior: PriorPart, objective: ObjectivePart) -> None:
+    """Raises VaezooError if an objective takes log p(z) at its draws, and training has a p(z) for each batch."""
+    if prior.trains_on_batch and objective.density != "none":
+        raise VaezooError(
+            f"prior={prior.part} trains with a p(z) for each batch, which objective={objective.part} does not take",
+            "use objective=elbo, or another prior",
+        )
 
 
 class Objective(nn.Module, ABC):

@@ -13,6 +13,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Posterior
 
 if TYPE_CHECKING:
+    from vaezoo.data.base import Split
     from vaezoo.vae import VAE
 
 
@@ -37,11 +38,14 @@ class PriorPart(ABC):
         part: Its name, as in its entry point of the group `vaezoo.priors`.
         needs_density: Whether the KL needs log q(z|x). A prior that does not is for posteriors that have none.
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
+        trains_on_batch: Whether training has a p(z) for each batch, which only `kl_terms` knows. An objective that
+            takes log p(z) at its draws would train with another one.
     """
 
     part: ClassVar[str]
     needs_density: ClassVar[bool] = True
     needs_diagonal_gaussian: ClassVar[bool] = False
+    trains_on_batch: ClassVar[bool] = False
 
     @property
     def space(self) -> str:
@@ -71,6 +75,16 @@ class Prior(nn.Module, ABC):
     noise_shape: tuple[int, ...] | None = None
     space: str = "real"
     autoregressive: Autoregressive | None = None
+
+    def init_from_data(self, train: Split) -> None:
+        """Takes what the prior needs from the training data. Does nothing by default.
+
+        `vaezoo.train` calls it before the first step, also for a model that starts with the weights of another run. It
+        must be deterministic, as `VAE.init_from_data`.
+
+        Args:
+            train: The training split.
+        """
 
     @abstractmethod
     def log_prob(self, z: Tensor, *given: Tensor) -> Tensor:

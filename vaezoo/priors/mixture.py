@@ -55,10 +55,7 @@ class Mixture(Prior):
 
     def log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
         mu, logvar, log_weights = self.components()
-        # |z - mu|^2 / sigma^2 for all pairs as matrix products, `(B, K)`. A tensor `(B, K, latents)` would be large.
-        precision = torch.exp(-logvar)
-        square = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(1)
-        return torch.logsumexp(-0.5 * (square + (logvar + LOG_2PI).sum(1)) + log_weights, 1)
+        return torch.logsumexp(component_log_probs(z, mu, logvar) + log_weights, 1)
 
     def from_noise(self, noise: Tensor, *given: Tensor) -> Tensor:
         mu, logvar, log_weights = self.components()
@@ -66,6 +63,14 @@ class Mixture(Prior):
         bounds = torch.softmax(log_weights, 0).cumsum(0)[:-1]
         chosen = (uniform > bounds).sum(1)
         return mu[chosen] + torch.exp(0.5 * logvar[chosen]) * noise[:, 1:]
+
+
+def component_log_probs(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Returns log N(z; mu_k, sigma_k^2) of all pairs, `(B, K)`, for means and log-variances `(K, latents)`."""
+    # |z - mu|^2 / sigma^2 as matrix products. A tensor `(B, K, latents)` would be large.
+    precision = torch.exp(-logvar)
+    square = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(1)
+    return -0.5 * (square + (logvar + LOG_2PI).sum(1))
 
 
 class LearnedMixture(Mixture):

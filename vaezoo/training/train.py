@@ -191,8 +191,8 @@ def run_training(
         initialised: Whether the model has the weights to start from. Otherwise it may take some from the data.
     """
     registration, _, vae, objective, data, config = setup
-    if checkpoint is None and not initialised:
-        init_model(setup)
+    if checkpoint is None:
+        init_model(setup, weights=not initialised)
     writer = RunWriter(path, vae, objective, on_report, log_csv=config.log_csv)
     trainer = Trainer(
         vae,
@@ -228,14 +228,20 @@ def run_training(
         raise
 
 
-def init_model(setup: Setup) -> None:
-    """Lets a model initialise weights from the training split.
+def init_model(setup: Setup, *, weights: bool) -> None:
+    """Lets a model initialise weights from the training split, and its prior take what it needs of the examples.
+
+    Args:
+        setup: The model and the data.
+        weights: Whether weights are initialised. Those of another run stay as they are.
 
     Raises:
         PluginError: If `init_from_data` of a plugin's model raises an unexpected error.
     """
     try:
-        setup.vae.init_from_data(setup.data.train)
+        if weights:
+            setup.vae.init_from_data(setup.data.train)
+        setup.vae.prior.init_from_data(setup.data.train)
     except Exception as e:
         raise_as_plugin_error(setup.registration, "initialised from the data", e)
         raise
