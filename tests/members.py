@@ -48,6 +48,12 @@ MEMBERS: Mapping[str, Member] = {
     "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),
     "s-vae": Member("s-vae", options={"hidden": "32"}),
     "poincare-vae": Member("poincare-vae", options={"hidden": "32"}),
+    "beta-tc-vae": Member("beta-tc-vae", options=SMALL_CONV),
+    "dip-vae": Member("dip-vae", options=SMALL_CONV),
+    "info-vae": Member("info-vae", options=SMALL_CONV),
+    "wae": Member("wae", options=SMALL_CONV),
+    "swae": Member("swae", options=SMALL_CONV),
+    "aae": Member("aae", options={"hidden": "32", "objective.hidden": 32}),
     # The same network on each other kind of data, and parts that only options choose.
     "table": Member("mlp-vae", "penguins", {"hidden": "32", "latent_dim": 3}),
     "series": Member("mlp-vae", "sines", {"hidden": "32", "latent_dim": 4}),
@@ -59,6 +65,8 @@ MEMBERS: Mapping[str, Member] = {
     "realnvp": Member("mlp-vae", options={"prior": "realnvp", "latent_dim": 6}),
     "maf": Member("mlp-vae", options={"prior": "maf", "prior.steps": 2, "latent_dim": 6}),
     "hvae-vamp": Member("hvae", options={"hidden": "32,32", "latents": "4,6", "prior": "vamp", "prior.components": 20}),
+    "dip-ii": Member("mlp-vae", options={"objective": "dip", "objective.kind": "ii", "latent_dim": 6}),
+    "wae-rbf": Member("wae", options={**SMALL_CONV, "objective.kernel": "rbf", "objective.scales": "1"}),
     "conditional-prior": Member(
         "conv-vae",
         options={**SMALL_CONV, "condition": "labels", "prior": "conditional", "objective": "iwae", "objective.k": 3},

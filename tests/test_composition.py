@@ -28,6 +28,11 @@ OBJECTIVES = (
     {"objective": "iwae", "objective.k": 3},
     {"objective": "iwae", "objective.k": 3, "objective.gradient": "dreg"},
     {"objective": "factor", "objective.hidden": 8},
+    {"objective": "tc"},
+    {"objective": "dip", "objective.kind": "ii"},
+    {"objective": "mmd"},
+    {"objective": "sliced-wasserstein"},
+    {"objective": "adversarial", "objective.hidden": 8},
 )
 SMALL = {"vamp": {"prior.components": 5}, "mixture": {"prior.components": 3}}
 
@@ -48,7 +53,7 @@ def three_steps(model, options, data):
     optimizers = {name: torch.optim.Adam(group, lr=1e-3) for name, group in groups.items()}
     losses = []
     for _ in range(3):
-        output = objective(vae, batch, StepContext.initial())
+        output = objective(vae, batch, StepContext.initial(train_size=60))
         gradients = {
             name: torch.autograd.grad(loss, groups[name], retain_graph=True, allow_unused=True)
             for name, loss in output.losses.items()

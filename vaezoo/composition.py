@@ -205,8 +205,9 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
         raise VaezooError(
             f"{q} lies in the space '{posterior.space}', but {p} in '{prior.space}'", "choose two parts of one space"
         )
-    if prior.needs_diagonal_gaussian and not posterior.is_diagonal_gaussian:
-        raise VaezooError(f"{p} needs posterior=diagonal, not {q}", "change one of the two")
+    for name, needed in ((p, prior.needs_diagonal_gaussian), (loss, objective.needs_diagonal_gaussian)):
+        if needed and not posterior.is_diagonal_gaussian:
+            raise VaezooError(f"{name} needs posterior=diagonal, not {q}", "change one of the two")
     check_batch_prior(prior, objective)
     if prior.needs_density and posterior.density == "none":
         raise VaezooError(

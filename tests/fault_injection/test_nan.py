@@ -41,6 +41,8 @@ OPTIONS: dict[str, Mapping[str, object]] = {
     "hvae": {"latents": [2, 2], "hidden": [5]},
     "top-down-vae": {"channels": 4, "latent_channels": 1, "layers": 1},
     "factor-vae": {**CONVOLUTIONS, "objective.hidden": 8},
+    **dict.fromkeys(("beta-tc-vae", "dip-vae", "info-vae", "wae", "swae"), CONVOLUTIONS),
+    "aae": {**DENSE, "objective.hidden": 8},
 }
 IMAGES = np.random.default_rng(0).random((44, 8, 8), np.float32)
 SAVED, BAD, STEPS = 3, 5, 9  # steps counted from 1: the newest checkpoint, the poisoned step, and the last

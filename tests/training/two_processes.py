@@ -19,6 +19,7 @@ from vaezoo import Batch, DataSpec, TrainConfig, from_arrays, get_model, train
 from vaezoo.core import distributed, signals
 from vaezoo.core.options import configure
 from vaezoo.errors import StorageError, VaezooError
+from vaezoo.objectives import sliced_wasserstein
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.priors.standard_normal import StandardNormal
 from vaezoo.training.train_step import TrainStep, average_over_processes, mean_grads, split_batch
@@ -33,6 +34,12 @@ CASES = {
     "grad-accum": ("mlp-vae", {}, "bernoulli", {"grad_accum_steps": 3}),
     "iwae": ("iwae", {"objective.k": 3}, "bernoulli", {}),
     "dreg": ("iwae", {"objective.k": 3, "objective.gradient": "dreg"}, "bernoulli", {}),
+    "tc": ("beta-tc-vae", {}, "bernoulli", {}),
+    "dip-i": ("dip-vae", {}, "bernoulli", {}),
+    "dip-ii": ("dip-vae", {"objective.kind": "ii"}, "bernoulli", {}),
+    "mmd": ("info-vae", {}, "bernoulli", {}),
+    "sliced": ("swae", {}, "bernoulli", {}),
+    "adversarial": ("aae", {"objective.hidden": 8}, "bernoulli", {}),
     "codebook": ("vq-vae", {"codebook_size": 8, "channels": "8,8", "revive_below": 0}, "gaussian", {}),
 }
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder", "cvae")  # FAST of image_models.py
@@ -44,6 +51,8 @@ SETTINGS = {
 # Model and setting of each training that is stopped and resumed, with the model's options.
 RESUMED = {(name, setting): {} for name in MODELS for setting in SETTINGS} | {
     ("iwae", "all"): {"objective.k": 3, "objective.gradient": "dreg"},
+    ("wae", "all"): {"channels": "8,8"},
+    ("aae", "all"): {"hidden": "16", "objective.hidden": 16},
     ("factor-vae", "all"): {"channels": "8,8", "objective.hidden": 16},
     ("vq-vae", "all"): {"codebook_size": 8, "channels": "8,8"},
 }
@@ -73,12 +82,13 @@ def gradients():
         noise = Noise(config.grad_accum_steps)
         DiagonalGaussian.rsample = lambda q, noise=noise: q.mu + torch.exp(0.5 * q.logvar) * noise(q.mu)
         StandardNormal.sample = lambda p, n, noise=noise: noise(torch.zeros((n, *p.zero.shape)))
+        sliced_wasserstein.random_directions = lambda n, like: torch.eye(like.shape[1], dtype=like.dtype)
         spec = get_model(name)
         model_config = configure(spec.config, options)
         data = DataSpec(name="noise", shape=SHAPE, likelihood=likelihood)
         torch.manual_seed(0)
         vae, objective = spec.build(model_config, data).double(), spec.objective(model_config, data).double()
-        step = TrainStep(vae, objective, config, 10)
+        step = TrainStep(vae, objective, config, 10, 50)
         scalars = torch.tensor(step._scalars(5), dtype=torch.float64)
         grads = mean_grads([step.forward_backward(b, scalars) for b in split_batch(share, config.grad_accum_steps)])
         grads = average_over_processes(grads, step.buffers, step.stop_requested)

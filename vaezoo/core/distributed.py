@@ -158,6 +158,21 @@ def global_batch_mean(values: Tensor) -> Tensor:
     return mean + (dist_mean(mean) - mean.detach())
 
 
+def global_batch(values: Tensor) -> Tensor:
+    """Returns the rows of the batches of all processes, `(B * processes, ...)`, in the order of their ranks.
+
+    A loss that compares the rows of a batch with each other needs it. Every process then computes the same value.
+    Gradients averaged over the processes equal those of the whole batch.
+    """
+    if world_size() == 1:
+        return values
+    rows = [torch.empty_like(values) for _ in range(world_size())]
+    dist.all_gather(rows, values.detach().contiguous())
+    # Only this process has a gradient of its rows. The average divides it by the number of processes.
+    rows[rank()] = values.detach() + world_size() * (values - values.detach())
+    return torch.cat(rows)
+
+
 def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
 

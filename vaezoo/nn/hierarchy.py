@@ -277,9 +277,15 @@ def check_objective(model: str, objective: object) -> ObjectivePart:
     """Returns the objective of a hierarchy.
 
     Raises:
-        VaezooError: If it detaches q(z|x) from its encoder. In a hierarchy, part of q are the networks that go down.
+        VaezooError: If it needs a diagonal Gaussian, or detaches q(z|x) from its encoder. In a hierarchy, part of q are
+            the networks that go down.
     """
     objective = cast("ObjectivePart", objective)
+    if objective.needs_diagonal_gaussian:
+        raise VaezooError(
+            f"objective={objective.part} needs a diagonal Gaussian q(z|x), not the levels of {model}",
+            "use another objective, such as objective=mmd",
+        )
     if objective.density == "everywhere":
         raise VaezooError(
             f"objective={objective.part} needs a posterior that is all output of the encoder, not that of {model}",

@@ -28,16 +28,18 @@ class StepContext(NamedTuple):
         global_step: `()`, float: optimizer steps taken so far.
         kl_weight: `()`, in [0, 1]: factor of the KL warm-up.
         free_bits: Minimum KL of each part, in nats.
+        train_size: Number of training examples, also where the objective is evaluated on others. 0: not known.
     """
 
     global_step: Tensor
     kl_weight: Tensor
     free_bits: float = 0.0
+    train_size: int = 0
 
     @classmethod
-    def initial(cls, device: torch.device | str = "cpu") -> StepContext:
+    def initial(cls, device: torch.device | str = "cpu", train_size: int = 0) -> StepContext:
         """Returns the first step of a training without warm-up or free bits."""
-        return cls(torch.zeros((), device=device), torch.ones((), device=device))
+        return cls(torch.zeros((), device=device), torch.ones((), device=device), train_size=train_size)
 
 
 class LossOutput(NamedTuple):
@@ -59,9 +61,11 @@ class ObjectivePart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.objectives`.
+        needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
     """
 
     part: ClassVar[str]
+    needs_diagonal_gaussian: ClassVar[bool] = False
 
     @property
     def density(self) -> Density:
@@ -100,3 +104,9 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
         """Returns losses and metrics of a batch, with samples z of the posterior for each example."""
+
+
+def refuse_free_bits(step: StepContext, part: str) -> None:
+    """Raises VaezooError if the training has free bits. They are defined for a KL that is part of the loss."""
+    if step.free_bits > 0:
+        raise VaezooError(f"objective={part} has no KL that free bits apply to", "leave out --free-bits")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError
+from vaezoo.objectives.aggregate import latent_discriminator
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
 from vaezoo.objectives.elbo import elbo_terms, kl_with_free_bits
 from vaezoo.posteriors.base import Shape
@@ -41,11 +41,7 @@ class FactorVAE(Objective):
         self.beta = beta
         if beta != 1:
             self.monitor = "weighted_elbo"
-        sizes = (latent_dim, *[hidden] * layers)
-        hidden_layers = [
-            layer for size, next_size in pairwise(sizes) for layer in (nn.Linear(size, next_size), nn.LeakyReLU(0.2))
-        ]
-        self.discriminator = nn.Sequential(nn.Flatten(), *hidden_layers, nn.Linear(hidden, 2))
+        self.discriminator = latent_discriminator(latent_dim, hidden, layers, 2)
 
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
         return {"vae": list(vae.parameters()), "discriminator": list(self.discriminator.parameters())}

@@ -13,7 +13,7 @@ from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec, given
 from vaezoo.errors import VaezooError
-from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
+from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext, refuse_free_bits
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Density, Posterior, Shape, map_tensors, repeat
 from vaezoo.vae import VAE
@@ -45,7 +45,7 @@ class IWAE(Objective):
         return {"vae": list(vae.parameters())}
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        refuse_free_bits(step)
+        refuse_free_bits(step, "iwae")
         terms = elbo_terms(vae, batch, self.k, at_sample=True)
         kl = terms.kl_terms.sum(1)
         log_w = -(terms.reconstruction + step.kl_weight * kl).view(-1, self.k)
@@ -69,7 +69,7 @@ class DReG(IWAE):
     """
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        refuse_free_bits(step)
+        refuse_free_bits(step, "iwae")
         posterior, rows = repeat(self._checked(vae, vae.infer(batch)), self.k), repeat(batch, self.k)
         with torch.autocast(batch.x.device.type, enabled=False):
             posterior = map_tensors(posterior, to_float32)
@@ -99,12 +99,6 @@ def joint_terms(vae: VAE, posterior: Posterior, z: Tensor, rows: Batch) -> tuple
         except VaezooError as e:
             raise VaezooError(f"objective.gradient=dreg needs a density at any z: {e.message}", DREG_HINT) from e
         return vae.likelihood.log_prob(params, rows.x), log_q - log_prior
-
-
-def refuse_free_bits(step: StepContext) -> None:
-    """Raises VaezooError if the training has free bits. They are defined for the KL of the ELBO only."""
-    if step.free_bits > 0:
-        raise VaezooError("objective=iwae has no KL that free bits apply to", "leave out --free-bits")
 
 
 def bound_metrics(reconstruction: Tensor, kl: Tensor, k: int) -> dict[str, Tensor]:

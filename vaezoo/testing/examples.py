@@ -20,6 +20,7 @@ Check = Callable[[Spec], None]
 
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (1, 64, 64), (3, 64, 64), (12,))
 BATCH_SIZE = 6
+TRAIN_SIZE = 60  # that objectives are told
 CLASSES = (4,)
 
 UNIT_DATA = tuple(DataSpec(name="example", shape=shape) for shape in SHAPES)
@@ -86,7 +87,7 @@ def build_example(spec: Spec, seed: int = 0) -> tuple[VAE, Objective, Batch]:
 def compute_losses(vae: VAE, objective: Objective, batch: Batch, seed: int = 0, step: int = 0) -> LossOutput:
     """Returns losses and metrics of step number `step`. All random numbers come from `seed`."""
     torch.manual_seed(seed)
-    context = StepContext.initial()._replace(global_step=torch.tensor(float(step)))
+    context = StepContext.initial(train_size=TRAIN_SIZE)._replace(global_step=torch.tensor(float(step)))
     output: LossOutput = objective(vae, batch, context)
     return output
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vaezoo.data.base import Batch
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.elbo import elbo_terms
-from vaezoo.testing.examples import Spec, build_example, compute_losses
+from vaezoo.testing.examples import TRAIN_SIZE, Spec, build_example, compute_losses
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.train_step import TrainStep
 from vaezoo.vae import VAE
@@ -107,7 +107,7 @@ def check_precision(spec: Spec) -> None:
 def check_guard(spec: Spec) -> None:
     """A training step that meets NaN leaves every parameter and buffer as it was."""
     vae, objective, batch = build_example(spec)
-    step = TrainStep(vae, objective, TrainConfig(steps=3, compile="off"), 3)
+    step = TrainStep(vae, objective, TrainConfig(steps=3, compile="off"), 3, TRAIN_SIZE)
     torch.manual_seed(0)
     step.run(*batch, step.prepare(0))
     good = float(step.found_inf) == 0

@@ -273,7 +273,8 @@ def finish(run: Run, data: Dataset, device: torch.device) -> Run:
     """Evaluates a run on the held-out split, writes result.json, and returns the run with it."""
     name, split = data.held_out
     split = to_device_if_fits(split, device)
-    metrics = evaluate(run.vae.to(device), run.objective.to(device), split, run.training)
+    vae, objective = run.vae.to(device), run.objective.to(device)
+    metrics = evaluate(vae, objective, split, run.training, train_size=len(data.train))
     metrics |= reconstruction_error(run.vae, split, run.training.batch_size // run.training.grad_accum_steps)
     run.vae.cpu()
     run.objective.cpu()

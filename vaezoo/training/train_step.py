@@ -58,6 +58,7 @@ class TrainStep:
         objective: The loss, on the same device.
         config: Optimizer, schedules, clipping, precision and compilation.
         total_steps: Steps of the whole training.
+        train_size: Number of training examples. 0: not known.
 
     Attributes:
         ema: The moving average of the VAE's weights and buffers.
@@ -66,11 +67,14 @@ class TrainStep:
         stop_requested: `()`, above 0 if any process was asked to stop.
     """
 
-    def __init__(self, vae: VAE, objective: Objective, config: TrainConfig, total_steps: int) -> None:
+    def __init__(
+        self, vae: VAE, objective: Objective, config: TrainConfig, total_steps: int, train_size: int = 0
+    ) -> None:
         self.vae = vae
         self.objective = objective
         self.config = config
         self.total_steps = total_steps
+        self.train_size = train_size
         self.augmentations = config.augmentations()
         self.device = next(vae.parameters()).device
         groups = objective.parameter_groups(vae)
@@ -130,7 +134,7 @@ class TrainStep:
         x = binarize(augment(to_floats(batch.x), self.augmentations), self.config)
         step = StepScalars(*scalars.unbind())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            context = StepContext(step.global_step, step.kl_weight, self.config.free_bits)
+            context = StepContext(step.global_step, step.kl_weight, self.config.free_bits, self.train_size)
             out: LossOutput = self.objective(self.vae, Batch(x, batch.y), context)
         last = list(out.losses)[-1]
         gradients: Gradients = {

@@ -107,7 +107,7 @@ class Trainer:
         self.steps_per_epoch = config.steps_per_epoch(len(data.train))
         self.steps = config.total_steps(len(data.train))
         self.eval_every = config.eval_every or self.steps_per_epoch
-        self.train_step = TrainStep(self.vae, self.objective, config, self.steps)
+        self.train_step = TrainStep(self.vae, self.objective, config, self.steps, len(data.train))
         self.throughput = Throughput(0, config.batch_size)
         self.global_step = 0
         self.last_eval_step = self.last_saved_step = -1
@@ -221,7 +221,9 @@ class Trainer:
         """Evaluates, reports and saves."""
         with self.train_step.ema.applied():
             try:
-                metrics = evaluate(self.vae, self.objective, self.valid_split, self.config)
+                metrics = evaluate(
+                    self.vae, self.objective, self.valid_split, self.config, train_size=len(self.train_split)
+                )
             except DivergedError as e:
                 raise DivergedError(f"training diverged by step {self.global_step}: {e.message}", e.hint) from e
             if self.config.early_stopping is not None and self.global_step:

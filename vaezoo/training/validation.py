@@ -24,12 +24,14 @@ MSE_EXAMPLES = 3_000  # whose reconstructions are compared with them
 NUMERIC_KINDS = ("unit", "real")  # whose values have a squared error
 
 
-def evaluate(vae: VAE, objective: Objective, split: Split, config: TrainConfig) -> dict[str, float]:
+def evaluate(
+    vae: VAE, objective: Objective, split: Split, config: TrainConfig, *, train_size: int = 0
+) -> dict[str, float]:
     """Returns an objective's metrics over a split: means over its examples, with one sample of z for each.
 
     The run's seed determines z and, if the training binarizes, the bits. They are the same at each call and for any
     number of processes. The caller's random state does not change. Model and objective are in
-    evaluation mode while it runs.
+    evaluation mode while it runs. `train_size` is the number of training examples, or 0 if it is not known.
 
     Raises:
         DivergedError: If a metric is not finite.
@@ -48,7 +50,7 @@ def evaluate(vae: VAE, objective: Objective, split: Split, config: TrainConfig) 
         for number, batch in zip(numbers, batches, strict=True):
             set_seed(derive_seed(config.seed, "evaluation", number), device)
             x = binarize(to_floats(batch.x), config)
-            metrics = objective(vae, Batch(x, batch.y), StepContext.initial(device)).metrics
+            metrics = objective(vae, Batch(x, batch.y), StepContext.initial(device, train_size)).metrics
             for name, value in metrics.items():
                 weight = len(x) if number in own else 0
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
