@@ -1,10 +1,12 @@
 """InfoVAE: the convolutional VAE with the maximum mean discrepancy of q(z) and p(z) beside the KL."""
 
 from vaezoo.composition import ConvParts, composed
+from vaezoo.nn.conv import image_latents
 from vaezoo.objectives.mmd import MMDPart
 
 SPEC = composed(
     ConvParts(objective=MMDPart(beta=1.0, weight=100.0)),
     summary="The ELBO, and a discrepancy that holds all latents together near the prior, on convolutions",
     reference="Zhao et al. 2017, arXiv 1706.02262",
+    data_defaults=image_latents,
 )
