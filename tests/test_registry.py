@@ -109,14 +109,9 @@ def test_error_of_a_plugin_names_it(install):
 
 
 def test_failing_inference_names_model(install, tmp_path, digits):
-    code = GOOD + (
-        "\nimport dataclasses\nfrom vaezoo.models import mlp_vae\n"
-        "def build(config, data):\n    vae = mlp_vae.SPEC.build(config, data)\n"
-        "    vae.likelihood.mean = lambda params: 1 / 0\n    return vae\n"
-        "SPEC = dataclasses.replace(SPEC, build=build)"
-    )
-    install("zoo-late", "late-vae", code)
+    install("zoo-late", "late-vae", GOOD)
     run = vaezoo.train("late-vae", digits, config=TrainConfig(steps=1, batch_size=50), out=tmp_path / "run")
+    run.vae.likelihood.mean = lambda params: 1 / 0
     with pytest.raises(PluginError, match=r"model 'late-vae' of zoo-late 1\.2 cannot be evaluated: ZeroDivisionError"):
         vaezoo.evaluate(run, digits, metrics=["reconstructions"])
 

@@ -81,7 +81,10 @@ TABLE = {"kind": "table", "likelihood": "table"}
         ({"shape": (3,), "classes": (3,), "class_names": ("a", "b")}, r"2 names for labels of \(3,\) values"),
         ({"shape": (3,), "classes": (2,), "class_names": ("a", "a")}, r"2 names for labels of \(2,\) values"),
         ({"shape": (3,), "class_names": ("a",)}, "1 names for labels of no values"),
-        ({"shape": (3,), "classes": (1,), "class_names": ("a\x1b[2J",)}, "class name that cannot be printed"),
+        (
+            {"shape": (3,), "classes": (1,), "class_names": ("a\x1b[2J",)},
+            "class or column that cannot be printed",
+        ),
     ],
 )
 def test_fields_must_fit_each_other(fields: dict[str, Any], words: str) -> None:

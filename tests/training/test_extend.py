@@ -26,7 +26,8 @@ def data():
 @pytest.fixture
 def train(data, tmp_path):
     def train(name, dataset=data, options=SMALL, model="mlp-vae", **settings):
-        config = TrainConfig(**({"batch_size": 20, "epochs": 2} | settings))
+        length = {} if "steps" in settings else {"epochs": 2}
+        config = TrainConfig(**({"batch_size": 20} | length | settings))
         return vaezoo.train(model, dataset, options=options, config=config, out=tmp_path / name)
 
     return train

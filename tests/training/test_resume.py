@@ -300,10 +300,10 @@ def test_stop_during_evaluation_is_saved(data, tmp_path, monkeypatch):
     vaezoo.train("mlp-vae", data, config=config, out=tmp_path / "whole")
     path, original = tmp_path / "run", trainer.evaluate
 
-    def evaluate(*args):
+    def evaluate(*args, **options):
         if trained and trained[0].global_step == EPOCH:
             signal.raise_signal(signal.SIGINT)
-        return original(*args)
+        return original(*args, **options)
 
     trained = []
     with monkeypatch.context() as patch, signals.handle_signals(), pytest.raises(signals.Stopped) as e:
