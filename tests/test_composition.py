@@ -70,9 +70,9 @@ def three_steps(model, options, data):
 
 
 @pytest.mark.parametrize(
-    ("family", "data"),
-    [("mlp", IMAGES), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("conv", IMAGES), ("mlp", TABLE)))],
+    ("family", "data"), [("mlp", IMAGES), ("conv", IMAGES), ("mlp", TABLE)], ids=["mlp", "conv", "table"]
 )
+@pytest.mark.slow
 def test_all_pairings(family, data):
     """Each pairing trains three steps, or is refused in a sentence that names what does not fit. None gives NaN."""
     counts = Counter()

@@ -91,8 +91,6 @@ def test_text_of_an_error_shows_its_hint():
 @pytest.mark.parametrize("call", ["train", "evaluate", "export_onnx"])
 @pytest.mark.parametrize("value", [torch.nn.Linear(2, 2), 5], ids=["module", "number"])
 def test_modules_are_refused_with_a_hint(call, value):
-    with pytest.raises(
-        VaezooError, match=f"{call} takes .*, not a |of type .* is not a run"
-    ) as e:
+    with pytest.raises(VaezooError, match=f"{call} takes .*, not a |of type .* is not a run") as e:
         getattr(vaezoo, call)(value)
     assert "vaezoo." in e.value.hint

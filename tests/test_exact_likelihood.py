@@ -183,7 +183,16 @@ def hierarchy(name):
     return vae, DATA
 
 
-@pytest.mark.parametrize("name", ["hvae", "ladder-vae ladder", "ladder-vae networks", "top-down-vae"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hvae",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("ladder-vae ladder", "ladder-vae networks", "top-down-vae")
+        ),
+    ],
+)
 def test_hierarchy_equals_exact_likelihood(name):
     """With p(x|z) and all p(z_i|...) linear, x is an affine function of noise, and so Gaussian."""
     vae, data = hierarchy(name)

@@ -217,7 +217,7 @@ def command(*arguments):
     return e.value.code
 
 
-@pytest.mark.parametrize("source", ["run", "export"])
+@pytest.mark.parametrize("source", ["run", pytest.param("export", marks=pytest.mark.slow)])
 def test_commands_write_files(source, case, inside, capsys):
     name, data, run, exported = case
     path, kind = (run.path if source == "run" else exported.path), data.spec.kind

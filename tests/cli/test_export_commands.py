@@ -23,6 +23,7 @@ def test_export_prints_graphs_and_commands(run, trained, inside):
     assert manifest["folder"] == "mine" and manifest["format"]["dtype"] == "fp32"
 
 
+@pytest.mark.slow
 def test_parts_in_int8(run, trained, inside):
     code, out, err = run("export", trained.path, "--onnx", "--out", "mine", "--parts", "decoder", "--dtype", "int8")
     assert (code, err) == (0, "") and "decoder.onnx" in out and "encoder.onnx" not in out and "rms difference" in out
@@ -33,6 +34,7 @@ def test_parts_in_int8(run, trained, inside):
     assert code == 2 and "there is no part 'flow'" in err and not Path("other").exists()
 
 
+@pytest.mark.slow
 def test_derived_files_are_verified(run, exported, inside):
     shutil.copytree(exported.path, "copy")
     model = onnx.load("copy/decoder.onnx")

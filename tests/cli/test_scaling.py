@@ -21,7 +21,7 @@ def folder(inside):
     return inside
 
 
-@pytest.mark.parametrize("scale", ["minmax", "standardize"])
+@pytest.mark.parametrize("scale", ["minmax", pytest.param("standardize", marks=pytest.mark.slow)])
 def test_run_and_export_keep_the_scaling(scale, folder, run_ok, monkeypatch):
     run_ok(*TRAIN, "--scale", scale, "--out", "r")
     run = vaezoo.load("r")
