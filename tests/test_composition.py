@@ -27,7 +27,9 @@ OBJECTIVES = (
     {"objective": "elbo"},
     {"objective": "iwae", "objective.k": 3},
     {"objective": "iwae", "objective.k": 3, "objective.gradient": "dreg"},
+    {"objective": "iwae", "objective.k": 2, "objective.m": 3, "objective.gradient": "piwae"},
     {"objective": "factor", "objective.hidden": 8},
+    {"objective": "rae"},
 )
 SMALL = {"vamp": {"prior.components": 5}, "mixture": {"prior.components": 3}}
 

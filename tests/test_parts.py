@@ -219,7 +219,8 @@ def test_factor_discriminator_estimates():
     assert (logits[:, 0] - logits[:, 1]).mean().item() == pytest.approx(expected, abs=0.12)
 
 
-WITHOUT_BETA = {"autoencoder", "autoencoder-kl", "iwae", "vq-vae"}  # no KL to weight, or a weight of another name
+# No KL to weight, or a weight of another name.
+WITHOUT_BETA = {"autoencoder", "autoencoder-kl", "iwae", "miwae", "piwae", "ciwae", "rae", "vq-vae"}
 
 
 @pytest.mark.parametrize("name", [r.name for r in list_models() if r.built_in and r.name not in WITHOUT_BETA])

@@ -261,6 +261,10 @@ def check_parts(config: Config) -> tuple[PriorPart, ObjectivePart]:
             f"the latents of ladder-vae are real numbers, but prior={prior.part} lies in the space '{prior.space}'",
             "use another prior, such as prior=normal",
         )
+    if objective.needs_point:
+        raise VaezooError(
+            f"objective={objective.part} needs posterior=delta, not that of ladder-vae", "use another objective"
+        )
     # Such an objective detaches q(z|x) from its encoder. Here part of it are the networks that go down.
     if objective.density == "everywhere":
         raise VaezooError(

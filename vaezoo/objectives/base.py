@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.data.base import Batch, DataSpec
+from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Density, Shape
 from vaezoo.vae import VAE
 
@@ -57,9 +58,11 @@ class ObjectivePart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.objectives`.
+        needs_point: Whether z must be a point, as of `posterior=delta`.
     """
 
     part: ClassVar[str]
+    needs_point: ClassVar[bool] = False
 
     @property
     def density(self) -> Density:
@@ -89,3 +92,9 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
         """Returns losses and metrics of a batch, with samples z of the posterior for each example."""
+
+
+def refuse_free_bits(step: StepContext, part: str) -> None:
+    """Raises VaezooError if the training has free bits. They are defined for a KL that is part of the loss."""
+    if step.free_bits > 0:
+        raise VaezooError(f"objective={part} has no KL that free bits apply to", "leave out --free-bits")
