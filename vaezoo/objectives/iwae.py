@@ -13,6 +13,7 @@ from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec, given
 from vaezoo.errors import VaezooError
+from vaezoo.likelihoods.base import ReconstructionScore
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext, refuse_free_bits
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Density, Posterior, Shape, map_tensors, repeat
@@ -222,6 +223,12 @@ class IWAEPart(ObjectivePart):
         return "everywhere" if self.gradient == "dreg" else "of draws"
 
     def build(self, data: DataSpec, latent_shape: Shape) -> IWAE:
+        """Returns the objective. Raises VaezooError if the data have a score instead of a likelihood."""
+        if isinstance(data.make_likelihood(), ReconstructionScore):
+            raise VaezooError(
+                f"objective=iwae needs a likelihood, and likelihood={data.likelihood} is a score of reconstructions",
+                "use objective=elbo, or another --likelihood",
+            )
         if self.gradient == "dreg":
             return DReG(self.k, self.m)
         return PIWAE(self.k, self.m) if self.gradient == "piwae" else IWAE(self.k, self.m, self.mix)

@@ -37,12 +37,14 @@ def latents(request: PlotRequest) -> PlotResult:
 def learning_curves(request: PlotRequest) -> PlotResult:
     """Draws -ELBO, reconstruction and KL during the training."""
     from vaezoo import load
+    from vaezoo.likelihoods.base import ReconstructionScore
     from vaezoo.training.run_writer import LOG, read_log
     from vaezoo_cli.render import charts
 
     request.refuse_export()
-    path = (request.run or load(request.source, request.checkpoint)).path
+    run = request.run or load(request.source, request.checkpoint)
+    path, is_score = run.path, isinstance(run.vae.likelihood, ReconstructionScore)
     reports = read_log(path)
     if not reports:
         raise InputError(f"{path / LOG} has no reports yet", "wait for the first report")
-    return PlotResult(path, {".png": charts.learning_curves(reports, one_line(path.name))})
+    return PlotResult(path, {".png": charts.learning_curves(reports, one_line(path.name), is_score=is_score)})
