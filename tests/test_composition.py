@@ -27,12 +27,14 @@ OBJECTIVES = (
     {"objective": "elbo"},
     {"objective": "iwae", "objective.k": 3},
     {"objective": "iwae", "objective.k": 3, "objective.gradient": "dreg"},
+    {"objective": "iwae", "objective.k": 2, "objective.m": 3, "objective.gradient": "piwae"},
     {"objective": "factor", "objective.hidden": 8},
     {"objective": "tc"},
     {"objective": "dip", "objective.kind": "ii"},
     {"objective": "mmd"},
     {"objective": "sliced-wasserstein"},
     {"objective": "adversarial", "objective.hidden": 8},
+    {"objective": "rae"},
 )
 NEED_DIAGONAL = ("tc", "dip")  # of the objectives
 SMALL = {"vamp": {"prior.components": 5}, "mixture": {"prior.components": 3}}

@@ -13,7 +13,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.evaluation.onnx_vae import needs_only_mean
 from vaezoo.likelihoods.categorical import draw_ids
 from vaezoo.likelihoods.gaussian import Gaussian
-from vaezoo.likelihoods.make import make_likelihood
+from vaezoo.likelihoods.make import BUILT_IN, make_likelihood
 from vaezoo.likelihoods.table import LOGVAR_BOUND, column_sizes
 
 torch.manual_seed(0)
@@ -107,7 +107,20 @@ def test_learned_sigma_fits_error():
     assert math.exp(likelihood.log_sigma.item()) == pytest.approx(0.05, rel=0.1)
 
 
-@pytest.mark.parametrize("text", ["bernouli", "gaussian:x", "gaussian:-1", "gaussian:0", "gaussian:nan", "bernoulli:2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bernouli",
+        "gaussian:x",
+        "gaussian:-1",
+        "gaussian:0",
+        "gaussian:nan",
+        "bernoulli:2",
+        "laplace:x",
+        "laplace:-1",
+        "laplace:optimal",
+    ],
+)
 def test_unknown_likelihoods_are_refused(text):
     with pytest.raises(VaezooError) as e:
         make_likelihood(text)
@@ -130,16 +143,77 @@ def test_real_optimal_sigma():
     torch.testing.assert_close(best, make_likelihood(f"gaussian:{error}", "real").log_prob(params, x))
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian:optimal"])
+@pytest.mark.parametrize(
+    "name", ["bernoulli", "gaussian", "gaussian:optimal", "gaussian:heteroscedastic", "laplace", "log-cosh", "ms-ssim"]
+)
 def test_params_of_mean_invert_the_mean(name):
     likelihood, mean = make_likelihood(name), torch.tensor([0.01, 0.3, 0.99])
-    torch.testing.assert_close(likelihood.mean(likelihood.params_of_mean(mean)), mean)
+    torch.testing.assert_close(likelihood.mean(likelihood.params_of_mean(mean)[None])[0], mean)
     assert likelihood.params_of_mean(torch.tensor([0.0, 1.0])).isfinite().all()
 
 
 def test_other_likelihoods_give_no_params():
     for likelihood in (make_likelihood("continuous-bernoulli"), make_likelihood("categorical", "tokens", 4)):
         assert likelihood.params_of_mean(torch.zeros(3)) is None
+
+
+@pytest.mark.parametrize("kind", ["unit", "real"])
+def test_laplace_is_the_laplace_density(kind):
+    likelihood, x = make_likelihood("laplace:0.3", kind).double(), X if kind == "unit" else 5 * X
+    mean = torch.sigmoid(LOGITS) if kind == "unit" else LOGITS
+    torch.testing.assert_close(likelihood.log_prob(LOGITS, x), D.Laplace(mean, 0.3).log_prob(x).sum(1))
+    torch.testing.assert_close(likelihood.mean(LOGITS), mean)
+    samples = make_likelihood("laplace:0.3", kind).sample(torch.full((1, 200_000), 0.5))
+    centre = torch.sigmoid(torch.tensor(0.5)) if kind == "unit" else torch.tensor(0.5)
+    assert float(samples.mean()) == pytest.approx(float(centre), abs=5e-3)
+    assert float((samples - centre).abs().mean()) == pytest.approx(0.3, rel=0.02)  # E|x - mean| = b
+    assert float((samples - centre).square().mean()) == pytest.approx(2 * 0.3**2, rel=0.03)
+
+
+def test_default_laplace_is_absolute_error():
+    zero, one = (make_likelihood("laplace").log_prob(torch.zeros(1, 4), torch.full((1, 4), x)) for x in (0.5, 1.0))
+    assert float(zero - one) == pytest.approx(4 * 0.5)
+
+
+def test_learned_laplace_fits_error():
+    likelihood = make_likelihood("laplace:learned")
+    optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.05)
+    params, x = torch.zeros(64, 10), D.Laplace(0.5, 0.05).sample((64, 10))
+    for _ in range(400):
+        optimizer.zero_grad()
+        (-likelihood.log_prob(params, x).mean()).backward()
+        optimizer.step()
+    assert math.exp(likelihood.log_scale.item()) == pytest.approx((x - 0.5).abs().mean().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["unit", "real"])
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 3)])
+def test_heteroscedastic_gaussian_has_a_sigma_for_each_value(kind, shape):
+    torch.manual_seed(0)
+    likelihood = make_likelihood("gaussian:heteroscedastic", kind)
+    params = torch.randn(6, *likelihood.params_shape(shape), dtype=torch.float64)
+    assert params.shape == (6, 2 * shape[0], *shape[1:])
+    raw_mean, raw_sigma = params[:, : shape[0]], params[:, shape[0] :]
+    mean = torch.sigmoid(raw_mean) if kind == "unit" else raw_mean
+    sigma = 1e-3 + raw_sigma.exp()
+    x = torch.rand(6, *shape, dtype=torch.float64)
+    expected = D.Normal(mean, sigma).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(likelihood.log_prob(params, x), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(likelihood.mean(params), mean)
+    rows = params[:1].expand(50_000, *params.shape[1:])
+    samples = likelihood.sample(rows)
+    torch.testing.assert_close(samples.std(0), sigma[0], rtol=0.03, atol=0)
+
+
+def test_sigma_of_a_value_has_a_lower_bound():
+    """Where the data are constant, the density does not grow without bound, and sigma keeps a gradient."""
+    likelihood = make_likelihood("gaussian:heteroscedastic", "real")
+    params = torch.tensor([[0.0, -8.0], [0.0, -1e4], [0.0, 1e4]], requires_grad=True)
+    value = likelihood.log_prob(params, torch.zeros(3, 1))
+    (gradient,) = torch.autograd.grad(value.sum(), params)
+    assert value.isfinite().all() and gradient.isfinite().all()
+    assert value[1].item() == pytest.approx(-math.log(1e-3) - 0.5 * math.log(2 * math.pi), rel=1e-4)
+    assert gradient[0, 1] < -0.1  # a smaller raw value raises the density still
 
 
 IDS = torch.tensor([[3, 1, 0, 0, 0], [2, 2, 2, 1, 4], [0, 0, 0, 0, 0]])
@@ -339,7 +413,7 @@ def test_errors_name_package_likelihoods():
     assert e.value.hint == "did you mean 'scaled'?"
     with pytest.raises(VaezooError) as e:
         make_likelihood("nothing-like-it")
-    ours = "bernoulli, continuous-bernoulli, gaussian, categorical, table"
+    ours = ", ".join(BUILT_IN)
     assert e.value.hint == f"use one of {ours}, scaled, scaled-broken, scaled-foreign, scaled-text"
 
 
@@ -361,6 +435,13 @@ def test_disallowed_packages_are_left_out(monkeypatch):
         ("gaussian:optimal", False),
         ("gaussian:nan", False),
         ("gaussian:-1", False),
+        ("gaussian:heteroscedastic", False),
+        ("laplace", True),
+        ("laplace:0.1", True),
+        ("laplace:learned", False),
+        ("discretized-logistic", False),
+        ("log-cosh", False),
+        ("ms-ssim", False),
         ("continuous-bernoulli", False),
         ("bernoulli:0.1", False),
         ("categorical", False),
@@ -374,8 +455,12 @@ def test_exports_evaluate_known_likelihoods(likelihood, known):
 @pytest.mark.parametrize(
     ("kind", "hint"),
     [
-        ("unit", "use the likelihood bernoulli or continuous-bernoulli or gaussian"),
-        ("real", "use the likelihood gaussian"),
+        (
+            "unit",
+            "use the likelihood bernoulli or continuous-bernoulli or gaussian or laplace or discretized-logistic or "
+            "discretized-logistic-mixture or categorical-256",
+        ),
+        ("real", "use the likelihood gaussian or laplace"),
         ("count", "install a package with one for such data"),
     ],
 )

@@ -1,6 +1,7 @@
 """The conformance suite: every built-in model passes, and each fault fails its own check only."""
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -694,6 +695,27 @@ def test_wrong_samples_fail_likelihood(family, likelihood, sample, words, monkey
     monkeypatch.setattr(family, "sample", sample)
     failures = {r.name: r.failure for r in run_checks(changed, FAST_CHECKS) if r.failure}
     assert failures.keys() == {"likelihood"} and words in failures["likelihood"]
+
+
+LIKELIHOODS = [
+    *("gaussian:heteroscedastic", "laplace:0.1", "laplace:learned", "log-cosh", "ms-ssim"),
+    *("discretized-logistic", "discretized-logistic-mixture:3", "categorical-256"),
+]
+
+
+FAST_LIKELIHOOD = ("mlp-vae", "discretized-logistic")
+
+
+@pytest.mark.parametrize(
+    ("model", "likelihood"),
+    [
+        pytest.param(*case, marks=[] if case == FAST_LIKELIHOOD else pytest.mark.slow)
+        for case in itertools.product(("mlp-vae", "conv-vae"), LIKELIHOODS)
+    ],
+)
+def test_likelihoods_conform(model, likelihood):
+    changed = testing.with_likelihood(get_model(model), likelihood)
+    assert [r.failure for r in run_checks(changed, FAST_CHECKS) if r.failure] == []
 
 
 @pytest.mark.parametrize(("text", "words"), [("gausian", "no likelihood named"), ("gaussian:x", "gaussian sigma 'x'")])

@@ -217,6 +217,8 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
         raise VaezooError(
             f"{p} leaves out the KL, but {q} has a density and so a KL", "use prior=normal, or posterior=delta"
         )
+    if objective.needs_point and posterior.density != "none":
+        raise VaezooError(f"{loss} needs posterior=delta, not {q}", "use both posterior=delta and prior=zero-kl")
     if DENSITIES.index(objective.density) > DENSITIES.index(posterior.density):
         where = "" if objective.density == "of draws" else " at any z"
         raise VaezooError(f"{loss} needs a density of q(z|x){where}, and {q} has none", "change one of the two")

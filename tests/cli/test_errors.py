@@ -266,12 +266,12 @@ def test_interrupt_is_code_130():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system decides")
-@pytest.mark.parametrize("k", [2000, 10**12, 10**18])
-def test_samples_beyond_memory(k, capsys, inside, monkeypatch):
+@pytest.mark.parametrize(("k", "m"), [(2000, 1), (10**12, 1), (10**18, 1), (20, 100)])
+def test_samples_beyond_memory(k, m, capsys, inside, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 1 << 28)
     monkeypatch.setattr(memory, "read_sizes", lambda path, read=memory.read_sizes: read(path) | {"SwapFree": 0})
     with pytest.raises(SystemExit) as e:
-        main(["train", "iwae", "-o", f"objective.k={k}", "--steps", "2", "--out", "run"])
+        main(["train", "iwae", "-o", f"objective.k={k}", "-o", f"objective.m={m}", "--steps", "2", "--out", "run"])
     error, hint = capsys.readouterr().err.splitlines()[-2:]
     assert e.value.code == 2 and not any(inside.iterdir())
     assert error == "vaezoo: error: a batch of 128 does not fit in the memory of cpu with 1 accumulation step"

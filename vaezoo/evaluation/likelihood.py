@@ -24,6 +24,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches, split_batch
 from vaezoo.evaluation.common_noise import CommonNoise
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Mean, Metric, OnProgress, mean_with_error
+from vaezoo.likelihoods.base import ReconstructionScore
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Posterior, active_units, map_tensors, repeat
@@ -177,7 +178,8 @@ def negative_log_likelihood(
         on_progress: Called with the number of examples done and the total.
 
     Raises:
-        VaezooError: If `num_samples` is below 1, `binarize` is unknown, or q(z|x) has no density.
+        VaezooError: If `num_samples` is below 1, `binarize` is unknown, q(z|x) has no density, or p(x|z) is a score
+            of reconstructions.
         DivergedError: If the model's values are not finite.
     """
     return mean_with_error(
@@ -198,6 +200,7 @@ def nll_rows(
     """Estimates -log p(x) of each example, `(N,)`, float64; see `negative_log_likelihood` and `elbo_rows`."""
     check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
+    refuse_score(vae, "NLL")
     check_density(vae, split, device)
     # At most `max_latents` latents are decoded at once: those of several examples, or a chunk of those of one example.
     max_latents = max(1, CHUNK_ELEMENTS // math.prod(vae.data.params_shape))
@@ -229,6 +232,15 @@ def nll_rows(
                 done += size
                 on_progress(done, len(split))
     return nll
+
+
+def refuse_score(vae: VAE, quantity: str) -> None:
+    """Raises VaezooError if p(x|z) is a score of reconstructions. The model then has no such quantity, as the NLL."""
+    if isinstance(vae.likelihood, ReconstructionScore):
+        raise VaezooError(
+            f"likelihood '{vae.data.likelihood}' is a score of reconstructions, so the model has no {quantity}",
+            "use 'vaezoo eval' with elbo or reconstructions, or train with another --likelihood",
+        )
 
 
 def check_density(vae: VAE, split: Split, device: torch.device) -> None:
@@ -270,17 +282,27 @@ def check_settings(data: DataSpec, binarize: str, num_samples: int) -> None:
 
 
 def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:
-    """Returns -ELBO, its terms, bits per dimension and the active units."""
+    """Returns -ELBO, its terms, bits per dimension and the active units.
+
+    With a score of reconstructions there is no ELBO and there are no bits. Its value then stands in their place.
+    """
     estimate = elbo(vae, split, num_samples=config.elbo_samples, binarize=config.binarize, seed=config.seed)
     times = "once" if config.elbo_samples == 1 else f"{config.elbo_samples} times"
     protocol = f"z drawn {times} for each example; {pixel_protocol(vae, config)}"
     reconstruction, kl, latents = estimate.reconstruction, estimate.kl, math.prod(vae.latent_shape)
-    metrics = [
-        Metric("-ELBO", -estimate.elbo.value, "nats", protocol, estimate.elbo.error),
-        Metric("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
-        Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
-        Metric("bits per dimension", estimate.bits_per_dim, "bits", "-ELBO / log 2 / values per example"),
-    ]
+    if isinstance(vae.likelihood, ReconstructionScore):
+        about = f"{vae.data.likelihood}, a score and no likelihood, 0 at best; {protocol}"
+        metrics = [
+            Metric("reconstruction score", reconstruction.value, "", about, reconstruction.error),
+            Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), which is no part of a bound here", kl.error),
+        ]
+    else:
+        metrics = [
+            Metric("-ELBO", -estimate.elbo.value, "nats", protocol, estimate.elbo.error),
+            Metric("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
+            Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
+            Metric("bits per dimension", estimate.bits_per_dim, "bits", "-ELBO / log 2 / values per example"),
+        ]
     if estimate.active_units is not None:
         about = f"of {latents}: code varies by more than 0.01"
         metrics.append(Metric(ACTIVE_UNITS, estimate.active_units, "", about))

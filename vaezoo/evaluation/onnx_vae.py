@@ -30,8 +30,8 @@ class OnnxModuleVAE(VAE):
 
     Raises:
         UnsupportedDataError: If the files lack something that a likelihood needs. This is so for a posterior that is
-            not Gaussian, another prior, images rounded to bytes, and every likelihood but `bernoulli` and a `gaussian`
-            whose sigma is a number.
+            not Gaussian, another prior, images rounded to bytes, and every likelihood but `bernoulli`, and a `gaussian`
+            or `laplace` whose scale is a number.
     """
 
     def __init__(self, model: OnnxVAE) -> None:

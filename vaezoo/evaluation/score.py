@@ -18,7 +18,7 @@ from vaezoo.data.inference import Examples, examples_of
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import VaezooError, VaezooWarning, safe_repr
 from vaezoo.evaluation.evaluate import resolve_binarize
-from vaezoo.evaluation.likelihood import check_settings, elbo_rows, nll_rows
+from vaezoo.evaluation.likelihood import check_settings, elbo_rows, nll_rows, refuse_score
 from vaezoo.evaluation.metrics import Binarize, OnProgress, check_finite
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.examples import Data, Model, load_examples, module_of, own_data
@@ -115,7 +115,8 @@ def score(
 
     Raises:
         UnsupportedDataError: If the data do not fit the model, or an export does not hold q(z|x) and p(x|z).
-        VaezooError: If a setting is out of range, or no example has the normal class, or all have it.
+        VaezooError: If a setting is out of range, p(x|z) is a score of reconstructions, or no example has the normal
+            class, or all have it.
         DivergedError: If the model's values are not finite.
     """
     if quantile is not None and not (isinstance(quantile, int | float) and 0 < quantile < 1):
@@ -128,6 +129,7 @@ def score(
     anomalous = anomalous_examples(examples, normal_class)
     bits = resolve_binarize(binarize, source)
     vae = OnnxModuleVAE(source) if isinstance(source, OnnxVAE) else module_of(source)
+    refuse_score(vae, "ELBO")
     for samples in (elbo_samples, *([] if nll_samples is None else [nll_samples])):
         check_settings(vae.data, bits, samples)
     with on_device(vae, device_of(vae) if isinstance(source, OnnxVAE) else resolve_device(device)):

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from vaezoo.errors import VaezooError
+
 Shape = tuple[int, ...]
 
 
@@ -56,11 +58,52 @@ class Likelihood(nn.Module, ABC):
         return {"x_mean": self.mean(params)}
 
     def params_of_mean(self, mean: Tensor) -> Tensor | None:
-        """Returns the parameters whose mean is `mean`, of the same shape. By default None: there is no simple inverse.
+        """Returns the parameters whose mean is `mean`, or near it. By default None: there is no simple inverse.
 
         The initial bias of a decoder is set with it.
+
+        Args:
+            mean: `(n,)`, one value for each dimension or for each channel.
+
+        Returns:
+            `params_shape((n,))`.
         """
         return None
+
+
+class ReconstructionScore(Likelihood):
+    """A score of reconstructions in place of log p(x|z), for training alone.
+
+    It is no likelihood: it is not normalised and has no unit. So the model has no ELBO, no NLL and no samples of x.
+
+    Attributes:
+        name: Its name, as in `vaezoo.likelihoods.make`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """Returns the score, `(B,)`, which is 0 for an exact reconstruction and negative for others.
+
+        Args:
+            params: The decoder's output, `(B, *params_shape)`.
+            x: The data, `(B, *shape)`.
+        """
+
+    def sample(self, params: Tensor) -> Tensor:
+        """Raises VaezooError: there is no distribution to draw from."""
+        raise VaezooError(
+            f"likelihood '{self.name}' is a score and no distribution, so x cannot be drawn", "leave out --draw"
+        )
+
+
+def widen(shape: Shape, n: int) -> Shape:
+    """Returns the shape of n parameters for each value of an example: n times as many channels or dimensions.
+
+    The parameters lie side by side. The first `shape[0]` channels hold the first parameter of each value.
+    """
+    return (n * shape[0], *shape[1:])
 
 
 def sum_dims(x: Tensor) -> Tensor:

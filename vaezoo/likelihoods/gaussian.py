@@ -1,16 +1,19 @@
-"""The Gaussian likelihood with a fixed, learned or optimal standard deviation."""
+"""The Gaussian likelihood with a fixed, learned or optimal standard deviation, or one for each value."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.core import distributed
 from vaezoo.errors import VaezooError
-from vaezoo.likelihoods.base import Likelihood, sum_dims
+from vaezoo.likelihoods.base import Likelihood, Shape, sum_dims, widen
 from vaezoo.likelihoods.bernoulli import MIN_MEAN
+
+MIN_SIGMA = 1e-3  # a quarter of one of 256 grey levels: a smaller sigma would fit the rounding of the data
 
 
 class Gaussian(Likelihood):
@@ -30,7 +33,6 @@ class Gaussian(Likelihood):
 
     kinds = ("unit", "real")
     MOMENTUM = 0.01  # of the running average
-    MIN_SIGMA = 1e-3  # a quarter of one of 256 grey levels: a smaller sigma would fit the rounding of the data
 
     def __init__(self, sigma: float | str = 1.0, *, unit: bool = True) -> None:
         super().__init__()
@@ -41,18 +43,21 @@ class Gaussian(Likelihood):
         elif self.optimal:
             self.register_buffer("log_sigma", torch.zeros(()))
         elif isinstance(sigma, str) or not (sigma > 0 and math.isfinite(sigma)):
-            raise VaezooError(f"gaussian sigma '{sigma}' is not a positive number", "use a number, learned or optimal")
+            raise VaezooError(
+                f"gaussian sigma '{sigma}' is not a positive number",
+                "use a number, learned, optimal or heteroscedastic",
+            )
         else:
             self.register_buffer("log_sigma", torch.tensor(math.log(sigma)), persistent=False)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         square = (x - self.mean(params)).square()
-        log_sigma = self.log_sigma.clamp(min=math.log(self.MIN_SIGMA))
+        log_sigma = self.log_sigma.clamp(min=math.log(MIN_SIGMA))
         if self.optimal and self.training:
             # The likelihood is highest where sigma^2 is the mean squared error over the whole batch and all
             # dimensions. Its gradient by sigma is zero there, so sigma can be a constant.
             mean = distributed.global_batch_mean(square.detach().flatten(1).mean(1))
-            log_sigma = 0.5 * torch.log(mean.clamp(min=self.MIN_SIGMA**2))
+            log_sigma = 0.5 * torch.log(mean.clamp(min=MIN_SIGMA**2))
             with torch.no_grad():
                 self.log_sigma.lerp_(log_sigma, self.MOMENTUM)
         # log N(x; mean, sigma^2) = -(x - mean)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2
@@ -67,3 +72,46 @@ class Gaussian(Likelihood):
 
     def params_of_mean(self, mean: Tensor) -> Tensor:
         return torch.logit(mean, MIN_MEAN) if self.unit else mean
+
+
+class HeteroscedasticGaussian(Likelihood):
+    """Normal noise whose sigma is an output of the decoder, one for each value (Kingma and Welling 2014, appendix C.2).
+
+    `params` hold the mean of each value as in `Gaussian`, and then a raw value r for each sigma = MIN_SIGMA + exp(r).
+    Where the data are constant, the density would else grow without bound.
+
+    Args:
+        unit: Whether the data lie in [0, 1].
+    """
+
+    kinds = ("unit", "real")
+
+    def __init__(self, *, unit: bool = True) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def params_shape(self, shape: Shape) -> Shape:
+        return widen(shape, 2)
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        log_sigma = self._log_sigma(params)
+        square = (x - self.mean(params)).square()
+        # log N(x; mean, sigma^2) = -(x - mean)^2 / (2 sigma^2) - log sigma - log(2 pi) / 2
+        return sum_dims(-0.5 * square * torch.exp(-2 * log_sigma) - log_sigma - 0.5 * math.log(2 * math.pi))
+
+    def mean(self, params: Tensor) -> Tensor:
+        raw = params.chunk(2, 1)[0]
+        return torch.sigmoid(raw) if self.unit else raw
+
+    def sample(self, params: Tensor) -> Tensor:
+        mean = self.mean(params)
+        return mean + torch.exp(self._log_sigma(params)) * torch.randn_like(mean)
+
+    def params_of_mean(self, mean: Tensor) -> Tensor:
+        raw = torch.logit(mean, MIN_MEAN) if self.unit else mean
+        return torch.cat([raw, torch.zeros_like(raw)])
+
+    def _log_sigma(self, params: Tensor) -> Tensor:
+        """Returns log(MIN_SIGMA + exp(r)), `(B, *shape)`."""
+        lowest = math.log(MIN_SIGMA)
+        return lowest + F.softplus(params.chunk(2, 1)[1] - lowest)

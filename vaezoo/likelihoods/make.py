@@ -15,11 +15,15 @@ from typing import NamedTuple, Protocol, cast
 
 from vaezoo.core.entry_points import PLUGINS_ENV, Plugin, choose, find_plugins
 from vaezoo.errors import PluginError, VaezooError, safe_repr, suggest
-from vaezoo.likelihoods.base import Likelihood
+from vaezoo.likelihoods.base import Likelihood, ReconstructionScore
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.likelihoods.categorical import Categorical
 from vaezoo.likelihoods.continuous_bernoulli import ContinuousBernoulli
-from vaezoo.likelihoods.gaussian import Gaussian
+from vaezoo.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
+from vaezoo.likelihoods.laplace import Laplace
+from vaezoo.likelihoods.levels import CategoricalLevels, DiscretizedLogistic, DiscretizedLogisticMixture
+from vaezoo.likelihoods.log_cosh import LogCosh
+from vaezoo.likelihoods.ms_ssim import MSSSIM
 from vaezoo.likelihoods.table import Table
 
 GROUP = "vaezoo.likelihoods"
@@ -27,8 +31,14 @@ BUILT_IN: Mapping[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "continuous-bernoulli": ContinuousBernoulli,
     "gaussian": Gaussian,
+    "laplace": Laplace,
+    "discretized-logistic": DiscretizedLogistic,
+    "discretized-logistic-mixture": DiscretizedLogisticMixture,
+    "categorical-256": CategoricalLevels,
     "categorical": Categorical,
     "table": Table,
+    "log-cosh": LogCosh,
+    "ms-ssim": MSSSIM,
 }
 
 
@@ -65,10 +75,11 @@ def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns:
     """Builds the likelihood that `text` names.
 
     Args:
-        text: `bernoulli`, `continuous-bernoulli`, `gaussian`, `categorical` or `table`, or the name of one that a
-            package registers. A colon and an argument may follow. `gaussian` takes its sigma: `gaussian:0.1`,
-            `gaussian:learned`, `gaussian:optimal`. `gaussian` alone has sigma 1. The loss is then half the squared
-            error.
+        text: A name in `BUILT_IN`, or the name of one that a package registers. A colon and an argument may follow.
+            `gaussian` takes its sigma: `gaussian:0.1`, `gaussian:learned`, `gaussian:optimal`, or
+            `gaussian:heteroscedastic`, where sigma is an output of the decoder. `gaussian` alone has sigma 1. The loss
+            is then half the squared error. `laplace` takes its scale, `laplace:0.1` or `laplace:learned`,
+            `discretized-logistic-mixture` its number of components, and `log-cosh` its sharpness.
         kind: The kind of the data; see `vaezoo.data.kinds`.
         vocabulary: Number of token ids.
         columns: The columns of a table.
@@ -81,7 +92,8 @@ def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns:
     name, _, argument = text.partition(":")
     likelihood = _built_in(text, data) if name in BUILT_IN else _of_package(name, argument, data)
     if kind not in likelihood.kinds:
-        fitting = [name for name, family in BUILT_IN.items() if kind in family.kinds]
+        families = {name: family for name, family in BUILT_IN.items() if not issubclass(family, ReconstructionScore)}
+        fitting = [name for name, family in families.items() if kind in family.kinds]
         hint = f"use the likelihood {' or '.join(fitting)}" if fitting else "install a package with one for such data"
         raise VaezooError(f"likelihood '{text}' is not for data of kind {kind}", hint)
     return likelihood
@@ -106,11 +118,36 @@ def _built_in(text: str, data: DataKind) -> Likelihood:
             return Table(data.columns)
         case "gaussian", "", "":
             return Gaussian(unit=unit)
+        case "gaussian", ":", "heteroscedastic":
+            return HeteroscedasticGaussian(unit=unit)
         case "gaussian", ":", sigma:
-            with contextlib.suppress(ValueError):
-                return Gaussian(float(sigma), unit=unit)
-            return Gaussian(sigma, unit=unit)  # learned, optimal, or refused
+            return Gaussian(_number(sigma), unit=unit)
+        case "laplace", "", "":
+            return Laplace(unit=unit)
+        case "laplace", ":", scale:
+            return Laplace(_number(scale), unit=unit)
+        case "discretized-logistic", "", "":
+            return DiscretizedLogistic()
+        case "discretized-logistic-mixture", "", "":
+            return DiscretizedLogisticMixture()
+        case "discretized-logistic-mixture", ":", components if components.isdecimal() and len(components) < 4:
+            return DiscretizedLogisticMixture(int(components))
+        case "categorical-256", "", "":
+            return CategoricalLevels()
+        case "log-cosh", "", "":
+            return LogCosh(unit=unit)
+        case "log-cosh", ":", sharpness:
+            return LogCosh(_number(sharpness), unit=unit)
+        case "ms-ssim", "", "":
+            return MSSSIM()
     raise _unknown(text)
+
+
+def _number(argument: str) -> float | str:
+    """Returns the number that an argument holds, or the argument itself, which a likelihood knows or refuses."""
+    with contextlib.suppress(ValueError):
+        return float(argument)
+    return argument
 
 
 def _of_package(name: str, argument: str, data: DataKind) -> Likelihood:

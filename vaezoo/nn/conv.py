@@ -247,9 +247,8 @@ def conv_vae(config: ConvConfig, data: DataSpec, *, init_bias: bool = True) -> G
     Raises:
         UnsupportedDataError: As in `conv_channels`.
     """
-    specs = conv_specs(config, data)
     encoder, decoder = (
-        conv_encoder(config, specs, 2 * config.latent_dim),
-        conv_decoder(config, specs, config.latent_dim),
+        conv_encoder(config, conv_specs(config, data), 2 * config.latent_dim),
+        conv_decoder(config, conv_specs(config, data, data.params_shape[0]), config.latent_dim),
     )
     return GaussianVAE(data, config.latent_dim, encoder, decoder, init_bias=init_bias)

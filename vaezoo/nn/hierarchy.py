@@ -277,10 +277,14 @@ def check_objective(model: str, objective: object) -> ObjectivePart:
     """Returns the objective of a hierarchy.
 
     Raises:
-        VaezooError: If it needs a diagonal Gaussian, or detaches q(z|x) from its encoder. In a hierarchy, part of q are
-            the networks that go down.
+        VaezooError: If it needs a point or a diagonal Gaussian, or detaches q(z|x) from its encoder. In a hierarchy,
+            part of q are the networks that go down.
     """
     objective = cast("ObjectivePart", objective)
+    if objective.needs_point:
+        raise VaezooError(
+            f"objective={objective.part} needs posterior=delta, not the levels of {model}", "use another objective"
+        )
     if objective.needs_diagonal_gaussian:
         raise VaezooError(
             f"objective={objective.part} needs a diagonal Gaussian q(z|x), not the levels of {model}",

@@ -62,10 +62,12 @@ class ObjectivePart(ABC):
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.objectives`.
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
+        needs_point: Whether z must be a point, as of `posterior=delta`.
     """
 
     part: ClassVar[str]
     needs_diagonal_gaussian: ClassVar[bool] = False
+    needs_point: ClassVar[bool] = False
 
     @property
     def density(self) -> Density:

@@ -1,4 +1,4 @@
-"""The importance-weighted bound (IWAE), and its doubly reparameterized gradient (DReG)."""
+"""The importance-weighted bound (IWAE), its doubly reparameterized gradient (DReG), and MIWAE, CIWAE and PIWAE."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec, given
 from vaezoo.errors import VaezooError
+from vaezoo.likelihoods.base import ReconstructionScore
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext, refuse_free_bits
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Density, Posterior, Shape, map_tensors, repeat
 from vaezoo.vae import VAE
 
+MAX_SAMPLES = 2**63  # beyond it, a number of rows is no integer of PyTorch
 DREG_HINT = "use objective.gradient=plain"
 
 
@@ -27,30 +29,88 @@ class IWAE(Objective):
     With weights w_i = p(x, z_i) / q(z_i|x), the loss is -log((w_1 + ... + w_k) / k). With k = 1 it is the ELBO. During
     KL warm-up log q(z|x) - log p(z) is scaled, but the metrics always report the bound itself.
 
+    As k grows, the signal of the encoder's gradient falls faster than its noise. Two forms of Rainforth et al. 2018,
+    arXiv 1802.04537, help against that:
+
+    - MIWAE: the mean over m such bounds, each of its own k samples.
+    - CIWAE: (1 - mix) of the bound and mix of the ELBO of the same samples, the mean of log w_i.
+
     Args:
-        k: Number of samples.
+        k: Number of samples in a bound.
+        m: Number of bounds for each example.
+        mix: Weight of the ELBO, in [0, 1]. The paper calls it beta.
 
     Raises:
-        VaezooError: If k is not positive, and in training with free bits, which this bound does not have.
+        VaezooError: If a number is out of range, and in training with free bits, which this bound does not have.
     """
 
     monitor = "iwae"
 
-    def __init__(self, k: int = 50) -> None:
+    def __init__(self, k: int = 50, m: int = 1, mix: float = 0.0) -> None:
         super().__init__()
         require_positive("k", k)
+        require_positive("m", m)
+        if not 0 <= mix <= 1:
+            raise VaezooError(f"option 'mix' is {mix:g}", "give a weight between 0 and 1")
         self.k = k
+        self.m = m
+        self.mix = mix
+        if mix:
+            self.monitor = "ciwae"
 
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
         return {"vae": list(vae.parameters())}
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
         refuse_free_bits(step, "iwae")
-        terms = elbo_terms(vae, batch, self.k, at_sample=True)
+        # The m k rows of an example lie side by side, so each row of log_w holds the k samples of one bound.
+        terms = elbo_terms(vae, batch, self.m * self.k, at_sample=True)
         kl = terms.kl_terms.sum(1)
         log_w = -(terms.reconstruction + step.kl_weight * kl).view(-1, self.k)
-        loss = -(torch.logsumexp(log_w, 1) - math.log(self.k)).mean()
-        return LossOutput({"vae": terms.with_auxiliary(loss)}, bound_metrics(terms.reconstruction, kl, self.k))
+        loss = -mean_bound(log_w)
+        metrics = bound_metrics(terms.reconstruction, kl, self.k)
+        if self.mix:
+            loss = (1 - self.mix) * loss - self.mix * log_w.mean()
+            metrics["ciwae"] = (1 - self.mix) * metrics["iwae"] + self.mix * metrics["elbo"]
+        return LossOutput({"vae": terms.with_auxiliary(loss)}, metrics)
+
+
+class PIWAE(IWAE):
+    """IWAE with m k samples for the decoder, and MIWAE with m bounds of k for the encoder.
+
+    Rainforth et al. 2018, arXiv 1802.04537: more samples in a bound help the decoder and hurt the gradient
+    of the encoder. Each of the two groups of parameters minimises its own loss. The prior belongs to the decoder.
+
+    The metric `iwae` is the bound of all m k samples, and `miwae` that of the encoder.
+
+    Args:
+        k: Number of samples in one of the encoder's bounds.
+        m: Number of these bounds.
+
+    Raises:
+        VaezooError: As IWAE, and if the model has no parameters that only q(z|x) has.
+    """
+
+    def __init__(self, k: int = 50, m: int = 1) -> None:
+        super().__init__(k, m)
+
+    def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
+        encoder = vae.inference_parameters()
+        in_encoder = {id(p) for p in encoder}
+        return {"encoder": encoder, "decoder": [p for p in vae.parameters() if id(p) not in in_encoder]}
+
+    def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
+        refuse_free_bits(step, "iwae")
+        samples = self.m * self.k
+        terms = elbo_terms(vae, batch, samples, at_sample=True)
+        kl = terms.kl_terms.sum(1)
+        log_w = -(terms.reconstruction + step.kl_weight * kl)
+        losses = {
+            group: terms.with_auxiliary(-mean_bound(log_w.view(-1, k)))
+            for group, k in (("encoder", self.k), ("decoder", samples))
+        }
+        miwae = bound_metrics(terms.reconstruction, kl, self.k)["iwae"]
+        return LossOutput(losses, bound_metrics(terms.reconstruction, kl, samples) | {"miwae": miwae})
 
 
 class DReG(IWAE):
@@ -62,15 +122,20 @@ class DReG(IWAE):
     needs no hooks, so the step stays one graph.
 
     Args:
-        k: Number of samples.
+        k: Number of samples in a bound.
+        m: Number of bounds for each example, as in IWAE.
 
     Raises:
         VaezooError: If q(z|x) has no density at any z, or the model computes z, KL and decoder in one pass.
     """
 
+    def __init__(self, k: int = 50, m: int = 1) -> None:
+        super().__init__(k, m)
+
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
         refuse_free_bits(step, "iwae")
-        posterior, rows = repeat(self._checked(vae, vae.infer(batch)), self.k), repeat(batch, self.k)
+        samples = self.m * self.k
+        posterior, rows = repeat(self._checked(vae, vae.infer(batch)), samples), repeat(batch, samples)
         with torch.autocast(batch.x.device.type, enabled=False):
             posterior = map_tensors(posterior, to_float32)
             z = posterior.rsample()
@@ -101,36 +166,69 @@ def joint_terms(vae: VAE, posterior: Posterior, z: Tensor, rows: Batch) -> tuple
         return vae.likelihood.log_prob(params, rows.x), log_q - log_prior
 
 
+def mean_bound(log_w: Tensor) -> Tensor:
+    """Returns the mean of log((w_1 + ... + w_k) / k) over the rows of log-weights `(rows, k)`, `()`."""
+    return (torch.logsumexp(log_w, 1) - math.log(log_w.shape[1])).mean()
+
+
 def bound_metrics(reconstruction: Tensor, kl: Tensor, k: int) -> dict[str, Tensor]:
-    """Returns the metrics for `(B k,)` terms: those of every objective, and the bound `iwae`, in nats."""
+    """Returns the metrics for `(rows k,)` terms: those of every objective, and the bound `iwae`, in nats.
+
+    It is the bound itself, and never the weighted mean of log w whose gradient some programs use.
+    """
     reconstruction, kl = reconstruction.detach(), kl.detach()
-    bound = (torch.logsumexp(-(reconstruction + kl).view(-1, k), 1) - math.log(k)).mean()
+    bound = mean_bound(-(reconstruction + kl).view(-1, k))
     terms = {"reconstruction": reconstruction.mean(), "kl": kl.mean()}
     return {"elbo": -(terms["reconstruction"] + terms["kl"]), **terms, "iwae": bound}
 
 
 @dataclass(frozen=True, kw_only=True)
 class IWAEPart(ObjectivePart):
-    """The bound of k importance samples.
+    """The bound of importance samples. With m above 1 it is MIWAE, and with mix above 0 CIWAE.
 
     Attributes:
-        k: Number of samples.
-        gradient: The encoder's gradient: plain, or doubly reparameterized (dreg), which has less variance.
+        k: Number of samples in a bound.
+        m: Number of bounds for each example, whose mean is maximised. Each has k samples of its own.
+        mix: Weight of the ELBO against the bound, in [0, 1], as in CIWAE. The paper calls it beta.
+        gradient: The encoder's gradient: plain, doubly reparameterized (dreg), which has less variance, or that of m
+            bounds while the decoder has that of one bound of m k samples (piwae).
 
     Raises:
-        VaezooError: If k is not positive.
+        VaezooError: If a number is out of range, or mix is used with another gradient than plain.
     """
 
     part = "iwae"
     k: int = 50
-    gradient: Literal["plain", "dreg"] = "plain"
+    m: int = 1
+    mix: float = 0.0
+    gradient: Literal["plain", "dreg", "piwae"] = "plain"
 
     def __post_init__(self) -> None:
         require_positive("objective.k", self.k)
+        require_positive("objective.m", self.m)
+        if self.k * self.m >= MAX_SAMPLES:
+            raise VaezooError(
+                f"objective.k={self.k} times objective.m={self.m} is too large", "give smaller numbers of samples"
+            )
+        if not 0 <= self.mix <= 1:
+            raise VaezooError(f"option 'objective.mix' is {self.mix:g}", "give a weight between 0 and 1")
+        if self.mix and self.gradient != "plain":
+            raise VaezooError(
+                f"objective.mix={self.mix:g} does not go together with objective.gradient={self.gradient}",
+                "use objective.gradient=plain, or objective.mix=0",
+            )
 
     @property
     def density(self) -> Density:
         return "everywhere" if self.gradient == "dreg" else "of draws"
 
     def build(self, data: DataSpec, latent_shape: Shape) -> IWAE:
-        return DReG(self.k) if self.gradient == "dreg" else IWAE(self.k)
+        """Returns the objective. Raises VaezooError if the data have a score instead of a likelihood."""
+        if isinstance(data.make_likelihood(), ReconstructionScore):
+            raise VaezooError(
+                f"objective=iwae needs a likelihood, and likelihood={data.likelihood} is a score of reconstructions",
+                "use objective=elbo, or another --likelihood",
+            )
+        if self.gradient == "dreg":
+            return DReG(self.k, self.m)
+        return PIWAE(self.k, self.m) if self.gradient == "piwae" else IWAE(self.k, self.m, self.mix)

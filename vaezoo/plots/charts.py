@@ -44,13 +44,15 @@ def latents(request: PlotRequest) -> PlotResult:
 
 def learning_curves(request: PlotRequest) -> PlotResult:
     """Draws -ELBO, reconstruction and KL during the training."""
+    from vaezoo.likelihoods.base import ReconstructionScore
     from vaezoo.training.run_writer import LOG, read_log
 
     with plot_dependencies():
         from vaezoo.plots import figures
 
-    path = request.run(images=False).path
+    run = request.run(images=False)
+    path, is_score = run.path, isinstance(run.vae.likelihood, ReconstructionScore)
     reports = read_log(path)
     if not reports:
         raise InputError(f"{path / LOG} has no reports yet", "wait for the first report")
-    return PlotResult(path, {".png": figures.learning_curves(reports, one_line(path.name))})
+    return PlotResult(path, {".png": figures.learning_curves(reports, one_line(path.name), is_score=is_score)})

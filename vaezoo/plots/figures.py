@@ -14,6 +14,7 @@ from torch import Tensor
 DPI = 120
 MAX_LEGEND = 10  # labels that have their own colour in a legend; more labels get a colour scale
 TERMS = {"elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL"}
+SCORE_TERMS = {"elbo": "score + KL", "reconstruction": "score"}  # where p(x|z) is a score of reconstructions
 
 Report = Mapping[str, object]
 
@@ -62,8 +63,15 @@ def latent_scatter(
     return _png(figure)
 
 
-def learning_curves(reports: Sequence[Report], title: str) -> bytes:
-    """Draws -ELBO, reconstruction and KL over the steps. Returns a PNG file."""
+def learning_curves(reports: Sequence[Report], title: str, *, is_score: bool = False) -> bytes:
+    """Draws -ELBO, reconstruction and KL over the steps. Returns a PNG file.
+
+    Args:
+        reports: The lines of the log.
+        title: Title of the chart.
+        is_score: Whether the reconstruction term is a score, so that there is no ELBO and no unit.
+    """
+    labels = TERMS | SCORE_TERMS if is_score else TERMS
     terms = [term for term in TERMS if any(term in report for report in reports)]
     figure = Figure(figsize=(4 * len(terms), 3.4), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
@@ -71,11 +79,11 @@ def learning_curves(reports: Sequence[Report], title: str) -> bytes:
         ax = figure.add_subplot(1, len(terms), number)
         for split, style in (("train", "C0."), ("valid", "C1o")):
             _curve(ax, reports, term, split, style)
-        ax.set_title(TERMS[term], fontsize=10)
+        ax.set_title(labels[term], fontsize=10)
         ax.set_xlabel("step")
         ax.grid(alpha=0.3)
         if number == 1:
-            ax.set_ylabel("nats per example")
+            ax.set_ylabel("per example" if is_score else "nats per example")
             ax.legend(frameon=False)
     return _png(figure)
 

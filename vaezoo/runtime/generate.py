@@ -62,23 +62,29 @@ def draw_from_means(model: OnnxVAE, means: Array, seed: int) -> Array:
     if likelihood == "bernoulli":
         bits: Array = (rng.random(means.shape, np.float32) < means).astype(np.float32)
         return bits
-    sigma = float(likelihood.partition(":")[2] or 1)
-    drawn: Array = means + np.float32(sigma) * rng.standard_normal(means.shape, np.float32)
+    family, _, scale = likelihood.partition(":")
+    if family == "laplace":
+        noise = rng.laplace(size=means.shape).astype(np.float32)
+    else:
+        noise = rng.standard_normal(means.shape, np.float32)
+    drawn: Array = means + np.float32(float(scale or 1)) * noise
     return drawn
 
 
 def needs_only_mean(likelihood: str) -> bool:
-    """Tells whether the means and the name of a likelihood give p(x|z): `bernoulli`, `gaussian`, `gaussian:NUMBER`.
+    """Tells whether the means and the name of a likelihood give p(x|z).
+
+    These are `bernoulli`, and `gaussian` and `laplace` without an argument or with a number.
 
     Those of other packages are not known here, even if they are installed.
     """
-    family, colon, sigma = likelihood.partition(":")
-    if family == "gaussian" and colon:
+    family, colon, scale = likelihood.partition(":")
+    if family in ("gaussian", "laplace") and colon:
         try:
-            return float(sigma) > 0
-        except ValueError:  # learned or optimal
+            return float(scale) > 0
+        except ValueError:  # such as learned
             return False
-    return likelihood in ("bernoulli", "gaussian")
+    return likelihood in ("bernoulli", "gaussian", "laplace")
 
 
 def check_latents(z: Array, latent_shape: tuple[int | str, ...]) -> Array:

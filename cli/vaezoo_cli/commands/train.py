@@ -45,8 +45,8 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
 @click.option(
     "--likelihood",
     metavar="NAME",
-    help="bernoulli, continuous-bernoulli, or gaussian:SIGMA with a number, learned or optimal.  "
-    "[default: that of the data]",
+    help="p(x|z), such as bernoulli, gaussian:SIGMA with a number, learned, optimal or heteroscedastic, "
+    "laplace:SCALE, or discretized-logistic; docs/models.md lists all.  [default: that of the data]",
 )
 @click.option(
     "--scale",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vaezoo import Dataset, DataSpec, Report, Run, Trainer
 
 
+TERMS = ("-ELBO", "reconstruction")
+SCORE_TERMS = ("score + KL", "score")  # where p(x|z) is a score of reconstructions, so that there is no ELBO
 QUIET_SECONDS = 30.0  # between two lines of output to a file or a pipe
 
 
@@ -45,6 +47,7 @@ class TrainingView:
         self.clock = clock
         self.last_line = clock()
         self.note = ""
+        self.total, self.term = TERMS
         self.stopped = threading.Event()
 
     def __enter__(self) -> TrainingView:
@@ -80,7 +83,11 @@ class TrainingView:
             f"{len(trainer.valid_split):,} validation examples; {data.likelihood}; {parameters:,} parameters; "
             f"{trainer.steps:,} steps on {trainer.device}{describe_settings(trainer)}"
         )
-        self.line(f"run folder {escape(str(path))}; metrics of the validation split, in nats per {noun(data)}")
+        self.total, self.term = terms_of(data)
+        unit = f"in nats per {noun(data)}"
+        if self.total == SCORE_TERMS[0]:
+            unit = f"per {noun(data)}: {data.likelihood} is no likelihood, so the sum is no bound and not in nats"
+        self.line(f"run folder {escape(str(path))}; metrics of the validation split, {unit}")
         if trainer.global_step:
             self.line(f"resuming after step {trainer.global_step:,}")
 
@@ -89,7 +96,7 @@ class TrainingView:
         if report.split == "train":
             self.rates.append(report.images_per_second)
         minutes, seconds = divmod(int(report.seconds_left), 60)
-        elbo = f"-ELBO {-report.metrics['elbo']:.2f}"
+        elbo = f"{self.total} {-report.metrics['elbo']:.2f}"
         speed = f"{report.images_per_second:,.0f} {self.noun}s/s  {minutes}:{seconds:02d} left"
         self.bar.update(
             self.task,
@@ -101,7 +108,7 @@ class TrainingView:
         self.note = f"  {elbo}  {speed}"
         if report.split == "valid":
             reconstruction, kl = report.metrics["reconstruction"], report.metrics["kl"]
-            self.line(f"epoch {report.epoch:6.2f}  {elbo} = reconstruction {reconstruction:.2f} + KL {kl:.2f}  {speed}")
+            self.line(f"epoch {report.epoch:6.2f}  {elbo} = {self.term} {reconstruction:.2f} + KL {kl:.2f}  {speed}")
 
     def line(self, text: str) -> None:
         """Prints a permanent line above the bar."""
@@ -124,8 +131,10 @@ class TrainingView:
         """Prints the result, the written folder and the next commands."""
         split, metrics = run.result["split"], run.result["metrics"]
         assert isinstance(metrics, dict)
+        total, term = terms_of(run.data)
+        unit = "nats " if total == TERMS[0] else ""
         OUT.print(
-            f"[bold]{split} -ELBO {-metrics['elbo']:.2f}[/] nats per {noun(run.data)} = reconstruction "
+            f"[bold]{split} {total} {-metrics['elbo']:.2f}[/] {unit}per {noun(run.data)} = {term} "
             f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
             f"(z sampled; checkpoint of step {run.checkpoint.step:,})"
         )
@@ -163,6 +172,13 @@ def describe_settings(trainer: Trainer) -> str:
         (config.compile == "on", "compiled (the first step takes longer)"),
     ]
     return "".join(f", {text}" for applies, text in notes if applies)
+
+
+def terms_of(data: DataSpec) -> tuple[str, str]:
+    """Returns what -ELBO and the reconstruction term are called for the likelihood of some data."""
+    from vaezoo.likelihoods.base import ReconstructionScore
+
+    return SCORE_TERMS if isinstance(data.make_likelihood(), ReconstructionScore) else TERMS
 
 
 def noun(data: DataSpec) -> str:
