@@ -163,7 +163,7 @@ def describe(run: Run, graphs: Mapping[GraphName, Graph], config: ExportConfig) 
     return {
         "schema": SCHEMA,
         "model": run.full_name,
-        "options": dict(run.options),
+        "options": {**run.options, **({} if run.prior_fit is None else run.prior_fit.settings)},
         "data": data_entry(run.data),
         "latent_shape": list(run.vae.latent_shape),
         "prior": prior_entry(run.vae, graphs),
