@@ -19,6 +19,7 @@ from vaezoo.data.catalog import DATASETS
 from vaezoo.data.images import digits as packaged_digits
 from vaezoo.evaluation.evaluate import METRICS, check_metrics
 from vaezoo.plots.kinds import KINDS
+from vaezoo.priors.kinds import make_kind
 from vaezoo.registry import find_model
 from vaezoo.testing import CHECKS
 from vaezoo_cli.commands.sweep import split_values
@@ -126,6 +127,9 @@ def test_commands_parse(page):
             assert command is not None, arguments
             given = command.make_context(arguments[0], arguments[1:], parent=parent).params
         options = parse_options(given.get("options", ()))
+        if command.name == "fit-prior":
+            make_kind(given["kind"], options)
+            continue
         if options:
             config = find_model(given["model"]).load().config
             if command.name == "sweep":

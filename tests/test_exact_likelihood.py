@@ -13,6 +13,8 @@ from vaezoo.data.base import Batch, DataSpec, TensorSplit
 from vaezoo.evaluation.likelihood import negative_log_likelihood
 from vaezoo.objectives.base import StepContext
 from vaezoo.objectives.elbo import ELBO
+from vaezoo.priors.densities import replace_prior
+from vaezoo.priors.kinds import FlowKind, GMMKind, KDEKind, VAEKind
 from vaezoo.registry import get_model
 
 DATA = DataSpec(name="linear", shape=(3,), kind="real", likelihood="gaussian:0.5")
@@ -20,17 +22,19 @@ LATENTS = 2
 SAMPLES = 2000
 
 
-def linear_model(options, seed=0):
+def linear_model(options, seed=0, kind=None):
     """Returns a model with a linear decoder and encoder, trained for a moment so that q(z|x) is near p(z|x)."""
     torch.manual_seed(seed)
     config = configure(MLPParts(hidden=(), latent_dim=LATENTS), options)
     vae, objective = compose(config, DATA), composed_objective(config, DATA)
+    if kind is not None:
+        fitted_prior(vae, kind)
     with torch.no_grad():
         # An affine flow keeps p(z) Gaussian: without weights in its last layers, only their biases count.
         for name, parameter in vae.prior.named_parameters():
-            if name.endswith(("network.4.weight", "network.second.weight")):
+            if name.endswith((".4.weight", "network.second.weight", "encoder.4.bias")):
                 parameter.zero_()
-            elif name.endswith(("network.4.bias", "network.second.bias")):
+            elif name.endswith(("network.4.bias", "network.second.bias", "decoder.4.bias")):
                 parameter.normal_(std=0.3)
         if hasattr(vae.prior, "exemplars"):
             vae.prior.exemplars.normal_()
@@ -47,9 +51,36 @@ def linear_model(options, seed=0):
     return vae.eval()
 
 
-def prior_components(vae):
+@torch.no_grad()
+def fitted_prior(vae, kind):
+    """Gives a model a prior as `fit_prior` does, with random weights."""
+    density = kind.build(LATENTS)
+    for name, tensor in density.state_dict().items():
+        if name in ("mu", "points"):
+            tensor.normal_()
+        elif name == "scale_tril":
+            below = torch.tril(0.5 * torch.randn(tensor.shape), -1)
+            tensor.copy_(below + torch.diag_embed(0.5 + torch.rand(tensor.shape[:2])))
+        elif name in ("weight_logits", "raw_logvar"):
+            tensor.normal_(std=0.5)
+    prior = replace_prior(vae, density)
+    prior.code_mean.copy_(torch.tensor([0.5, -0.2]))
+    prior.code_std.copy_(torch.tensor([1.5, 0.7]))
+
+
+def prior_components(vae, prior=None):
     """Returns log-weights, means and covariances of the prior as a mixture of Gaussians."""
-    prior = vae.prior
+    prior = vae.prior if prior is None else prior
+    if hasattr(prior, "code_std"):
+        log_weights, mu, covariance = prior_components(vae, prior.density)
+        scale = torch.diag(prior.code_std)
+        return log_weights, prior.code_mean + mu @ scale, scale @ covariance @ scale
+    if hasattr(prior, "scale_tril"):
+        covariance = prior.scale_tril @ prior.scale_tril.mT
+        return torch.log_softmax(prior.weight_logits, 0), prior.mu, covariance
+    if hasattr(prior, "raw_logvar"):  # its decoder is a constant
+        mu, logvar = prior._given_u(torch.zeros(1, LATENTS))
+        return torch.zeros(1), mu, torch.diag_embed(logvar.exp())
     if hasattr(prior, "components"):
         mu, logvar, log_weights = prior.components()
         return log_weights, mu, torch.diag_embed(logvar.exp())
@@ -71,9 +102,13 @@ def exact_log_likelihood(vae, x):
     return torch.logsumexp(components.log_prob(x.double()[:, None]) + log_weights, 1)
 
 
+FITTED = (GMMKind(components=3), KDEKind(kernels=6), FlowKind(couplings=2, hidden=8), VAEKind(hidden=8))
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        *FITTED,
         {"posterior": "diagonal"},
         {"posterior": "full"},
         {"posterior": "iaf", "posterior.hidden": 16},
@@ -92,7 +127,7 @@ def exact_log_likelihood(vae, x):
 @torch.no_grad()
 def test_equals_exact_likelihood(options):
     with torch.enable_grad():
-        vae = linear_model(options)
+        vae = linear_model(options) if isinstance(options, dict) else linear_model({}, kind=options)
     torch.manual_seed(1)
     x = vae.likelihood.sample(vae.decode(vae.prior.sample(20)))
     assert_estimates(vae, x, exact_log_likelihood(vae, x))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vaezoo.registry import Registration, create_model, get_model, list_models
     from vaezoo.spec import ModelSpec
     from vaezoo.training.config import TrainConfig
+    from vaezoo.training.fit_prior import fit_prior
     from vaezoo.training.reports import Report
     from vaezoo.training.resume import resume
     from vaezoo.training.run import Run
@@ -104,6 +105,7 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "find_recipe",
+    "fit_prior",
     "from_arrays",
     "get_model",
     "kl_with_free_bits",
@@ -158,6 +160,7 @@ _NAMES = {
     "vaezoo.registry": ("Registration", "create_model", "get_model", "list_models"),
     "vaezoo.spec": ("ModelSpec",),
     "vaezoo.training.config": ("TrainConfig",),
+    "vaezoo.training.fit_prior": ("fit_prior",),
     "vaezoo.training.reports": ("Report",),
     "vaezoo.training.run": ("Run",),
     "vaezoo.training.resume": ("resume",),

@@ -29,6 +29,7 @@ COMMANDS = {
     "pretrained": "pretrained:pretrained",
     "train": "train:train",
     "sweep": "sweep:sweep",
+    "fit-prior": "fit_prior:fit_prior",
     "compare": "compare:compare",
     "eval": "eval:eval_command",
     "score": "score:score",

@@ -15,8 +15,11 @@ from vaezoo.errors import VaezooError, first_line
 
 
 @contextmanager
-def eval_dependencies() -> Iterator[None]:
+def eval_dependencies(user: str = "this evaluation") -> Iterator[None]:
     """Wraps imports of packages of the extra `eval`.
+
+    Args:
+        user: What needs them, for the error.
 
     Raises:
         VaezooError: If one is missing. Its hint says how to install the extra.
@@ -25,7 +28,7 @@ def eval_dependencies() -> Iterator[None]:
         yield
     except ImportError as error:
         raise VaezooError(
-            f"this evaluation needs a package that is missing: {first_line(error)}", install_hint("eval")
+            f"{user} needs a package that is missing: {first_line(error)}", install_hint("eval")
         ) from error
 
 

@@ -197,7 +197,7 @@ def run_settings(folder: Path) -> dict[str, object]:
     record = read_run_record(folder)
     settings = {name: json_value(value) for name, value in asdict(record.training).items()}
     data = {"model": record.model, "data": record.data.name, "likelihood": record.data.likelihood}
-    return {**data, **record.options, **settings}
+    return {**data, **record.options, **({} if record.prior is None else record.prior.settings), **settings}
 
 
 def run_metrics(folder: Path) -> dict[str, float]:

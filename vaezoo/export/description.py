@@ -81,7 +81,7 @@ def from_run(run: Run, examples: Batch | None) -> Source:
         name=run.path.resolve().name,
         model=run.full_name,
         distribution=run.full_name.partition("/")[0],
-        options=run.options,
+        options={**run.options, **({} if run.prior_fit is None else run.prior_fit.settings)},
         checkpoint={"step": run.checkpoint.step, "sha256": run.checkpoint.model_sha256},
         examples=run.examples if examples is None else examples,
         binarize=run.training.binarize,

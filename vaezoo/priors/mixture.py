@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from vaezoo.vae import VAE
 
 
+def normal_cdf(noise: Tensor) -> Tensor:
+    """Returns the standard normal distribution function: uniform numbers for noise."""
+    return 0.5 * (1 + torch.erf(noise / math.sqrt(2)))
+
+
+def choose_component(noise: Tensor, log_weights: Tensor) -> Tensor:
+    """Returns the components that noise chooses, `(B,)`, int64.
+
+    Args:
+        noise: Standard normal, `(B, 1)`.
+        log_weights: Logarithms of the weights, up to a constant, `(K,)`.
+    """
+    bounds = torch.softmax(log_weights, 0).cumsum(0)[:-1]
+    return (normal_cdf(noise) > bounds).sum(1)
+
+
 class Components(NamedTuple):
     """The components of a mixture.
 
@@ -59,9 +75,7 @@ class Mixture(Prior):
 
     def from_noise(self, noise: Tensor, *given: Tensor) -> Tensor:
         mu, logvar, log_weights = self.components()
-        uniform = 0.5 * (1 + torch.erf(noise[:, :1] / math.sqrt(2)))  # the normal distribution function
-        bounds = torch.softmax(log_weights, 0).cumsum(0)[:-1]
-        chosen = (uniform > bounds).sum(1)
+        chosen = choose_component(noise[:, :1], log_weights)
         return mu[chosen] + torch.exp(0.5 * logvar[chosen]) * noise[:, 1:]
 
 

@@ -15,6 +15,7 @@ from vaezoo.data.base import DataSpec
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.registry import Registration
 from vaezoo.training.checkpoint import MAX_HEADER_BYTES
+from vaezoo.training.prior_fit import PriorFit, add_prior
 from vaezoo.training.run_writer import CHECKPOINTS
 
 
@@ -36,6 +37,7 @@ def check_size(
     data: DataSpec,
     limit: float = 0,
     *,
+    prior: PriorFit | None = None,
     fp16: bool = False,
 ) -> None:
     """Raises InputError if the model that a run describes is larger than its checkpoints.
@@ -48,9 +50,10 @@ def check_size(
         options: The model's options.
         data: The data that it is built for.
         limit: Maximum size in bytes if there is no checkpoint yet.
+        prior: The prior that was fitted after training, or None.
         fp16: The weights are stored in float16.
     """
-    needed = weight_bytes(registration, options, data) // (2 if fp16 else 1)
+    needed = weight_bytes(registration, options, data, prior) // (2 if fp16 else 1)
     files = list((path / CHECKPOINTS).glob("step-*/model.safetensors"))
     available = max((file.stat().st_size if file.is_file() else 0 for file in files), default=limit)
     if not available:
@@ -60,8 +63,12 @@ def check_size(
         raise InputError(f"{path / 'run.json'} {what}: one is damaged", "restore the files, or train again")
 
 
-def weight_bytes(registration: Registration, options: Mapping[str, object], data: DataSpec) -> int:
+def weight_bytes(
+    registration: Registration, options: Mapping[str, object], data: DataSpec, prior: PriorFit | None = None
+) -> int:
     """Returns the size of a VAE's weights in bytes; 0 for a plugin's model that cannot be built without memory.
+
+    `prior` is the one that was fitted after training, or None.
 
     Raises:
         VaezooError: As `Registration.build`.
@@ -70,7 +77,10 @@ def weight_bytes(registration: Registration, options: Mapping[str, object], data
     config = configure(spec.config, options)
     try:
         with contextlib.redirect_stdout(sys.stderr), torch.device("meta"):  # shapes without memory
-            return sum(int(t.nbytes) for t in spec.build(config, data).state_dict().values())
+            vae = spec.build(config, data)
+            if prior is not None:
+                add_prior(vae, prior)
+            return sum(int(t.nbytes) for t in vae.state_dict().values())
     except VaezooError:
         raise
     except Exception as e:

@@ -21,6 +21,7 @@ from vaezoo.registry import find_model
 from vaezoo.training.checkpoint import Checkpoint, find_checkpoint, list_checkpoints
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
+from vaezoo.training.prior_fit import PriorFit
 from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.run import Run, load, load_source
 from vaezoo.training.run_dir import lock_run_dir
@@ -81,6 +82,8 @@ def resume(
     config = with_length(record.training, epochs, steps)
     if config == record.training and moved is None and (run := load_finished(path)):
         return run
+    if record.prior is not None:
+        refuse_fitted(path, record.prior)
     changes = {"device": device, "workers": workers, "samples_every": samples_every, "log_csv": log_csv}
     config = replace(config, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
     torch_device = resolve_device(config.device)
@@ -89,16 +92,11 @@ def resume(
     registration.load()
     if not isinstance(data, Dataset):
         data = load_run_data(path, record, data_dir, stream, moved)
-    spec = replace(data.spec, name=record.data.name)
-    if not (spec.column_names and record.data.column_names):  # a file has no names, and neither has an old run
-        spec = replace(spec, column_names=record.data.column_names)
-    same_spec = spec == record.data
-    if not same_spec or fingerprint(data) != record.fingerprint:
-        raise InputError(f"the data are not those that {path} was trained on", "restore them, or train a new run")
+    check_same_data(path, record, data)
     read_examples(path / EXAMPLES, record.data)  # find damaged ones now, not at the end of the training
     with as_input_error(path):
-        check_size(path, registration, record.options, data.spec, available_memory())
-        setup = build_setup(registration, record.options, data, config)
+        check_size(path, registration, record.options, data.spec, available_memory(), prior=record.prior)
+        setup = build_setup(registration, record.options, data, config, record.prior)
     with distributed.init_distributed(torch_device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
         warn_of_changes(record, torch_device)
@@ -106,7 +104,8 @@ def resume(
             checkpoint = find_newest(path / CHECKPOINTS, setup)
             if checkpoint is None and record.init_from:
                 what = f"{path} was stopped before its first checkpoint, so the weights that it started from are lost"
-                raise InputError(what, "remove the folder, and train again with --init-from")
+                again = "train again with --init-from" if record.prior is None else "use 'vaezoo fit-prior' again"
+                raise InputError(what, f"remove the folder, and {again}")
             updates: dict[str, object] = {} if moved is None or data.source is None else {"source": asdict(data.source)}
             if changes_length(path, record.training, config, len(data.train), checkpoint):
                 lengths = {"epochs": config.epochs, "steps": config.steps}
@@ -130,6 +129,29 @@ def with_length(config: TrainConfig, epochs: int | None, steps: int | None) -> T
     if epochs is not None and steps is not None:
         raise VaezooError("epochs and steps both set the length of the training", "give one of them")
     return replace(config, epochs=config.epochs if epochs is None else epochs, steps=steps)
+
+
+def refuse_fitted(path: Path, prior: PriorFit) -> None:
+    """Raises an error if the prior of an unfinished or a longer run is not trained step by step."""
+    with as_input_error(path):
+        trained = prior.make_kind().trained
+    if trained:
+        return
+    if (path / RESULT).exists():
+        what = f"the prior of {path}, of kind {prior.kind}, is not trained in steps"
+        raise VaezooError(what, "leave out the length, or fit another prior with 'vaezoo fit-prior'")
+    raise InputError(
+        f"{path} was stopped before the prior was fitted", "remove the folder, and use 'vaezoo fit-prior' again"
+    )
+
+
+def check_same_data(path: Path, record: RunRecord, data: Dataset) -> None:
+    """Raises InputError unless data are those that a run was trained on."""
+    spec = replace(data.spec, name=record.data.name)
+    if not (spec.column_names and record.data.column_names):  # a file has no names, and neither has an old run
+        spec = replace(spec, column_names=record.data.column_names)
+    if spec != record.data or fingerprint(data) != record.fingerprint:
+        raise InputError(f"the data are not those that {path} was trained on", "restore them, or train a new run")
 
 
 def load_finished(path: Path) -> Run | None:

@@ -34,6 +34,7 @@ from vaezoo.training.checkpoint import (
 )
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.preflight import as_input_error, check_size, max_checkpoint_bytes
+from vaezoo.training.prior_fit import PriorFit, add_prior, check_first_stage
 from vaezoo.training.reports import TRIAL_STEPS
 from vaezoo.training.run_files import EXAMPLES, RESULT, read_examples, read_result, read_run_record
 from vaezoo.training.run_writer import CHECKPOINTS
@@ -69,6 +70,7 @@ class Run:
         examples: Some held-out examples with their labels; None if the run keeps none.
         result: Name of the held-out split and metrics on it; empty while the training is unfinished.
         weights_license: The licence of the weights, which pretrained models state; None for other runs.
+        prior_fit: How the prior was fitted after the training, by `vaezoo.fit_prior`; None for other runs.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class Run:
     examples: Batch | None = field(repr=False)
     result: Mapping[str, object]
     weights_license: str | None = None
+    prior_fit: PriorFit | None = None
 
     @property
     def only_got_worse(self) -> bool:
@@ -228,8 +231,10 @@ def load(path: str | os.PathLike[str], checkpoint: str | int = "best", *, fp16: 
     record = read_run_record(path)
     registration = find_model(record.model)
     with as_input_error(path):
-        check_size(path, registration, record.options, record.data, fp16=fp16)
+        check_size(path, registration, record.options, record.data, prior=record.prior, fp16=fp16)
         _, vae, objective = registration.build(record.options, record.data)
+        if record.prior is not None:
+            objective = add_prior(vae, record.prior)
     max_bytes = max_checkpoint_bytes(vae, objective)
     for attempt in range(ATTEMPTS):
         chosen = find_checkpoint(path / CHECKPOINTS, checkpoint, objective.monitor, max_bytes)
@@ -243,6 +248,8 @@ def load(path: str | os.PathLike[str], checkpoint: str | int = "best", *, fp16: 
             # A training that goes on has replaced the checkpoint by a better one.
             if attempt == ATTEMPTS - 1:
                 raise InputError(f"the checkpoints of {path} are replaced while they are read", "try again") from e
+    if record.prior is not None:
+        check_first_stage(path, vae, record.prior)
     return Run(
         path=path,
         model=registration.name,
@@ -257,6 +264,7 @@ def load(path: str | os.PathLike[str], checkpoint: str | int = "best", *, fp16: 
         examples=read_examples(path / EXAMPLES, record.data),
         result=read_result(path / RESULT),
         weights_license=record.weights_license,
+        prior_fit=record.prior,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -16,8 +16,10 @@ from vaezoo.core.json_io import check_schema, read_json
 from vaezoo.core.options import configure, construct
 from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, TensorSplit
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
+from vaezoo.objectives.fit_prior import Codes
 from vaezoo.training.checkpoint import parse_metrics, unpack
 from vaezoo.training.config import TrainConfig
+from vaezoo.training.prior_fit import PriorFit
 from vaezoo.vae import check_labels
 
 SCHEMA = 3
@@ -38,6 +40,7 @@ class RunRecord(NamedTuple):
         torch: Version of PyTorch.
         fingerprint: Identifies the data; see `fingerprint`.
         init_from: Whether the training started with the weights of another run.
+        prior: The prior that was fitted after training, or None.
     """
 
     model: str
@@ -51,6 +54,7 @@ class RunRecord(NamedTuple):
     fingerprint: str
     weights_license: str | None
     init_from: bool
+    prior: PriorFit | None
 
 
 def read_run_record(path: Path) -> RunRecord:
@@ -78,6 +82,7 @@ def read_run_record(path: Path) -> RunRecord:
             fingerprint=_text(record["fingerprint"]),
             weights_license=None if license_text is None else _text(license_text),
             init_from=record.get("init_from") is not None,
+            prior=None if record.get("prior") is None else _prior_fit(_mapping(record["prior"])),
         )
     except (KeyError, TypeError) as e:
         raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e
@@ -170,6 +175,19 @@ def metrics_of(record: Mapping[str, object], file: Path) -> list[dict[str, objec
     if not all(isinstance(metric, dict) and isinstance(metric.get("name"), str) for metric in metrics):
         raise InputError(f"{file} is damaged: metrics", "delete it")
     return list(metrics)
+
+
+def _prior_fit(record: Mapping[str, object]) -> PriorFit:
+    codes = record["codes"]
+    if codes not in get_args(Codes):
+        raise TypeError(f"codes {safe_repr(codes)}")
+    return PriorFit(
+        kind=_text(record["kind"]),
+        options=_mapping(record["options"]),
+        codes=cast("Codes", codes),
+        seed=_integer(record["seed"]),
+        first_stage=_text(record["first_stage"]),
+    )
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -30,6 +31,7 @@ from vaezoo.objectives.base import Objective
 from vaezoo.registry import Registration, find_model
 from vaezoo.training.checkpoint import Checkpoint, list_checkpoints
 from vaezoo.training.config import TrainConfig, as_config
+from vaezoo.training.prior_fit import PriorFit, add_prior
 from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.reports import ONLY_WORSE
 from vaezoo.training.run import Run, load
@@ -91,23 +93,44 @@ def train(
         init_weights(setup.vae, setup.objective, registration.name, first, setup.options)
     with distributed.init_distributed(device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
-        path = Path(distributed.broadcast(lambda: str(create_run_dir(out, f"{registration.name}-{data.spec.name}"))))
-        try:
-            with lock_run_dir(path):
-                if distributed.rank() == 0:
-                    write_json(path / "run.json", describe(setup, device, first))  # first: all else can be made from it
-                distributed.barrier()
-                if not (path / "run.json").exists():
-                    what = f"process {distributed.rank()} does not see {path}"
-                    raise StorageError(what, "give an --out on a disk that all processes share")
-                with progress_view(progress, on_report, on_start) as callbacks:
-                    return run_training(path, setup, None, *callbacks, initialised=first is not None)
-        except (signals.Stopped, StorageError):  # `resume` continues
-            raise
-        except VaezooError:
+        stem = f"{registration.name}-{data.spec.name}"
+        with (
+            new_run_dir(out, stem, describe(setup, device, first)) as path,
+            progress_view(progress, on_report, on_start) as callbacks,
+        ):
+            return run_training(path, setup, None, *callbacks, initialised=first is not None)
+
+
+@contextmanager
+def new_run_dir(out: str | os.PathLike[str] | None, stem: str, record: Mapping[str, object]) -> Iterator[Path]:
+    """Creates and locks the folder of a new run, the same in all processes, for the block.
+
+    If the block fails before the first checkpoint, the folder is removed, unless `resume` can continue.
+
+    Args:
+        out: As in `create_run_dir`, as `stem`.
+        stem: See there.
+        record: The contents of run.json.
+
+    Raises:
+        StorageError: If the folder exists or cannot be written, or a process does not see it.
+    """
+    path = Path(distributed.broadcast(lambda: str(create_run_dir(out, stem))))
+    try:
+        with lock_run_dir(path):
             if distributed.rank() == 0:
-                remove_unsaved_run(path)
-            raise
+                write_json(path / "run.json", record)  # first: all else can be made from it
+            distributed.barrier()
+            if not (path / "run.json").exists():
+                what = f"process {distributed.rank()} does not see {path}"
+                raise StorageError(what, "give an --out on a disk that all processes share")
+            yield path
+    except (signals.Stopped, StorageError):  # `resume` continues
+        raise
+    except VaezooError:
+        if distributed.rank() == 0:
+            remove_unsaved_run(path)
+        raise
 
 
 def check_names(model: object, options: object) -> None:
@@ -134,15 +157,28 @@ class Setup(NamedTuple):
     config: TrainConfig
 
 
-def build_setup(registration: Registration, options: Mapping[str, object], data: Dataset, config: TrainConfig) -> Setup:
-    """Builds a model and its objective with the initial weights that the run's seed determines."""
+def build_setup(
+    registration: Registration,
+    options: Mapping[str, object],
+    data: Dataset,
+    config: TrainConfig,
+    prior: PriorFit | None = None,
+) -> Setup:
+    """Builds a model and its objective with the initial weights that the run's seed determines.
+
+    With `prior` the model has a prior that is fitted after training, without its weights.
+    """
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model_config, vae, objective = registration.build(options, data.spec)
+        if prior is not None:
+            objective = add_prior(vae, prior)
     return Setup(registration, config_json(model_config), vae, objective, data, config)
 
 
-def describe(setup: Setup, device: torch.device, init_from: Run | None) -> dict[str, object]:
+def describe(
+    setup: Setup, device: torch.device, init_from: Run | None, prior: PriorFit | None = None
+) -> dict[str, object]:
     """Returns the contents of run.json."""
     data, registration = setup.data, setup.registration
     origin = init_from and {
@@ -168,7 +204,7 @@ def describe(setup: Setup, device: torch.device, init_from: Run | None) -> dict[
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-    }
+    } | ({} if prior is None else {"prior": asdict(prior)})
 
 
 def run_training(

@@ -147,9 +147,24 @@ class TrainingView:
             OUT.print(f"{rate:,.0f} {noun(run.data)}s/s (median), peak memory {memory:,.0f} MiB per process")
         else:
             OUT.print("the training was already finished")
-        path = escape(str(run.path))
-        OUT.print(f"\nwritten  {path}/\nnext     vaezoo sample {path}", soft_wrap=True)
-        OUT.print(f"         vaezoo reconstruct {path}\n         vaezoo export {path} --onnx", soft_wrap=True)
+        print_next_steps(run)
+
+    def finish_fit(self, run: Run) -> None:
+        """Prints the result of a prior that was fitted, the written folder and the next commands."""
+        split, metrics = run.result["split"], run.result["metrics"]
+        assert isinstance(metrics, dict)
+        OUT.print(
+            f"{split} [bold]log p(z) {metrics['log_prior']:.2f}[/] nats per {noun(run.data)}; "
+            f"-ELBO {-metrics['elbo']:.2f} = reconstruction {metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f}"
+        )
+        print_next_steps(run)
+
+
+def print_next_steps(run: Run) -> None:
+    """Prints the folder of a finished run and the next commands."""
+    path = escape(str(run.path))
+    OUT.print(f"\nwritten  {path}/\nnext     vaezoo sample {path}", soft_wrap=True)
+    OUT.print(f"         vaezoo reconstruct {path}\n         vaezoo export {path} --onnx", soft_wrap=True)
 
 
 def describe_error(metrics: Mapping[str, float]) -> str:

@@ -1,0 +1,260 @@
+"""`fit_prior` makes a new run of a trained one: the same weights, with a prior that is fitted to the codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+import torch
+from torch import Tensor
+
+from vaezoo.core import distributed, signals
+from vaezoo.core.atomic import write_file
+from vaezoo.core.device import resolve_device
+from vaezoo.core.options import config_json, configure
+from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
+from vaezoo.data.base import Batch, Dataset, Split, to_floats
+from vaezoo.errors import DivergedError, VaezooError, safe_repr
+from vaezoo.objectives.fit_prior import Codes, FitPrior
+from vaezoo.posteriors.base import map_tensors
+from vaezoo.priors.densities import PerLabel, replace_prior
+from vaezoo.priors.kinds import DensityKind, make_kind
+from vaezoo.registry import find_model
+from vaezoo.training.config import TrainConfig
+from vaezoo.training.prior_fit import PriorFit, code_size, first_stage, first_stage_sha256, label_count
+from vaezoo.training.progress import OnReport, OnStart, progress_view
+from vaezoo.training.resume import check_same_data, load_run_data
+from vaezoo.training.run import Run, load
+from vaezoo.training.run_files import EXAMPLES, read_run_record, save_examples
+from vaezoo.training.run_writer import RunWriter
+from vaezoo.training.train import Setup, build_setup, describe, finish, new_run_dir, run_training
+from vaezoo.training.train_step import binarize
+from vaezoo.training.trainer import TrainerState
+from vaezoo.training.validate import validate_setup
+from vaezoo.training.validation import evaluate
+from vaezoo.vae import VAE, device_of, eval_mode, example_batch
+
+STEPS, LR = 3000, 1e-3  # of a prior that is trained
+EVALUATIONS = 10  # during its training
+ENCODED_AT_ONCE = 500  # examples
+MIN_STD = 1e-6  # a latent that varies less is not scaled
+
+
+def fit_prior(
+    run: Run | str | os.PathLike[str],
+    kind: str = "gmm",
+    *,
+    options: Mapping[str, object] | None = None,
+    codes: Codes = "draws",
+    steps: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: Dataset | str | os.PathLike[str] | None = None,
+    data_dir: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    on_report: OnReport = lambda report: None,
+    on_start: OnStart = lambda trainer, path: None,
+) -> Run:
+    """Fits a density to the codes of a run's training split, and returns a new run that has it as its prior.
+
+    All other weights of the new run are those of the old one, bit for bit. A model that is given labels gets a density
+    for each label.
+
+    Args:
+        run: A run, or its folder.
+        kind: "gmm", "kde", "flow" or "vae"; see `vaezoo.priors.kinds`.
+        options: Options of the kind that differ from their defaults.
+        codes: Fit to one draw of q(z|x) for each example ("draws"), or to the modes ("means"). A kind that is trained
+            draws anew in each step.
+        steps: Optimizer steps of a kind that is trained: "flow" or "vae". The default is 3,000.
+        batch_size: Its examples per step. The default is that of the run.
+        lr: Its learning rate at the start, which falls to 0 along a cosine. The default is 0.001.
+        seed: Seed of the draws and of the fit.
+        device: As in TrainConfig.
+        data: The data of the run, if a program passed them as arrays, or their new place.
+        data_dir: The folder of the standard data sets, if it has moved.
+        out: The new run folder; by default the next free `runs/MODEL-DATA-KIND-N`.
+        progress: As in `train`.
+        on_report: As in `train`.
+        on_start: As in `train`. It is called for kinds that are trained.
+
+    Raises:
+        InputError: If the folder is not a run, or the data are not those of the run.
+        VaezooError: If there is no such kind or option, or the codes are too few for it. Also if the model cannot have
+            another prior, because its latents are no vector of real numbers, or its posterior belongs to its prior.
+        StorageError, DivergedError, Stopped: As in `train`.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    chosen = make_kind(kind, options or {})
+    if codes not in get_args(Codes):
+        raise VaezooError(f"no codes named '{safe_repr(codes)}'", f"use {' or '.join(get_args(Codes))}")
+    config = fit_config(run.training, chosen, steps, batch_size, lr, seed, device)
+    torch_device = resolve_device(config.device)
+    record, registration = read_run_record(run.path), find_model(run.full_name)
+    if not isinstance(data, Dataset):
+        data = load_run_data(run.path, record, data_dir, None, data)
+    check_same_data(run.path, record, data)
+    setup = build_setup(registration, run.options, data, config)._replace(objective=FitPrior(codes))
+    setup.vae.load_state_dict(first_stage(run.vae), strict=False)
+    with registration.failures("encoded"):
+        check_replaceable(setup)
+    with distributed.init_distributed(torch_device), signals.defer_signals():
+        validate_setup(setup.vae, setup.objective, data, config)
+        with registration.failures("encoded"):
+            z, y = encode_split(setup.vae.to(torch_device), data.train, codes, config, seed)
+        chosen = fit_codes(setup.vae.cpu(), chosen, z, y, seed)
+        fit = PriorFit(
+            kind=kind,
+            options=config_json(chosen),
+            codes=codes,
+            seed=seed,
+            first_stage=first_stage_sha256(setup.vae),
+        )
+        stem = f"{registration.name}-{data.spec.name}-{kind}"
+        with (
+            new_run_dir(out, stem, describe(setup, torch_device, run, fit)) as path,
+            progress_view(progress, on_report, on_start) as callbacks,
+        ):
+            if chosen.trained:
+                return run_training(path, setup, None, *callbacks, initialised=True)
+            return save_fitted(path, setup, run.checkpoint.step, torch_device)
+
+
+def fit_config(
+    training: TrainConfig,
+    kind: DensityKind,
+    steps: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int,
+    device: str,
+) -> TrainConfig:
+    """Returns the settings of the new run.
+
+    A kind that is not trained keeps those of the old run. Otherwise they are those of the prior's training.
+
+    Raises:
+        VaezooError: If a setting is out of range, or the kind does not use it.
+    """
+    if seed < 0:
+        raise VaezooError(f"'seed' is {seed}", "give 'seed' at least 0")
+    given = {"steps": steps, "batch_size": batch_size, "lr": lr}
+    if not kind.trained:
+        unused = [name for name, value in given.items() if value is not None]
+        if unused:
+            raise VaezooError(f"'{unused[0]}' has no effect on kind {kind.kind}, which is not trained", "leave it out")
+        return replace(training, device=device)
+    steps = STEPS if steps is None else steps
+    return TrainConfig(
+        steps=steps,
+        batch_size=training.batch_size if batch_size is None else batch_size,
+        lr=LR if lr is None else lr,
+        schedule="cosine",
+        binarize=training.binarize,
+        eval_every=max(1, steps // EVALUATIONS),
+        compile="off",  # the first stage is put into evaluation mode in each step, which a graph cannot do
+        workers=training.workers,
+        seed=seed,
+        device=device,
+    )
+
+
+def check_replaceable(setup: Setup) -> None:
+    """Raises VaezooError unless a model can have another prior."""
+    vae, name = setup.vae, setup.registration.name
+    hint = "use a model whose prior is an option, such as conv-vae"
+    code_size(vae)
+    label_count(vae)
+    config = configure(setup.registration.load().config, setup.options)
+    space = getattr(getattr(config, "prior", None), "space", "real")
+    if space != "real":
+        what = f"a prior is fitted in the space 'real', and the latents of {name} lie in the space '{space}'"
+        raise VaezooError(what, "use posterior=diagonal and prior=normal")
+    with eval_mode(vae), isolate_rng(device_of(vae)):
+        posterior = vae.infer(example_batch(vae.data, 1, torch.Generator().manual_seed(0)))
+        if not posterior.mode().is_floating_point():
+            raise VaezooError(f"a prior is fitted to real latents, and those of {name} are whole numbers", hint)
+    uses_prior = any(field is vae.prior for field in cast("tuple[object, ...]", posterior))
+    if uses_prior or type(vae).forward is not VAE.forward:
+        raise VaezooError(f"the posterior of {name} belongs to its prior, so it cannot have another one", hint)
+
+
+def encode_split(vae: VAE, split: Split, codes: Codes, config: TrainConfig, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Returns the codes of a split, `(N, latents)`, and its labels, on the CPU.
+
+    Raises:
+        DivergedError: If a code is not finite.
+    """
+    device, parts = device_of(vae), []
+    with eval_mode(vae), isolate_rng(device):
+        for number, start in enumerate(range(0, len(split), ENCODED_AT_ONCE)):
+            set_seed(derive_seed(seed, "latents", number), device)
+            batch = map_tensors(split.batch(slice(start, start + ENCODED_AT_ONCE)), lambda tensor: tensor.to(device))
+            posterior = vae.infer(Batch(binarize(to_floats(batch.x), config), batch.y))
+            parts.append((posterior.rsample() if codes == "draws" else posterior.mode()).float().cpu())
+            signals.raise_if_stopped()
+    z = torch.cat(parts)
+    if not bool(z.isfinite().all()):
+        raise DivergedError("a code of the training data is not finite", "train the model again with a lower --lr")
+    return z, split.y
+
+
+def fit_codes(vae: VAE, kind: DensityKind, z: Tensor, y: Tensor | None, seed: int) -> DensityKind:
+    """Fits a density to standardised codes, and makes it the prior of the model.
+
+    Args:
+        vae: The model, on the CPU.
+        kind: The kind of density.
+        z: Codes, `(N, latents)`.
+        y: Their labels, or None.
+        seed: Seed of the fit.
+
+    Returns:
+        The kind with the options that were used.
+
+    Raises:
+        VaezooError: If the codes are too few, or no example has one of the labels.
+    """
+    mean, std = z.double().mean(0), z.double().std(0, unbiased=False)
+    std = torch.where(std > MIN_STD, std, 1.0)
+    groups = [((z - mean) / std).float()]
+    classes = label_count(vae)
+    if classes is not None:
+        assert y is not None  # validate_setup has checked it
+        groups = [groups[0][y.cpu() == label] for label in range(classes)]
+    if missing := [label for label, group in enumerate(groups) if not len(group)]:
+        what = f"no training example of '{vae.data.name}' has the label {missing[0]}, so it can have no prior"
+        raise VaezooError(what, "give data with examples of each label")
+    kind = kind.for_codes(min(len(group) for group in groups))
+    with torch.random.fork_rng([]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        densities = [kind.fit(group, seed) for group in groups]
+    prior = replace_prior(vae, densities[0] if classes is None else PerLabel(densities))
+    prior.code_mean.copy_(mean)
+    prior.code_std.copy_(std)
+    return kind
+
+
+def save_fitted(path: Path, setup: Setup, step: int, device: torch.device) -> Run:
+    """Writes the files of a run whose prior is fitted, and returns the run, evaluated.
+
+    Args:
+        path: The run folder, with run.json.
+        setup: The model with its prior.
+        step: The step of the checkpoint that has the other weights. It becomes that of the new one.
+        device: Where to evaluate.
+    """
+    data = setup.data
+    vae, objective = setup.vae.to(device), setup.objective.to(device)
+    metrics = evaluate(vae, objective, data.valid, setup.config)
+    if distributed.rank() == 0:
+        write_file(path / EXAMPLES, save_examples(data.held_out[1]))
+    RunWriter(path, vae, objective, lambda report: None).checkpoint(TrainerState(step, metrics, {}, {}))
+    distributed.barrier()
+    return finish(load(path), data, device)
