@@ -29,11 +29,13 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	rm -rf runs/demo exports/demo
+	rm -rf runs/demo runs/demo-prior exports/demo
 	$(BIN)/vaezoo train conv-vae --data digits --out runs/demo
 	$(BIN)/vaezoo sample runs/demo
 	$(BIN)/vaezoo reconstruct runs/demo
 	$(BIN)/vaezoo export runs/demo --onnx
+	$(BIN)/vaezoo fit-prior runs/demo --out runs/demo-prior
+	$(BIN)/vaezoo sample runs/demo-prior
 
 # The fast tests. Each process uses one thread.
 FAST := -m "not slow and not matrix and not gpu"
