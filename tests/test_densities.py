@@ -42,6 +42,7 @@ def fitted():
         prior.code_mean.copy_(torch.tensor([1.0, -2.0]))
         prior.code_std.copy_(torch.tensor([2.0, 0.5]))
         priors[name] = prior.requires_grad_(False)
+    priors["vae"].density.raw_logvar.fill_(-1.0)  # p(z|u) is no longer as wide as p(u)
     return priors
 
 
