@@ -208,6 +208,11 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
     for name, needed in ((p, prior.needs_diagonal_gaussian), (loss, objective.needs_diagonal_gaussian)):
         if needed and not posterior.is_diagonal_gaussian:
             raise VaezooError(f"{name} needs posterior=diagonal, not {q}", "change one of the two")
+    if objective.permutes_latents and posterior.space != "real":
+        raise VaezooError(
+            f"{loss} mixes the latents of examples, which leaves the space of {q}",
+            "use objective=elbo, or another one",
+        )
     check_batch_prior(prior, objective)
     if prior.needs_density and posterior.density == "none":
         raise VaezooError(

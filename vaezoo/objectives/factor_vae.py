@@ -105,6 +105,7 @@ class FactorVAEPart(ObjectivePart):
     """
 
     part = "factor"
+    permutes_latents = True
     gamma: float = 10.0
     hidden: int = 256
     layers: int = 3
