@@ -207,6 +207,7 @@ def mean_kernel(kernel, c, delta, variance, dims):
     return torch.trapezoid(torch.exp(-t) * rbf(t), t).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5, 40])
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_mmd_of_gaussians(kernel, n):
@@ -277,6 +278,7 @@ def test_distance_has_a_weight(options):
     assert losses[1] == pytest.approx(losses[0] + 3 * output.metrics[objective.metric].item(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmd", "sliced-wasserstein"])
 def test_codes_move_to_the_prior(name):
     """From one far point per example, codes become standard normal in mean and variance if nothing else counts."""

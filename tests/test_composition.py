@@ -95,6 +95,7 @@ def test_all_pairings(family, data):
     assert sum(counts.values()) == len(POSTERIORS) * len(PRIORS) * len(OBJECTIVES) * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("posterior", ["planar", "radial", "student"])
 def test_pairings_of_more_posteriors(posterior):
     """Flows have no density at any z, which dreg needs. All else works."""
@@ -114,8 +115,9 @@ def test_pairings_of_more_posteriors(posterior):
             three_steps(spec("mlp"), {"posterior": posterior, "prior": prior}, IMAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("posterior", "prior"), [("vmf", "sphere"), ("poincare", "poincare")])
-@pytest.mark.parametrize("family", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["mlp", "conv"])
 def test_pairings_of_other_spaces(posterior, prior, family):
     """A posterior and a prior of another space than R^n go together with all objectives, and with no other parts."""
     for objective, condition in itertools.product(OBJECTIVES, ("none", "labels")):

@@ -111,6 +111,7 @@ def test_run_keeps_labels(run, digits):
     assert run.data.classes == (10,)
 
 
+@pytest.mark.slow
 def test_graphs_take_labels(name, exported):
     graphs = exported.manifest["graphs"]
     y = {"name": "y", "dtype": "int64", "shape": ["batch"]}

@@ -167,6 +167,7 @@ def plane():
     return torch.cartesian_prod(line, line), 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "grid"),
     [

@@ -146,6 +146,7 @@ def test_categories_equal_pytorch():
     torch.testing.assert_close(likelihood.mean(params), (expected.probs * VALUES).sum(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [LOGISTIC, MIXTURE, CATEGORICAL])
 @pytest.mark.parametrize("shape", [(1, 2, 2), COLOUR, (4,)], ids=str)
 def test_samples_have_the_mean(text, shape):

@@ -24,6 +24,7 @@ def test_log_prob_is_normal_density():
     torch.testing.assert_close(POSTERIOR.log_prob(z), expected)
 
 
+@pytest.mark.slow
 def test_rsample_moments_and_gradients():
     mu, logvar = MU.clone().requires_grad_(), LOGVAR.clone().requires_grad_()
     samples = torch.stack([DiagonalGaussian(mu, logvar).rsample() for _ in range(20_000)])

@@ -55,6 +55,7 @@ def test_hierarchy_is_a_graph(runs):
     assert (exported.path / "golden" / "prior" / "test_data_set_1" / "output_0.pb").exists()
 
 
+@pytest.mark.slow
 def test_hierarchy_has_equal_moments(runs):
     _, all_runs, exports = runs
     vae, model = all_runs["own-two-levels"].vae, vaezoo.runtime.load(exports["own-two-levels"].path)

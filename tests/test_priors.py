@@ -89,6 +89,7 @@ def test_maf_draws_latent_by_latent():
     torch.testing.assert_close(log_det, -(2 * torch.tanh(raw / 2)).sum(1))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_maf_integrates_to_one():
     prior = flow(2)

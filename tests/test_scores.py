@@ -138,6 +138,7 @@ def test_no_importance_weights_of_a_score(text):
         LADDER.objective(configure(LADDER.config, {"objective": "iwae"}), data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", SCORES)
 def test_score_trains(text):
     """Some steps make the reconstructions more similar."""

@@ -52,6 +52,7 @@ fast_or_slow = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @parametrize_with_checks(["mlp-vae"])
 def test_mlp_vae_conforms(spec, check):
     check(spec)
@@ -673,6 +674,7 @@ def test_crash_names_source_line():
     assert not [f for f in results if "\x1b" in f]
 
 
+@pytest.mark.slow
 def test_sound_model_passes():
     assert [r.failure for r in run_checks(spec())] == [None] * len(CHECKS)
 

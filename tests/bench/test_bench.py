@@ -130,6 +130,7 @@ def test_both_sides_share_the_config(workload, quick, no_compiler, monkeypatch):
     assert set(seen) == {(1, 1, True)} and torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_wrong_outputs_are_not_timed(workload, quick, no_compiler, trained):
     wrong = dataclasses.replace(from_run(trained), files=workload.files)
     with pytest.raises(ParityError) as e:

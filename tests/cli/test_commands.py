@@ -61,6 +61,7 @@ def test_train_draw_export(name, data, run_ok, colour, inside):
     assert manifest["folder"] == "exports/r" and Path("exports/r/decoder.onnx").exists()
 
 
+@pytest.mark.slow
 def test_train_prints_plain_lines(run, inside):
     code, out, err = run("train", "mlp-vae", "--epochs", 2, "--batch-size", 500)
     assert code == 0
@@ -109,6 +110,7 @@ def test_settings_reach_the_run(run_ok, inside):
     assert result["result"]["split"] == "test"
 
 
+@pytest.mark.slow
 def test_a_score_is_named_as_such(run, inside):
     """A training with a score claims no nats and no ELBO, and commands that need a likelihood refuse it."""
     code, out, err = run("train", "mlp-vae", "--steps", 2, "--likelihood", "log-cosh", "-o", "beta=0.1", "--out", "r")

@@ -47,6 +47,7 @@ def model_of(kind, trained, shared_export):
     return trained if kind == "run" else vaezoo.runtime.load(shared_export().path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "export"])
 def test_posteriors_in_each_format(kind, run_ok, trained, shared_export, photos):
     source, model = source_of(kind, trained, shared_export), model_of(kind, trained, shared_export)
@@ -64,6 +65,7 @@ def test_posteriors_in_each_format(kind, run_ok, trained, shared_export, photos)
     assert np.array_equal(columns, expected["logvar"])  # all digits that a float32 has
 
 
+@pytest.mark.slow
 def test_own_data_have_a_column_of_parts(run_ok, trained):
     run_ok("encode", trained.path, "--out", "z.npz")
     with np.load("z.npz") as arrays:
@@ -176,6 +178,7 @@ def test_limit_is_that_of_eval(run, run_ok, vectors):
     assert len(vectors.score("new.npy", limit=3).names) == 3
 
 
+@pytest.mark.slow
 def test_outputs_have_the_units_of_the_data(run_ok, inside):
     table = np.random.default_rng(0).normal([200.0, 0.003], [15.0, 0.0001], (60, 2))
     np.save("table.npy", table)

@@ -228,6 +228,7 @@ def test_missing_write_permission(fails, trained, inside):
         assert "Permission denied" in error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_unwritable_folder(fails, trained):
     # Not even root can create folders in /proc.

@@ -73,6 +73,7 @@ def test_outputs_go_beside_an_export(run, trained, exported, inside, monkeypatch
     assert run("sample", ".")[:2] == (0, f"{inside.resolve()}/exports/mine-outputs/samples.png\n")
 
 
+@pytest.mark.slow
 def test_evaluation_of_an_exported_module(run, trained, inside):
     export_onnx(trained.vae, "mine", examples=trained.examples.x)
     code, out, err = run("eval", "mine", "--data", "digits", "--limit", 20)
@@ -96,6 +97,7 @@ def test_export_has_one_checkpoint(run, exported, inside):
     assert code == 2 and "contains one checkpoint" in err
 
 
+@pytest.mark.slow
 def test_export_of_unnamed_data(run, trained, inside):
     data = dataclasses.replace(trained.data, name="my-photos")
     export_onnx(dataclasses.replace(trained, data=data), "mine")

@@ -332,6 +332,7 @@ def test_latents_without_labels_have_one_colour(plot, plane):
     assert len(counts) and (blue > 0).all()  # points are blue; text, axes and background are grey
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["traversals", "interpolation", "attribute-vector"])
 def test_codes_have_no_lines(refused, digits, inside, kind):
     run = train("vq-vae", digits, config=TrainConfig(steps=1, batch_size=50), options={"channels": "4,4"}, out="run")

@@ -63,6 +63,7 @@ def test_pretrained_has_one_checkpoint(run, inside):
     assert code == 2 and "one checkpoint" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_export", [False, True])
 @pytest.mark.parametrize("uint8", [False, True])
 def test_codes_keep_order_of_data(as_export, uint8, run_ok, trained, shared_export, digits):

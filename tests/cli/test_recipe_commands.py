@@ -47,6 +47,7 @@ def test_defaults_that_are_given_override(run_ok, inside):
     assert (run_record("epochs")["training"]["steps"], run_record("epochs")["training"]["epochs"]) == (None, 1)
 
 
+@pytest.mark.slow
 def test_recipe_starts_and_resumes(run_ok, run):
     command = (*SHORT[:-1], 1000, "--eval-every", 3, "--resume", "r")
     run_ok(*command)

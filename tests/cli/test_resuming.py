@@ -57,6 +57,7 @@ def test_missing_record_is_not_overwritten(stopped, run):
     assert code == 3 and "hint: restore its run.json" in err
 
 
+@pytest.mark.slow
 def test_latest_is_newest_run(run, inside):
     for model in ("mlp-vae", "conv-vae"):
         assert run("train", model, "--steps", 1, "--batch-size", 16)[0] == 0

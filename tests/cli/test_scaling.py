@@ -21,6 +21,7 @@ def folder(inside):
     return inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["minmax", pytest.param("standardize", marks=pytest.mark.slow)])
 def test_run_and_export_keep_the_scaling(scale, folder, run_ok, monkeypatch):
     run_ok(*TRAIN, "--scale", scale, "--out", "r")

@@ -36,6 +36,7 @@ def test_training_that_improved(table, run):
     assert code == 0 and "step 0" not in err and not vaezoo.load("r").only_got_worse
 
 
+@pytest.mark.slow
 def test_eval_repeats_the_collapse(table, run):
     code, _, err = run(*TRAIN, "-o", "objective.beta=1e5", "--lr", 0.01, "--steps", 200, "--out", "r")
     assert code == 0 and "collapsed by step 200" in err

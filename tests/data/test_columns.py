@@ -38,6 +38,7 @@ def exported(run, tmp_path_factory):
     return vaezoo.export_onnx(run, tmp_path_factory.mktemp("export") / "export").path
 
 
+@pytest.mark.slow
 def test_names_are_kept_in_run_and_export(run, exported):
     assert vaezoo.load(run.path).data.column_names == NAMES
     model = vaezoo.runtime.load(exported)

@@ -82,6 +82,7 @@ def test_areas_match_the_shapes() -> None:
     assert ellipse == pytest.approx(torch.pi / 2, rel=0.01)
 
 
+@pytest.mark.slow
 def test_combinations_differ_and_fit() -> None:
     rows = torch.cartesian_prod(*(torch.arange(n) for n in sprites.FACTORS.values()))
     images = sprites.render(rows, 64)[:, 0]

@@ -47,6 +47,7 @@ def perfect():
     return scores(PERFECT)
 
 
+@pytest.mark.slow
 def test_perfect_codes(perfect):
     mig_score, factor_vae, *dci_scores, sap_score = perfect
     assert mig_score == pytest.approx(1, abs=0.02)  # sampling noise of 800 examples
@@ -55,12 +56,14 @@ def test_perfect_codes(perfect):
     assert sap_score == pytest.approx(0.5, abs=0.1)  # guessing predicts half of a factor with two values
 
 
+@pytest.mark.slow
 def test_latent_order_sign_and_scale(perfect):
     permuted = -4 * PERFECT[:, [2, 0, 1]] + 3
     assert scores(permuted)[:-1] == pytest.approx(perfect[:-1], abs=0.02)
     assert scores(PERFECT[:, [2, 0, 1]])[-1] == pytest.approx(perfect[-1])
 
 
+@pytest.mark.slow
 def test_noise_scores_low():
     mig_score, factor_vae, disentanglement, completeness, informativeness, sap_score = scores(NOISE)
     assert mig_score < 0.02 and sap_score < 0.08
@@ -150,6 +153,7 @@ def split(codes=PERFECT, factors=FACTORS):
     return TensorSplit(torch.from_numpy(codes).float(), None if factors is None else torch.from_numpy(factors))
 
 
+@pytest.mark.slow
 def test_seed_and_protocol():
     first, again, other = (disentanglement_metrics(IdentityEncoder(4), split(NOISE), seed, SMALL) for seed in (3, 3, 4))
     assert first == again
@@ -167,6 +171,7 @@ def test_seed_and_protocol():
         assert "400" in metric.protocol and ("300" in metric.protocol or metric.name == "MIG")
 
 
+@pytest.mark.slow
 def test_constant_factors_are_left_out():
     constant = np.hstack([FACTORS, np.full((1500, 1), 7)])
     with_constant, without = (

@@ -176,6 +176,7 @@ def test_elbo_is_deterministic(run, digits):
     assert once == again != elbo(run.vae, digits.test, num_samples=1, seed=6)
 
 
+@pytest.mark.slow
 def test_groups_with_labels_and_images(run):
     metrics = by_name(vaezoo.evaluate(run, metrics=["reconstructions", "probe", "nearest-neighbour"], limit=300))
     assert {"PSNR", "SSIM", "k-NN accuracy", "nearest-training-example ratio"} <= metrics.keys()

@@ -144,6 +144,7 @@ def test_inception_refuses_other_shapes(shape, weights):
         find_feature_extractor(shape, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 320, 301)], ids=["grey", "colour"])
 def test_inception_equals_torch_fidelity(shape, weights, monkeypatch):
     pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
@@ -160,6 +161,7 @@ def test_inception_equals_torch_fidelity(shape, weights, monkeypatch):
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * expected.max().item())
 
 
+@pytest.mark.slow
 def test_inception_rounds_to_bytes(weights, monkeypatch):
     accept(weights, monkeypatch)
     network, x = find_feature_extractor((1, 8, 8), weights).network, torch.full((1, 1, 8, 8), 51 / 255)

@@ -162,6 +162,7 @@ def test_classes_must_be_there(y, normal, error, run, digits):
         vaezoo.score(run, examples, normal_class=normal)
 
 
+@pytest.mark.slow
 def test_exports_need_their_densities(run, tmp_path, digits):
     path = vaezoo.export_onnx(run, tmp_path / "export", uint8=True).path
     with pytest.raises(UnsupportedDataError, match="the export cannot be evaluated: its images are rounded"):

@@ -194,6 +194,7 @@ def test_every_model_exports(name, shape, likelihood):
         assert outputs == [*fields, *fields, "x_mean", "x_mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "likelihood"),
     [
@@ -222,6 +223,7 @@ def test_likelihoods_export_their_mean(name, likelihood):
         assert {case.outputs["x_mean"].shape[1:] for case in cases["decoder"][:2]} == {shape}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "likelihood"),
     matrix(
@@ -276,6 +278,7 @@ def test_opset_is_written(shared_export, opset):
     assert oldest in (exported.path / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_operator_that_an_opset_lacks(trained):
     vae = with_methods(trained.vae, decode=lambda self, z: F.layer_norm(type(trained.vae).decode(self, z), (28,)))
     with pytest.raises(VaezooError, match=r"cannot be written for opset 15: .*LayerNormalization") as e:
@@ -296,6 +299,7 @@ class Colliding(NamedTuple):
         return self.x
 
 
+@pytest.mark.slow
 def test_names_of_fields_are_kept_apart(trained):
     def encode(self, x):
         mu, logvar = type(trained.vae).encode(self, x)
@@ -312,6 +316,7 @@ def test_names_of_fields_are_kept_apart(trained):
     np.testing.assert_array_equal(case.outputs["x_out"], case.inputs["x"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [["decoder"], pytest.param(["encoder"], marks=pytest.mark.slow)])
 def test_parts_are_exported_alone(trained, tmp_path, parts):
     exported = export_onnx(trained, tmp_path / "out", parts=parts)
@@ -337,6 +342,7 @@ def test_opset_out_of_range(trained, opset, tmp_path):
         export_onnx(trained, tmp_path / "out", opset=opset)
 
 
+@pytest.mark.slow
 def test_unexpected_opset_is_refused(trained, graphs):
     with pytest.raises(VaezooError, match="opset 20 was requested, the graph has 18"):
         check_parity(trained.vae, graphs, ExportConfig(opset=20))
@@ -364,6 +370,7 @@ def test_outputs_in_an_export_are_not_replaced(trained, export_copy, name):
     assert (export_copy / name).read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_card_with_own_text_is_kept(trained, export_copy):
     card = export_copy / "README.md"
     card.write_text(card.read_text() + "\nUse it for digits only.\n")
@@ -375,6 +382,7 @@ def test_a_card_with_own_text_is_kept(trained, export_copy):
     verify_onnx(export_copy)
 
 
+@pytest.mark.slow
 def test_a_damaged_export_is_replaced(trained, export_copy):
     (export_copy / "decoder.onnx").write_bytes(b"")
     export_onnx(trained, export_copy)
@@ -495,6 +503,7 @@ def test_damaged_evaluation_is_named(trained, tmp_path):
         export_onnx(run, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_failed_parity_writes_nothing(trained, tmp_path, monkeypatch):
     torch.manual_seed(9)
     other = export_graphs(create_model("conv-vae", trained.data))
@@ -531,6 +540,7 @@ def with_methods(vae, **methods):
     return vae
 
 
+@pytest.mark.slow
 def test_fixed_batch_size_is_found(trained):
     def decode(self, z):
         return type(trained.vae).decode(self, z).reshape(2, -1)
@@ -549,6 +559,7 @@ def test_random_operators_are_found(trained, draw):
         check_parity(vae, export_graphs(vae))
 
 
+@pytest.mark.slow
 def test_dependent_examples_are_found(trained):
     vae = with_methods(trained.vae, decode=lambda self, z: type(trained.vae).decode(self, z - z.mean(0)))
     with pytest.raises(ParityError, match="decoder: 'x_mean' at batch 1 ") as e:
@@ -556,6 +567,7 @@ def test_dependent_examples_are_found(trained):
     assert "examples independent of each other" in e.value.hint
 
 
+@pytest.mark.slow
 def test_single_examples_must_work(trained):
     vae = with_methods(trained.vae, decode=lambda self, z: type(trained.vae).decode(self, z - z[1]))
     with pytest.raises(ParityError, match="decoder fails at batch 1 on latents of generated examples"):
@@ -583,6 +595,7 @@ class Codes(NamedTuple):
         return self.indices
 
 
+@pytest.mark.slow
 def test_integer_latents_export(trained):
     vae = with_methods(
         trained.vae,
@@ -651,6 +664,7 @@ def test_bools_must_be_equal():
         compare_output("encoder", "noise", "mask", expected, actual, Tolerance("fp16", "cpu"))
 
 
+@pytest.mark.slow
 def test_reference_evaluator_replaces_onnxruntime(digits, tmp_path, monkeypatch):
     monkeypatch.setattr("vaezoo.export.tolerance.has_runtime", lambda: False)
     run = train("mlp-vae", digits, config=TrainConfig(steps=1, batch_size=20), out=tmp_path / "run")
@@ -675,6 +689,7 @@ class Laplace(NamedTuple):
         return 2 * self.half
 
 
+@pytest.mark.slow
 def test_mode_becomes_an_output(trained):
     vae = with_methods(trained.vae, encode=lambda self, x: Laplace(*type(trained.vae).encode(self, x)))
     fields, mode = named_outputs(vae.encode(trained.examples.x[:2]))
@@ -683,6 +698,7 @@ def test_mode_becomes_an_output(trained):
     assert {row.output for row in rows} == {"mode", "half", "scale", "x_mean"}
 
 
+@pytest.mark.slow
 def test_generated_examples_replace_missing_ones(trained, tmp_path):
     exported = export_onnx(dataclasses.replace(trained, examples=None), tmp_path / "out")
     assert exported.parity[0].inputs == "generated examples"
@@ -705,6 +721,7 @@ def test_parity_runs_each_batch_size(trained, graphs, monkeypatch):
     assert set(sizes) == set(BATCHES) == {1, 2, 3, 7, 64}
 
 
+@pytest.mark.slow
 def test_export_keeps_training_mode(trained):
     vae = with_methods(trained.vae).train()
     frozen = next(vae.children()).eval()
@@ -744,6 +761,7 @@ def test_int8_states_its_tolerance(shared_export, trained):
     assert "Values beyond these\nranges are clipped" in card and "slower for a batch of 1" in card
 
 
+@pytest.mark.slow
 def test_int8_tolerance_is_a_gate(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(tolerance, "INT8_SHARE", 1e-4)
     monkeypatch.setattr(tolerance, "INT8_FLOOR", 0)

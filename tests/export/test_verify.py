@@ -398,6 +398,7 @@ def test_tolerance_out_of_range(exported, tolerance):
     assert "is out of range" in refused(exported.path, VaezooError, tolerance=tolerance)
 
 
+@pytest.mark.slow
 def test_verify_and_bench_run_without_torch(exported, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(no_torch(tmp_path)), *sys.path])}
     for command in (["verify"], ["bench", "--batch", "2", "--seconds", "0.001"]):

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 import vaezoo
@@ -19,6 +20,7 @@ def test_encoding_is_deterministic_without_kl(digits):
     assert first.metrics["kl"] == 0
 
 
+@pytest.mark.slow
 def test_export_has_one_output(digits, tmp_path):
     run = vaezoo.train("autoencoder", digits, config=TrainConfig(steps=2, batch_size=50), out=tmp_path / "run")
     vaezoo.export_onnx(run, tmp_path / "export")

@@ -190,6 +190,7 @@ def test_examples_are_independent():
         torch.testing.assert_close(vae.reconstruct(x), single, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["channels-last", "bfloat16", "compiled"])
 def test_every_step_draws_same_noise(mode):
     vae, batch = build(), Batch(torch.rand(3, 3, 16, 12))

@@ -77,6 +77,7 @@ def test_run_is_loaded_resumed_and_recorded(trained, fitted, kind):
     assert not np.array_equal(again.sample(4, seed=1), trained.sample(4, seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_seed_gives_the_same_bytes(trained, digits, fitted, kind, tmp_path):
     torch.manual_seed(99)  # it has no effect
@@ -117,6 +118,7 @@ def test_autoencoder_gets_a_density(digits, tmp_path):
         vaezoo.evaluate(new, digits, metrics=["nll"], nll_samples=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gmm", "flow"])
 def test_labels_go_along(digits, tmp_path, kind):
     """A conditional model gets a density for each label, fitted to the codes of its examples."""
@@ -133,6 +135,7 @@ def test_labels_go_along(digits, tmp_path, kind):
         assert (share @ means).abs().max() < 1e-4  # all labels together have the mean of all codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options", "error"),
     [

@@ -40,6 +40,7 @@ def test_run_reloads_the_model(name, digits, tmp_path):
     assert not again.vae.training
 
 
+@pytest.mark.slow
 def test_run_can_be_repeated(trained, digits, tmp_path):
     repeated = vaezoo.train(
         trained.model, digits, options=trained.options, config=trained.training, out=tmp_path / "again"
@@ -87,6 +88,7 @@ def test_training_keeps_its_checkpoints(digits, tmp_path):
     assert vaezoo.load(run.path, "30").checkpoint.metrics["elbo"] == bounds[30]
 
 
+@pytest.mark.slow
 def test_newest_is_best_without_monitor(digits, tmp_path):
     run = vaezoo.train("vae-gan", digits, config=TrainConfig(steps=6, eval_every=2), out=tmp_path / "run")
     assert run.checkpoint.step == 6

@@ -66,6 +66,7 @@ def test_plots_are_those_of_the_command(mine, digits):
             mine.plot("traversals", **values)
 
 
+@pytest.mark.slow
 def test_plots_need_no_command_line(mine):
     code = (
         "import sys; sys.modules.update(vaezoo_cli=None, click=None, rich=None); import vaezoo;"

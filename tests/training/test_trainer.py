@@ -73,6 +73,7 @@ def test_posterior_collapse_warns_once(digits, monkeypatch):
         fit(digits, build("mlp-vae", digits)[0], steps=160, eval_every=40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sines", "penguins", "names", "scaled"])
 def test_posterior_collapse_of_any_data_is_told_at_the_end(name):
     """A table has few steps in all, so no evaluation may come after COLLAPSE_STEPS."""
@@ -281,6 +282,7 @@ def test_early_stopping_needs_a_monitor(digits):
         Trainer(*build("vae-gan", digits), digits, TrainConfig(early_stopping=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_bf16_covers_networks_only(name, digits):
     vae, objective = build(name, digits)
