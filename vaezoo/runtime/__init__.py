@@ -132,10 +132,9 @@ class OnnxVAE:
         """Returns the outputs of the encoder by name, such as mu and logvar, `(N, *latent_shape)` each.
 
         Raises:
-            VaezooError: If x has the wrong shape, type or range, or labels are missing, wrong or not taken.
+            VaezooError: If x has the wrong shape, type or range, or labels are missing or wrong.
         """
         self._require("encoder")
-        self._check_takes(y)
         x = as_array("x", x)
         if self.dtype == np.uint8 and x.dtype != np.uint8:
             raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", "give values 0 to 255")
@@ -287,7 +286,7 @@ class OnnxVAE:
                 )
 
     def _check_takes(self, y: object) -> None:
-        """Raises VaezooError if labels are given to a model that takes none."""
+        """Raises VaezooError if labels are asked for and the model takes none. Those that come with x are not used."""
         if y is not None and not self.takes_labels():
             raise VaezooError(f"the graphs of {self.source.folder} take no labels", "leave out y")
 
