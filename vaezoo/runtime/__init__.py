@@ -169,7 +169,7 @@ class OnnxVAE:
         """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one."""
         self._require("decoder")
         z = self.encode(x, y)[self.manifest["mode"]]
-        return self.decode_latents(z, y, None)
+        return self.decode_latents(z, y if self.takes_labels() else None)
 
     def sample(self, n: int, seed: int = 0, *, y: Array | None = None) -> Array:
         """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
