@@ -110,7 +110,7 @@ def test_a_score_has_no_likelihood(text):
     with pytest.raises(VaezooError, match=f"likelihood '{text}' is a score of reconstructions, so .* no NLL") as e:
         negative_log_likelihood(vae, split, num_samples=3)
     assert e.value.hint
-    with pytest.raises(VaezooError, match=f"'{text}' is a score and no distribution") as e:
+    with pytest.raises(VaezooError, match=f"'{text}' is a score, not a distribution") as e:
         vae.likelihood.sample(vae.decode(torch.zeros(1, 3)))
     assert "--draw" in e.value.hint
 
@@ -122,7 +122,7 @@ def test_metrics_say_that_it_is_a_score(text):
     assert not {"-ELBO", "reconstruction", "bits per dimension"} & set(metrics)
     score = metrics["reconstruction score"]
     assert score.unit == "" and score.value > 0
-    assert score.protocol.startswith(f"{text}, a score and no likelihood")
+    assert score.protocol.startswith(f"{text}, a score, not a likelihood")
     assert metrics["KL"].unit == "nats" and "no part of a bound" in metrics["KL"].protocol
 
 

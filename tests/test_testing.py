@@ -63,7 +63,7 @@ def built_ins():
     for name in BUILT_INS:
         is_fast = name in ("conv-vae", "vae-gan", "cvae", "iaf-vae", "vq-vae", "sentence-vae")
         yield pytest.param(name, FAST_CHECKS, id=f"fast-{name}", marks=[] if is_fast else pytest.mark.slow)
-        # The whole top-down-vae needs much memory and many minutes. tests/test_members.py exports a small one.
+        # An export of top-down-vae at its defaults takes a minute. tests/test_members.py exports a small one.
         mark = pytest.mark.matrix if name == "top-down-vae" else pytest.mark.slow
         yield pytest.param(name, ONNX_CHECK, id=f"onnx-{name}", marks=mark)
 

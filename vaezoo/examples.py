@@ -120,7 +120,7 @@ def module_of(model: Run | VAE) -> VAE:
 
 
 def data_of(model: Model) -> DataSpec:
-    """Returns the data that a model was made for. Raises VaezooError for what is no model."""
+    """Returns the data that a model was made for. Raises VaezooError if it is not a model."""
     require_model(model)
     return construct(DataSpec, cast("dict[str, object]", model.data)) if isinstance(model, OnnxVAE) else model.data
 

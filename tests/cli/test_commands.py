@@ -115,14 +115,14 @@ def test_a_score_is_named_as_such(run, inside):
     """A training with a score claims no nats and no ELBO, and commands that need a likelihood refuse it."""
     code, out, err = run("train", "mlp-vae", "--steps", 2, "--likelihood", "log-cosh", "-o", "beta=0.1", "--out", "r")
     assert code == 0 and "score + KL" in out and "nats" not in out
-    assert "log-cosh is no likelihood" in err and "ELBO" not in out + err
+    assert "log-cosh is not a likelihood" in err and "ELBO" not in out + err
     code, out, _ = run("eval", "r", "--limit", 20)
     assert code == 0 and "reconstruction score" in out and "ELBO" not in out
     assert run("plot", "r", "--kind", "learning-curves")[0] == 0
     for arguments, words in (
         (("eval", "r", "--metrics", "nll", "--limit", 2), "likelihood 'log-cosh' is a score of reconstructions"),
         (("score", "r"), "so the model has no ELBO"),
-        (("sample", "r", "--draw", "--out", "x.npy"), "likelihood 'log-cosh' is a score and no distribution"),
+        (("sample", "r", "--draw", "--out", "x.npy"), "likelihood 'log-cosh' is a score, not a distribution"),
         (("train", "iwae", "--steps", 1, "--likelihood", "log-cosh"), "objective=iwae needs a likelihood"),
     ):
         code, _, err = run(*arguments)

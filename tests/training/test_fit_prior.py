@@ -160,7 +160,7 @@ def test_models_without_a_free_prior(digits, tmp_path, model, options, error):
         ({"kind": "flow", "steps": 0}, "'steps' is 0"),
         ({"kind": "flow", "batch_size": 10_000}, "batch size 10000 is larger"),
         ({"codes": "modes"}, "no codes named 'modes'"),
-        ({"seed": -1}, "'seed' is -1"),
+        ({"seed": -1}, "seed is -1"),
         ({"device": "gpu"}, "gpu"),
     ],
 )

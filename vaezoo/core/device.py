@@ -30,7 +30,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type in present and (device.index or 0) < max(1, torch.cuda.device_count()):
             return device
-    except (RuntimeError, TypeError):  # TypeError: it is no text
+    except (RuntimeError, TypeError):  # TypeError: it is not a string
         pass
     hint = f"use auto, {', '.join(present)}"
     if name in ("gpu", "cuda"):

@@ -235,7 +235,7 @@ def nll_rows(
 
 
 def refuse_score(vae: VAE, quantity: str) -> None:
-    """Raises VaezooError if p(x|z) is a score of reconstructions. The model then has no such quantity, as the NLL."""
+    """Raises VaezooError if p(x|z) is a score of reconstructions. The model then has no ELBO and no NLL."""
     if isinstance(vae.likelihood, ReconstructionScore):
         raise VaezooError(
             f"likelihood '{vae.data.likelihood}' is a score of reconstructions, so the model has no {quantity}",
@@ -284,17 +284,17 @@ def check_settings(data: DataSpec, binarize: str, num_samples: int) -> None:
 def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:
     """Returns -ELBO, its terms, bits per dimension and the active units.
 
-    With a score of reconstructions there is no ELBO and there are no bits. Its value then stands in their place.
+    A model with a score of reconstructions has no ELBO and no bits. The score is then returned instead.
     """
     estimate = elbo(vae, split, num_samples=config.elbo_samples, binarize=config.binarize, seed=config.seed)
     times = "once" if config.elbo_samples == 1 else f"{config.elbo_samples} times"
     protocol = f"z drawn {times} for each example; {pixel_protocol(vae, config)}"
     reconstruction, kl, latents = estimate.reconstruction, estimate.kl, math.prod(vae.latent_shape)
     if isinstance(vae.likelihood, ReconstructionScore):
-        about = f"{vae.data.likelihood}, a score and no likelihood, 0 at best; {protocol}"
+        about = f"{vae.data.likelihood}, a score, not a likelihood, 0 at best; {protocol}"
         metrics = [
             Metric("reconstruction score", reconstruction.value, "", about, reconstruction.error),
-            Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), which is no part of a bound here", kl.error),
+            Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), which is not part of a bound here", kl.error),
         ]
     else:
         metrics = [

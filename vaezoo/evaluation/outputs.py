@@ -78,8 +78,8 @@ def sample(model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
-        VaezooError: If n or the seed is out of range, labels are wrong or not taken, or there is no way to draw from
-            the prior.
+        VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the prior cannot be
+            sampled.
     """
     return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw)])
 

@@ -93,7 +93,7 @@ def export_onnx(
         StorageError: If the folder is not an earlier export, contains other files, or cannot be written.
         UnsupportedDataError: If uint8 is set and the data are not images, or the examples do not fit the model.
         VaezooError: If the model has no such part, has an operator that the opset lacks, or is not suitable for int8.
-            Also if it is no model, or a module without the data that it was made for.
+            Also if it is not a model, or is a module without the data that it was made for.
     """
     config = ExportConfig(opset=opset, dtype=dtype, uint8=uint8)
     if isinstance(parts, str):

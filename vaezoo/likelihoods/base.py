@@ -74,7 +74,7 @@ class Likelihood(nn.Module, ABC):
 class ReconstructionScore(Likelihood):
     """A score of reconstructions in place of log p(x|z), for training alone.
 
-    It is no likelihood: it is not normalised and has no unit. So the model has no ELBO, no NLL and no samples of x.
+    It is not a likelihood: it is not normalised and has no unit. So the model has no ELBO, no NLL and no samples of x.
 
     Attributes:
         name: Its name, as in `vaezoo.likelihoods.make`.
@@ -94,7 +94,7 @@ class ReconstructionScore(Likelihood):
     def sample(self, params: Tensor) -> Tensor:
         """Raises VaezooError: there is no distribution to draw from."""
         raise VaezooError(
-            f"likelihood '{self.name}' is a score and no distribution, so x cannot be drawn", "leave out --draw"
+            f"likelihood '{self.name}' is a score, not a distribution, so x cannot be drawn", "leave out --draw"
         )
 
 

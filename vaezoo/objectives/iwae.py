@@ -19,7 +19,7 @@ from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Density, Posterior, Shape, map_tensors, repeat
 from vaezoo.vae import VAE
 
-MAX_SAMPLES = 2**63  # beyond it, a number of rows is no integer of PyTorch
+MAX_SAMPLES = 2**63  # beyond it, a number of rows does not fit PyTorch's integers
 DREG_HINT = "use objective.gradient=plain"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,19 @@ class FlowPosterior(NamedTuple):
         """Returns the image of the Gaussian's mode, which is near the mode."""
         z: Tensor = self.flow(self.mu, self.context)[0]
         return z
+
+
+def step_parameters(context: Tensor, steps: int, sizes: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+    """Yields the parameters of each step of a flow, `(B, size)` for each of the sizes.
+
+    Args:
+        context: `(B, steps * sum(sizes))`: the first parameter of each step, then the second of each, and so on.
+        steps: Number of steps.
+        sizes: The size of each parameter.
+    """
+    parts = torch.split(context, [steps * size for size in sizes], 1)
+    columns = [part.reshape(-1, steps, size).unbind(1) for part, size in zip(parts, sizes, strict=True)]
+    yield from zip(*columns, strict=True)
 
 
 class FlowHead(Head):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vaezoo.core.options import require_positive
 from vaezoo.posteriors.base import Head, PosteriorPart, Shape, require_flat
-from vaezoo.posteriors.flow import FlowHead
+from vaezoo.posteriors.flow import FlowHead, step_parameters
 
 SHIFT = math.log(math.e - 1)  # softplus(SHIFT) = 1
 MIN_SQUARE = 1e-12  # of w: below, the flow is a translation
@@ -35,13 +35,9 @@ class PlanarFlow(nn.Module):
         self.steps = steps
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps z and the parameters of all steps. These are u of each step, then w of each step, then b of each."""
+        """Maps z and the parameters of all steps: u, w and b."""
         log_det = z.new_zeros(len(z))
-        sizes = [self.n * self.steps, self.n * self.steps, self.steps]
-        us, ws, bs = (
-            part.reshape(-1, self.steps, part.shape[1] // self.steps) for part in torch.split(context, sizes, 1)
-        )
-        for u, w, b in zip(us.unbind(1), ws.unbind(1), bs.unbind(1), strict=True):
+        for u, w, b in step_parameters(context, self.steps, (self.n, self.n, 1)):
             wu = (w * u).sum(1, keepdim=True)
             slope = F.softplus(wu + SHIFT)  # 1 + m(w u)
             u = u + (slope - 1 - wu) * w / w.square().sum(1, keepdim=True).clamp(min=MIN_SQUARE)

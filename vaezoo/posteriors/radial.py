@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaezoo.core.options import require_positive
 from vaezoo.posteriors.base import Head, PosteriorPart, Shape, require_flat
-from vaezoo.posteriors.flow import FlowHead
+from vaezoo.posteriors.flow import FlowHead, step_parameters
 
 
 class RadialFlow(nn.Module):
@@ -30,13 +30,9 @@ class RadialFlow(nn.Module):
         self.steps = steps
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps z and the parameters of all steps. These are c of each step, then raw alpha, then raw beta."""
+        """Maps z and the parameters of all steps: c, and the raw values of alpha and of alpha + beta."""
         log_det = z.new_zeros(len(z))
-        sizes = [self.n * self.steps, self.steps, self.steps]
-        centres, alphas, sums = (
-            part.reshape(-1, self.steps, part.shape[1] // self.steps) for part in torch.split(context, sizes, 1)
-        )
-        for c, raw_alpha, raw_sum in zip(centres.unbind(1), alphas.unbind(1), sums.unbind(1), strict=True):
+        for c, raw_alpha, raw_sum in step_parameters(context, self.steps, (self.n, 1, 1)):
             alpha, alpha_plus_beta = F.softplus(raw_alpha), F.softplus(raw_sum)
             r = torch.linalg.vector_norm(z - c, dim=1, keepdim=True)
             z = z + (alpha_plus_beta - alpha) / (alpha + r) * (z - c)

@@ -160,7 +160,7 @@ class OnnxVAE:
             x: Token ids so far, if the decoder is autoregressive.
 
         Raises:
-            VaezooError: If z has the wrong shape or type, or labels are missing, wrong or not taken.
+            VaezooError: If z has the wrong shape or type, or labels are missing or wrong, or the model takes none.
         """
         self._check_takes(y)
         return self._run("decoder", self._inputs("decoder", {"z": z, "y": y, "x": x}))[0]
@@ -182,8 +182,8 @@ class OnnxVAE:
             y: Labels, for a conditional model. By default all labels in turn.
 
         Raises:
-            VaezooError: If n or the seed is out of range, labels are wrong or not taken, or the export does not hold
-                the model's prior.
+            VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the export does
+                not hold the model's prior.
         """
         n, seed = whole_number("n", n, 1), whole_number("seed", seed)
         self._require("decoder")

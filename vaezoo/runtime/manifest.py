@@ -186,7 +186,7 @@ def is_export(folder: str | os.PathLike[str]) -> bool:
 
 
 def folder_path(folder: object) -> Path:
-    """Returns the path of an export. Raises VaezooError for what is no path."""
+    """Returns the path of an export. Raises VaezooError if it is not a path."""
     if not isinstance(folder, str | os.PathLike):
         raise VaezooError(f"{safe_repr(folder)} is not the path of an export", "give the path of its folder")
     return Path(folder)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.atomic import write_file
+from vaezoo.core.counts import whole_number
 from vaezoo.core.device import resolve_device
-from vaezoo.core.options import config_json, configure
+from vaezoo.core.options import config_json
 from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
 from vaezoo.data.base import Batch, Dataset, Split, to_floats
 from vaezoo.errors import DivergedError, VaezooError, safe_repr
@@ -87,11 +88,11 @@ def fit_prior(
     Raises:
         InputError: If the folder is not a run, or the data are not those of the run.
         VaezooError: If there is no such kind or option, or the codes are too few for it. Also if the model cannot have
-            another prior, because its latents are no vector of real numbers, or its posterior belongs to its prior.
+            another prior, because its latents are not a vector of real numbers, or its posterior belongs to its prior.
         StorageError, DivergedError, Stopped: As in `train`.
     """
     run = run if isinstance(run, Run) else load(run)
-    chosen = make_kind(kind, options or {})
+    chosen, seed = make_kind(kind, options or {}), whole_number("seed", seed)
     if codes not in get_args(Codes):
         raise VaezooError(f"no codes named '{safe_repr(codes)}'", f"use {' or '.join(get_args(Codes))}")
     config = fit_config(run.training, chosen, steps, batch_size, lr, seed, device)
@@ -142,8 +143,6 @@ def fit_config(
     Raises:
         VaezooError: If a setting is out of range, or the kind does not use it.
     """
-    if seed < 0:
-        raise VaezooError(f"'seed' is {seed}", "give 'seed' at least 0")
     given = {"steps": steps, "batch_size": batch_size, "lr": lr}
     if not kind.trained:
         unused = [name for name, value in given.items() if value is not None]
@@ -171,10 +170,8 @@ def check_replaceable(setup: Setup) -> None:
     hint = "use a model whose prior is an option, such as conv-vae"
     code_size(vae)
     label_count(vae)
-    config = configure(setup.registration.load().config, setup.options)
-    space = getattr(getattr(config, "prior", None), "space", "real")
-    if space != "real":
-        what = f"a prior is fitted in the space 'real', and the latents of {name} lie in the space '{space}'"
+    if vae.prior.space != "real":
+        what = f"a prior is fitted in the space 'real', and the latents of {name} lie in the space '{vae.prior.space}'"
         raise VaezooError(what, "use posterior=diagonal and prior=normal")
     with eval_mode(vae), isolate_rng(device_of(vae)):
         posterior = vae.infer(example_batch(vae.data, 1, torch.Generator().manual_seed(0)))

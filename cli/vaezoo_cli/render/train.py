@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 TERMS = ("-ELBO", "reconstruction")
-SCORE_TERMS = ("score + KL", "score")  # where p(x|z) is a score of reconstructions, so that there is no ELBO
+SCORE_TERMS = ("score + KL", "score")  # of a model whose p(x|z) is a score, which has no ELBO
 QUIET_SECONDS = 30.0  # between two lines of output to a file or a pipe
 
 
@@ -86,7 +86,7 @@ class TrainingView:
         self.total, self.term = terms_of(data)
         unit = f"in nats per {noun(data)}"
         if self.total == SCORE_TERMS[0]:
-            unit = f"per {noun(data)}: {data.likelihood} is no likelihood, so the sum is no bound and not in nats"
+            unit = f"per {noun(data)}: {data.likelihood} is not a likelihood, so the sum is not a bound and not in nats"
         self.line(f"run folder {escape(str(path))}; metrics of the validation split, {unit}")
         if trainer.global_step:
             self.line(f"resuming after step {trainer.global_step:,}")
