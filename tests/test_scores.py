@@ -123,7 +123,7 @@ def test_metrics_say_that_it_is_a_score(text):
     score = metrics["reconstruction score"]
     assert score.unit == "" and score.value > 0
     assert score.protocol.startswith(f"{text}, a score, not a likelihood")
-    assert metrics["KL"].unit == "nats" and "no part of a bound" in metrics["KL"].protocol
+    assert metrics["KL"].unit == "nats" and "not part of a bound" in metrics["KL"].protocol
 
 
 @pytest.mark.parametrize("text", SCORES)
