@@ -72,7 +72,7 @@ def install():
     owner, name = {
         "compile": (compile, "value_guards"),  # the compiler calls it
         "evaluate": (validation, "binarize"),
-        "save": (checkpoint, "_pack"),
+        "save": (checkpoint, "pack"),
         "sample": (StandardNormal, "sample"),
         "export": (graphs, "_export"),
     }[MOMENT]

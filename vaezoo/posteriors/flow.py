@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,8 +47,8 @@ class FlowPosterior(NamedTuple):
         return z
 
 
-def step_parameters(context: Tensor, steps: int, sizes: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
-    """Yields the parameters of each step of a flow, `(B, size)` for each of the sizes.
+def step_parameters(context: Tensor, steps: int, sizes: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    """Returns the parameters of each step of a flow, `(B, size)` for each of the sizes.
 
     Args:
         context: `(B, steps * sum(sizes))`: the first parameter of each step, then the second of each, and so on.
@@ -56,8 +56,8 @@ def step_parameters(context: Tensor, steps: int, sizes: Sequence[int]) -> Iterat
         sizes: The size of each parameter.
     """
     parts = torch.split(context, [steps * size for size in sizes], 1)
-    columns = [part.reshape(-1, steps, size).unbind(1) for part, size in zip(parts, sizes, strict=True)]
-    yield from zip(*columns, strict=True)
+    columns = [part.unflatten(1, (steps, size)).unbind(1) for part, size in zip(parts, sizes, strict=True)]
+    return list(zip(*columns, strict=True))  # a generator could not be compiled
 
 
 class FlowHead(Head):
