@@ -56,7 +56,7 @@ def step_parameters(context: Tensor, steps: int, sizes: Sequence[int]) -> list[t
         sizes: The size of each parameter.
     """
     parts = torch.split(context, [steps * size for size in sizes], 1)
-    columns = [part.unflatten(1, (steps, size)).unbind(1) for part, size in zip(parts, sizes, strict=True)]
+    columns = [torch.unflatten(part, 1, (steps, size)).unbind(1) for part, size in zip(parts, sizes, strict=True)]
     return list(zip(*columns, strict=True))  # a generator could not be compiled
 
 
