@@ -143,7 +143,7 @@ def test_node_uses_what_is_there(javascript):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "usage: node sample.mjs EXPORT [COUNT] [IMAGE] [SEED]"),
+        ([], "usage: node sample.mjs EXPORT [COUNT] [IMAGE] [SEED] [LABEL]"),
         (["nowhere"], "there is no manifest.json: give the folder of an export"),
         (["package.json"], "there is no manifest.json: give the folder of an export"),
         (["damaged"], "manifest.json is not that of an export"),
@@ -153,6 +153,8 @@ def test_node_uses_what_is_there(javascript):
         (["export", "0"], "the count is 0, not a whole number of at least 1"),
         (["export", "2", "out.pgm", "a"], "the seed is NaN, not a whole number"),
         (["export", "2", "nowhere/out.pgm"], "ENOENT: no such file or directory, open 'nowhere/out.pgm'"),
+        (["export", "2", "out.png"], "cannot write 'out.png': give a name that ends in .pgm"),
+        (["export", "2", "out.pgm", "0", "3"], "the model takes no labels"),
         (["vector"], "the model makes data of shape 784, which are not images"),
     ],
 )
@@ -189,6 +191,16 @@ def test_node(javascript, exported):
     images = model.decode(z.reshape(2, 16))
     np.testing.assert_allclose(x, images.ravel(), atol=1e-5)
     np.testing.assert_allclose(mu, model.encode(images)["mu"].ravel(), atol=1e-4)
+
+
+def test_node_gives_labels(javascript, digits, tmp_path):
+    folder = javascript("onnxruntime-node")
+    run = vaezoo.train("cvae", digits, config=vaezoo.TrainConfig(steps=1), out=tmp_path / "run")
+    vaezoo.export_onnx(run, folder / "conditional")
+    assert run_node(folder, "sample.mjs", "conditional", "2", "out.pgm", "0", "7") == "written out.pgm\n"
+    for label in ("10", "-1", "x"):
+        line = f"error: label {'NaN' if label == 'x' else label} is not one of 0 to 9"
+        assert node_error(folder, "conditional", "2", "out.pgm", "0", label) == line
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def output_format(out: str | None, model: LoadedModel) -> str:
         return formats[0]
     suffix = FOLDER if _is_folder(out) else Path(out).suffix.lower()
     if suffix not in formats:
-        names = " or ".join(f"ends in {text}" for text in formats)
-        raise VaezooError(f"data of shape {model.shape} cannot be written as '{out}'", f"give a name that {names}")
+        hint = f"give a name that ends in {' or '.join(formats)}"
+        raise VaezooError(f"data of shape {model.shape} cannot be written as '{out}'", hint)
     return suffix
 
 

@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BaseException as e:
         if debug and not isinstance(e, SystemExit):
             traceback.print_exc()
-        code = report(e)
+        code = report(e, arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -130,8 +130,8 @@ def show_warning(
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
-def report(error: BaseException) -> int:
-    """Prints an error as two lines on stderr, and returns its exit code."""
+def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
+    """Prints an error as two lines on stderr, and returns its exit code. The hint may name the command."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else DEFECT
     if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
@@ -141,7 +141,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, VaezooError):
         return print_error(error.message, error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
-        return print_error(*usage_error(error), error.exit_code)
+        return print_error(*usage_error(error, arguments), error.exit_code)
     if isinstance(error, ModuleNotFoundError) and error.name in {*REQUIRED_PACKAGES, *EXTRAS}:
         return print_error(f"this needs {error.name}, which is not installed", package_hint(error.name), 2)
     if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as `head`, has left
@@ -153,10 +153,11 @@ def report(error: BaseException) -> int:
     return print_error(f"unexpected {format_error(error)}", "repeat with --debug and report the output", DEFECT)
 
 
-def usage_error(error: click.ClickException) -> tuple[str, str]:
+def usage_error(error: click.ClickException, arguments: Sequence[str]) -> tuple[str, str]:
     """Returns message and hint of an error that click found in the command line."""
     message, context = error.format_message().rstrip("."), error.ctx if isinstance(error, click.UsageError) else None
-    hint = f"'{context.command_path if context else 'vaezoo'} --help' shows the usage"
+    command = " ".join(["vaezoo", *[name for name in arguments[:1] if name in COMMANDS]])
+    hint = f"'{context.command_path if context else command} --help' shows the usage"
     if isinstance(error, click.NoSuchOption):
         options = [name for parameter in context.command.params for name in parameter.opts] if context else []
         if RENAMED.get(error.option_name) in options:

@@ -34,15 +34,18 @@ function picture(x, n, [channels, height, width]) {
   return Buffer.concat([Buffer.from(header), pixels]);
 }
 
-async function main([folder, count = "8", out = "samples.pgm", seed = "0"]) {
-  if (!folder) throw new Error("usage: node sample.mjs EXPORT [COUNT] [IMAGE] [SEED]");
+async function main([folder, count = "8", out = "samples.pgm", seed = "0", label]) {
+  if (!folder) throw new Error("usage: node sample.mjs EXPORT [COUNT] [IMAGE] [SEED] [LABEL]");
   const vae = await loadVAE(ort, (name) => read(folder, name));
   const { shape } = vae;
   if (shape.length !== 3 || ![1, 3].includes(shape[0])) {
     throw new Error(`the model makes data of shape ${shape.join("x")}, which are not images`);
   }
+  const suffix = shape[0] === 1 ? ".pgm" : ".ppm";
+  if (!out.endsWith(suffix)) throw new Error(`cannot write '${out}': give a name that ends in ${suffix}`);
   const n = Number(count);
-  await writeFile(out, picture(await vae.sample(n, Number(seed)), n, shape));
+  const y = label === undefined ? undefined : Array.from({ length: n }, () => Number(label));
+  await writeFile(out, picture(await vae.sample(n, Number(seed), y), n, shape));
   console.log(`written ${out}`);
 }
 

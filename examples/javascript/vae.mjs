@@ -55,6 +55,7 @@ export class VAE {
     for (const { name, dtype, shape } of this.manifest.graphs[graph].inputs) {
       if (inputs[name] === undefined) throw new Error(`the ${graph} needs ${name}, which is not given`);
       const sizes = shape.slice(1);
+      if (name === "y") this.checkLabels(inputs.y);
       const rows = inputs[name].length / sizes.reduce((a, b) => a * b, 1);
       if (!Number.isInteger(rows)) throw new Error(`${name} does not consist of rows of shape ${sizes}`);
       feeds[name] = new this.ort.Tensor(dtype, arrayOf(dtype, inputs[name]), [rows, ...sizes]);
@@ -66,6 +67,19 @@ export class VAE {
       throw new Error(`the ${graph} cannot run: ${firstLine(error)}`);
     }
     return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, tensor.data]));
+  }
+
+  get takesLabels() {
+    return Object.values(this.manifest.graphs).some(({ inputs }) => inputs.some(({ name }) => name === "y"));
+  }
+
+  // Labels are whole numbers, for each of the model's factors below its number of classes.
+  checkLabels(y) {
+    const { classes } = this.manifest.data;
+    for (let i = 0; i < y.length; i++) {
+      const k = classes[i % classes.length];
+      if (!Number.isInteger(Number(y[i])) || y[i] < 0 || y[i] >= k) throw new Error(`label ${y[i]} is not one of 0 to ${k - 1}`);
+    }
   }
 
   // Examples -> the fields of q(z|x) by name, such as mu and logvar.
@@ -83,6 +97,7 @@ export class VAE {
   async sample(n, seed = 0, y = undefined) {
     if (!Number.isInteger(n) || n < 1) throw new Error(`the count is ${n}, not a whole number of at least 1`);
     if (!Number.isInteger(seed)) throw new Error(`the seed is ${seed}, not a whole number`);
+    if (y !== undefined && !this.takesLabels) throw new Error("the model takes no labels");
     if (this.manifest.prior === "graph") {
       const sizes = this.manifest.graphs.prior.inputs[0].shape.slice(1);
       const noise = normal(n * sizes.reduce((a, b) => a * b, 1), seed);

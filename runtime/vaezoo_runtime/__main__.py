@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from vaezoo_runtime.core.counts import whole_number
 from vaezoo_runtime.errors import VaezooError
@@ -43,9 +44,17 @@ def bench(args: argparse.Namespace) -> None:
         print(f"{what}: {row['p50']:.3f} ms (p99 {row['p99']:.3f}), {row['images_per_s']:.0f} examples a second")
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors have two lines, as those of `vaezoo`."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"vaezoo_runtime: error: {message}\nhint: see {self.prog} --help", file=sys.stderr)
+        sys.exit(VaezooError.exit_code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command. An error is two lines on stderr, and its exit code is that of `vaezoo`."""
-    parser = argparse.ArgumentParser(prog="vaezoo_runtime", description="Verify or time an export without torch.")
+    parser = Parser(prog="vaezoo_runtime", description="Verify or time an export without torch.")
     commands = parser.add_subparsers(required=True)
     for command in (verify, bench):
         options = commands.add_parser(command.__name__, help=command.__doc__)

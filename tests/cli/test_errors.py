@@ -76,6 +76,7 @@ def fails(capsys, inside):
         (2, ["eval", "--draws", "2"], "No such option", "'--draws' is now called '--elbo-samples'"),
         (2, ["eval", "--examples", "2"], "No such option", "'--examples' is now called '--limit'"),
         (2, ["sample", "--size", "3"], "No such option", "'vaezoo sample --help' shows the usage"),
+        (2, ["sample", "--label"], "requires an argument", "'vaezoo sample --help' shows the usage"),
         (2, ["train", "conv-vae", "-o", "kernel=3"], "no option named 'kernel'", "is now called 'kernel_size'"),
         (2, ["plot", "--kind", "concept"], "no plot kind named", "'concept' is now called 'attribute-vector'"),
         (2, ["plot", "--kind", "scatter"], "no plot kind named", "'scatter' is now called 'latents'"),
@@ -207,7 +208,7 @@ def test_vectors_become_arrays(fails, run_ok, inside, tmp_path_factory):
     np.save("vectors.npy", data.train.x.numpy())
     for command in (["sample"], ["reconstruct", "--data", "vectors.npy"]):
         _, hint = fails(2, command[0], run.path, *command[1:], "--out", "a.png", leaves=["vectors.npy"])
-        assert "ends in .npy or ends in .npz" in hint
+        assert "ends in .npy or .npz" in hint
     assert run_ok("sample", run.path, "-n", 5, "--out", "a.npy") == "a.npy\n"
     assert np.load("a.npy").shape == (5, 9)
     for kind in ("traversals", "interpolation", "manifold"):

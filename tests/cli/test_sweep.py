@@ -23,8 +23,8 @@ def swept(run, inside):
 def test_sweep_prints_the_table(swept, run):
     out, err = swept
     head, *rows = out.splitlines()[:3]
-    assert head.split()[:5] == ["objective.beta", "runs", "elbo", "reconstruction", "kl"]
-    assert [row.split()[:2] for row in rows] == [["1.0", "2"], ["4.0", "2"]] and "±" in rows[0]
+    assert head.split()[:5] == ["runs", "objective.beta", "elbo", "reconstruction", "kl"]
+    assert [row.split()[:3] for row in rows] == [["2", "runs", "1.0"], ["2", "runs", "4.0"]] and "±" in rows[0]
     assert "4 of 4: objective.beta=4,seed=1 done" in err and "vaezoo compare s" in out
     assert sorted(p.name for p in Path("s").iterdir() if p.is_dir())[0] == "objective.beta=1,seed=0"
     code, again, err = run(*SWEEP, "-o", "beta=1,4", "--seed", "0,1")
@@ -64,7 +64,12 @@ def test_compare_prints_what_differs(swept, run, run_ok):
     assert table["metrics"] == ["kl"] and table["groups"][0]["metrics"]["kl"]["n"] == 2
     assert float(rows[0]["kl"]) == pytest.approx(table["groups"][0]["metrics"]["kl"]["mean"])
     runs = ("s/objective.beta=1,seed=0", "s/objective.beta=4,seed=0")
-    assert run_ok("compare", *runs).splitlines()[0].startswith("objective.beta")
+    for arguments in (runs, (*runs, runs[0])):  # a run that is named twice counts once
+        assert [line.split()[:2] for line in run_ok("compare", *arguments, "--metric", "kl").splitlines()] == [
+            ["runs", "objective.beta"],
+            [runs[0], "1.0"],
+            [runs[1], "4.0"],
+        ]
     code, _, err = run("compare", "s", "--csv", "--json")
     assert code == 2 and "both say what to print" in err
 
@@ -75,5 +80,17 @@ def test_compare_draws_curves(swept, run):
     assert code == 0 and "written  c.png" in err and "objective.beta" in out
     colours = Image.open("c.png").convert("RGB").getcolors(1 << 24)
     assert {(31, 119, 180), (255, 127, 14)} <= {colour for _, colour in colours}  # a colour for each group
+    for folder in Path("s").glob("objective.beta=4*"):
+        (folder / "metrics.jsonl").unlink()  # as in a run whose prior was fitted without training steps
+    assert run("compare", "s", "--out", "d.png")[0] == 0 and Path("d.png").exists()
+    code, _, err = run("compare", "s/objective.beta=4,seed=0", "--out", "e.png")
+    assert code == 2 and "none of the runs has learning curves" in err
     code, _, err = run("compare", "s", "--out", "c.jpg")
     assert code == 2 and "the format must be PNG" in err
+
+
+def test_wide_table_has_a_column_for_each_run(swept, run_ok, monkeypatch):
+    runs = ("s/objective.beta=1,seed=0", "s/objective.beta=4,seed=0")
+    monkeypatch.setattr("vaezoo_cli.render.console.OUT._width", 80)
+    lines = [line.split() for line in run_ok("compare", *runs).splitlines()]
+    assert lines[0] == ["runs", *runs] and lines[1] == ["objective.beta", "1.0", "4.0"]

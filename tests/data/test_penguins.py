@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import vaezoo
 from vaezoo import data
 from vaezoo.data.tables import penguins
+from vaezoo.errors import InputError
 
 FILES = Path(data.__file__).parent / "files"
 SOURCE = Path(__file__).parents[2] / "../shared/data/tables/penguins.csv"
@@ -63,6 +65,21 @@ def test_measurements_are_standardised(table):
     assert train.x[:, 2:6].mean(0).abs().max() < 0.01
     assert (train.x[:, 2:6].std(0) - 1).abs().max() < 0.01
     assert test.x[:, 2:6].mean(0).abs().max() < 0.3  # 66 rows: two standard errors
+
+
+def test_results_are_in_grams_and_millimetres(table, tmp_path):
+    spec, _, test = table
+    config = vaezoo.TrainConfig(steps=2)
+    run = vaezoo.train("mlp-vae", vaezoo.load_data("penguins"), config=config, out=tmp_path / "run")
+    values = spec.scaling.invert(test.x.numpy())
+    assert values[:, 5].min() > 2000 and set(values[:, 6]) == {0.0, 1.0}
+    assert (run.encode(values)["mu"] == run.encode()["mu"]).all()  # new tables are in these units too
+    vaezoo.export_onnx(run, tmp_path / "export")
+    for model in (run, vaezoo.runtime.load(tmp_path / "export")):
+        assert vaezoo.sample(model, 20)[:, 5].min() > 1000
+        assert abs(vaezoo.reconstruct(model, values)[:, 2].mean() - 44) < 5
+    with pytest.raises(InputError, match="kind table"):
+        run.encode(values + 0.5)  # no such categories
 
 
 def test_categories_are_in_both_splits(table):

@@ -8,6 +8,7 @@ import torch
 import vaezoo
 from vaezoo import TrainConfig
 from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.evaluation.evaluate import METRICS
 from vaezoo.evaluation.likelihood import elbo
 from vaezoo.training.validation import evaluate as validate
 from vaezoo_cli.main import main
@@ -44,6 +45,15 @@ def test_evaluate_run(run):
     assert "20 z for each example; one draw of bits" in metrics["NLL-20"].protocol
     assert all(metric.protocol for metric in result.metrics)
     json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_a_point_has_no_bound(digits, monkeypatch):
+    vae = vaezoo.create_model("autoencoder", digits)
+    metrics = by_name(vaezoo.evaluate(vae, digits, metrics=["elbo"], limit=20))
+    assert metrics["-ELBO"].protocol.startswith("no bound: q(z|x) is a point")
+    monkeypatch.setitem(METRICS, "elbo", lambda context: pytest.fail("computed first"))
+    with pytest.raises(VaezooError, match="a point, which has no density"):
+        vaezoo.evaluate(vae, digits, metrics=["elbo", "nll"], limit=20)
 
 
 def test_modules_are_evaluated_like_runs(run, digits):

@@ -123,6 +123,17 @@ def test_few_validation_examples_are_counted(run, digits, tmp_path):
         vaezoo.score(run, x[:5], quantile=0.99, elbo_samples=1)
 
 
+def test_threshold_of_arrays_in_the_program_that_trained(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2000, 3))
+    data = vaezoo.from_arrays(x, scale="standardize")
+    run = vaezoo.train("mlp-vae", data, config=vaezoo.TrainConfig(steps=2), out=tmp_path / "run")
+    scores = run.score(x[:5], quantile=0.9, elbo_samples=1)
+    valid = data.spec.scaling.invert(data.valid.x.numpy())
+    assert scores.threshold == pytest.approx(np.quantile(run.score(valid, elbo_samples=1).neg_elbo, 0.9), rel=1e-4)
+    with pytest.raises(VaezooError, match="arrays of a program"):
+        vaezoo.load(run.path).score(x[:5], quantile=0.9)
+
+
 def test_quantile_of_validation_examples_marks_anomalies(run, digits):
     scores = vaezoo.score(run, digits.test.x[:200], quantile=0.9, elbo_samples=2)
     valid = vaezoo.score(run, vaezoo.load_examples(run, part="valid"), elbo_samples=2)

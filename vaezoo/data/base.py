@@ -126,11 +126,11 @@ class DataSpec:
         self.make_likelihood()
 
     def _check_scaling(self) -> None:
-        if self.kind not in ("unit", "real") or not len(self.offset) == len(self.factor) == self.shape[0]:
+        if self.kind not in ("unit", "real", "table") or not len(self.offset) == len(self.factor) == self.shape[0]:
             raise VaezooError(
                 f"data set '{self.name}' of kind {self.kind} and shape {self.shape} has a scaling of "
                 f"{len(self.offset)} offsets and {len(self.factor)} factors",
-                f"give {self.shape[0]} of each, for data of kind unit or real",
+                f"give {self.shape[0]} of each, for data of kind unit, real or table",
             )
         if not (all(map(math.isfinite, self.offset)) and all(0 < f < math.inf for f in self.factor)):
             raise VaezooError(f"data set '{self.name}' has a scaling by 0 or infinity", "give factors above 0")

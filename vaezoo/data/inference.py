@@ -224,6 +224,8 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
         values = torch.from_numpy(arrays.as_numbers(array, name, columns))
         values = to_channels(values, spec.shape[0]) if grey_or_colour else values
         x = torch.from_numpy(spec.scaling.apply(values.numpy()))
+        if spec.kind == "table" and not spec.make_kind().accepts(x):
+            raise _wrong_kind(spec, name)
         check_range(spec, TensorSplit(x, None), f"examples of {name}", warn=True)
         return x
     if spec.kind == "unit":
@@ -236,8 +238,13 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
         arrays.require_finite(array, name, columns)
     x = torch.from_numpy(np.ascontiguousarray(array)).to(kind.dtype) if is_number else torch.empty(0)
     if not is_number or not kind.accepts(x):
-        raise InputError(f"{name} has values that are not data of kind {spec.kind}", "give data like those of the run")
+        raise _wrong_kind(spec, name)
     return x
+
+
+def _wrong_kind(spec: DataSpec, name: str) -> InputError:
+    """Returns the error for values that are not of the model's kind."""
+    return InputError(f"{name} has values that are not data of kind {spec.kind}", "give data like those of the run")
 
 
 def image_form(spec: DataSpec) -> tuple[tuple[int, int], int]:
@@ -289,9 +296,8 @@ def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> S
     if path.suffix.lower() in SUFFIXES:
         size, channels = image_form(spec)
         return Splits(TensorSplit(read_images([path], path.parent, size, channels), None, (path.name,)))
-    raise InputError(
-        f"'{path}' is neither a folder, an image nor an array file", "name an image, a .npy or a .npz file"
-    )
+    hint = npy.TABLE_HINT if path.suffix.lower() in npy.TABLES else "name an image, a .npy or a .npz file"
+    raise InputError(f"'{path}' is neither a folder, an image nor an array file", hint)
 
 
 def _load_arrays(path: Path, spec: DataSpec) -> Splits:

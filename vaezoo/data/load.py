@@ -189,9 +189,9 @@ def _load_path(
         _require_unit(str(path), scale)
         return image_folder.load(path, image_size, stream, skip, None if channels is None else CHANNELS[channels])
     if path.suffix.lower() not in npy.SUFFIXES:
-        raise InputError(
-            f"'{path}' is neither a folder nor an array file", "name an image folder, a .npy or a .npz file"
-        )
+        is_table = path.suffix.lower() in npy.TABLES
+        hint = npy.TABLE_HINT if is_table else "name an image folder, a .npy or a .npz file"
+        raise InputError(f"'{path}' is neither a folder nor an array file", hint)
     _require_images(f"array file '{path}'", image_size, channels)
     require_image_folder(str(path), stream, skip)
     return arrays.load(path, scale)

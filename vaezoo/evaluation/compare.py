@@ -109,7 +109,7 @@ def compare(paths: Sequence[str | os.PathLike[str]], metrics: Sequence[str] = ()
         InputError: If there is no run in a folder, or a file is damaged.
         VaezooError: If no run has one of the metrics.
     """
-    folders = [run for path in paths for run in find_runs(Path(path))]
+    folders = [*{run.resolve(): run for path in paths for run in find_runs(Path(path))}.values()]
     if not folders:
         raise InputError("there is no run to compare", "give run folders, or the folder of a sweep")
     settings = {folder: run_settings(folder) for folder in folders}

@@ -19,7 +19,7 @@ from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, safe
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
 from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
-from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_settings, elbo_metrics, nll_metrics
+from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_nll, check_settings, elbo_metrics, nll_metrics
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.probes import probe_metrics
@@ -134,6 +134,8 @@ def evaluate(
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
         with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
+            if "nll" in metrics:
+                check_nll(vae, split, device_of(vae))  # now, not after the others
             results = {name: METRICS[name](context) for name in order}
     _warn(source, vae.data.likelihood, len(split), [metric for group in results.values() for metric in group])
     return Evaluation(

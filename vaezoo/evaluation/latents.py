@@ -127,7 +127,7 @@ def manifold(vae: VAE, n: int) -> tuple[Tensor, Tensor]:
     if vae.latent_shape != (2,):
         raise VaezooError(
             f"a manifold needs 2 latent dimensions, but this model's latents have shape {vae.latent_shape}",
-            "train with -o latent_dim=2, or plot traversals",
+            "train a model that has latent_dim with -o latent_dim=2, or plot traversals",
         )
     values = torch.special.ndtri(torch.linspace(*QUANTILES, n, dtype=torch.float64)).float()
     z1, z0 = torch.meshgrid(values.flip(0), values, indexing="ij")

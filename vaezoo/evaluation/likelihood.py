@@ -200,8 +200,7 @@ def nll_rows(
     """Estimates -log p(x) of each example, `(N,)`, float64; see `negative_log_likelihood` and `elbo_rows`."""
     check_settings(vae.data, binarize, num_samples)
     device = device_of(vae)
-    refuse_score(vae, "NLL")
-    check_density(vae, split, device)
+    check_nll(vae, split, device)
     # At most `max_latents` latents are decoded at once: those of several examples, or a chunk of those of one example.
     max_latents = max(1, CHUNK_ELEMENTS // math.prod(vae.data.params_shape))
     batch_size, num_chunks = max(1, max_latents // num_samples), -(-num_samples // max_latents)
@@ -243,8 +242,9 @@ def refuse_score(vae: VAE, quantity: str) -> None:
         )
 
 
-def check_density(vae: VAE, split: Split, device: torch.device) -> None:
-    """Raises VaezooError if q(z|x) has no density. An autoencoder's posterior is a single point."""
+def check_nll(vae: VAE, split: Split, device: torch.device) -> None:
+    """Raises VaezooError if a model has no NLL: p(x|z) is a score, or q(z|x) a point without a density."""
+    refuse_score(vae, "NLL")
     with eval_mode(vae), isolate_rng(device):
         batch = map_tensors(split.batch(slice(0, 1)), lambda tensor: tensor.to(device))
         vae(vae.infer(batch), batch, at_sample=True)
@@ -297,8 +297,9 @@ def elbo_metrics(vae: VAE, split: Split, config: EvalConfig) -> list[Metric]:
             Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), which is not part of a bound here", kl.error),
         ]
     else:
+        about = protocol if any(estimate.kl_terms) else f"no bound: q(z|x) is a point; {protocol}"
         metrics = [
-            Metric("-ELBO", -estimate.elbo.value, "nats", protocol, estimate.elbo.error),
+            Metric("-ELBO", -estimate.elbo.value, "nats", about, estimate.elbo.error),
             Metric("reconstruction", reconstruction.value, "nats", "-log p(x|z), as in -ELBO", reconstruction.error),
             Metric("KL", kl.value, "nats", "KL(q(z|x) || p(z)), as in -ELBO", kl.error),
             Metric("bits per dimension", estimate.bits_per_dim, "bits", "-ELBO / log 2 / values per example"),

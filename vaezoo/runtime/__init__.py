@@ -137,9 +137,11 @@ class OnnxVAE:
         self._require("encoder")
         x = as_array("x", x)
         if self.dtype == np.uint8 and x.dtype != np.uint8:
-            raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", "give values 0 to 255")
+            hint = "give values 0 to 255 as uint8, such as x.astype('uint8')"
+            raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", hint)
         if self.dtype.kind == "f" and x.dtype.kind != "f":
-            hint = "divide by 255" if self.data["kind"] == "unit" else "convert it to float32"
+            are_bytes = self.data["kind"] == "unit" and x.dtype.kind in "iu"
+            hint = "convert it to float32, and divide bytes by 255" if are_bytes else "give numbers as float32"
             raise VaezooError(f"the encoder accepts floats{self._range()}, not {x.dtype}", hint)
         if self.dtype.kind == "i" and x.dtype.kind not in "iu":
             raise VaezooError(f"the encoder accepts token ids, not {x.dtype}", "convert it to int64")

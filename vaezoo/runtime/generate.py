@@ -55,7 +55,11 @@ def draw_from_means(model: OnnxVAE, means: Array, seed: int) -> Array:
         UnsupportedDataError: If the means and the name of the likelihood do not give p(x|z).
     """
     likelihood, rng = model.data["likelihood"], np.random.default_rng([seed, 1])
-    if model.data["kind"] not in ("unit", "real") or model.dtype == np.uint8 or not needs_only_mean(likelihood):
+    if model.dtype == np.uint8:
+        raise UnsupportedDataError(
+            "the export gives bytes, from which nothing can be drawn", "use the run, or export without --uint8"
+        )
+    if model.data["kind"] not in ("unit", "real") or not needs_only_mean(likelihood):
         raise UnsupportedDataError(
             f"the export holds the means of p(x|z), from which '{likelihood}' cannot be drawn", "use the run"
         )

@@ -98,6 +98,7 @@ def fit_prior(
     config = fit_config(run.training, chosen, steps, batch_size, lr, seed, device)
     torch_device = resolve_device(config.device)
     record, registration = read_run_record(run.path), find_model(run.full_name)
+    data = run.dataset if data is None else data
     if not isinstance(data, Dataset):
         data = load_run_data(run.path, record, data_dir, None, data)
     check_same_data(run.path, record, data)

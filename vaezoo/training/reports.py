@@ -44,7 +44,7 @@ class Report:
 
 def collapse_advice(likelihood: str) -> str:
     """Returns what a posterior that has collapsed means, and what helps with a likelihood of the data."""
-    text = "no latent dimension depends on the data; try more steps, --kl-warmup, --free-bits 0.1, a lower beta"
+    text = "no latent dimension depends on the data; try more steps, --kl-warmup, a larger --free-bits, a lower beta"
     if likelihood == OPTIMAL or likelihood.partition(":")[0] not in NUMBERS:
         return text
     return f"{text}, or --likelihood {OPTIMAL} if the data are not bits"

@@ -71,6 +71,7 @@ class Run:
         result: Name of the held-out split and metrics on it; empty while the training is unfinished.
         weights_license: The licence of the weights, which pretrained models state; None for other runs.
         prior_fit: How the prior was fitted after the training, by `vaezoo.fit_prior`; None for other runs.
+        dataset: The arrays that the program passed to the training; None in other programs, and for data with a source.
     """
 
     path: Path
@@ -87,6 +88,7 @@ class Run:
     result: Mapping[str, object]
     weights_license: str | None = None
     prior_fit: PriorFit | None = None
+    dataset: Dataset | None = field(default=None, repr=False, compare=False)
 
     @property
     def only_got_worse(self) -> bool:
@@ -108,6 +110,8 @@ class Run:
         Raises:
             VaezooError: If a program passed arrays, or the data cannot be loaded any more.
         """
+        if self.dataset is not None:
+            return self.dataset
         if self.source is None:
             hint = f"save them as a .npz file, and name it once: vaezoo train --resume {self.path} --data FILE"
             raise VaezooError(f"{self.path} was trained on arrays of a program", hint)

@@ -315,7 +315,7 @@ def finish(run: Run, data: Dataset, device: torch.device) -> Run:
     run.vae.cpu()
     run.objective.cpu()
     result = {"split": name, "step": run.checkpoint.step, "metrics": metrics}
-    run = replace(run, result=result)
+    run = replace(run, result=result, dataset=data if run.source is None else None)
     if distributed.rank() == 0:
         write_json(run.path / RESULT, result)
         if run.only_got_worse:

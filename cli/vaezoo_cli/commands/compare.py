@@ -52,10 +52,15 @@ def draw(comparison: object, names: tuple[str, ...], out: str) -> None:
     from vaezoo.core.atomic import write_file
     from vaezoo.evaluation.compare import Comparison
     from vaezoo.plots.figures import compared_curves
-    from vaezoo.training.run_writer import read_log
+    from vaezoo.training.run_writer import LOG, read_log
 
     assert isinstance(comparison, Comparison)
-    curves = [(group.label, [read_log(Path(run)) for run in group.runs]) for group in comparison.groups]
+    groups = comparison.groups
+    # A prior that was fitted without training steps has no curve.
+    with_log = [(group.label, [Path(run) for run in group.runs if (Path(run) / LOG).exists()]) for group in groups]
+    curves = [(label, [read_log(run) for run in runs]) for label, runs in with_log if runs]
+    if not curves:
+        raise VaezooError("none of the runs has learning curves", "leave out --out")
     logged = {name for _, logs in curves for log in logs for report in log for name in report}
     terms = [name for name in names if name in logged] or ["elbo", "reconstruction", "kl"]
     write_file(Path(out), compared_curves(curves, terms))

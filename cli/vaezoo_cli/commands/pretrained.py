@@ -15,7 +15,7 @@ from vaezoo_cli.options import json_option, print_json
 def pretrained(name: str | None, as_json: bool) -> None:
     """List the pretrained models, or show one.
 
-    sample, reconstruct, encode, plot, eval, export and bench accept a NAME in place of a run.
+    Every command that takes a run accepts a NAME in its place.
     """
     from vaezoo.pretrained import find_pretrained, list_pretrained
 

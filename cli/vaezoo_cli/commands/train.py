@@ -32,7 +32,7 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
 @training_data_options("digits")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Model option; see 'vaezoo show MODEL'.")
 @click.option(
-    "--objective", metavar="NAME", help="What training minimises, as -o objective=NAME: elbo, iwae or factor."
+    "--objective", metavar="NAME", help="What training minimises, as -o objective=NAME. 'vaezoo list' names them."
 )
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Run folder.  [default: runs/MODEL-DATA-N]")
 @click.option(

@@ -10,16 +10,23 @@ from vaezoo.core.options import json_value, show_value
 from vaezoo_cli.render.console import OUT, table
 
 if TYPE_CHECKING:
-    from vaezoo.evaluation.compare import Comparison, Mean
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from vaezoo.evaluation.compare import Comparison, Group, Mean
+
+MAX_WIDTH = 10_000  # characters, more than any table needs
 
 
 def render_comparison(comparison: Comparison, next_step: str | None) -> None:
     """Prints a table of runs: a row for each group, mean ± standard deviation for each metric."""
-    rows = table(*(escape(name) for name in comparison.columns), "runs", *(escape(n) for n in comparison.metrics))
-    for group in comparison.groups:
-        values = [escape(show_value(json_value(group.values[name]))) for name in comparison.columns]
-        means = [show_mean(group.metrics.get(name), len(group.runs)) for name in comparison.metrics]
-        rows.add_row(*values, str(len(group.runs)), *means)
+    heads = ["runs", *comparison.columns, *comparison.metrics]
+    cells = [heads, *(row_of(comparison, group) for group in comparison.groups)]
+    rows = make_table(cells)
+    needed = OUT.measure(rows, options=OUT.options.update(width=MAX_WIDTH)).maximum
+    if needed > OUT.width:  # then a column for each group is easier to read
+        rows = make_table([list(column) for column in zip(*cells, strict=True)])
     OUT.print(rows)
     for name, message in comparison.failed.items():
         OUT.print(f"failed      {escape(name)}: {escape(message)}", soft_wrap=True)
@@ -27,6 +34,21 @@ def render_comparison(comparison: Comparison, next_step: str | None) -> None:
         OUT.print(f"unfinished  {escape(path)}", soft_wrap=True)
     if next_step:
         OUT.print(f"\nnext     {escape(next_step)}", soft_wrap=True)
+
+
+def row_of(comparison: Comparison, group: Group) -> list[str]:
+    """Returns the cells of a group: its run or the number of its runs, what differs, and the metrics."""
+    values = [show_value(json_value(group.values[name])) for name in comparison.columns]
+    means = [show_mean(group.metrics.get(name), len(group.runs)) for name in comparison.metrics]
+    return [group.runs[0] if len(group.runs) == 1 else f"{len(group.runs)} runs", *values, *means]
+
+
+def make_table(cells: Sequence[Sequence[str]]) -> Table:
+    """Returns a table whose first row is the head."""
+    rows = table(*map(escape, cells[0]))
+    for row in cells[1:]:
+        rows.add_row(*map(escape, row))
+    return rows
 
 
 def show_mean(value: Mean | None, runs: int) -> str:

@@ -8,6 +8,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from vaezoo.data.base import DataSpec, TensorSplit, even_indices
@@ -47,6 +48,9 @@ SCALINGS: Mapping[str, Scaling] = MappingProxyType(
 )
 
 
+UNSCALED = Scaling(0.0, 1.0)  # of categories
+
+
 def read() -> list[dict[str, str]]:
     """Returns the 333 rows without a missing value, column -> text.
 
@@ -62,19 +66,27 @@ def load() -> tuple[DataSpec, TensorSplit, TensorSplit]:
     Returns:
         The description, the training split and the test split. x is `(267, 7)` and `(66, 7)`, float32, in the order of
         the file's columns. Real columns are standardised by `SCALINGS`, categories are the numbers of `CATEGORIES`.
+        The description holds this scaling, so that results are in grams and millimetres.
     """
     rows = read()
-    x = torch.tensor([[to_number(column, text) for column, text in row.items()] for row in rows])
-    is_test = torch.zeros(len(x), dtype=torch.bool)
-    is_test[even_indices(len(x) // TEST_DIVISOR, len(x))] = True
+    means, deviations = zip(*(SCALINGS.get(column, UNSCALED) for column in rows[0]), strict=True)
+    values = np.array([[to_number(column, text) for column, text in row.items()] for row in rows])
+    is_test = torch.zeros(len(rows), dtype=torch.bool)
+    is_test[even_indices(len(rows) // TEST_DIVISOR, len(rows))] = True
     columns = tuple(f"{name}:{len(CATEGORIES[name]) if name in CATEGORIES else 'real'}" for name in rows[0])
-    data = DataSpec(name="penguins", shape=(len(columns),), likelihood="table", kind="table", columns=columns)
+    data = DataSpec(
+        name="penguins",
+        shape=(len(columns),),
+        likelihood="table",
+        kind="table",
+        columns=columns,
+        offset=means,
+        factor=deviations,
+    )
+    x = torch.from_numpy(data.scaling.apply(values))
     return data, TensorSplit(x[~is_test], None), TensorSplit(x[is_test], None)
 
 
 def to_number(column: str, text: str) -> float:
-    """Returns the number that x holds for the text of a column."""
-    if column in CATEGORIES:
-        return float(CATEGORIES[column].index(text))
-    mean, deviation = SCALINGS[column]
-    return (float(text) - mean) / deviation
+    """Returns the number for the text of a column: that of its category, or the measurement."""
+    return float(CATEGORIES[column].index(text)) if column in CATEGORIES else float(text)
