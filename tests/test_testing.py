@@ -108,6 +108,12 @@ class Sound(VAE):
         return self.decoder(z).unflatten(1, self.data.shape)
 
 
+class OneVariance(Sound):
+    def encode(self, x):
+        posterior = super().encode(x)
+        return DiagonalGaussian.from_raw(posterior.mu, posterior.logvar[:, :1])
+
+
 class WrongShape(Sound):
     def sample(self, n, y=None):
         return super().sample(n, y).flatten(1)
@@ -606,6 +612,7 @@ class ListConfig:
 
 FAULTS = [
     (spec(WrongShape), "shapes", "sample(n) must have shape (6, 1, 8, 8), not (6, 64)"),
+    (spec(OneVariance), "shapes", "posterior.logvar must have shape (6, 4) = (B, *latent_shape), not (6, 1)"),
     (spec(HiddenPart), "names", "'graphs' of the model is hidden by the attribute of that name of HiddenPart"),
     (spec(objective=Overlapping), "groups", "in more than one group: encoder.weight"),
     (spec(objective=Incomplete), "groups", "in no group: encoder.weight"),

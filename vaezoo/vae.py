@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch, DataSpec, Split, given
+from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, Split, given
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.posteriors.base import Posterior, draw, map_tensors, named_outputs
 from vaezoo.priors.base import Autoregressive, Prior
@@ -335,6 +335,8 @@ def check_kind(ours: DataSpec, data: DataSpec) -> None:
 
 def check_classes(ours: DataSpec, data: DataSpec) -> None:
     """Raises UnsupportedDataError unless data have the labels that a model was built for."""
+    if not data.classes and ours.classes:
+        raise UnsupportedDataError(f"the model is given labels, but '{data.name}' has none", LABELS_HINT)
     if data.classes != ours.classes:
         what = f"the labels of '{data.name}' have {data.classes or 'no'} values"
         raise UnsupportedDataError(

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import warnings
 from pathlib import Path
 
@@ -143,6 +144,26 @@ def test_quantile_of_validation_examples_marks_anomalies(run, digits):
     for wrong in (0, 1, -0.1, 95):
         with pytest.raises(VaezooError, match="is out of range"):
             vaezoo.score(run, digits.test.x[:2], quantile=wrong)
+
+
+def test_threshold_of_exports_of_own_data(tmp_path, command):
+    x = np.random.default_rng(0).random((200, 3), np.float32)
+    data = vaezoo.from_arrays(x, likelihood="gaussian:0.1")
+    run = vaezoo.train("mlp-vae", data, config=vaezoo.TrainConfig(steps=2), out=tmp_path / "run")
+    export = vaezoo.export_onnx(run, tmp_path / "export").path
+    with pytest.raises(VaezooError, match="not a named data set") as e:
+        vaezoo.score(vaezoo.runtime.load(export), x, quantile=0.9)
+    assert "--threshold" in e.value.hint
+    threshold = run.score(x, quantile=0.5).threshold
+    scores = vaezoo.score(vaezoo.runtime.load(export), x, threshold=threshold)
+    assert np.array_equal(scores.anomaly, scores.neg_elbo > threshold) and 0.2 < scores.anomaly.mean() < 0.8
+    np.save(tmp_path / "x.npy", x)
+    out, err = command(export, "--data", tmp_path / "x.npy", "--threshold", threshold)
+    assert "anomaly" in out and f"threshold: {threshold:.6g} nats; above it" in err
+    for wrong, message in (({"threshold": math.nan}, "is not a number"), ({"threshold": 1, "quantile": 0.5}, "one of")):
+        with pytest.raises(VaezooError) as e:
+            vaezoo.score(run, x, **wrong)
+        assert message in e.value.message + e.value.hint
 
 
 def test_auc_of_classes_that_were_not_trained_on(run, digits):

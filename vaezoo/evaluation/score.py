@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from vaezoo.core.counts import whole_number
 from vaezoo.core.dependencies import eval_dependencies
 from vaezoo.core.device import on_device, resolve_device
+from vaezoo.data.base import Dataset
 from vaezoo.data.inference import Examples, examples_of
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import VaezooError, VaezooWarning, safe_repr
@@ -41,7 +43,7 @@ class Scores:
         nll: -log p(x) by importance sampling. None if it was not asked for.
         y: Labels, `(N,)` or `(N, factors)`. None if the data have none.
         quantile: As given.
-        threshold: The quantile of -ELBO on the validation examples of the training. None without a quantile.
+        threshold: The quantile of -ELBO on the validation examples of the training, or as given. None without both.
         valid_count: The number of these validation examples. None without a quantile.
         auc: Area under the ROC curve of -ELBO, for examples of other classes than the normal one. None without labels.
     """
@@ -85,6 +87,7 @@ def score(
     elbo_samples: int = 10,
     binarize: Binarize | Literal["auto"] = "auto",
     quantile: float | None = None,
+    threshold: float | None = None,
     normal_class: int | str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -106,6 +109,8 @@ def score(
         binarize: As in `evaluate`.
         quantile: Between 0 and 1, such as 0.99. An example is an anomaly if its -ELBO is above this quantile of the
             validation examples of the training. A warning says if they are few.
+        threshold: The -ELBO in nats above which an example is an anomaly, instead of a quantile. An export has no
+            validation examples, unless its data set has a name.
         normal_class: The name or the number of the class of normal examples, for `auc`. By default 0, for
             labels 0 and 1 without names.
         limit: Number of evenly spaced examples to score. The default is all.
@@ -119,9 +124,7 @@ def score(
             class, or all have it.
         DivergedError: If the model's values are not finite.
     """
-    if quantile is not None and not (isinstance(quantile, int | float) and 0 < quantile < 1):
-        what = f"quantile {safe_repr(quantile)} is out of range"
-        raise VaezooError(what, "use a number between 0 and 1, such as 0.99")
+    check_threshold(quantile, threshold)
     seed = whole_number("seed", seed)
     if isinstance(source, str | os.PathLike):
         source = load(source)
@@ -133,9 +136,9 @@ def score(
     for samples in (elbo_samples, *([] if nll_samples is None else [nll_samples])):
         check_settings(vae.data, bits, samples)
     with on_device(vae, device_of(vae) if isinstance(source, OnnxVAE) else resolve_device(device)):
-        threshold, valid_count = None, None
+        valid_count = None
         if quantile is not None:
-            valid = examples_of(own_data(source), "valid")
+            valid = examples_of(training_data(source), "valid")
             valid_count = len(valid)
             _warn_of_few(valid_count, quantile)
             reconstruction, kl = _elbo_terms(vae, valid, elbo_samples, bits, seed, lambda done, total: None)
@@ -167,6 +170,28 @@ def score(
         valid_count=valid_count,
         auc=None if anomalous is None else _auc(anomalous, neg_elbo),
     )
+
+
+def check_threshold(quantile: float | None, threshold: float | None) -> None:
+    """Raises VaezooError if a quantile or a threshold is out of range, or both are given."""
+    if quantile is not None and not (isinstance(quantile, int | float) and 0 < quantile < 1):
+        what = f"quantile {safe_repr(quantile)} is out of range"
+        raise VaezooError(what, "use a number between 0 and 1, such as 0.99")
+    if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
+        raise VaezooError(f"threshold {safe_repr(threshold)} is not a number", "give -ELBO in nats")
+    if quantile is not None and threshold is not None:
+        raise VaezooError("a quantile and a threshold are given", "give one of them")
+
+
+def training_data(source: Model) -> Dataset:
+    """Loads the data set that a model was trained on. An error about an export names the way without it."""
+    try:
+        return own_data(source)
+    except VaezooError as e:
+        if not isinstance(source, OnnxVAE):
+            raise
+        hint = "give --threshold, the number that 'vaezoo score RUN --quantile' prints"
+        raise VaezooError(e.message, hint) from e
 
 
 def _warn_of_few(count: int, quantile: float) -> None:

@@ -14,6 +14,7 @@ from vaezoo.data.base import DataSpec, given
 from vaezoo.errors import UnsupportedDataError, VaezooError, format_error
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import Posterior
+from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.testing.examples import (
     BATCH_SIZE,
     OTHER_DATA,
@@ -50,6 +51,9 @@ def check_shapes(spec: Spec) -> None:
     # In this order, and one by one, so that the first wrong shape is named before something else fails because of it.
     z = expect("posterior.rsample()", posterior.rsample(), latents, " = (B, *latent_shape)")
     expect("posterior.mode()", posterior.mode(), latents, " = (B, *latent_shape)")
+    if isinstance(posterior, DiagonalGaussian):  # one value for all latents would broadcast without an error
+        expect("posterior.mu", posterior.mu, latents, " = (B, *latent_shape)")
+        expect("posterior.logvar", posterior.logvar, latents, " = (B, *latent_shape)")
     with contextlib.suppress(VaezooError):  # there is no density, or only one of draws
         expect("posterior.log_prob(z)", posterior.log_prob(z), rows)
     expect("prior.log_prob(z)", vae.prior.log_prob(z, *given(vae.prior.inputs, batch)), rows)

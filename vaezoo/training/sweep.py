@@ -242,10 +242,12 @@ def claim(folder: Path, shared: Mapping[str, object]) -> None:
         old = record.get(key)
         if old == value:
             continue
-        differ = (
-            [n for n in value if isinstance(old, dict) and old.get(n) != value[n]] if isinstance(value, dict) else []
-        )
-        what = f"{key} {', '.join(differ)}".strip()
+        what = key
+        if isinstance(old, dict) and isinstance(value, dict):
+            differ = [name for name in {**old, **value} if old.get(name) != value.get(name)]
+            what = f"{key} {', '.join(differ)}"
+        if key == "varying" and isinstance(old, list) and isinstance(value, list):
+            what = f"what varies, which is {' and '.join(map(str, old))} there and {' and '.join(value)} here"
         raise InputError(
             f"{folder} holds another sweep: it differs in {what}", "give the same command, or another --out"
         )

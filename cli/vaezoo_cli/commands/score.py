@@ -24,6 +24,7 @@ SUFFIXES = (".csv", ".npz", ".parquet")
 @click.option("--nll-samples", type=int, metavar="K", help="Add -log p(x), with K samples of z per example.")
 @click.option("--elbo-samples", default=10, help="Samples of z per example for -ELBO.")
 @click.option("--quantile", type=float, metavar="Q", help="Mark examples above this quantile of validation examples.")
+@click.option("--threshold", type=float, metavar="NATS", help="Mark examples whose -ELBO is above this instead.")
 @click.option("--normal-class", metavar="NAME|INTEGER", help="Class of the normal examples, for ROC AUC.")
 @click.option(
     "--binarize",
@@ -42,6 +43,7 @@ def score(
     nll_samples: int | None,
     elbo_samples: int,
     quantile: float | None,
+    threshold: float | None,
     normal_class: str | None,
     binarize: Binarize,
     limit: int | None,
@@ -60,7 +62,7 @@ def score(
     reconstruction  -log p(x|z)
     kl              KL(q(z|x) || p(z))
     nll             -log p(x) by importance sampling, with --nll-samples
-    anomaly         1 if neg_elbo is above the threshold, with --quantile
+    anomaly         1 if neg_elbo is above the threshold, with --quantile or --threshold
 
     Without --out the rows are printed as CSV. --quantile 0.99 takes the threshold from the validation examples of the
     training, of which one in a hundred is above it. With labels 0 and 1, or with --normal-class, the area under the ROC
@@ -84,6 +86,7 @@ def score(
             elbo_samples=elbo_samples,
             binarize=binarize,
             quantile=quantile,
+            threshold=threshold,
             normal_class=normal_class,
             limit=limit,
             seed=seed,
@@ -105,8 +108,9 @@ def summary(scores: Scores) -> list[str]:
     count = len(scores.neg_elbo)
     lines = [f"mean -ELBO of {count:,} examples: {scores.neg_elbo.mean():.2f} nats"]
     if scores.anomaly is not None:
+        source = "" if scores.quantile is None else f", the {scores.quantile:g} quantile of {scores.valid_count:,} "
+        source += "validation examples" if source else ""
         lines.append(
-            f"threshold: {scores.threshold:.6g} nats, the {scores.quantile:g} quantile of {scores.valid_count:,} "
-            f"validation examples; above it: {int(scores.anomaly.sum()):,} of {count:,}"
+            f"threshold: {scores.threshold:.6g} nats{source}; above it: {int(scores.anomaly.sum()):,} of {count:,}"
         )
     return lines if scores.auc is None else [*lines, f"ROC AUC: {scores.auc:.4f}"]
