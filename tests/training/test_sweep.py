@@ -110,9 +110,7 @@ def test_other_sweeps_are_refused(data, copy, digits):
     for change, what in (({"config": TrainConfig(batch_size=10, epochs=2)}, "training batch_size"),):
         with pytest.raises(InputError, match=f"another sweep: it differs in {what}"):
             vaezoo.sweep("mlp-vae", data, out=copy, **(GRID | change))
-    with pytest.raises(
-        InputError, match=r"what varies, which is objective\.beta and seed there and lr and"
-    ):
+    with pytest.raises(InputError, match=r"what varies, which is objective\.beta and seed there and lr and"):
         vaezoo.sweep("mlp-vae", data, out=copy, **(GRID | {"settings": {"lr": ["0.1", "0.2"]}}))
     with pytest.raises(InputError, match="it differs in model"):
         vaezoo.sweep("iwae", data, out=copy, options={"latent_dim": ["1", "2"]})
