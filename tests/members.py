@@ -58,6 +58,8 @@ MEMBERS: Mapping[str, Member] = {
     "wae": Member("wae", options=SMALL_CONV),
     "swae": Member("swae", options=SMALL_CONV),
     "aae": Member("aae", options={"hidden": "32", "objective.hidden": 32}),
+    "ada-gvae": Member("ada-gvae", "shapes", {**SMALL_CONV, "channels": "8,8,8,8"}),
+    "m2-vae": Member("m2-vae", options={"hidden": "32", "latent_dim": 6}),
     # The same network on each other kind of data, and parts that only options choose.
     "table": Member("mlp-vae", "penguins", {"hidden": "32", "latent_dim": 3}),
     "series": Member("mlp-vae", "sines", {"hidden": "32", "latent_dim": 4}),
@@ -75,6 +77,12 @@ MEMBERS: Mapping[str, Member] = {
     "conditional-prior": Member(
         "conv-vae",
         options={**SMALL_CONV, "condition": "labels", "prior": "conditional", "objective": "iwae", "objective.k": 3},
+    ),
+    "m2-labelled": Member(
+        "m2-vae", options={"hidden": "32", "latent_dim": 6, "objective.labelled": 20, "objective.alpha": 1}
+    ),
+    "m2-conv": Member(
+        "conv-vae", options={**SMALL_CONV, "condition": "inferred", "objective": "m2", "objective.labelled": 20}
     ),
     "sentence-iaf": Member(
         "sentence-vae", "names", {"hidden": 32, "layers": 1, "posterior": "iaf", "prior": "mixture"}

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, TypeVar, cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.core.options import PartOf
@@ -21,6 +19,8 @@ from vaezoo.data.base import LABELS_HINT, DataSpec, Split
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
+from vaezoo.nn.labels import InferredLabelVAE
+from vaezoo.nn.labels import with_labels as with_labels
 from vaezoo.nn.mlp import MLPConfig
 from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior
 from vaezoo.objectives.elbo import ELBOPart
@@ -59,13 +59,13 @@ class Parts:
         posterior: The family of q(z|x).
         prior: The family of p(z).
         objective: What training minimises.
-        condition: What encoder and decoder are given besides: nothing, or the labels.
+        condition: What encoder and decoder are given besides: nothing, the labels, or labels that the model infers.
     """
 
     posterior: Annotated[object, PartOf("vaezoo.posteriors")] = DiagonalGaussianPart()
     prior: Annotated[object, PartOf("vaezoo.priors")] = StandardNormalPart()
     objective: Annotated[object, PartOf("vaezoo.objectives")] = ELBOPart()
-    condition: Literal["none", "labels"] = "none"
+    condition: Literal["none", "labels", "inferred"] = "none"
 
 
 class ComposedVAE(VAE):
@@ -114,25 +114,6 @@ class ComposedVAE(VAE):
         init_output_bias(self.decoder, self.likelihood, train)
 
 
-def with_labels(values: Tensor, y: Tensor | None, classes: tuple[int, ...]) -> Tensor:
-    """Appends labels to values, one-hot, as further channels.
-
-    Args:
-        values: `(B, n, ...)`.
-        y: Labels `(B,)` or `(B, factors)`. None: nothing is appended.
-        classes: How many values each label has.
-
-    Returns:
-        `(B, n + sum(classes), ...)`.
-    """
-    if y is None:
-        return values
-    columns = (y.unsqueeze(1) if y.ndim == 1 else y).unbind(1)
-    hot = torch.cat([F.one_hot(column, n) for column, n in zip(columns, classes, strict=True)], 1).to(values.dtype)
-    planes = hot.view(*hot.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:])
-    return torch.cat([values, planes], 1)
-
-
 class ComposedConfig(Family, Protocol):
     """The config of a composed model: that of a family, and `Parts`."""
 
@@ -149,7 +130,7 @@ class ComposedConfig(Family, Protocol):
 ConfigT = TypeVar("ConfigT", bound=ComposedConfig)
 
 
-def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE:
+def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE | InferredLabelVAE:
     """Builds a composed model.
 
     Raises:
@@ -157,9 +138,11 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE:
         VaezooError: If two of the parts cannot be combined.
     """
     posterior, prior, _ = check_parts(config)
-    if config.condition == "labels" and not data.classes:
+    if config.condition != "none" and not data.classes:
         raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", LABELS_HINT)
-    classes = data.classes if config.condition == "labels" else ()
+    if config.condition == "inferred" and len(data.classes) > 1:
+        raise UnsupportedDataError("condition=inferred needs data with one label per example", "use condition=labels")
+    classes = data.classes if config.condition != "none" else ()
     latent_shape = (config.latent_dim,)
     with part_errors(f"posterior={posterior.part}"):
         head = posterior.head(latent_shape)
@@ -167,6 +150,9 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE:
     input_shape = config.input_shape(data)
     encoder = config.make_encoder(data, wider(input_shape, classes), outputs)
     decoder = config.make_decoder(data, wider(latent_shape, classes), data.params_shape)
+    if config.condition == "inferred":
+        classifier = config.make_encoder(data, input_shape, classes)
+        return InferredLabelVAE(data, config.latent_dim, input_shape, encoder, head, classifier, decoder)
     vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes)
     with part_errors(f"prior={prior.part}"):
         vae.prior = prior.build(vae)
@@ -214,6 +200,7 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
             "use objective=elbo, or another one",
         )
     check_batch_prior(prior, objective)
+    _check_inferred(config.condition, prior, objective)
     if prior.needs_density and posterior.density == "none":
         raise VaezooError(
             f"{p} needs a density of q(z|x), and {q} has none", "use prior=zero-kl, or posterior=diagonal"
@@ -228,6 +215,17 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
         where = "" if objective.density == "of draws" else " at any z"
         raise VaezooError(f"{loss} needs a density of q(z|x){where}, and {q} has none", "change one of the two")
     return posterior, prior, objective
+
+
+def _check_inferred(condition: str, prior: PriorPart, objective: ObjectivePart) -> None:
+    """Raises VaezooError unless the label is inferred by a model that is trained for it, with p(y) p(z)."""
+    loss, inferred = f"objective={objective.part}", condition == "inferred"
+    if objective.infers_labels and not inferred:
+        raise VaezooError(f"{loss} needs condition=inferred, not condition={condition}", "use both, as m2-vae does")
+    if inferred and not objective.infers_labels:
+        raise VaezooError(f"condition=inferred needs objective=m2, not {loss}", "use both, as m2-vae does")
+    if inferred and prior.part != "normal":
+        raise VaezooError(f"condition=inferred needs prior=normal, not prior={prior.part}", "change one of the two")
 
 
 def composed_objective(config: ComposedConfig, data: DataSpec) -> Objective:

@@ -17,7 +17,7 @@ from vaezoo.data.labels import recode_labels
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.run import Run
-from vaezoo.vae import VAE, check_classes, check_kind, check_labels
+from vaezoo.vae import VAE, check_classes, check_kind, check_labels, conditioned_on
 
 Model: TypeAlias = Run | OnnxVAE | VAE
 Part: TypeAlias = Literal["encoder", "decoder", "prior"]
@@ -92,7 +92,7 @@ def fitted(model: Model, examples: Examples) -> Examples:
     if (given.classes, given.class_names) == (ours.classes, ours.class_names):
         return examples
     y = examples.split.y
-    if not takes_labels(model):
+    if not needs_labels(model):
         return examples if y is None else with_classes_of(ours, examples, y)
     if y is None:
         check_classes(ours, given)
@@ -144,8 +144,15 @@ def takes_labels(model: Model, *parts: Part) -> bool:
     if isinstance(model, OnnxVAE):
         return model.takes_labels(*parts)
     vae = module_of(model)
-    inputs = {"encoder": vae.encoder_inputs, "decoder": vae.decoder_inputs, "prior": vae.prior.inputs}
+    inputs = {"encoder": vae.encoder_inputs, "decoder": vae.decoder_inputs, "prior": vae.prior.sample_inputs}
     return any("y" in inputs[part] for part in parts)
+
+
+def needs_labels(model: Model) -> bool:
+    """Returns whether a model is applied to examples with labels only."""
+    if isinstance(model, OnnxVAE):
+        return model.takes_labels("encoder", "decoder")
+    return "y" in conditioned_on(module_of(model))
 
 
 def own_data(model: Model, data_dir: str | os.PathLike[str] | None = None) -> Dataset:

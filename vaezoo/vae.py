@@ -219,9 +219,9 @@ def prior_graph(vae: VAE) -> Graph | None:
 
     def inputs(batch: Batch) -> tuple[Tensor, ...]:
         noise = torch.randn((len(batch.x), *shape), generator=Generator().manual_seed(1))
-        return noise, *given(prior.inputs, batch)
+        return noise, *given(prior.sample_inputs, batch)
 
-    return Graph(("noise", *prior.inputs), lambda *given: {"z": prior.from_noise(*given)}, inputs)
+    return Graph(("noise", *prior.sample_inputs), lambda *given: {"z": prior.from_noise(*given)}, inputs)
 
 
 def is_standard_normal(prior: Prior) -> bool:
@@ -232,7 +232,7 @@ def is_standard_normal(prior: Prior) -> bool:
 
 def sample_prior(vae: VAE, batch: Batch) -> Tensor:
     """Draws one z from the prior for each row of a batch, `(B, *latent_shape)`."""
-    return vae.prior.sample(len(batch.x), *given(vae.prior.inputs, batch))
+    return vae.prior.sample(len(batch.x), *given(vae.prior.sample_inputs, batch))
 
 
 def decode_latents(vae: VAE, z: Tensor, batch: Batch, *, greedy: bool = False) -> Tensor:
@@ -271,7 +271,8 @@ def blank_batch(vae: VAE, n: int, y: Tensor | None = None) -> Batch:
         columns = [torch.arange(n, device=device) % count for count in classes]
         y = columns[0] if len(classes) == 1 else torch.stack(columns, 1)
     batch = Batch(torch.zeros((n, 0), device=device), y)
-    require_labels(vae, batch)
+    if "y" in sampled_with(vae):
+        check_batch_labels(vae, batch)
     return batch
 
 
@@ -287,6 +288,11 @@ def example_batch(data: DataSpec, n: int, generator: Generator, shape: tuple[int
 def conditioned_on(vae: VAE) -> set[str]:
     """Returns the fields of a batch, besides x, that the model or its prior is given."""
     return {*vae.encoder_inputs, *vae.decoder_inputs, *vae.prior.inputs} - {"x"}
+
+
+def sampled_with(vae: VAE) -> set[str]:
+    """Returns the fields of a batch that samples of the model depend on."""
+    return {*vae.decoder_inputs, *vae.prior.sample_inputs} - {"x"}
 
 
 def check_inputs(vae: VAE) -> None:
@@ -359,8 +365,12 @@ def describe_kind(data: DataSpec) -> str:
 
 def require_labels(vae: VAE, batch: Batch) -> None:
     """Raises VaezooError unless a batch has the labels that a conditional model is given, one for each row."""
-    if "y" not in conditioned_on(vae):
-        return
+    if "y" in conditioned_on(vae):
+        check_batch_labels(vae, batch)
+
+
+def check_batch_labels(vae: VAE, batch: Batch) -> None:
+    """Raises VaezooError unless a batch has labels of the model's data, one for each row."""
     (y,) = given(("y",), batch)
     check_labels(vae.data, y)
     if len(y) != len(batch.x):

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3, "bits": 4, "latents": 5}
+STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3, "bits": 4, "latents": 5, "pairs": 6, "labels": 7}
 BLOCK_SIZE = 1024  # seeds drawn at once: drawing one alone takes longer than a small network's step on a GPU
 
-Stream = Literal["weights", "order", "noise", "evaluation", "bits", "latents"]
+Stream = Literal["weights", "order", "noise", "evaluation", "bits", "latents", "pairs", "labels"]
 
 
 def derive_seed(seed: int, stream: Stream, number: int = 0, rank: int = 0) -> int:

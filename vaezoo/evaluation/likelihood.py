@@ -27,7 +27,7 @@ from vaezoo.evaluation.metrics import Binarize, EvalConfig, Mean, Metric, OnProg
 from vaezoo.likelihoods.base import ReconstructionScore
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.objectives.elbo import elbo_terms
-from vaezoo.posteriors.base import Posterior, active_units, map_tensors, repeat
+from vaezoo.posteriors.base import Posterior, active_units, map_tensors, proposal_of, repeat
 from vaezoo.vae import VAE, VAEOutput, device_of, eval_mode
 
 CHUNK_ELEMENTS = 1 << 20  # decoder outputs computed at once; more of them would not fit the processor's cache
@@ -218,7 +218,7 @@ def nll_rows(
             for batch in split_batch(examples, batch_size):
                 if common_noise:
                     set_seed(derive_seed(seed, "latents"), device)
-                posterior, size = vae.infer(batch), len(batch.x)
+                posterior, size = proposal_of(vae.infer(batch)), len(batch.x)
                 # log of the sum of the weights so far. It starts at log 0, and chunks are added in log space, because
                 # the weights themselves underflow.
                 log_sum = torch.full((size,), -math.inf, dtype=torch.float64, device=device)

@@ -24,7 +24,7 @@ from vaezoo.evaluation.batches import iter_batches, map_batches
 from vaezoo.examples import Data, Model, load_examples, module_of
 from vaezoo.posteriors.base import map_tensors, named_outputs
 from vaezoo.runtime import OnnxVAE, as_array, generate
-from vaezoo.vae import VAE, blank_batch, conditioned_on, device_of, eval_mode, example_batch, sample_prior
+from vaezoo.vae import VAE, blank_batch, device_of, eval_mode, example_batch, sample_prior, sampled_with
 
 CPU = torch.device("cpu")
 
@@ -179,7 +179,7 @@ def _labels(vae: VAE, n: int, y: Values | None) -> Tensor | None:
     Raises:
         VaezooError: If labels are wrong, or are given to a model that takes none.
     """
-    if "y" not in conditioned_on(vae):
+    if "y" not in sampled_with(vae):
         if y is not None:
             raise VaezooError(f"a {type(vae).__name__} takes no labels", "leave out the labels")
         return None

@@ -100,7 +100,7 @@ def prior_latents(vae: VAE, z: Tensor, batch: Batch, sigma: float, generator: Ge
     latents = sigma * torch.randn((len(batch.x), *shape), generator=generator)
     if prior.noise_shape is not None:
         with torch.no_grad():
-            latents = prior.from_noise(latents, *given(prior.inputs, batch))
+            latents = prior.from_noise(latents, *given(prior.sample_inputs, batch))
     return latents.to(z.dtype)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective, with_labels
 from vaezoo.data.base import LABELS_HINT, DataSpec
 from vaezoo.data.text.ids import end_id
-from vaezoo.errors import UnsupportedDataError
+from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.nn.mlp import unflatten
 from vaezoo.nn.sequence import SequenceConfig, TextDecoder, TextEncoder
 from vaezoo.objectives.base import Objective
@@ -94,6 +94,8 @@ def build(config: Config, data: DataSpec) -> SentenceVAE:
             f"data set '{data.name}' is of kind {data.kind} and shape {data.shape}, but sentence-vae needs texts",
             "give tokens of shape (length,), such as --data names, or use mlp-vae",
         )
+    if config.condition == "inferred":
+        raise VaezooError("condition=inferred does not go together with sentence-vae", "use condition=labels")
     if config.condition == "labels" and not data.classes:
         raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", LABELS_HINT)
     posterior, prior, _ = check_parts(cast("ComposedConfig", config))

@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.data.sampler import Sampler
 from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Density, Shape
 from vaezoo.priors.base import PriorPart
@@ -64,12 +65,14 @@ class ObjectivePart(ABC):
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
         permutes_latents: Whether latents of different examples are mixed, which must not leave the space of z.
         needs_point: Whether z must be a point, as of `posterior=delta`.
+        infers_labels: Whether the model must infer the label, as with `condition=inferred`.
     """
 
     part: ClassVar[str]
     needs_diagonal_gaussian: ClassVar[bool] = False
     permutes_latents: ClassVar[bool] = False
     needs_point: ClassVar[bool] = False
+    infers_labels: ClassVar[bool] = False
 
     @property
     def density(self) -> Density:
@@ -97,9 +100,24 @@ class Objective(nn.Module, ABC):
         monitor: The metric that selects the best checkpoint by its highest value on the validation split: what the
             objective maximises, such as `weighted_elbo` for a weighted KL. None where no metric is comparable between
             two steps of a training: the newest checkpoint is then the best.
+        needs_labels: Whether all examples must have labels.
     """
 
     monitor: str | None = "elbo"
+    needs_labels: bool = False
+
+    def sampler(self, train: Split, seed: int) -> Sampler | None:
+        """Returns what chooses the training batches. None: the examples in random order.
+
+        Args:
+            train: The training examples.
+            seed: The run's seed.
+
+        Raises:
+            UnsupportedDataError: If the examples have no such batches.
+            VaezooError: If an option does not fit the examples.
+        """
+        return None
 
     @abstractmethod
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:

@@ -61,6 +61,11 @@ def elbo_terms(vae: VAE, batch: Batch, num_samples: int = 1, *, at_sample: bool 
     posterior = vae.infer(batch)
     if num_samples > 1:
         posterior, batch = repeat(posterior, num_samples), repeat(batch, num_samples)
+    return terms_of(vae, posterior, batch, at_sample=at_sample)
+
+
+def terms_of(vae: VAE, posterior: Posterior, batch: Batch, *, at_sample: bool = False) -> ELBOTerms:
+    """Samples z from a posterior, one for each row of a batch, and returns the terms of the ELBO; see `elbo_terms`."""
     output: VAEOutput = vae(posterior, batch, at_sample=at_sample)
     with torch.autocast(batch.x.device.type, enabled=False):
         reconstruction = -vae.likelihood.log_prob(output.params, batch.x)

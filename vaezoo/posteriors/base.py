@@ -24,11 +24,13 @@ class Posterior(Protocol):
 
     z is one tensor. The levels of a hierarchy lie side by side in it. The codes of a quantizer are int64.
 
-    Two more methods are optional:
+    Three more methods are optional:
 
     - `rsample_and_log_prob() -> (z, log q(z|x))` replaces `log_prob` if the density is known only of z that were drawn
       here, as behind an inverse autoregressive flow.
     - `outputs() -> dict[str, Tensor]` replaces the fields as outputs of encoder.onnx. Its first entry is the mode.
+    - `proposal() -> Posterior` returns a wider distribution for importance sampling. One is needed where q(z|x) may
+      have no draws in a part of the space that counts for p(x).
     """
 
     def rsample(self) -> Tensor:
@@ -114,6 +116,15 @@ def draw(posterior: Posterior, *, density: bool) -> tuple[Tensor, Tensor | None]
         return z, log_q
     z = posterior.rsample()
     return z, posterior.log_prob(z) if density else None
+
+
+def proposal_of(posterior: Posterior) -> Posterior:
+    """Returns the distribution that importance samples of z are drawn from: q(z|x), or its `proposal`."""
+    wider = getattr(posterior, "proposal", None)
+    if not callable(wider):  # a field of this name is a tensor
+        return posterior
+    result: Posterior = wider()
+    return result
 
 
 def named_outputs(posterior: Posterior) -> tuple[dict[str, Tensor], str]:

@@ -66,6 +66,7 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         inputs: The fields of a batch that the prior is given. ("y",) makes it p(z|y). All methods take them last.
+        sample_inputs: The same for `sample` and `from_noise`.
         noise_shape: The shape of the noise that becomes one z.
         space: Where z lies: "real", or the name of a part of R^n that lines and grids of latents leave.
         autoregressive: How ids are drawn one by one, or None.
@@ -75,6 +76,11 @@ class Prior(nn.Module, ABC):
     noise_shape: tuple[int, ...] | None = None
     space: str = "real"
     autoregressive: Autoregressive | None = None
+
+    @property
+    def sample_inputs(self) -> tuple[str, ...]:
+        """The fields of a batch that `sample` and `from_noise` take. More than `inputs` if z holds a label."""
+        return self.inputs
 
     def init_from_data(self, train: Split) -> None:
         """Takes what the prior needs from the training data. Does nothing by default.

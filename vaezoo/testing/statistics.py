@@ -37,6 +37,8 @@ def score_at(x: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Tensor:
 def score_deviation(z: Tensor, log_prob: Callable[[Tensor], Tensor], *, unit: bool = False) -> float:
     """Compares draws with the gradient of a log-density. Returns the largest deviation, in standard errors.
 
+    Categories in draws on R are left out.
+
     For z ~ p with score s = d log p/dz and a function f, E[f(z) s + f'(z)] = 0, if f p is 0 at the ends (Stein's
     identity). On R, f is a constant and a linear function, along random directions u: E[u s] = 0 and
     E[u (z - c) u s] = -1, for any c. On [0, 1], f is z (1 - z) in each dimension. The score does not know the constant
@@ -49,6 +51,9 @@ def score_deviation(z: Tensor, log_prob: Callable[[Tensor], Tensor], *, unit: bo
     """
     first, second = z.detach().chunk(2)
     score = score_at(second, log_prob).flatten(1)
+    if not unit:  # the identity holds for each category
+        rest = ~category_columns(z)
+        first, second, score = (values.flatten(1)[:, rest] for values in (first, second, score))
     directions = F.normalize(torch.randn(DIRECTIONS, score.shape[1], dtype=score.dtype), dim=1)
     if unit:
         values = second.flatten(1)
@@ -59,6 +64,12 @@ def score_deviation(z: Tensor, log_prob: Callable[[Tensor], Tensor], *, unit: bo
     along_z, along_score = centred @ directions.T, score @ directions.T  # (N / 2, DIRECTIONS)
     linear, all_dimensions = along_z * along_score + 1, (centred * score).mean(1) + 1
     return max(deviation(test) for test in (*along_score.unbind(1), *linear.unbind(1), all_dimensions))
+
+
+def category_columns(z: Tensor) -> Tensor:
+    """Returns which columns of draws `(N, ...)` are the one-hot coding of a category: they hold 0 and 1 only."""
+    values = z.detach().flatten(1)
+    return ((values == 0) | (values == 1)).all(0)
 
 
 def on_sphere(z: Tensor) -> bool:
@@ -119,16 +130,20 @@ def weights_of_gaussian(z: Tensor, log_p: Tensor) -> Tensor | None:
     """Returns weights `(N / 2,)` whose mean is 1 if log p has the right constant. None: p is too far from a Gaussian.
 
     With a Gaussian r of the mean and the variance of the draws, E_p[r(z) / p(z)] = 1. This mean is reliable only if p
-    is close to r. The spread of the weights and the fourth moments of the draws tell.
+    is close to r. The spread of the weights and the fourth moments of the draws tell. In r a category has the
+    frequencies of the draws.
 
     Args:
         z: Draws from p, `(N, ...)`. The first half gives r, the second the weights.
         log_p: log p(z), `(N,)`.
     """
     first, second = z.detach().double().flatten(1).chunk(2)
-    mean, std = first.mean(0), first.std(0)
-    standard = (second - mean) / std
+    is_category = category_columns(z)
+    mean, std = first[:, ~is_category].mean(0), first[:, ~is_category].std(0)
+    standard = (second[:, ~is_category] - mean) / std
     log_r = -(0.5 * (standard.square() + LOG_2PI) + std.log()).sum(1)
+    if is_category.any():
+        log_r = log_r + (second[:, is_category] @ first[:, is_category].mean(0)).log()
     log_weights = log_r - log_p.detach().double().chunk(2)[1]
     near = effective_share(log_weights) > MIN_SHARE and float(standard.pow(4).mean(0).min()) > MIN_KURTOSIS
     return log_weights.exp() if near else None

@@ -99,7 +99,9 @@ class Trainer:
             # On a CPU this makes compiled convolutions 6 % faster and eager ones slower; see benchmarks/README.md.
             self.vae.to(memory_format=torch.channels_last)
             self.objective.to(memory_format=torch.channels_last)
-        self.train_split = to_device_if_fits(data.train, self.device)
+        self.sampler = objective.sampler(data.train, config.seed)
+        train = data.train if self.sampler is None else self.sampler.split
+        self.train_split = to_device_if_fits(train, self.device)
         self.valid_split = to_device_if_fits(data.valid, self.device)
         self.on_report = on_report
         self.on_checkpoint = on_checkpoint
@@ -302,11 +304,13 @@ class Trainer:
         share = size // distributed.world_size()
         offset = distributed.rank() * share
         first_step = self.global_step  # it moves while this generator is consumed
+        device = self.train_split.x.device if isinstance(self.train_split, TensorSplit) else torch.device("cpu")
         for step in range(first_step, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
             if position == 0 or step == first_step:
                 order = epoch_permutation(self.config.seed, epoch, len(self.train_split))
-                if isinstance(self.train_split, TensorSplit):
-                    order = order.to(self.train_split.x.device)
-            start = position * size + offset
-            yield order[start : start + share]
+                order = order.to(device) if self.sampler is None else order
+            rows = order[position * size :][:size]
+            if self.sampler is not None:
+                rows = self.sampler.rows(rows, step).to(device)
+            yield rows[offset : offset + share]

@@ -30,7 +30,7 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
             "build the model from the data set's spec",
         )
     check_fits(vae, data.spec)
-    if "y" in conditioned_on(vae):
+    if objective.needs_labels or "y" in conditioned_on(vae):
         for name, split in (("training", data.train), ("validation", data.valid), ("held-out", data.held_out[1])):
             check_split_labels(data.spec, name, split)
     if config.binarize != "none" and (data.spec.kind != "unit" or data.spec.offset):
@@ -50,6 +50,13 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
             f"batch size {config.batch_size} cannot be divided into {parts} equal parts "
             f"(processes: {distributed.world_size()}, gradient accumulation steps: {config.grad_accum_steps})",
             f"give --batch-size a multiple of {parts}",
+        )
+    sampler = objective.sampler(data.train, config.seed)
+    if sampler is not None and config.batch_size % (parts * sampler.multiple):
+        raise VaezooError(
+            f"batch size {config.batch_size} cannot be divided into {parts} parts of groups of {sampler.multiple} "
+            "examples, which the objective needs",
+            f"give --batch-size a multiple of {parts * sampler.multiple}",
         )
 
 
@@ -78,7 +85,7 @@ def check_split_labels(data: DataSpec, name: str, split: Split) -> None:
     """Raises unless a split has the labels that the data set's spec states."""
     if split.y is None:
         raise UnsupportedDataError(
-            f"the {name} examples of '{data.name}' have no labels, but the model is conditioned on them",
+            f"the {name} examples of '{data.name}' have no labels, but the model needs them",
             LABELS_HINT,
         )
     check_labels(data, split.y)

@@ -108,7 +108,9 @@ class TrainingView:
         self.note = f"  {elbo}  {speed}"
         if report.split == "valid":
             reconstruction, kl = report.metrics["reconstruction"], report.metrics["kl"]
-            self.line(f"epoch {report.epoch:6.2f}  {elbo} = {self.term} {reconstruction:.2f} + KL {kl:.2f}  {speed}")
+            accuracy = describe_accuracy(report.metrics)
+            terms = f"{elbo} = {self.term} {reconstruction:.2f} + KL {kl:.2f}{accuracy}"
+            self.line(f"epoch {report.epoch:6.2f}  {terms}  {speed}")
 
     def line(self, text: str) -> None:
         """Prints a permanent line above the bar."""
@@ -136,7 +138,7 @@ class TrainingView:
         OUT.print(
             f"[bold]{split} {total} {-metrics['elbo']:.2f}[/] {unit}per {noun(run.data)} = {term} "
             f"{metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f} "
-            f"(z sampled; checkpoint of step {run.checkpoint.step:,})"
+            f"(z sampled; checkpoint of step {run.checkpoint.step:,}){describe_accuracy(metrics)}"
         )
         if "mse" in metrics:
             OUT.print(describe_error(metrics))
@@ -165,6 +167,11 @@ def print_next_steps(run: Run) -> None:
     path = escape(str(run.path))
     OUT.print(f"\nwritten  {path}/\nnext     vaezoo sample {path}", soft_wrap=True)
     OUT.print(f"         vaezoo reconstruct {path}\n         vaezoo export {path} --onnx", soft_wrap=True)
+
+
+def describe_accuracy(metrics: Mapping[str, float]) -> str:
+    """Returns the accuracy of the labels that a model infers, such as ", accuracy 95.2 %". Empty for other models."""
+    return f", accuracy {metrics['accuracy']:.1%}" if "accuracy" in metrics else ""
 
 
 def describe_error(metrics: Mapping[str, float]) -> str:
