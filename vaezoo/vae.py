@@ -159,8 +159,9 @@ class VAE(nn.Module, ABC):
                 return VAEOutput(z, params, self.prior.kl_terms(posterior, z, *conditions))
             return VAEOutput(z, params, (log_q - self.prior.log_prob(z, *conditions)).unsqueeze(1))
 
+    @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Returns the mean of p(x|z) at the mode of q(z|x), `(B, *data.shape)`.
+        """Returns the mean of p(x|z) at the mode of q(z|x), `(B, *data.shape)`, without gradients.
 
         Args:
             x: Examples, `(B, *data.shape)`.
@@ -173,8 +174,9 @@ class VAE(nn.Module, ABC):
         require_labels(self, batch)
         return decode_latents(self, self.infer(batch).mode(), batch, greedy=True)
 
+    @torch.no_grad()
     def sample(self, n: int, y: Tensor | None = None) -> Tensor:
-        """Returns the mean of p(x|z) for n latents drawn from the prior, `(n, *data.shape)`.
+        """Returns the mean of p(x|z) for n latents drawn from the prior, `(n, *data.shape)`, without gradients.
 
         Args:
             n: Number of samples.

@@ -88,7 +88,8 @@ class Commands(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 a defect of vaezoo or of a plugin, 2 usage or configuration, 3 bad input file or "
-    "plugin, 4 training diverged or only got worse, 5 input/output, 130 interrupted, 143 terminated.",
+    "plugin, 4 training diverged, only got worse or failed in a sweep, 5 input/output, 130 interrupted, "
+    "143 terminated.",
 )
 @click.version_option(version("vaezoo"), prog_name="vaezoo")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -20,6 +20,7 @@ def first(run_ok, inside):
 def test_fit_sample_eval(first, run, run_ok):
     code, out, err = run("fit-prior", "first", "--kind", "gmm", "-o", "components=3", "--out", "second", "--seed", 1)
     assert code == 0, err
+    assert "-ELBO with the prior of" in out
     assert "log p(z)" in out and "written  second/" in out and "vaezoo sample second" in out
     assert run_ok("sample", "second", "-n", 5, "--out", "s.npy").strip() == "s.npy"
     x = np.load("s.npy")

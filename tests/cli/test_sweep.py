@@ -94,3 +94,9 @@ def test_wide_table_has_a_column_for_each_run(swept, run_ok, monkeypatch):
     monkeypatch.setattr("vaezoo_cli.render.console.OUT._width", 80)
     lines = [line.split() for line in run_ok("compare", *runs).splitlines()]
     assert lines[0] == ["runs", *runs] and lines[1] == ["objective.beta", "1.0", "4.0"]
+
+
+def test_failed_cell_gives_an_exit_code(run, inside):
+    np.save("x.npy", np.random.default_rng(0).random((120, 6), np.float32))
+    code, out, err = run(*SWEEP, "-o", "objective.beta=-1,1")
+    assert code == 4 and "failed      objective.beta=-1" in out and "1.0" in out, err

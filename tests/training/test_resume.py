@@ -250,6 +250,14 @@ def test_other_data_is_refused(stopped, digits):
         vaezoo.resume(stopped[0])
 
 
+def test_finished_run_keeps_the_arrays(stopped, data):
+    path, _ = stopped
+    assert vaezoo.resume(path, data).load_data() is data
+    assert vaezoo.resume(path, data).load_data() is data  # nothing was left to train
+    with pytest.raises(VaezooError, match="arrays of a program"):
+        vaezoo.resume(path).load_data()
+
+
 def test_locked_folder_is_refused(stopped, data):
     path, expected = stopped
 

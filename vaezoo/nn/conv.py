@@ -147,7 +147,7 @@ def conv_channels(data: DataSpec, channels: tuple[int, ...], stride_1_count: int
     ):
         raise UnsupportedDataError(
             f"data set '{data.name}' has shape {data.shape}, but convolutions need images from 8x8 to 256x256 pixels",
-            "use mlp-vae, or resize them: --image-size for image files, your own program for arrays",
+            "use mlp-vae, or resize images: --image-size for image files, your own program for arrays",
         )
     if channels:
         halvings = len(channels) - stride_1_count

@@ -81,6 +81,9 @@ def resume(
     moved = data if isinstance(data, str | os.PathLike) else None
     config = with_length(record.training, epochs, steps)
     if config == record.training and moved is None and (run := load_finished(path)):
+        if record.source is None and isinstance(data, Dataset):
+            check_same_data(path, record, data)
+            return replace(run, dataset=data)
         return run
     if record.prior is not None:
         refuse_fitted(path, record.prior)

@@ -56,7 +56,7 @@ def init_weights(
 def _how_to_fit(model: str, run: Run, options: Mapping[str, object]) -> str:
     """Returns which options differ from those of a run. Those of the objective do not change the shapes of weights."""
     if model != run.model:
-        return f"train {run.model}, the model of that run, or leave out init_from"
+        return f"train {run.model}, the model of that run, or leave out the run to start from"
     names = [n for n in run.options if n in options and run.options[n] != options[n] and "objective" not in n]
     if not names:
         return f"give the options of that run ({run.model}), and data of shape {run.data.shape}"

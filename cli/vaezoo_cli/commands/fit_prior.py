@@ -99,4 +99,4 @@ def fit_prior(
     if as_json:
         print_json(summary(fitted) | {"prior": asdict(fitted.prior_fit)})
     else:
-        view.finish_fit(fitted)
+        view.finish_fit(fitted, run)

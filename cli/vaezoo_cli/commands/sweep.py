@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vaezoo.errors import VaezooError
+from vaezoo.errors import DivergedError, VaezooError
 from vaezoo_cli.data_options import TrainingData, training_data_options
 from vaezoo_cli.options import json_option, option_names_as_typed, parse_options, print_json
 from vaezoo_cli.train_options import SETTINGS, train_options
@@ -41,7 +41,8 @@ def sweep(
     values are separated by semicolons: -o "hidden=400,200;100".
 
     The trainings run one after the other, each in a folder of its own. The same command continues a sweep that was
-    stopped. A training that fails is recorded and passed over. 'vaezoo compare' shows the table again.
+    stopped. A training that fails is recorded and passed over, and the exit code is 4. 'vaezoo compare' shows the table
+    again.
     """
     from rich.markup import escape
 
@@ -79,6 +80,8 @@ def sweep(
         print_json(comparison.as_dict())
     else:
         render_comparison(comparison, next_step=f"vaezoo compare {folder} --out compare.png")
+    if any(cell.error for cell in cells):
+        click.get_current_context().exit(DivergedError.exit_code)
 
 
 def split_values(config: object, name: str, text: str) -> list[str]:

@@ -151,14 +151,17 @@ class TrainingView:
             OUT.print("the training was already finished")
         print_next_steps(run)
 
-    def finish_fit(self, run: Run) -> None:
-        """Prints the result of a prior that was fitted, the written folder and the next commands."""
+    def finish_fit(self, run: Run, first: Run) -> None:
+        """Prints the result of a prior that was fitted to the codes of a first run, and the next commands."""
         split, metrics = run.result["split"], run.result["metrics"]
         assert isinstance(metrics, dict)
         OUT.print(
             f"{split} [bold]log p(z) {metrics['log_prior']:.2f}[/] nats per {noun(run.data)}; "
             f"-ELBO {-metrics['elbo']:.2f} = reconstruction {metrics['reconstruction']:.2f} + KL {metrics['kl']:.2f}"
         )
+        before = first.result.get("metrics")
+        if isinstance(before, dict) and "elbo" in before and first.result["split"] == split:
+            OUT.print(f"{split} -ELBO with the prior of {escape(str(first.path))}: {-before['elbo']:.2f}")
         print_next_steps(run)
 
 
