@@ -48,11 +48,11 @@ def enumerated(vae, x, seed=3, kl_weight=1.0):
     """Returns L(x, y) of equation 6 for each label, `(B, labels)`, label by label, and log q(y|x)."""
     torch.manual_seed(seed)
     posterior = vae.encode(x)
-    noise = torch.randn(len(x) * CLASSES, LATENTS).view(len(x), CLASSES, LATENTS)
+    noise = torch.randn(len(x), LATENTS)  # the same for all labels
     columns = []
     for label in range(CLASSES):
         mu, sigma = posterior.mu[:, label], (0.5 * posterior.logvar[:, label]).exp()
-        z = torch.cat([mu + sigma * noise[:, label], F.one_hot(torch.full((len(x),), label), CLASSES).float()], 1)
+        z = torch.cat([mu + sigma * noise, F.one_hot(torch.full((len(x),), label), CLASSES).float()], 1)
         p = torch.sigmoid(vae.decode(z))
         cross_entropy = -(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
         kl = 0.5 * (mu**2 + sigma**2 - 1 - 2 * sigma.log()).sum(1)
@@ -366,6 +366,8 @@ def test_samples_have_the_label_that_is_asked_for(run, exported, tmp_path):
             command("sample", source, "--label", label, "-n", 9, "--out", tmp_path / f"{source.name}{label}.npy")
         a, b = (np.load(tmp_path / f"{source.name}{label}.npy") for label in (3, 5))
         assert np.abs(a - b).max() > 0.01
+        with pytest.raises(VaezooError, match="the decoder of this model takes no labels"):
+            vaezoo.decode(run if source is run.path else model, z.numpy(), y=np.zeros(12, int))  # z holds the label
     with pytest.raises(VaezooError, match="there is no label 10"):
         run.sample(2, y=np.array([0, 10]))
     with pytest.raises(VaezooError, match="there is no label 10"):

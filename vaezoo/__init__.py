@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vaezoo import runtime
-    from vaezoo.composition import ConvParts, MLPParts, composed, with_labels
+    from vaezoo.composition import ConvParts, MLPParts, composed
     from vaezoo.core import distributed, signals
     from vaezoo.data.arrays import from_arrays
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vaezoo.gaussian_vae import GaussianVAE
     from vaezoo.likelihoods.base import Likelihood
     from vaezoo.likelihoods.make import DataKind
+    from vaezoo.nn.labels import with_labels
     from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
     from vaezoo.objectives.elbo import ELBO, elbo_terms, kl_with_free_bits
     from vaezoo.posteriors.base import Head, Posterior, PosteriorPart, map_tensors, repeat
@@ -131,7 +132,7 @@ __all__ = [
 ]
 
 _NAMES = {
-    "vaezoo.composition": ("ConvParts", "MLPParts", "composed", "with_labels"),
+    "vaezoo.composition": ("ConvParts", "MLPParts", "composed"),
     "vaezoo.data.arrays": ("from_arrays",),
     "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
     "vaezoo.data.inference": ("Examples",),
@@ -149,6 +150,7 @@ _NAMES = {
     "vaezoo.gaussian_vae": ("GaussianVAE",),
     "vaezoo.likelihoods.base": ("Likelihood",),
     "vaezoo.likelihoods.make": ("DataKind",),
+    "vaezoo.nn.labels": ("with_labels",),
     "vaezoo.objectives.base": ("LossOutput", "Objective", "ObjectivePart", "StepContext"),
     "vaezoo.objectives.elbo": ("ELBO", "elbo_terms", "kl_with_free_bits"),
     "vaezoo.posteriors.base": ("Head", "Posterior", "PosteriorPart", "map_tensors", "repeat"),

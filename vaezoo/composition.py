@@ -19,8 +19,7 @@ from vaezoo.data.base import LABELS_HINT, DataSpec, Split
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
-from vaezoo.nn.labels import InferredLabelVAE
-from vaezoo.nn.labels import with_labels as with_labels
+from vaezoo.nn.labels import InferredLabelVAE, with_labels
 from vaezoo.nn.mlp import MLPConfig
 from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior
 from vaezoo.objectives.elbo import ELBOPart

@@ -293,8 +293,8 @@ def conditioned_on(vae: VAE) -> set[str]:
 
 
 def sampled_with(vae: VAE) -> set[str]:
-    """Returns the fields of a batch that samples of the model depend on."""
-    return {*vae.decoder_inputs, *vae.prior.sample_inputs} - {"x"}
+    """Returns the fields of a batch that may be chosen for samples: those that the model is given, or that z holds."""
+    return conditioned_on(vae) | {*vae.prior.sample_inputs}
 
 
 def check_inputs(vae: VAE) -> None:

@@ -6,8 +6,8 @@ What they choose is a function of the run's seed and of the step. It is the same
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,20 +115,20 @@ class Groups:
         # In the order of these keys, the examples of a group lie side by side, and in it those that are equal.
         keys = group * n + same
         self.n = n
-        self.key_of: list[int] = keys.tolist()
-        self.order: list[int] = keys.argsort(stable=True).tolist()
-        self.sorted: list[int] = keys.sort().values.tolist()
+        self.keys = keys.numpy()
+        self.order = keys.argsort(stable=True).numpy()
+        self.sorted = self.keys[self.order]
 
     def other(self, row: int, choice: float) -> int | None:
         """Returns an example of the group of `row` that differs from it, or None. `choice` in [0, 1) says which one."""
-        key = self.key_of[row]
+        key = int(self.keys[row])
         group = key // self.n * self.n
-        start, equal, after, end = (bisect_left(self.sorted, k) for k in (group, key, key + 1, group + self.n))
+        start, equal, after, end = np.searchsorted(self.sorted, (group, key, key + 1, group + self.n)).tolist()
         count = end - start - (after - equal)
         if not count:
             return None
         place = start + int(choice * count)
-        return self.order[place if place < equal else place + after - equal]
+        return int(self.order[place if place < equal else place + after - equal])
 
 
 class LabelledSampler(Sampler):

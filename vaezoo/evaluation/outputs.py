@@ -155,6 +155,7 @@ def iter_decoded(
         return
     vae, seed = module_of(model), whole_number("seed", seed)
     z = generate.check_latents(z, vae.latent_shape)
+    generate.check_decoder_labels(y, takes="y" in vae.decoder_inputs)
     labels = _labels(vae, len(z), y)
     for number, rows in enumerate(row_chunks(len(z), vae.data.shape)):
         with _seeded(vae, chunk_seed(seed, number)):

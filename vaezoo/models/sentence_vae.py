@@ -16,10 +16,11 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective, with_labels
+from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective
 from vaezoo.data.base import LABELS_HINT, DataSpec
 from vaezoo.data.text.ids import end_id
 from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.nn.labels import with_labels
 from vaezoo.nn.mlp import unflatten
 from vaezoo.nn.sequence import SequenceConfig, TextDecoder, TextEncoder
 from vaezoo.objectives.base import Objective

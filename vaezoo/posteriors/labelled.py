@@ -35,8 +35,12 @@ class LabelledGaussian(NamedTuple):
         return self._with_label(self.given(y).rsample(), y)
 
     def rsample_each(self) -> Tensor:
-        """Draws z for every label, `(B labels, latents + labels)`. The rows of an example lie side by side."""
-        z = DiagonalGaussian(self.mu.flatten(0, 1), self.logvar.flatten(0, 1)).rsample()
+        """Draws z for every label, `(B labels, latents + labels)`. The rows of an example lie side by side.
+
+        They have the same noise, so that it does not blur the difference between two labels.
+        """
+        noise = torch.randn(self.mu[:, :1].shape, device=self.mu.device, dtype=self.mu.dtype)
+        z = (self.mu + torch.exp(0.5 * self.logvar) * noise).flatten(0, 1)
         return self._with_label(z, torch.arange(self.logits.shape[1], device=z.device).repeat(len(self.logits)))
 
     def log_prob(self, z: Tensor) -> Tensor:

@@ -42,10 +42,17 @@ def iter_decoded(
 ) -> Iterator[Array]:
     """Yields the data of latents z `(N, *latent_shape)` in chunks; for the other arguments see `iter_samples`."""
     z, seed = check_latents(z, model.latent_shape), whole_number("seed", seed)
+    check_decoder_labels(y, takes=model.takes_labels("decoder"))
     y = model.labels_in_turn(len(z)) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(len(z), model.data["shape"])):
         x = model.decode_latents(z[rows], None if y is None else y[rows])
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
+
+
+def check_decoder_labels(y: object, *, takes: bool) -> None:
+    """Raises VaezooError if latents come with labels that the decoder does not take. They would have no effect."""
+    if y is not None and not takes:
+        raise VaezooError("the decoder of this model takes no labels", "leave out the labels")
 
 
 def draw_from_means(model: OnnxVAE, means: Array, seed: int) -> Array:
