@@ -123,6 +123,7 @@ FITTED = (
         {"posterior": "planar", "posterior.steps": 3},
         {"posterior": "radial", "posterior.steps": 3},
         {"posterior": "student"},
+        {"posterior": "hamiltonian", "posterior.steps": 2},
         {"prior": "mixture", "prior.components": 3},
         {"prior": "realnvp", "prior.couplings": 2, "prior.hidden": 8},
         {"prior": "maf", "prior.steps": 2, "prior.hidden": 8},

@@ -181,7 +181,7 @@ def check_replaceable(setup: Setup) -> None:
         posterior = vae.infer(example_batch(vae.data, 1, torch.Generator().manual_seed(0)))
         if not posterior.mode().is_floating_point():
             raise VaezooError(f"a prior is fitted to real latents, and those of {name} are whole numbers", hint)
-    uses_prior = any(field is vae.prior for field in cast("tuple[object, ...]", posterior))
+    uses_prior = any(field is vae or field is vae.prior for field in cast("tuple[object, ...]", posterior))
     if uses_prior or type(vae).forward is not VAE.forward:
         raise VaezooError(f"the posterior of {name} belongs to its prior, so it cannot have another one", hint)
 
