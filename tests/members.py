@@ -40,6 +40,7 @@ MEMBERS: Mapping[str, Member] = {
     "vamp-vae": Member("vamp-vae", options={"hidden": "32", "latent_dim": 8, "prior.components": 20}),
     "exemplar-vae": Member("exemplar-vae", options={"hidden": "32", "latent_dim": 8, "prior.exemplars": 50}),
     "iaf-vae": Member("iaf-vae", options={"latent_dim": 8}),
+    "hamiltonian-vae": Member("hamiltonian-vae", options={"hidden": "32", "latent_dim": 6, "posterior.steps": 2}),
     "factor-vae": Member("factor-vae", options={**SMALL_CONV, "objective.hidden": 32}),
     "rae": Member("rae", options=SMALL_CONV),
     "cvae": Member("cvae", options={"latent_dim": 8}),

@@ -12,13 +12,14 @@ from vaezoo.errors import VaezooWarning
 from vaezoo.posteriors.delta import Delta
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.priors import kinds
-from vaezoo.priors.densities import FittedPrior, KernelDensity, PerLabel, SecondStage
-from vaezoo.priors.kinds import KINDS, FlowKind, GMMKind, KDEKind, VAEKind, best_bandwidth, make_kind
+from vaezoo.priors.densities import FittedPrior, KernelDensity, PerLabel, PosteriorMixture, SecondStage
+from vaezoo.priors.kinds import KINDS, ExemplarKind, FlowKind, GMMKind, KDEKind, VAEKind, best_bandwidth, make_kind
 
 SMALL = {
     "gmm": GMMKind(components=3),
     "gmm diagonal": GMMKind(components=3, covariance="diagonal"),
     "kde": KDEKind(kernels=60),
+    "exemplar": ExemplarKind(exemplars=60),
     "flow": FlowKind(couplings=2, hidden=8),
     "vae": VAEKind(hidden=8),
 }
@@ -32,13 +33,18 @@ def codes(n=300, seed=0):
     return torch.tensor((z - z.mean(0)) / z.std(0), dtype=torch.float32)
 
 
+def logvar(n=300):
+    """Log-variances of codes, between -3 and -1: `(n, 2)`."""
+    return -1 - 2 * torch.rand(n, 2, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.fixture(scope="module")
 def fitted():
     """Each kind, fitted to the codes, behind a mean and a standard deviation."""
     priors = {}
     for name, kind in SMALL.items():
         torch.manual_seed(0)
-        prior = FittedPrior(kind.fit(codes(), seed=0), 2, zero_kl=False)
+        prior = FittedPrior(kind.fit(codes(), 0, logvar()), 2, zero_kl=False)
         prior.code_mean.copy_(torch.tensor([1.0, -2.0]))
         prior.code_std.copy_(torch.tensor([2.0, 0.5]))
         priors[name] = prior.requires_grad_(False)
@@ -141,11 +147,40 @@ def test_bandwidth_has_the_highest_likelihood_of_left_out_codes(monkeypatch):
     assert float(chosen) == pytest.approx(best_bandwidth(x), rel=0.4)
 
 
+def test_exemplars_are_posteriors_of_examples():
+    """The density is the mean of their Gaussians, each with its own mean and variances."""
+    x, variances, held_out = codes(), logvar(), codes(50, seed=1)
+    density = ExemplarKind(exemplars=100).fit(x, 3, variances)
+    rows = [int((x == mu).all(1).nonzero()) for mu in density.mu]
+    assert len(set(rows)) == 100 and torch.equal(density.logvar, variances[rows])
+    gaussians = torch.distributions.Normal(x[rows], torch.exp(0.5 * variances[rows]))
+    expected = gaussians.log_prob(held_out[:, None]).sum(2).double().exp().mean(1).log()
+    np.testing.assert_allclose(density.log_prob(held_out), expected, rtol=1e-4, atol=1e-3)
+    everyone = ExemplarKind().for_codes(300).fit(x, 3, variances)
+    assert len(everyone.mu) == 300 and not torch.equal(everyone.mu, x)  # all of them, in another order
+
+
+def test_variance_of_exemplars():
+    q = DiagonalGaussian(torch.randn(4, 2), torch.randn(4, 2))
+    assert ExemplarKind().logvar(q) is q.logvar
+    assert torch.equal(ExemplarKind(variance=0.25).logvar(q), torch.full((4, 2), math.log(0.25)))
+    assert torch.equal(ExemplarKind(variance=0.25).logvar(Delta(q.mu)), torch.full((4, 2), math.log(0.25)))
+    with pytest.raises(VaezooError, match="kind exemplar takes the variances of posterior=diagonal") as e:
+        ExemplarKind().logvar(Delta(q.mu))
+    assert "variance=NUMBER" in e.value.hint and "kde" in e.value.hint
+    assert all(kind.logvar(q) is None for name, kind in KINDS.items() if name != "exemplar")
+
+
+@pytest.mark.parametrize("kind", [KernelDensity, PosteriorMixture])
 @pytest.mark.parametrize("n", [2, 7, 9, 60])
-def test_each_kernel_is_drawn_as_often(n):
-    density = KernelDensity(1, n)
-    density.points.copy_(torch.arange(n)[:, None])
-    density.log_bandwidth.fill_(-20)
+def test_each_kernel_is_drawn_as_often(kind, n):
+    density = kind(1, n)
+    if isinstance(density, KernelDensity):
+        density.points.copy_(torch.arange(n)[:, None])
+        density.log_bandwidth.fill_(-20)
+    else:
+        density.mu.copy_(torch.arange(n)[:, None])
+        density.logvar.fill_(-40)
     noise = torch.randn(100_000, 3, generator=torch.Generator().manual_seed(0))
     counts = density.from_noise(noise)[:, 0].round().long().bincount(minlength=n)
     assert len(counts) == n
@@ -193,6 +228,9 @@ def test_each_label_has_its_density(fitted):
         ("gmm", {"kernels": 3}, "no option named 'kernels'"),
         ("kde", {"bandwidth": 0}, "'bandwidth' is 0"),
         ("kde", {"bandwidth": "wide"}, "'bandwidth' takes a number or none, not 'wide'"),
+        ("exemplar", {"exemplars": 0}, "'exemplars' is 0"),
+        ("exemplar", {"variance": -1}, "'variance' is -1"),
+        ("exemplar", {"bandwidth": 1}, "no option named 'bandwidth'"),
         ("flow", {"couplings": 0}, "'couplings' is 0"),
         ("vae", {"hidden": -1}, "'hidden' is -1"),
     ],
@@ -208,12 +246,15 @@ def test_too_few_codes():
         if kind.trained:
             assert kind.for_codes(1) == kind
             continue
+        if kind.kind == "exemplar":  # one Gaussian has a density
+            assert kind.for_codes(1).exemplars == 1
+            continue
         with pytest.raises(VaezooError, match=r"for 1 codes|one code"):
             kind.for_codes(1)
     with pytest.raises(VaezooError, match="10 components are too many for 19 codes") as e:
         GMMKind().for_codes(19)
     assert e.value.hint == "give components at most 9"
-    assert KDEKind().for_codes(30).kernels == 30
+    assert KDEKind().for_codes(30).kernels == ExemplarKind().for_codes(30).exemplars == 30
 
 
 def test_missing_package(monkeypatch):

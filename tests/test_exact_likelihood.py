@@ -14,7 +14,7 @@ from vaezoo.evaluation.likelihood import negative_log_likelihood
 from vaezoo.objectives.base import StepContext
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.priors.densities import replace_prior
-from vaezoo.priors.kinds import FlowKind, GMMKind, KDEKind, VAEKind
+from vaezoo.priors.kinds import ExemplarKind, FlowKind, GMMKind, KDEKind, VAEKind
 from vaezoo.registry import get_model
 
 DATA = DataSpec(name="linear", shape=(3,), kind="real", likelihood="gaussian:0.5")
@@ -58,6 +58,8 @@ def fitted_prior(vae, kind):
     for name, tensor in density.state_dict().items():
         if name in ("mu", "points"):
             tensor.normal_()
+        elif name == "logvar":
+            tensor.normal_(-1, 0.5)
         elif name == "scale_tril":
             below = torch.tril(0.5 * torch.randn(tensor.shape), -1)
             tensor.copy_(below + torch.diag_embed(0.5 + torch.rand(tensor.shape[:2])))
@@ -102,7 +104,13 @@ def exact_log_likelihood(vae, x):
     return torch.logsumexp(components.log_prob(x.double()[:, None]) + log_weights, 1)
 
 
-FITTED = (GMMKind(components=3), KDEKind(kernels=6), FlowKind(couplings=2, hidden=8), VAEKind(hidden=8))
+FITTED = (
+    GMMKind(components=3),
+    KDEKind(kernels=6),
+    ExemplarKind(exemplars=6),
+    FlowKind(couplings=2, hidden=8),
+    VAEKind(hidden=8),
+)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +123,7 @@ FITTED = (GMMKind(components=3), KDEKind(kernels=6), FlowKind(couplings=2, hidde
         {"posterior": "planar", "posterior.steps": 3},
         {"posterior": "radial", "posterior.steps": 3},
         {"posterior": "student"},
+        {"posterior": "hamiltonian", "posterior.steps": 2},
         {"prior": "mixture", "prior.components": 3},
         {"prior": "realnvp", "prior.couplings": 2, "prior.hidden": 8},
         {"prior": "maf", "prior.steps": 2, "prior.hidden": 8},

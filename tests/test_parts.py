@@ -110,7 +110,10 @@ def test_conditional_prior_closed_form():
 @pytest.mark.parametrize(
     ("posterior", "prior"),
     [
-        *((posterior, "normal") for posterior in ("diagonal", "full", "iaf", "planar", "radial", "student")),
+        *(
+            (posterior, "normal")
+            for posterior in ("diagonal", "full", "iaf", "planar", "radial", "student", "hamiltonian")
+        ),
         ("vmf", "sphere"),
         ("poincare", "poincare"),
     ],

@@ -15,7 +15,8 @@ from typing import Annotated, Literal, Protocol, TypeVar, cast
 from torch import Tensor, nn
 
 from vaezoo.core.options import PartOf
-from vaezoo.data.base import LABELS_HINT, DataSpec, Split
+from vaezoo.core.precision import to_float32
+from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, Split, given
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
@@ -94,6 +95,7 @@ class ComposedVAE(VAE):
         self.input_shape = input_shape
         self.encoder = encoder
         self.head = head
+        self.left_out = head.left_out
         self.decoder = decoder
         self.classes = classes
         if classes:
@@ -107,6 +109,15 @@ class ComposedVAE(VAE):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         params: Tensor = self.decoder(with_labels(z, y, self.classes))
         return params
+
+    def infer(self, batch: Batch) -> Posterior:
+        """Overridden: q(z|x) may follow p(x, z), which `encode`, a function of x alone, does not know."""
+        return self.head.follow(super().infer(batch), self, *batch)
+
+    def log_joint(self, z: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
+        batch = Batch(x, y)
+        params = to_float32(self.generate(z, batch))
+        return self.likelihood.log_prob(params, x) + self.prior.log_prob(z, *given(self.prior.inputs, batch))
 
     def init_from_data(self, train: Split) -> None:
         """Overridden: initialises the decoder's output bias, as GaussianVAE does."""

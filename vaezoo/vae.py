@@ -70,6 +70,7 @@ class VAE(nn.Module, ABC):
         encoder_inputs: The fields of a batch that `encode` takes.
         decoder_inputs: The fields of a batch that `decode` takes after z.
         autoregressive: How x is drawn id by id, if the decoder looks at x. None for other decoders.
+        left_out: What of q(z|x) the graph of `encode` leaves out, in sentences for users. Empty: nothing.
         data: As given.
         latent_shape: As given.
         prior: p(z).
@@ -79,6 +80,7 @@ class VAE(nn.Module, ABC):
     encoder_inputs: tuple[str, ...] = ("x",)
     decoder_inputs: tuple[str, ...] = ()
     autoregressive: Autoregressive | None = None
+    left_out: str = ""
 
     def __init__(self, data: DataSpec, latent_shape: tuple[int, ...], prior: Prior | None = None) -> None:
         super().__init__()

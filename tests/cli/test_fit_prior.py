@@ -50,6 +50,7 @@ def test_json_and_default_folder(first, run_ok, run):
         (2, ("--steps", 3), "--steps has no effect on kind gmm", "leave it out"),
         (2, ("--kind", "vae", "--batch-size", 0), "--batch-size is 0", "give --batch-size at least 1"),
         (2, ("--codes", "modes"), "no codes named 'modes'", "draws or means"),
+        (2, ("--kind", "exemplar", "--codes", "means"), "--codes has no effect on kind exemplar", "leave it out"),
         (5, ("--out", "first"), "first exists and is not empty", "another folder"),
         (3, ("--data", "y.npy"), "the data are not those", "restore them"),
     ],
@@ -62,6 +63,44 @@ def test_bad_input(first, run, inside, code, arguments, error, hint):
     assert (actual, out, len(lines)) == (code, "", 2), err
     assert error in lines[0] and hint in lines[1]
     assert sorted(inside.rglob("*")) == before
+
+
+def test_prior_of_another_run(first, run, run_ok, inside):
+    """Its weights are refused beside those of another first stage."""
+    run_ok(
+        "train",
+        "mlp-vae",
+        "--data",
+        "x.npy",
+        "--scale",
+        "standardize",
+        "-o",
+        "latent_dim=2",
+        "-o",
+        "hidden=16",
+        "--steps",
+        20,
+        "--batch-size",
+        20,
+        "--seed",
+        1,
+        "--out",
+        "other",
+    )
+    for source in ("first", "other"):
+        run_ok("fit-prior", source, "--kind", "kde", "--out", f"{source}-kde")
+    records = [json.loads((inside / f"{name}-kde" / "run.json").read_text()) for name in ("first", "other")]
+    (inside / "first-kde" / "run.json").write_text(json.dumps(records[0] | {"prior": records[1]["prior"]}))
+    for command in (
+        ("sample", "first-kde", "--out", "s.npy"),
+        ("eval", "first-kde"),
+        ("export", "first-kde", "--onnx"),
+    ):
+        code, out, err = run(*command)
+        lines = err.splitlines()
+        assert (code, out, len(lines)) == (3, "", 2), err
+        assert "was fitted for another model" in lines[0] and "vaezoo fit-prior" in lines[1]
+    assert not (inside / "s.npy").exists() and not (inside / "exports").exists()
 
 
 def test_exports_have_no_codes(exported, run):

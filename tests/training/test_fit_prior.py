@@ -17,6 +17,7 @@ from vaezoo.training.prior_fit import first_stage
 KINDS = {
     "gmm": {"options": {"components": 4}},
     "kde": {"options": {"kernels": 100}, "codes": "means"},
+    "exemplar": {"options": {"exemplars": 200, "variance": 0.5}},
     "flow": {"options": {"couplings": 4, "hidden": 32}, "steps": 150, "lr": 0.005, "batch_size": 100},
     "vae": {"options": {"hidden": 32}, "steps": 150, "lr": 0.005, "batch_size": 100},
 }
@@ -118,13 +119,39 @@ def test_autoencoder_gets_a_density(digits, tmp_path):
         vaezoo.evaluate(new, digits, metrics=["nll"], nll_samples=2)
 
 
+def test_exemplars_are_the_aggregate_posterior(trained, digits, tmp_path):
+    """With all training examples p(z) is the mean of their q(z|x), in the units of z."""
+    run = fit_prior(trained, "exemplar", data=digits, out=tmp_path / "run", options={"exemplars": 10_000})
+    assert run.prior_fit.options == {"exemplars": len(digits.train), "variance": None}
+    with torch.no_grad():
+        q = trained.vae.encode(digits.train.batch(slice(None)).x)
+        z = q.rsample()[:40]
+        normal = torch.distributions.Normal(q.mu.double(), torch.exp(0.5 * q.logvar.double()))
+        expected = torch.logsumexp(normal.log_prob(z.double()[:, None]).sum(2), 1) - np.log(len(digits.train))
+        torch.testing.assert_close(run.vae.prior.log_prob(z).double(), expected, rtol=1e-3, atol=5e-3)
+        variance = fit_prior(trained, "exemplar", data=digits, out=tmp_path / "b", options={"variance": 0.3})
+        normal = torch.distributions.Normal(q.mu.double(), np.sqrt(0.3))
+        expected = torch.logsumexp(normal.log_prob(z.double()[:, None]).sum(2), 1) - np.log(len(digits.train))
+        torch.testing.assert_close(variance.vae.prior.log_prob(z).double(), expected, rtol=1e-3, atol=5e-3)
+
+
+def test_exemplars_of_an_autoencoder_need_a_variance(digits, tmp_path):
+    run = vaezoo.train("autoencoder", digits, config=TrainConfig(steps=2, batch_size=50), out=tmp_path / "a")
+    with pytest.raises(VaezooError, match="kind exemplar takes the variances of posterior=diagonal") as e:
+        fit_prior(run, "exemplar", data=digits, out=tmp_path / "b")
+    assert "variance" in e.value.hint and not (tmp_path / "b").exists()
+    new = fit_prior(run, "exemplar", data=digits, out=tmp_path / "b", options={"variance": 0.1, "exemplars": 50})
+    assert new.result["metrics"]["kl"] == 0 and new.sample(3, seed=0).shape == (3, 1, 28, 28)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gmm", "flow"])
+@pytest.mark.parametrize("kind", ["gmm", "flow", "exemplar"])
 def test_labels_go_along(digits, tmp_path, kind):
     """A conditional model gets a density for each label, fitted to the codes of its examples."""
     config = TrainConfig(steps=20, batch_size=50)
     run = vaezoo.train("cvae", digits, options={"latent_dim": 2}, config=config, out=tmp_path / "a")
-    more = {"options": {"components": 2}} if kind == "gmm" else {"options": {"hidden": 8}, "steps": 10}
+    options = {"gmm": {"components": 2}, "flow": {"hidden": 8}, "exemplar": {"exemplars": 20}}
+    more = {"options": options[kind]} | ({"steps": 10} if kind == "flow" else {})
     new = fit_prior(run, kind, data=digits, out=tmp_path / "b", **more)
     assert new.vae.prior.inputs == ("y",) and len(new.vae.prior.density.densities) == 10
     assert vaezoo.load(new.path).sample(3, label=7).shape == (3, 1, 28, 28)
@@ -160,6 +187,8 @@ def test_models_without_a_free_prior(digits, tmp_path, model, options, error):
         ({"kind": "flow", "steps": 0}, "'steps' is 0"),
         ({"kind": "flow", "batch_size": 10_000}, "batch size 10000 is larger"),
         ({"codes": "modes"}, "no codes named 'modes'"),
+        ({"kind": "exemplar", "codes": "means"}, "'codes' has no effect on kind exemplar"),
+        ({"kind": "exemplar", "options": {"variance": 0}}, "'variance' is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"device": "gpu"}, "gpu"),
     ],

@@ -30,8 +30,8 @@ class OnnxModuleVAE(VAE):
 
     Raises:
         UnsupportedDataError: If the files lack something that a likelihood needs. This is so for a posterior that is
-            not Gaussian, another prior, images rounded to bytes, and every likelihood but `bernoulli`, and a `gaussian`
-            or `laplace` whose scale is a number.
+            not Gaussian or lacks a part, another prior, images rounded to bytes, and every likelihood but `bernoulli`,
+            and a `gaussian` or `laplace` whose scale is a number.
     """
 
     def __init__(self, model: OnnxVAE) -> None:
@@ -43,6 +43,7 @@ class OnnxModuleVAE(VAE):
             "its sizes are free": any(isinstance(n, str) for n in model.latent_shape),
             "its images are rounded to bytes": model.dtype == "uint8",
             "its posterior is not a diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
+            "it leaves out a part of the posterior": bool(model.manifest.get("left_out")),
             "its prior is not the standard normal": model.manifest["prior"] != "standard-normal",
             "its likelihood needs more than the mean": not needs_only_mean(model.data["likelihood"]),
         }

@@ -158,7 +158,7 @@ def describe(source: Source, graphs: Mapping[GraphName, Graph], config: ExportCo
     """
     vae, distribution = source.vae, source.distribution
     packages = ("vaezoo", *([] if distribution is None else [distribution]), "torch", "onnx", "onnxscript")
-    return {
+    description: Description = {
         "schema": SCHEMA,
         "model": source.model,
         "options": dict(source.options),
@@ -177,6 +177,9 @@ def describe(source: Source, graphs: Mapping[GraphName, Graph], config: ExportCo
         "quality": list(source.quality),
         "versions": {name: version(name) for name in packages},
     }
+    if vae.left_out and "encoder" in graphs:
+        description["left_out"] = vae.left_out
+    return description
 
 
 def data_entry(data: DataSpec) -> DataEntry:

@@ -17,7 +17,7 @@ The graphs of {model}, trained on {data} with vaezoo.
 
 Opset {opset}, {dtype} weights and arithmetic, {size:.1f} MB in total. The batch size is dynamic. The graphs contain
 their weights and no random operators.
-
+{left_out}
 ## Usage
 
 The graphs need only numpy and onnxruntime. The oldest ONNX Runtime that was tested with this opset is {oldest}.
@@ -137,6 +137,7 @@ def model_card(manifest: Manifest) -> str:
         dtype=config["dtype"],
         size=onnx_bytes / 1e6,
         oldest=OLDEST_RUNTIME[config["opset"]],
+        left_out=f"\n{manifest['left_out']}\n" if manifest.get("left_out") else "",
         usage=_usage(manifest),
         input_note=f"{_input_note(manifest)}\n" if "encoder" in graphs or data.get("offset") or data["columns"] else "",
         comparison=COMPARISON[quantized].format(runtime=parity["runtime"], batches=_join(parity["batches"])),

@@ -100,6 +100,11 @@ def build(config: Config, data: DataSpec) -> SentenceVAE:
     if config.condition == "labels" and not data.classes:
         raise UnsupportedDataError(f"data set '{data.name}' has no labels 0, 1, 2 ...", LABELS_HINT)
     posterior, prior, _ = check_parts(cast("ComposedConfig", config))
+    if posterior.follows_joint:
+        raise VaezooError(
+            f"posterior={posterior.part} takes gradients of the decoder, which sentence-vae does not give",
+            "use another posterior, or mlp-vae",
+        )
     head = posterior.head((config.latent_dim,))
     vae = SentenceVAE(config, data, head, data.classes if config.condition == "labels" else ())
     vae.prior = prior.build(vae)

@@ -43,18 +43,38 @@ class Posterior(Protocol):
         """Returns the most probable z, or a point near it, `(B, *latent_shape)`. It is deterministic."""
 
 
+class JointDensity(Protocol):
+    """A model whose log p(x, z) a posterior may follow."""
+
+    def log_joint(self, z: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
+        """Returns log p(x|z) + log p(z), `(B,)`, in nats, for latents and the examples that they belong to."""
+
+
 class Head(nn.Module, ABC):
     """The last part of an encoder: it makes q(z|x) from the output of a network.
 
     Attributes:
         inputs: The shape of the network's output for one example.
+        left_out: What of q(z|x) the graph of an encoder leaves out, in sentences for users. Empty: nothing.
     """
 
     inputs: Shape
+    left_out: str = ""
 
     @abstractmethod
     def forward(self, h: Tensor) -> Posterior:
         """Returns q(z|x) for the network's output `(B, *inputs)`."""
+
+    def follow(self, posterior: Posterior, model: JointDensity, x: Tensor, y: Tensor | None) -> Posterior:
+        """Returns q(z|x) where it depends on p(x, z), too. By default it does not, and stays as it is.
+
+        Args:
+            posterior: What `forward` returned.
+            model: Gives log p(x, z).
+            x: The examples.
+            y: Their labels, or None.
+        """
+        return posterior
 
 
 class PosteriorPart(ABC):
@@ -64,11 +84,13 @@ class PosteriorPart(ABC):
         part: Its name, as in its entry point of the group `vaezoo.posteriors`.
         density: Where log q(z|x) is known: nowhere, at z that were drawn from q, or everywhere.
         is_diagonal_gaussian: Whether q(z|x) is a DiagonalGaussian, which some priors mix.
+        follows_joint: Whether its head implements `follow`, which takes gradients of the decoder.
     """
 
     part: ClassVar[str]
     density: ClassVar[Density] = "everywhere"
     is_diagonal_gaussian: ClassVar[bool] = False
+    follows_joint: ClassVar[bool] = False
 
     @property
     def space(self) -> str:

@@ -146,18 +146,53 @@ class KernelDensity(Mixture):
         return Components(self.points, logvar, self.points.new_full((n,), -math.log(n)))
 
     def from_noise(self, noise: Tensor, *given: Tensor) -> Tensor:
-        """Overridden: two numbers choose the code, first a row of a table of codes, then a code in it.
-
-        One number among thousands of codes would choose another code after the least rounding, in an export.
-        """
-        n = len(self.points)
-        width = math.isqrt(n - 1) + 1
-        uniform = normal_cdf(noise[:, :2])
-        row = (uniform[:, 0] * (n / width)).floor().clamp(max=(n - 1) // width)
-        size = (n - row * width).clamp(max=width)  # the last row may be shorter
-        column = torch.minimum((uniform[:, 1] * size).floor(), size - 1)
-        chosen = (row * width + column).long()
+        """Overridden: two numbers choose the code."""
+        chosen = choose_equally(noise[:, :2], len(self.points))
         return self.points[chosen] + self.log_bandwidth.exp() * noise[:, 2:]
+
+
+class PosteriorMixture(Mixture):
+    """The mixture of the posteriors of some examples, 1/N sum_n q(z|x_n). Each is a diagonal Gaussian.
+
+    Args:
+        latent_dim: Number of latents.
+        exemplars: Number of examples.
+    """
+
+    def __init__(self, latent_dim: int, exemplars: int) -> None:
+        super().__init__(latent_dim)
+        self.noise_shape = (latent_dim + 2,)
+        self.register_buffer("mu", torch.zeros(exemplars, latent_dim))
+        self.register_buffer("logvar", torch.zeros(exemplars, latent_dim))
+        self.mu: Tensor
+        self.logvar: Tensor
+
+    def components(self) -> Components:
+        n = len(self.mu)
+        return Components(self.mu, self.logvar, self.mu.new_full((n,), -math.log(n)))
+
+    def from_noise(self, noise: Tensor, *given: Tensor) -> Tensor:
+        """Overridden: two numbers choose the example."""
+        chosen = choose_equally(noise[:, :2], len(self.mu))
+        return self.mu[chosen] + torch.exp(0.5 * self.logvar[chosen]) * noise[:, 2:]
+
+
+def choose_equally(noise: Tensor, n: int) -> Tensor:
+    """Returns which of n points noise chooses, `(B,)`, int64, each as often.
+
+    The first number chooses a row of a table of points, the second a point in it. One number among thousands of points
+    would choose another one after the least rounding, in an export.
+
+    Args:
+        noise: Standard normal, `(B, 2)`.
+        n: Number of points.
+    """
+    width = math.isqrt(n - 1) + 1
+    uniform = normal_cdf(noise)
+    row = (uniform[:, 0] * (n / width)).floor().clamp(max=(n - 1) // width)
+    size = (n - row * width).clamp(max=width)  # the last row may be shorter
+    column = torch.minimum((uniform[:, 1] * size).floor(), size - 1)
+    return (row * width + column).long()
 
 
 class SecondStage(Prior):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,8 +18,10 @@ from vaezoo.core.dependencies import eval_dependencies
 from vaezoo.core.options import check_types, configure, require_positive
 from vaezoo.core.seed import derive_seed
 from vaezoo.errors import VaezooError, VaezooWarning, safe_repr, suggest
+from vaezoo.posteriors.base import Posterior
+from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.priors.base import Prior
-from vaezoo.priors.densities import FullMixture, KernelDensity, SecondStage
+from vaezoo.priors.densities import FullMixture, KernelDensity, PosteriorMixture, SecondStage
 from vaezoo.priors.mixture import LearnedMixture
 from vaezoo.priors.realnvp import RealNVP
 
@@ -38,18 +41,30 @@ class DensityKind(ABC):
     Attributes:
         kind: Its name.
         trained: Whether the Trainer fits it. If not, `fit` does.
+        takes_posterior: Whether it takes the mean and the variance of q(z|x), and no draws.
     """
 
     kind: ClassVar[str]
     trained: ClassVar[bool] = False
+    takes_posterior: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, latent_dim: int) -> Prior:
         """Returns the density before it is fitted."""
 
-    def fit(self, codes: Tensor, seed: int) -> Prior:
-        """Returns the density of standardised codes `(N, latents)`. One that is trained has random weights."""
+    def fit(self, codes: Tensor, seed: int, logvar: Tensor | None = None) -> Prior:
+        """Returns the density of standardised codes. One that is trained has random weights.
+
+        Args:
+            codes: `(N, latents)`.
+            seed: Seed of what is random.
+            logvar: What `logvar` returned, in units of the standardised codes, `(N, latents)`.
+        """
         return self.build(codes.shape[1])
+
+    def logvar(self, posterior: Posterior) -> Tensor | None:
+        """Returns the log-variances around the modes of q(z|x), `(B, latents)`, if each example has its own."""
+        return None
 
     def for_codes(self: PartT, n: int) -> PartT:
         """Returns the options for a number of codes. Raises VaezooError if there are too few."""
@@ -88,7 +103,7 @@ class GMMKind(DensityKind):
         return mixture(latent_dim, self.components)
 
     @torch.no_grad()
-    def fit(self, codes: Tensor, seed: int) -> Prior:
+    def fit(self, codes: Tensor, seed: int, logvar: Tensor | None = None) -> Prior:
         """Overridden: one run of expectation maximisation from k-means."""
         with eval_dependencies("kind gmm"):
             from sklearn.exceptions import ConvergenceWarning
@@ -149,14 +164,69 @@ class KDEKind(DensityKind):
     def build(self, latent_dim: int) -> KernelDensity:
         return KernelDensity(latent_dim, self.kernels)
 
-    def fit(self, codes: Tensor, seed: int) -> Prior:
+    def fit(self, codes: Tensor, seed: int, logvar: Tensor | None = None) -> Prior:
         """Overridden: keeps codes, and chooses the width."""
-        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(derive_seed(seed, "order")))
         density = self.build(codes.shape[1])
-        density.points.copy_(codes[order[: self.kernels]])
+        density.points.copy_(codes[random_order(len(codes), seed)[: self.kernels]])
         width = best_bandwidth(density.points) if self.bandwidth is None else self.bandwidth
         density.log_bandwidth.fill_(float(np.log(width)))
         return density
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExemplarKind(DensityKind):
+    """The mixture of the posteriors of some training examples.
+
+    With the posteriors of all of them it is the mean of q(z|x) over the training data. No other prior gives them a
+    higher ELBO (Tomczak and Welling 2018, arXiv 1705.07120, section 2).
+
+    Attributes:
+        exemplars: Largest number of training examples that are taken, drawn at random.
+        variance: The variance around each mean, in units of z. none: that of the example's own q(z|x).
+
+    Raises:
+        VaezooError: If a value is out of range.
+    """
+
+    kind = "exemplar"
+    takes_posterior = True
+    exemplars: int = 2000
+    variance: float | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require_positive("exemplars", self.exemplars)
+        if self.variance is not None and not 0 < self.variance < math.inf:
+            raise VaezooError(f"option 'variance' is {self.variance}", "give 'variance' above 0")
+
+    def for_codes(self, n: int) -> ExemplarKind:
+        """Overridden: there are at most as many exemplars as codes."""
+        return replace(self, exemplars=min(self.exemplars, n))
+
+    def build(self, latent_dim: int) -> PosteriorMixture:
+        return PosteriorMixture(latent_dim, self.exemplars)
+
+    def logvar(self, posterior: Posterior) -> Tensor:
+        """Overridden. Raises VaezooError if the variances of q(z|x) are wanted and it is no diagonal Gaussian."""
+        if self.variance is not None:
+            return torch.full_like(posterior.mode(), math.log(self.variance))
+        if not isinstance(posterior, DiagonalGaussian):
+            what = f"kind exemplar takes the variances of posterior=diagonal, which a {type(posterior).__name__} lacks"
+            raise VaezooError(what, "give -o variance=NUMBER, or use --kind kde")
+        return posterior.logvar
+
+    def fit(self, codes: Tensor, seed: int, logvar: Tensor | None = None) -> Prior:
+        """Overridden: keeps means and variances."""
+        assert logvar is not None
+        density, chosen = self.build(codes.shape[1]), random_order(len(codes), seed)[: self.exemplars]
+        density.mu.copy_(codes[chosen])
+        density.logvar.copy_(logvar[chosen])
+        return density
+
+
+def random_order(n: int, seed: int) -> Tensor:
+    """Returns the numbers below n in random order."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "order")))
 
 
 def best_bandwidth(points: Tensor) -> float:
@@ -229,7 +299,7 @@ class VAEKind(DensityKind):
 
 
 KINDS: Mapping[str, DensityKind] = MappingProxyType(
-    {config.kind: config for config in (GMMKind(), KDEKind(), FlowKind(), VAEKind())}
+    {config.kind: config for config in (GMMKind(), KDEKind(), ExemplarKind(), FlowKind(), VAEKind())}
 )
 
 

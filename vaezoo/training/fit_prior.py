@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -69,10 +69,10 @@ def fit_prior(
 
     Args:
         run: A run, or its folder.
-        kind: "gmm", "kde", "flow" or "vae"; see `vaezoo.priors.kinds`.
+        kind: "gmm", "kde", "exemplar", "flow" or "vae"; see `vaezoo.priors.kinds`.
         options: Options of the kind that differ from their defaults.
         codes: Fit to one draw of q(z|x) for each example ("draws"), or to the modes ("means"). A kind that is trained
-            draws anew in each step.
+            draws anew in each step. The kind "exemplar" takes mean and variance of q(z|x) instead.
         steps: Optimizer steps of a kind that is trained: "flow" or "vae". The default is 3,000.
         batch_size: Its examples per step. The default is that of the run.
         lr: Its learning rate at the start, which falls to 0 along a cosine. The default is 0.001.
@@ -95,6 +95,9 @@ def fit_prior(
     chosen, seed = make_kind(kind, options or {}), whole_number("seed", seed)
     if codes not in get_args(Codes):
         raise VaezooError(f"no codes named '{safe_repr(codes)}'", f"use {' or '.join(get_args(Codes))}")
+    if codes == "means" and chosen.takes_posterior:
+        what = f"'codes' has no effect on kind {kind}, which takes mean and variance of q(z|x)"
+        raise VaezooError(what, "leave it out")
     config = fit_config(run.training, chosen, steps, batch_size, lr, seed, device)
     torch_device = resolve_device(config.device)
     record, registration = read_run_record(run.path), find_model(run.full_name)
@@ -109,8 +112,8 @@ def fit_prior(
     with distributed.init_distributed(torch_device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
         with registration.failures("encoded"):
-            z, y = encode_split(setup.vae.to(torch_device), data.train, codes, config, seed)
-        chosen = fit_codes(setup.vae.cpu(), chosen, z, y, seed)
+            encoded = encode_split(setup.vae.to(torch_device), data.train, chosen, codes, config, seed)
+        chosen = fit_codes(setup.vae.cpu(), chosen, encoded, seed)
         fit = PriorFit(
             kind=kind,
             options=config_json(chosen),
@@ -178,39 +181,59 @@ def check_replaceable(setup: Setup) -> None:
         posterior = vae.infer(example_batch(vae.data, 1, torch.Generator().manual_seed(0)))
         if not posterior.mode().is_floating_point():
             raise VaezooError(f"a prior is fitted to real latents, and those of {name} are whole numbers", hint)
-    uses_prior = any(field is vae.prior for field in cast("tuple[object, ...]", posterior))
+    uses_prior = any(field is vae or field is vae.prior for field in cast("tuple[object, ...]", posterior))
     if uses_prior or type(vae).forward is not VAE.forward:
         raise VaezooError(f"the posterior of {name} belongs to its prior, so it cannot have another one", hint)
 
 
-def encode_split(vae: VAE, split: Split, codes: Codes, config: TrainConfig, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Returns the codes of a split, `(N, latents)`, and its labels, on the CPU.
+class Encoded(NamedTuple):
+    """The codes of a split, on the CPU.
+
+    Attributes:
+        z: `(N, latents)`.
+        logvar: Their log-variances, `(N, latents)`, for a kind that takes them. z are then modes of q(z|x).
+        y: The labels, or None.
+    """
+
+    z: Tensor
+    logvar: Tensor | None
+    y: Tensor | None
+
+
+def encode_split(vae: VAE, split: Split, kind: DensityKind, codes: Codes, config: TrainConfig, seed: int) -> Encoded:
+    """Encodes a split.
 
     Raises:
         DivergedError: If a code is not finite.
+        VaezooError: If the kind takes variances that q(z|x) does not have.
     """
-    device, parts = device_of(vae), []
+    device = device_of(vae)
+    parts: list[Tensor] = []
+    logvars: list[Tensor] = []
     with eval_mode(vae), isolate_rng(device):
         for number, start in enumerate(range(0, len(split), ENCODED_AT_ONCE)):
             set_seed(derive_seed(seed, "latents", number), device)
             batch = map_tensors(split.batch(slice(start, start + ENCODED_AT_ONCE)), lambda tensor: tensor.to(device))
             posterior = vae.infer(Batch(binarize(to_floats(batch.x), config), batch.y))
-            parts.append((posterior.rsample() if codes == "draws" else posterior.mode()).float().cpu())
+            logvar = kind.logvar(posterior)
+            if logvar is not None:
+                logvars.append(logvar.float().cpu())
+            drawn = codes == "draws" and logvar is None
+            parts.append((posterior.rsample() if drawn else posterior.mode()).float().cpu())
             signals.raise_if_stopped()
     z = torch.cat(parts)
-    if not bool(z.isfinite().all()):
+    if not all(bool(part.isfinite().all()) for part in (z, *logvars)):
         raise DivergedError("a code of the training data is not finite", "train the model again with a lower --lr")
-    return z, split.y
+    return Encoded(z, torch.cat(logvars) if logvars else None, split.y)
 
 
-def fit_codes(vae: VAE, kind: DensityKind, z: Tensor, y: Tensor | None, seed: int) -> DensityKind:
+def fit_codes(vae: VAE, kind: DensityKind, encoded: Encoded, seed: int) -> DensityKind:
     """Fits a density to standardised codes, and makes it the prior of the model.
 
     Args:
         vae: The model, on the CPU.
         kind: The kind of density.
-        z: Codes, `(N, latents)`.
-        y: Their labels, or None.
+        encoded: The codes.
         seed: Seed of the fit.
 
     Returns:
@@ -219,20 +242,23 @@ def fit_codes(vae: VAE, kind: DensityKind, z: Tensor, y: Tensor | None, seed: in
     Raises:
         VaezooError: If the codes are too few, or no example has one of the labels.
     """
+    z, logvar, y = encoded
     mean, std = z.double().mean(0), z.double().std(0, unbiased=False)
     std = torch.where(std > MIN_STD, std, 1.0)
-    groups = [((z - mean) / std).float()]
+    w = ((z - mean) / std).float()
+    logvar = None if logvar is None else (logvar - 2 * std.log()).float()
+    rows = [torch.arange(len(z))]
     classes = label_count(vae)
     if classes is not None:
         assert y is not None  # validate_setup has checked it
-        groups = [groups[0][y.cpu() == label] for label in range(classes)]
-    if missing := [label for label, group in enumerate(groups) if not len(group)]:
+        rows = [torch.nonzero(y.cpu() == label).squeeze(1) for label in range(classes)]
+    if missing := [label for label, group in enumerate(rows) if not len(group)]:
         what = f"no training example of '{vae.data.name}' has the label {missing[0]}, so it can have no prior"
         raise VaezooError(what, "give data with examples of each label")
-    kind = kind.for_codes(min(len(group) for group in groups))
+    kind = kind.for_codes(min(map(len, rows)))
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        densities = [kind.fit(group, seed) for group in groups]
+        densities = [kind.fit(w[group], seed, None if logvar is None else logvar[group]) for group in rows]
     prior = replace_prior(vae, densities[0] if classes is None else PerLabel(densities))
     prior.code_mean.copy_(mean)
     prior.code_std.copy_(std)
