@@ -79,6 +79,7 @@ class ComposedVAE(VAE):
         head: From there to q(z|x).
         decoder: From z, and labels, to the parameters of p(x|z).
         classes: How many values each label has that encoder and decoder are given. Empty: they are given none.
+        latent_scale: As `PosteriorPart.decoder_scale`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class ComposedVAE(VAE):
         head: Head,
         decoder: nn.Module,
         classes: tuple[int, ...] = (),
+        latent_scale: float = 1.0,
     ) -> None:
         super().__init__(data, latent_shape)
         self.input_shape = input_shape
@@ -97,6 +99,7 @@ class ComposedVAE(VAE):
         self.head = head
         self.decoder = decoder
         self.classes = classes
+        self.latent_scale = latent_scale
         if classes:
             self.encoder_inputs, self.decoder_inputs = ("x", "y"), ("y",)
 
@@ -106,6 +109,7 @@ class ComposedVAE(VAE):
         return posterior
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        z = z if self.latent_scale == 1 else self.latent_scale * z
         params: Tensor = self.decoder(with_labels(z, y, self.classes))
         return params
 
@@ -162,12 +166,12 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE:
     classes = data.classes if config.condition == "labels" else ()
     latent_shape = (config.latent_dim,)
     with part_errors(f"posterior={posterior.part}"):
-        head = posterior.head(latent_shape)
+        head, latent_scale = posterior.head(latent_shape), posterior.decoder_scale(latent_shape)
         outputs = head.inputs
     input_shape = config.input_shape(data)
     encoder = config.make_encoder(data, wider(input_shape, classes), outputs)
     decoder = config.make_decoder(data, wider(latent_shape, classes), data.params_shape)
-    vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes)
+    vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes, latent_scale)
     with part_errors(f"prior={prior.part}"):
         vae.prior = prior.build(vae)
     return vae
