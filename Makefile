@@ -46,12 +46,14 @@ test: $(STAMP)
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not matrix" -n auto --maxprocesses 4 --durations=30
 
-# The whole matrix: of tests, of faults, then a minute of fuzzing for each reader of files.
+# The whole matrix: of tests, of faults, a minute of fuzzing for each reader of files, then wrong formulas that tests
+# must notice. The last step takes a quarter of an hour.
 faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m matrix --ignore tests/fault_injection \
 		--ignore tests/training/test_resume.py -n auto --maxprocesses 4
 	VAEZOO_FAULTS=all $(BIN)/python -m pytest tests/fault_injection tests/training/test_resume.py
 	$(BIN)/python tests/fault_injection/fuzz.py --seconds 60
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutations.py
 
 # Runs the code blocks of README.md and docs/ and the scripts in examples/.
 docs: $(STAMP)

@@ -47,14 +47,20 @@ def vaezoo_fit(precision: Precision, compiled: Compile, job: Job, channel: Worke
 
 
 def fit_model(
-    name: str, options: dict[str, object], precision: Precision, compiled: Compile, job: Job, channel: WorkerChannel
+    name: str,
+    options: dict[str, object],
+    precision: Precision,
+    compiled: Compile,
+    job: Job,
+    channel: WorkerChannel,
+    likelihood: str | None = None,
 ) -> None:
     """Runs one long `Trainer.fit` of a model with its own objective.
 
     The trainer's clock excludes the time that `on_report` waits for a turn.
     """
     torch.set_num_threads(job.threads)
-    data = load_dataset(job)
+    data = load_dataset(job, likelihood)
     torch.manual_seed(SEED)
     _, model, objective = find_model(name).build(options, data.spec)
     channel.info["parameters"] = count_parameters(model) + count_parameters(objective)

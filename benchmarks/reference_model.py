@@ -134,13 +134,13 @@ def choose_data(data_dir: Path | None) -> str:
     return "mnist" if data_dir is not None and (data_dir / "MNIST" / "raw").is_dir() else "digits"
 
 
-def load_dataset(job: Job) -> Dataset:
-    """Loads the data set of a job.
+def load_dataset(job: Job, likelihood: str | None = None) -> Dataset:
+    """Loads the data set of a job. The likelihood is by default that of the data.
 
     Raises:
         VaezooError: If its images are not grey images of 28x28 pixels.
     """
-    data = load_data(job.data, data_dir=job.data_dir)
+    data = load_data(job.data, data_dir=job.data_dir, likelihood=likelihood)
     if data.spec.shape != (1, 28, 28):
         raise VaezooError(f"data set '{job.data}' has shape {data.spec.shape}", "use a data set of shape (1, 28, 28)")
     return data

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,9 +20,11 @@ from pythae.trainers.training_callbacks import TrainingCallback
 from torch import Tensor, nn
 
 from baselines import SEED, UNLIMITED, WINDOW, set_up_torch
-from reference_model import LATENT_DIM, LR, Job, PlainVAE, count_parameters, load_bytes, load_dataset
+from reference_model import LATENT_DIM, LR, PIXELS, Job, PlainVAE, count_parameters, load_bytes, load_dataset
 from train_workers import WorkerChannel
+from vaezoo import Batch, StepContext
 from vaezoo.registry import find_model
+from zoo_pairs import Pair
 
 
 class Encoder(BaseEncoder):  # type: ignore[misc]
@@ -60,7 +65,11 @@ class ZooEncoder(BaseEncoder):  # type: ignore[misc]
         posterior = self.vae[0].encode(x)
         if hasattr(posterior, "logvar"):
             return ModelOutput(embedding=posterior.mu, log_covariance=posterior.logvar)
-        return ModelOutput(embedding=posterior.features if hasattr(posterior, "features") else posterior.z)
+        if hasattr(posterior, "kappa"):  # pythae's concentration is softplus(...) + 1
+            raw = torch.log(torch.expm1((posterior.kappa - 1).clamp(min=1e-3)))
+            return ModelOutput(embedding=posterior.mu, log_concentration=raw)
+        embedding = posterior.features if hasattr(posterior, "features") else posterior.z
+        return ModelOutput(embedding=embedding, log_covariance=torch.zeros_like(embedding))
 
 
 class Discriminator(BaseDiscriminator):  # type: ignore[misc]
@@ -77,6 +86,17 @@ class Discriminator(BaseDiscriminator):  # type: ignore[misc]
         if output_layer_levels:
             return ModelOutput(embedding_layer_1=out.features)
         return ModelOutput(embedding=torch.sigmoid(out.logits))
+
+
+class LatentDiscriminator(BaseDiscriminator):  # type: ignore[misc]
+    """The discriminator of our aae."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Any:
+        return ModelOutput(embedding=torch.sigmoid(self.net(x)))
 
 
 class WindowCallback(TrainingCallback):  # type: ignore[misc]
@@ -118,35 +138,65 @@ def train(job: Job, channel: WorkerChannel) -> None:
     fit(VAE(config, encoder=Encoder(net, latent_dim), decoder=Decoder(net.decoder)), "BaseTrainer", job, channel)
 
 
-def train_model(
-    name: str, options: dict[str, object], peer: str, settings: dict[str, object], job: Job, channel: WorkerChannel
-) -> None:
-    """Trains one of pythae's models with the networks of one of ours.
-
-    Args:
-        name: Our model.
-        options: Its options.
-        peer: Name of pythae's model.
-        settings: Its config, besides the sizes.
-        job: The worker's task.
-        channel: Where to report.
-    """
+def train_model(pair: Pair, job: Job, channel: WorkerChannel) -> None:
+    """Trains pythae's model of a pair with our networks."""
     set_up_torch(job)
     torch.manual_seed(SEED)
-    _, model, objective = find_model(name).build(options, load_dataset(job).spec)
-    vae: Any = model
+    _, vae, objective = find_model(pair.model).build(pair.options, load_dataset(job, pair.likelihood).spec)
+    trainer = {
+        "FactorVAE": "AdversarialTrainer",
+        "Adversarial_AE": "AdversarialTrainer",
+        "VAEGAN": "CoupledOptimizerAdversarialTrainer",
+        "PIWAE": "CoupledOptimizerTrainer",
+        "RAE_L2": "CoupledOptimizerTrainer",
+    }
+    fit(peer_model(pair, vae, objective), trainer.get(pair.peer, "BaseTrainer"), job, channel, pair.training)
+
+
+def peer_model(pair: Pair, vae: Any, objective: Any) -> Any:
+    """Returns pythae's model with the networks of ours."""
     latent_dim = int(vae.latent_shape[0])
-    config_name = next(name for name in (f"{peer}Config", f"{peer}_Config") if hasattr(models, name))
-    config = getattr(models, config_name)(input_dim=(1, 28, 28), latent_dim=latent_dim, **settings)
+    config_name = next(n for n in (f"{pair.peer}Config", f"{pair.peer}_Config") if hasattr(models, n))
+    config = getattr(models, config_name)(input_dim=(1, 28, 28), latent_dim=latent_dim, **pair.settings)
     networks: dict[str, nn.Module] = {"encoder": ZooEncoder(vae, latent_dim), "decoder": Decoder(vae.decoder)}
-    if peer == "VAEGAN":
+    if pair.peer == "VAEGAN":
         networks["discriminator"] = Discriminator(objective.discriminator)
-    trainer = {"FactorVAE": "AdversarialTrainer", "VAEGAN": "CoupledOptimizerAdversarialTrainer"}
-    fit(getattr(models, peer)(config, **networks), trainer.get(peer, "BaseTrainer"), job, channel)
+    if pair.peer == "Adversarial_AE":
+        networks["discriminator"] = LatentDiscriminator(objective.discriminator)
+    return getattr(models, pair.peer)(config, **networks)
 
 
-def fit(model: Any, trainer: str, job: Job, channel: WorkerChannel) -> None:
-    """Runs one of pythae's trainers. It reports the loss once per epoch, so a hook reads it until the warm-up ends."""
+def first_losses(pair: Pair, job: Job) -> tuple[float, float]:
+    """Returns the loss of the first step, ours and pythae's, with the same weights, images and noise.
+
+    Of adversarial models it is that of the autoencoder. From ours, the constant of a Gaussian density is left out.
+    """
+    torch.manual_seed(SEED)
+    data = load_dataset(job, pair.likelihood)
+    _, vae, objective = find_model(pair.model).build(pair.options, data.spec)
+    peer, x = peer_model(pair, vae, objective), data.train.batch(slice(0, job.batch)).x
+    torch.manual_seed(SEED + 1)
+    losses = objective(vae, Batch(x), StepContext.initial()._replace(train_size=len(data.train))).losses
+    ours = float(losses["vae"] if "vae" in losses else sum(losses.values()))
+    if pair.likelihood == "gaussian":
+        ours -= 0.5 * math.log(2 * math.pi) * PIXELS
+    torch.manual_seed(SEED + 1)
+    output = peer({"data": x}, dataset_size=len(data.train))
+    return ours, float(output.get("autoencoder_loss", output.loss))
+
+
+def fit(
+    model: Any, trainer: str, job: Job, channel: WorkerChannel, settings: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Runs one of pythae's trainers. It reports the loss once per epoch, so a hook reads it until the warm-up ends.
+
+    Args:
+        model: The model.
+        trainer: Name of the trainer's class.
+        job: The worker's task.
+        channel: Where to report.
+        settings: Further fields of the trainer's config.
+    """
     logging.disable(logging.WARNING)
     x = load_bytes(job).float() / 255
     channel.info["parameters"] = count_parameters(model)
@@ -161,6 +211,7 @@ def fit(model: Any, trainer: str, job: Job, channel: WorkerChannel) -> None:
     hook = model.register_forward_hook(read_loss)
     rates = {
         "BaseTrainer": ("learning_rate",),
+        "CoupledOptimizerTrainer": ("encoder_learning_rate", "decoder_learning_rate"),
         "AdversarialTrainer": ("autoencoder_learning_rate", "discriminator_learning_rate"),
         "CoupledOptimizerAdversarialTrainer": (
             *("encoder_learning_rate", "decoder_learning_rate", "discriminator_learning_rate"),
@@ -173,6 +224,7 @@ def fit(model: Any, trainer: str, job: Job, channel: WorkerChannel) -> None:
             per_device_train_batch_size=job.batch,
             no_cuda=job.device == "cpu",
             **dict.fromkeys(rates[trainer], LR),
+            **settings,
         )
         getattr(trainers, trainer)(
             model,

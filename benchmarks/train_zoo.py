@@ -3,9 +3,10 @@
     python benchmarks/train_zoo.py --data-dir FOLDER     FOLDER contains MNIST
     python benchmarks/train_zoo.py --tables              only the table, from existing results
 
-pythae's models get our networks, so both train the same weights. Workers, turns and ratios are those of
-train_throughput.py. The results go to results/train-zoo-MACHINE.json and the table to README.md. With --only, they only
-go to --out.
+pythae's models get our networks, so both train the same weights. Where the objectives are the same function, the losses
+of the first step must be equal. zoo_pairs.py has the pairs, and says where they are not. Workers, turns and ratios are
+those of train_throughput.py. The results go to results/train-zoo-MACHINE.json and the table to README.md. With --only,
+they only go to --out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +24,15 @@ import torch
 from baselines import Compile, fit_model
 from reference_model import Job
 from tables import HERE, format_quartiles, hardware, machine, put_tables, quartiles, ratios, slug, table, versions
-from train_throughput import Measurements, describe_environment, make_job, run_rounds, start_workers
+from train_throughput import Measurements, describe_environment, log, make_job, run_rounds, start_workers
 from train_workers import START_SECONDS, WorkerChannel, serve
 from vaezoo.core.atomic import write_file
 from vaezoo.core.json_io import json_bytes
+from zoo_pairs import PAIRS
 
 PREFIX = "train-zoo"
 BACKENDS = ("pythae", "vaezoo", "vaezoo compiled")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A model of both zoos.
-
-    Attributes:
-        model: Our model.
-        peer: Name of pythae's class.
-        options: Options of our model.
-        settings: Fields of pythae's config.
-    """
-
-    model: str
-    peer: str
-    options: dict[str, object] = field(default_factory=dict)
-    settings: dict[str, object] = field(default_factory=dict)
-
-
-BCE = {"reconstruction_loss": "bce"}
-PAIRS = {
-    "autoencoder": Pair(model="autoencoder", peer="AE"),
-    "vae, dense": Pair(model="mlp-vae", peer="VAE", settings=BCE),
-    "vae, convolutional": Pair(model="conv-vae", peer="VAE", settings=BCE),
-    "beta-vae": Pair(model="beta-vae", peer="BetaVAE", settings=BCE | {"beta": 4.0}),
-    "iwae, k=5": Pair(model="iwae", peer="IWAE", options={"objective.k": 5}, settings=BCE | {"number_samples": 5}),
-    "vamp-vae": Pair(model="vamp-vae", peer="VAMP", settings=BCE | {"number_components": 500}),
-    "iaf-vae": Pair(
-        model="iaf-vae",
-        peer="VAE_IAF",
-        settings=BCE | {"n_made_blocks": 2, "n_hidden_in_made": 1, "hidden_size": 64},
-    ),
-    # pythae's discriminator has five hidden layers of 1000 units.
-    "factor-vae": Pair(
-        model="factor-vae",
-        peer="FactorVAE",
-        options={"objective.hidden": 1000, "objective.layers": 5},
-        settings=BCE | {"gamma": 10.0},
-    ),
-    "vae-gan": Pair(model="vae-gan", peer="VAEGAN"),
-    "vq-vae": Pair(model="vq-vae", peer="VQVAE", settings={"use_ema": True}),
-}
+LOSS_TOLERANCE = 1e-4  # of the losses of a first step, which differ by rounding
 
 
 def train(job: Job, channel: WorkerChannel) -> None:
@@ -80,14 +41,33 @@ def train(job: Job, channel: WorkerChannel) -> None:
     if job.backend == "pythae":
         from train_pythae import train_model
 
-        train_model(pair.model, pair.options, pair.peer, pair.settings, job, channel)
+        train_model(pair, job, channel)
     else:
         compiled: Compile = "on" if job.backend == "vaezoo compiled" else "off"
-        fit_model(pair.model, pair.options, "fp32", compiled, job, channel)
+        fit_model(pair.model, dict(pair.options), "fp32", compiled, job, channel, pair.likelihood)
+
+
+def compare_losses(job: Job) -> dict[str, float]:
+    """Returns the loss of the first step by name of the zoo, and logs both. Empty if pythae is not installed.
+
+    Raises:
+        ValueError: If they are not equal, though they should be.
+    """
+    try:
+        from train_pythae import first_losses
+    except ModuleNotFoundError:
+        return {}
+    pair = PAIRS[job.network]
+    ours, theirs = first_losses(pair, job)
+    log(f"{job.network}: loss of the first step {ours:.3f}, pythae {theirs:.3f} {pair.differs}".rstrip())
+    if not pair.differs and abs(ours - theirs) > LOSS_TOLERANCE * abs(theirs):
+        raise ValueError(f"the losses of {job.network} are {ours} and {theirs}")
+    return {"vaezoo": ours, "pythae": theirs}
 
 
 def measure(job: Job, rounds: int) -> dict[str, Any]:
-    """Measures one model in all backends."""
+    """Measures one model in all backends. Raises ValueError if both zoos should have the same loss and have not."""
+    losses = compare_losses(job)
     measurements = Measurements()
     workers = start_workers(Path(__file__), BACKENDS, job, measurements, False, START_SECONDS)
     try:
@@ -99,8 +79,10 @@ def measure(job: Job, rounds: int) -> dict[str, Any]:
     return {
         "name": job.network,
         "peer": PAIRS[job.network].peer,
-        "options": PAIRS[job.network].options,
-        "settings": PAIRS[job.network].settings,
+        "options": dict(PAIRS[job.network].options),
+        "settings": dict(PAIRS[job.network].settings),
+        "first_loss": losses,
+        "differs": PAIRS[job.network].differs,
         "rounds": rounds,
         "skipped": measurements.skipped,
         "died": measurements.died,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from defined_tests import missing_tests
 from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -189,6 +190,12 @@ def test_links_exist(page):
         linked = page.parent / path if path else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
+
+
+def test_tests_that_pages_name_exist():
+    named = {page: re.findall(r"`(tests/[\w/.]+::[\w\[\]-]+)`", page.read_text("utf-8")) for page in PROSE}
+    assert len(named[ROOT / "docs" / "other-zoos.md"]) > 20
+    assert [test for tests in named.values() for test in missing_tests(tests)] == []
 
 
 def test_tables_are_complete():

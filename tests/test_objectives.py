@@ -55,6 +55,14 @@ def test_capacity_grows_linearly(vae, global_step, capacity):
     assert loss == pytest.approx(metrics["reconstruction"] + 7 * abs(metrics["kl"] - capacity), rel=1e-5)
 
 
+def test_capacity_applies_to_the_batch(vae):
+    """At a capacity that is the mean KL no penalty is left, though each example has another KL."""
+    kl = elbo_terms(vae, BATCH).kl_terms.sum(1)
+    assert kl.std() > 0.05 * kl.mean()
+    loss, metrics = losses(vae, ELBO(beta=100, capacity=kl.mean().item(), capacity_steps=1), at(5))
+    assert loss == pytest.approx(metrics["reconstruction"], rel=1e-4)
+
+
 def test_free_bits_bound_batch_mean():
     terms = torch.tensor([[0.0, 1.0, 3.0], [0.2, 2.0, 3.0]])
     assert float(kl_with_free_bits(terms, 0.0)) == pytest.approx(4.6)

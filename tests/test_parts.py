@@ -101,6 +101,11 @@ def test_conditional_prior_closed_form():
     vae, _ = build({"prior": "conditional"})
     batch = repeat(Batch(X, torch.tensor([0, 1, 2])), 20_000)
     with torch.no_grad():
+        vae.prior.logvar.weight.uniform_(-0.5, 0.5)
+        of_labels = torch.distributions.Normal(vae.prior.mu.weight, (0.5 * vae.prior.logvar.weight).exp())
+        z = torch.randn(len(vae.prior.mu.weight), 3)
+        labels = torch.arange(len(z))
+        torch.testing.assert_close(vae.prior.log_prob(z, labels), of_labels.log_prob(z).sum(1))
         posterior = vae.infer(batch)
         z = posterior.rsample()
         estimate = posterior.log_prob(z) - vae.prior.log_prob(z, batch.y)
@@ -263,6 +268,33 @@ def test_short_names_of_options():
     with pytest.raises(VaezooError, match="no option named 'components'"):
         configure(MLPParts(), {"components": 5})
     assert configure(MLPParts(), {"objective": "iwae", "k": 5}).objective.k == 5
+
+
+class Product(torch.nn.Module):
+    """Tells dependent latents from permuted ones by the product of two of them."""
+
+    def forward(self, z):
+        return torch.stack([torch.tanh(z[:, 0] * z[:, 1]), torch.zeros(len(z))], 1)
+
+
+def test_factor_adds_the_total_correlation():
+    """The loss grows with the log-odds that z is not permuted, and the discriminator's falls with them."""
+    vae, objective = build({"objective": "factor", "objective.gamma": 3.0, "objective.beta": 2.0})
+    x = torch.rand(400, 1, 4, 4)
+    layer = [m for m in vae.encoder if isinstance(m, torch.nn.Linear)][-1]
+    with torch.no_grad():  # all latents are one function of x, with hardly any noise
+        layer.weight[:3], layer.bias[:3] = 20 * layer.weight[:1], 0
+        layer.weight[3:], layer.bias[3:] = 0, -100
+        layer.bias[:3] = -vae.encode(x).mu.mean(0)
+    objective.discriminator = Product()
+    output = objective(vae, Batch(x), StepContext.initial())
+    metrics = {name: value.item() for name, value in output.metrics.items()}
+    mu = vae.encode(x[:200]).mu
+    expected = torch.tanh(mu[:, 0].square()).mean().item()
+    assert metrics["total_correlation"] == pytest.approx(expected, rel=0.05) and expected > 0.2
+    loss = metrics["reconstruction"] + 2 * metrics["kl"] + 3 * metrics["total_correlation"]
+    assert output.losses["vae"].item() == pytest.approx(loss, rel=1e-4)
+    assert output.losses["discriminator"] < 0.95 * math.log(2)
 
 
 def test_factor_groups():

@@ -6,6 +6,7 @@ import pytest
 
 import vaezoo
 from vaezoo import DataSpec, TrainConfig
+from vaezoo.description import Description
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.registry import create_model, find_model, get_model, list_models
 
@@ -22,7 +23,7 @@ def test_listing_imports_nothing(install):
     install("zoo-extra", "extra-vae", "print('imported')\n" + GOOD)
     listed = next(r for r in list_models() if r.name == "extra-vae")
     assert (listed.distribution, listed.version, listed.full_name) == ("zoo-extra", "1.2", "zoo-extra/extra-vae")
-    assert listed.describe() == ("Ours", "")
+    assert listed.describe() == find_model("mlp-vae").describe()
     assert "zoo_extra" not in sys.modules
     assert get_model("zoo-extra/extra-vae").summary
 
@@ -31,7 +32,68 @@ def test_descriptions_equal_the_specs():
     built_ins = [r for r in list_models() if r.built_in]
     for registration in built_ins:
         spec = registration.load()
-        assert registration.describe() == (spec.summary, spec.reference) and spec.summary and spec.reference
+        expected = Description(spec.summary, spec.reference, **spec.part_names())
+        assert registration.describe() == expected and all(expected), registration.name
+
+
+PART = """
+from dataclasses import dataclass
+import vaezoo
+from vaezoo import PosteriorPart
+from vaezoo.composition import MLPParts, composed
+
+class Base(PosteriorPart):
+    part = "ours"
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Base):
+    size: int = 3
+
+@dataclass(frozen=True, kw_only=True)
+class Parts(MLPParts):
+    posterior: object = Part()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (PART + "SPEC = composed(Parts(), summary='A', reference='B')", ("A", "B", "ours", "normal", "elbo")),
+        (PART + "SPEC = vaezoo.composition.composed(MLPParts(), 'A', 'B')", ("Ours", "", "diagonal", "normal", "elbo")),
+        ("SPEC: object = ModelSpec(config=Config(), summary='A' 'b', reference=PAPER)", ("Ab", "", "", "", "elbo")),
+        (
+            "SPEC = ModelSpec(config=Config(), objective=f, summary='A', parts={'prior': 'p', 'x': 'y', **other})",
+            ("A", "", "", "p", ""),
+        ),
+        (r"SPEC = make(summary='\x1b[31mA\nB')", ("?[31mA B", "", "", "", "")),
+        ("SPEC = (", ("Ours", "", "", "", "")),
+        ("SPEC = 3", ("Ours", "", "", "", "")),
+        ("", ("Ours", "", "", "", "")),
+        ("from .nowhere import SPEC", ("Ours", "", "", "", "")),
+        ("from zoo_read import SPEC", ("Ours", "", "", "", "")),
+        ("\0", ("Ours", "", "", "", "")),
+    ],
+)
+def test_descriptions_are_read_from_the_source(install, code, expected):
+    install("zoo-read", "read-vae", code)
+    found = next(r for r in list_models() if r.name == "read-vae").describe()
+    assert found == expected
+    assert "zoo_read" not in sys.modules
+
+
+def test_descriptions_follow_imports(install):
+    """The entry point names a package that imports its ModelSpec from another module. None of them is imported."""
+    site = install("zoo-deep", "deep-vae", "from zoo_inner.models import OURS as SPEC").parent
+    (site / "zoo_inner" / "models").mkdir(parents=True)
+    (site / "zoo_inner" / "__init__.py").write_text("raise ValueError('imported')")
+    (site / "zoo_inner" / "models" / "__init__.py").write_text("from .leaf import OURS")
+    (site / "zoo_inner" / "parts.py").write_text("class Part:\n    part: str = 'deep'")
+    (site / "zoo_inner" / "models" / "leaf.py").write_text(
+        "from ..parts import Part as P\nOURS = ModelSpec(config=Config(prior=P()), summary='Deep', reference='B')"
+    )
+    found = next(r for r in list_models() if r.name == "deep-vae").describe()
+    assert found == ("Deep", "B", "", "deep", "elbo")
+    assert not {"zoo_deep", "zoo_inner"} & {*sys.modules}
 
 
 def test_plugin_output_goes_to_stderr(install, capsys):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy import integrate
 
 from vaezoo.composition import MLPParts, compose, composed
-from vaezoo.data.base import DataSpec
+from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import repeat
 from vaezoo.posteriors.von_mises_fisher import (
@@ -23,6 +23,7 @@ from vaezoo.posteriors.von_mises_fisher import (
     sample_angle,
 )
 from vaezoo.priors.sphere import UniformSphere, UniformSpherePart
+from vaezoo.registry import create_model
 from vaezoo.testing import run_checks
 from vaezoo.testing.densities import check_posterior, check_prior
 
@@ -181,6 +182,26 @@ def test_extreme_outputs_of_the_encoder():
         terms = q.log_prob(z) + prior.kl(q, z) + z.sum(1)
         assert terms.isfinite().all() and (prior.kl(q, z) > -1e-3).all()
         assert torch.autograd.grad(terms.sum(), h)[0].isfinite().all()
+
+
+def test_bounds_of_the_concentration():
+    h = torch.cat([torch.randn(3, 5), torch.tensor([[-1e4], [0.0], [1e4]])], 1)
+    kappa = VonMisesFisherHead(5)(h).kappa.flatten()
+    torch.testing.assert_close(kappa, 5 * torch.tensor([-3.0, 2.0, 7.0]).exp())
+
+
+@pytest.mark.parametrize("name", ["mlp-vae", "sentence-vae"])
+@pytest.mark.parametrize("m", [2, 11])
+def test_decoder_gets_values_of_size_one(name, m):
+    """A coordinate of the sphere has the mean square 1 / m, and what the decoder is given has 1."""
+    data = DataSpec(name="texts", shape=(6,), kind="tokens", vocabulary=5, likelihood="categorical")
+    options = {"posterior": "vmf", "prior": "sphere", "latent_dim": m}
+    vae = create_model(name, data, options)
+    given = []
+    vae.decoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    x = torch.ones(4, 6, dtype=torch.int64)
+    vae.generate(vae.prior.sample(4), Batch(x))
+    torch.testing.assert_close(given[0].square().mean(1), torch.ones(4))
 
 
 def test_prior_is_uniform():

@@ -79,6 +79,7 @@ class ComposedVAE(VAE):
         head: From there to q(z|x).
         decoder: From z, and labels, to the parameters of p(x|z).
         classes: How many values each label has that encoder and decoder are given. Empty: they are given none.
+        latent_scale: As `PosteriorPart.decoder_scale`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class ComposedVAE(VAE):
         head: Head,
         decoder: nn.Module,
         classes: tuple[int, ...] = (),
+        latent_scale: float = 1.0,
     ) -> None:
         super().__init__(data, latent_shape)
         self.input_shape = input_shape
@@ -98,6 +100,7 @@ class ComposedVAE(VAE):
         self.left_out = head.left_out
         self.decoder = decoder
         self.classes = classes
+        self.latent_scale = latent_scale
         if classes:
             self.encoder_inputs, self.decoder_inputs = ("x", "y"), ("y",)
 
@@ -107,6 +110,7 @@ class ComposedVAE(VAE):
         return posterior
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        z = z if self.latent_scale == 1 else self.latent_scale * z
         params: Tensor = self.decoder(with_labels(z, y, self.classes))
         return params
 
@@ -155,7 +159,7 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE | InferredLab
     classes = data.classes if config.condition != "none" else ()
     latent_shape = (config.latent_dim,)
     with part_errors(f"posterior={posterior.part}"):
-        head = posterior.head(latent_shape)
+        head, latent_scale = posterior.head(latent_shape), posterior.decoder_scale(latent_shape)
         outputs = head.inputs
     input_shape = config.input_shape(data)
     encoder = config.make_encoder(data, wider(input_shape, classes), outputs)
@@ -163,7 +167,7 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE | InferredLab
     if config.condition == "inferred":
         classifier = config.make_encoder(data, input_shape, classes)
         return InferredLabelVAE(data, config.latent_dim, input_shape, encoder, head, classifier, decoder)
-    vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes)
+    vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes, latent_scale)
     with part_errors(f"prior={prior.part}"):
         vae.prior = prior.build(vae)
     return vae

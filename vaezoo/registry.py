@@ -5,18 +5,16 @@ See `vaezoo.core.entry_points`. This module imports torch only to build a model.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaezoo.core.entry_points import PACKAGE, PLUGINS_ENV, Plugin, choose, find_plugins
 from vaezoo.core.options import configure
+from vaezoo.description import Description, read_description
 from vaezoo.errors import PluginError, VaezooError, VaezooWarning
 
 if TYPE_CHECKING:
@@ -34,13 +32,13 @@ GROUP = "vaezoo.models"
 class Registration(Plugin):
     """A model as its package's metadata announce it."""
 
-    def describe(self) -> tuple[str, str]:
-        """Returns the summary and the reference of the model, without importing its package.
+    def describe(self) -> Description:
+        """Returns what the model's ModelSpec says about it, without importing its package.
 
-        For a built-in model they are those of its ModelSpec. For others they are the package's summary and "".
+        The summary is that of the package if the source of the ModelSpec cannot be read.
         """
-        texts = _read_texts(self.entry_point) if self.built_in else {}
-        return texts.get("summary", self.summary), texts.get("reference", "")
+        found = read_description(self.entry_point.module, self.entry_point.attr)
+        return found if found.summary else found._replace(summary=self.summary)
 
     def load(self) -> ModelSpec[object]:
         """Imports the package and returns its ModelSpec.
@@ -160,18 +158,3 @@ def create_model(name: str, data: DataSpec | Dataset, options: Mapping[str, obje
 
     _, vae, _ = find_model(name).build(options or {}, data.spec if isinstance(data, Dataset) else data)
     return vae
-
-
-def _read_texts(entry_point: EntryPoint) -> dict[str, str]:
-    """Reads the keyword arguments of a built-in's ModelSpec that are strings, from the source file.
-
-    Importing the module would import torch, which takes seconds.
-    """
-    source = Path(__file__).parents[1].joinpath(*entry_point.module.split(".")).with_suffix(".py")
-    texts = {}
-    for node in ast.parse(source.read_text("utf-8")).body if source.is_file() else ():
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == entry_point.attr:
-            for keyword in node.value.keywords if isinstance(node.value, ast.Call) else ():
-                if keyword.arg and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str):
-                    texts[keyword.arg] = keyword.value.value
-    return texts

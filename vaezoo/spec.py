@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
 from vaezoo.core.options import ConfigT, config_json
 from vaezoo.data.base import DataSpec
+from vaezoo.description import PARTS
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.vae import VAE
@@ -36,9 +37,12 @@ class ModelSpec(Generic[ConfigT]):
         summary: One line for the list of models.
         reference: The paper.
         data_defaults: Returns the options whose defaults differ for such data. Those that a user gives come first.
+        parts: `posterior`, `prior` and `objective` -> a word for the list of models. It is for those that are not
+            options of the config.
 
     Raises:
-        TypeError: If a field has another type. A package written for another API thus fails when it is imported.
+        TypeError: If a field has another type, or `parts` another key. A package written for another API thus fails
+            when it is imported.
     """
 
     config: ConfigT
@@ -47,6 +51,7 @@ class ModelSpec(Generic[ConfigT]):
     summary: str
     reference: str
     data_defaults: Callable[[DataSpec], Mapping[str, object]] = no_data_defaults
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (dataclasses.is_dataclass(self.config) and not isinstance(self.config, type)):
@@ -56,3 +61,12 @@ class ModelSpec(Generic[ConfigT]):
             raise TypeError("build, objective and data_defaults must be callable")
         if not (isinstance(self.summary, str) and isinstance(self.reference, str)):
             raise TypeError("summary and reference must be strings")
+        if not {*self.parts} <= {*PARTS} or not all(isinstance(word, str) for word in self.parts.values()):
+            raise TypeError(f"parts must have strings for some of {', '.join(PARTS)}: {self.parts!r}")
+
+    def part_names(self) -> dict[str, str]:
+        """Returns what `vaezoo list` shows for posterior, prior and objective. Empty where nothing is known."""
+        names = {option: getattr(getattr(self.config, option, None), "part", "") for option in PARTS}
+        if self.objective is default_objective:
+            names["objective"] = "elbo"
+        return names | dict(self.parts)

@@ -17,6 +17,7 @@ import vaezoo
 from vaezoo import load
 from vaezoo.testing import CHECKS
 from vaezoo_cli.main import main
+from vaezoo_cli.render import console
 
 MODELS = image_models()
 FAST, SLOW = {("mlp-vae", "digits"), ("conv-vae", "colour")}, {("cvae", "digits"), ("vq-vae", "colour")}
@@ -150,7 +151,11 @@ def test_seed_determines_samples(run_ok, trained, inside):
 def test_list_and_show(run_ok):
     listed = json.loads(run_ok("list", "--json"))
     assert {row["name"] for row in listed["models"]} >= set(MODELS) and "digits" in listed["data"]
+    parts = {row["name"]: [row[part] for part in ("posterior", "prior", "objective")] for row in listed["models"]}
+    assert parts["s-vae"] == ["vmf", "sphere", "elbo"] and parts["wae"] == ["delta", "zero-kl", "mmd"]
+    assert parts["vq-vae"] == ["codes", "uniform codes", "vq"]
     shown = json.loads(run_ok("show", "beta-vae", "--json"))
+    assert [shown[part] for part in ("posterior", "prior", "objective")] == parts["beta-vae"]
     assert {o["name"]: o["default"] for o in shown["options"]}["beta"] == 4.0
     inputs = {tuple(row["shape"]): row["parameters"] for row in shown["inputs"]}
     assert inputs[(100,)] is None
@@ -158,6 +163,16 @@ def test_list_and_show(run_ok):
     assert inputs[(1, 28, 28)]["encoder"] == 544 + 32_832 + 100_384
     text = run_ok("list") + run_ok("show", "vae-gan")
     assert "Larsen" in text and "gamma" in text and "discriminator" in text
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_list_shows_parts_at_any_width(run_ok, monkeypatch, width):
+    monkeypatch.setattr(console.OUT, "width", width)
+    lines = run_ok("list").splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split()[:4] == ["model", "posterior", "prior", "objective"]
+    assert any(line.split()[:4] == ["swae", "delta", "zero-kl", "sliced-wasserstein"] for line in lines)
+    assert any("Latents in" in line or "Wrapped normal latents in the" in line for line in lines)
 
 
 def test_output_shows_a_folder_as_it_is(run_ok, inside):

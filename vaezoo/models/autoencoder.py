@@ -50,4 +50,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="Dense encoder and decoder, deterministic and without KL: a baseline",
     reference="Hinton and Salakhutdinov 2006",
+    parts={"posterior": "delta", "prior": "zero-kl", "objective": "elbo"},
 )

@@ -241,4 +241,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="Spatial latents for images of free height and width, with a small weight of the KL",
     reference="Rombach et al. 2022, arXiv 2112.10752",
+    parts={"posterior": "diagonal", "prior": "normal", "objective": "elbo"},
 )

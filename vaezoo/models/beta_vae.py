@@ -37,4 +37,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="The convolutional VAE with a weighted KL, or with a KL capacity that grows",
     reference="Higgins et al. 2017; Burgess et al. 2018, arXiv 1804.03599",
+    parts={"posterior": "diagonal", "prior": "normal", "objective": "elbo"},
 )

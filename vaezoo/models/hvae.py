@@ -160,4 +160,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="Two levels of latents on gated dense layers, with a standard normal or VampPrior on top",
     reference="Tomczak and Welling 2018, arXiv 1705.07120",
+    parts={"posterior": "two levels"},
 )

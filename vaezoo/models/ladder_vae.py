@@ -95,4 +95,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="Two or more levels of latents, inferred from the top down, on dense layers",
     reference="Sonderby et al. 2016, arXiv 1602.02282",
+    parts={"posterior": "levels"},
 )

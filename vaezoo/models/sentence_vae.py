@@ -43,14 +43,18 @@ class SentenceVAE(VAE):
         data: The data to model.
         head: The last part of the encoder.
         classes: How many values each label has that encoder and decoder are given. Empty: they are given none.
+        latent_scale: As `PosteriorPart.decoder_scale`.
     """
 
     decoder_inputs: tuple[str, ...] = ("x",)
 
-    def __init__(self, config: Config, data: DataSpec, head: Head, classes: tuple[int, ...]) -> None:
+    def __init__(
+        self, config: Config, data: DataSpec, head: Head, classes: tuple[int, ...], latent_scale: float = 1.0
+    ) -> None:
         super().__init__(data, (config.latent_dim,))
         (length,), vocabulary = data.shape, data.vocabulary
         self.classes = classes
+        self.latent_scale = latent_scale
         if classes:
             self.encoder_inputs = self.decoder_inputs = ("x", "y")
         self.autoregressive = Autoregressive(length, end_id(data.symbols))
@@ -75,6 +79,7 @@ class SentenceVAE(VAE):
 
     def decode(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Returns the logits of each id given the ids before it, `(B, T, vocabulary)`, for ids `(B, T)`."""
+        z = z if self.latent_scale == 1 else self.latent_scale * z
         logits: Tensor = self.decoder(with_labels(z, y, self.classes), x)
         return logits
 
@@ -105,8 +110,8 @@ def build(config: Config, data: DataSpec) -> SentenceVAE:
             f"posterior={posterior.part} takes gradients of the decoder, which sentence-vae does not give",
             "use another posterior, or mlp-vae",
         )
-    head = posterior.head((config.latent_dim,))
-    vae = SentenceVAE(config, data, head, data.classes if config.condition == "labels" else ())
+    head, scale = posterior.head((config.latent_dim,)), posterior.decoder_scale((config.latent_dim,))
+    vae = SentenceVAE(config, data, head, data.classes if config.condition == "labels" else (), scale)
     vae.prior = prior.build(vae)
     return vae
 

@@ -237,4 +237,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="Several layers of latents at each resolution of an image, drawn from the top down",
     reference="Child 2021, arXiv 2011.10650",
+    parts={"posterior": "layers", "prior": "layers"},
 )

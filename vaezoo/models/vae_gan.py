@@ -241,4 +241,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="Reconstruction in the features of a discriminator, three parts trained at once",
     reference="Larsen et al. 2016, arXiv 1512.09300",
+    parts={"posterior": "diagonal", "prior": "normal", "objective": "vae-gan"},
 )

@@ -249,4 +249,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="A grid of discrete codes with a learned codebook, for images from 8x8 to 256x256",
     reference="van den Oord et al. 2017, arXiv 1711.00937",
+    parts={"posterior": "codes", "prior": "uniform codes", "objective": "vq"},
 )

@@ -97,6 +97,13 @@ class PosteriorPart(ABC):
         """Where z lies. It may depend on options. A class attribute of this name is enough where it does not."""
         return "real"
 
+    def decoder_scale(self, latent_shape: Shape) -> float:
+        """Returns what z is multiplied with on its way into the decoder, so that its values have a size near 1.
+
+        By default 1, as of latents whose prior is the standard normal.
+        """
+        return 1.0
+
     @abstractmethod
     def head(self, latent_shape: Shape) -> Head:
         """Returns the head for latents of a shape."""

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def list_command(as_json: bool) -> None:
     """List the models, the parts of composed models, and the data sets.
 
-    Models and parts are built in or come from plugins. None is imported, so a broken plugin does no harm. A part is
-    chosen with an option, such as -o prior=vamp. 'vaezoo show MODEL' shows which models have these options.
+    Models and parts are built in or come from plugins. None is imported, so a broken plugin does no harm. What a list
+    of models says is read from their sources. Posterior, prior and objective are those by default. A part is chosen
+    with an option, such as -o prior=vamp. 'vaezoo show MODEL' shows which models have these options.
     """
     from vaezoo.core.options import PartOf
     from vaezoo.data.catalog import DATASETS
@@ -30,14 +31,17 @@ def list_command(as_json: bool) -> None:
     for registration in registrations:
         others = [other for other in registrations if other is not registration]
         ambiguous = registration.name in (other.name for other in others)
-        summary, reference = registration.describe()
+        about = registration.describe()
         models.append(
             {
                 "name": registration.full_name if ambiguous else registration.name,
                 "distribution": registration.distribution,
                 "version": registration.version,
-                "summary": summary,
-                "reference": reference,
+                "posterior": about.posterior,
+                "prior": about.prior,
+                "objective": about.objective,
+                "summary": about.summary,
+                "reference": about.reference,
             }
         )
     if as_json:

@@ -35,10 +35,14 @@ def show(model: str, options: tuple[str, ...], as_json: bool) -> None:
     values = parse_options(options)
     model_options = options_of(configure(spec.config, values))
     inputs = [count_parameters(registration, values, data) for data in example_inputs()]
+    parts = spec.part_names()
     row: ModelRow = {
         "name": registration.name,
         "distribution": registration.distribution,
         "version": registration.version,
+        "posterior": parts["posterior"],
+        "prior": parts["prior"],
+        "objective": parts["objective"],
         "summary": spec.summary,
         "reference": spec.reference,
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-PIPE_WIDTH = 200  # columns of output that is not a terminal; long lines stay whole for grep
+PIPE_WIDTH = 240  # columns of output that is not a terminal; long lines stay whole for grep
 
 
 class StdoutConsole(Console):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
+from vaezoo.core.entry_points import PACKAGE
 from vaezoo.core.options import Option, show_value
 from vaezoo_cli.render.console import OUT, table
+
+WIDE = 150  # columns that a table with all texts needs
+PART_COLUMNS = ("model", "posterior", "prior", "objective")
 
 
 class ModelRow(TypedDict):
@@ -17,6 +23,9 @@ class ModelRow(TypedDict):
     name: str
     distribution: str
     version: str
+    posterior: str
+    prior: str
+    objective: str
     summary: str
     reference: str
 
@@ -30,12 +39,29 @@ class InputRow(TypedDict):
 
 
 def render_models(models: Iterable[ModelRow]) -> None:
-    """Prints the list of models."""
-    rows = table("model", "package", "summary", "reference")
+    """Prints the list of models. Where there is little room, the summaries have lines of their own."""
+    models = list(models)
+    if OUT.width < WIDE:
+        render_narrow(models)
+        return
+    rows = table(*PART_COLUMNS, "summary", "reference", "package")
     for row in models:
         package = f"{row['distribution']} {row['version']}"
-        rows.add_row(f"[cyan]{row['name']}[/]", escape(package), escape(row["summary"]), escape(row["reference"]))
+        texts = (row["posterior"], row["prior"], row["objective"], row["summary"], row["reference"], package)
+        rows.add_row(f"[cyan]{row['name']}[/]", *map(escape, texts))
     OUT.print(rows)
+
+
+def render_narrow(models: Sequence[ModelRow]) -> None:
+    """Prints a line of parts and the summary below it for each model, with the package if it is not vaezoo."""
+    cells = [PART_COLUMNS, *((row["name"], row["posterior"], row["prior"], row["objective"]) for row in models)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [[cell.ljust(width + 2) for cell, width in zip(line, widths, strict=True)] for line in cells]
+    OUT.print(Text("".join(padded[0]).rstrip(), "bold"), soft_wrap=True)
+    for (name, *parts), row in zip(padded[1:], models, strict=True):
+        OUT.print(Text.assemble((name, "cyan"), "".join(parts).rstrip()), soft_wrap=True)
+        package = "" if row["distribution"] == PACKAGE else f" ({row['distribution']} {row['version']})"
+        OUT.print(Padding(Text(row["summary"] + package), (0, 0, 0, 2)))
 
 
 def render_parts(parts: Mapping[str, Iterable[str]]) -> None:
