@@ -1,0 +1,92 @@
+"""Trains the built-in models at their defaults and writes docs/gallery.md with images of each.
+
+    python scripts/gallery.py --runs FOLDER              all models
+    python scripts/gallery.py --runs FOLDER NAME ...     some of them
+    python scripts/gallery.py --runs FOLDER --page       only the page, from finished runs
+
+Finished runs in FOLDER are not trained again, and stopped ones are resumed. Look at each image before it is committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import vaezoo
+from vaezoo.core.atomic import write_file
+from vaezoo.core.image_grids import as_bytes, image_grid, interleave_rows, png
+from vaezoo.registry import list_models
+
+DOCS = Path(__file__).parents[1] / "docs"
+COLUMNS = 8
+SAMPLE_ROWS = 2
+DATA = {"ada-gvae": "shapes"}  # others: digits
+NOT_IMAGES = ("sentence-vae",)
+FITTED = ("autoencoder", "rae")  # nothing holds their codes near a prior
+NO_SAMPLES = ("vq-vae", "autoencoder-kl")  # their prior is for a second model over the latents
+MARK = "<!-- gallery: written by gallery.py -->", "<!-- /gallery -->"
+
+
+def train(name: str, folder: Path) -> vaezoo.Run:
+    """Trains a model at its defaults, or resumes or loads its run."""
+    path = folder / name
+    if (path / "run.json").exists():
+        return vaezoo.resume(path)
+    return vaezoo.train(name, DATA.get(name, "digits"), out=path)
+
+
+def with_prior(name: str, run: vaezoo.Run, folder: Path) -> vaezoo.Run:
+    """Returns the run whose prior gives the samples."""
+    path = folder / f"{name}-prior"
+    if name not in FITTED:
+        return run
+    return vaezoo.load(path) if (path / "result.json").exists() else vaezoo.fit_prior(run, out=path)
+
+
+def picture(name: str, run: vaezoo.Run) -> bytes:
+    """Returns a PNG: held-out examples above their reconstructions, and samples below."""
+    examples = vaezoo.load_examples(run).limited(COLUMNS)
+    x = examples.split.batch(slice(0, COLUMNS)).x.numpy()
+    images = interleave_rows(as_bytes(x), as_bytes(vaezoo.reconstruct(run, examples)), COLUMNS)
+    if name not in NO_SAMPLES:
+        images = np.concatenate([images, as_bytes(run.sample(COLUMNS * SAMPLE_ROWS, seed=1))])
+    return png(image_grid(images, COLUMNS).quantize(16))
+
+
+def row(name: str, folder: Path) -> str:
+    """Returns the row of the page for a finished run."""
+    run = vaezoo.load(folder / name)
+    metrics = run.result["metrics"]
+    assert isinstance(metrics, dict)
+    if name in NO_SAMPLES:
+        samples = "no samples"
+    else:
+        samples = "samples of a fitted prior" if name in FITTED else "samples of the prior"
+    loss = f"{metrics['reconstruction']:.1f} + {metrics['kl']:.1f}"
+    return f"| `{name}` | ![{name}](gallery/{name}.png) | {samples} | {loss} |"
+
+
+def main() -> None:
+    """Trains what is named and writes images and page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models; default: all")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    args = parser.parse_args()
+    built_in = [r.name for r in list_models() if r.built_in and r.name not in NOT_IMAGES]
+    for name in [] if args.page else args.names or built_in:
+        run = with_prior(name, train(name, args.runs), args.runs)
+        write_file(DOCS / "gallery" / f"{name}.png", picture(name, run))
+        print(name, run.result["metrics"], file=sys.stderr)
+    rows = [row(name, args.runs) for name in built_in if (DOCS / "gallery" / f"{name}.png").exists()]
+    page = DOCS / "gallery.md"
+    before, _, rest = page.read_text("utf-8").partition(MARK[0])
+    table = "\n".join(["| model | images | below | reconstruction + KL |", "|---|---|---|---|", *rows])
+    write_file(page, f"{before}{MARK[0]}\n\n{table}\n\n{MARK[1]}{rest.partition(MARK[1])[2]}".encode())
+
+
+if __name__ == "__main__":
+    main()
