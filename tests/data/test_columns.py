@@ -57,6 +57,19 @@ def test_columns_are_found_by_their_names(source, run, exported):
     assert np.array_equal(test.x, TABLE.astype(np.float32))
 
 
+def test_runtime_finds_columns_by_their_names(exported):
+    model = vaezoo.runtime.load(exported)
+    x = model.scaling.apply(TABLE)
+    columns = dict(zip(NAMES, x.T, strict=True))
+    expected = model.encode(x)["mu"]
+    assert np.array_equal(
+        model.encode(Frame(**{name: columns[name] for name in ("y", "age", "height")}))["mu"], expected
+    )
+    for wrong in (("age", "height"), ("age", "height", "y", "id"), ("age", "height", "id")):
+        with pytest.raises(VaezooError, match="x has the columns age, height"):
+            model.encode(Frame(**dict.fromkeys(wrong, x[:, 0])))
+
+
 @pytest.mark.parametrize(
     ("columns", "message", "hint"),
     [

@@ -37,6 +37,7 @@ from vaezoo.runtime.ort_session import STOP_SPINNING, Provider, first_line, open
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+MAX_LISTED = 20  # columns in an error
 RANGE_TOLERANCE = 0.05  # resampled images may lie outside [0, 1] by this much
 CHUNK_SIZE = 256  # examples in one run of a graph, so that memory stays bounded for any number of examples
 
@@ -135,7 +136,7 @@ class OnnxVAE:
             VaezooError: If x has the wrong shape, type or range, or labels are missing or wrong.
         """
         self._require("encoder")
-        x = as_array("x", x)
+        x = by_column(x, self.data.get("column_names", []))
         if self.dtype == np.uint8 and x.dtype != np.uint8:
             hint = "give values 0 to 255 as uint8, such as x.astype('uint8')"
             raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", hint)
@@ -375,6 +376,24 @@ def as_array(name: str, values: object) -> Array:
         return np.asarray(values)
     except ValueError as e:
         raise VaezooError(f"{name} is not an array: {first_line(e)}", "give rows of one shape") from e
+
+
+def by_column(x: object, names: Sequence[str]) -> Array:
+    """Returns an input as an array. The columns of a data frame are brought into the order of a model's names.
+
+    Raises:
+        VaezooError: If a frame has other columns, or the rows have several shapes.
+    """
+    given = list(getattr(x, "columns", ()))
+    if not names or not given or given == list(range(len(given))):
+        return as_array("x", x)
+    places = {str(column): i for i, column in enumerate(given)}
+    if len(given) != len(names) or places.keys() != set(names):
+        other = sorted(places.keys() ^ set(names))[:MAX_LISTED]
+        what = f"x has the columns {', '.join(map(str, given[:MAX_LISTED]))}"
+        raise VaezooError(f"{what}; these differ: {', '.join(other)}", f"give {', '.join(names[:MAX_LISTED])}")
+    values = x.to_numpy() if hasattr(x, "to_numpy") else x
+    return as_array("x", values)[:, [places[name] for name in names]]
 
 
 def _check_batch(array: Array, tensor: TensorSignature) -> Array:
