@@ -1,4 +1,7 @@
-"""The models that pythae 0.1.2 has too, each with the options that make both the same."""
+"""The models that pythae 0.1.2 has too, each with the options that make both the same.
+
+pythae's Hamiltonian VAE is not among them. It refuses grey levels, on which all others are trained.
+"""
 
 from __future__ import annotations
 
