@@ -234,9 +234,9 @@ def test_factor_discriminator_estimates():
     assert (logits[:, 0] - logits[:, 1]).mean().item() == pytest.approx(expected, abs=0.12)
 
 
-# No KL to weight, a weight of another name, or a beta of one part of the KL.
+# No KL to weight, a weight of another name, a beta of one part of the KL, or a KL of labels, too.
 WITHOUT_BETA = {"autoencoder", "autoencoder-kl", "iwae", "miwae", "piwae", "ciwae", "rae", "vq-vae", "wae", "swae"}
-WITHOUT_BETA |= {"aae", "beta-tc-vae"}
+WITHOUT_BETA |= {"aae", "beta-tc-vae", "m2-vae"}
 
 
 @pytest.mark.parametrize("name", [r.name for r in list_models() if r.built_in and r.name not in WITHOUT_BETA])
@@ -252,7 +252,7 @@ def test_beta_weights_the_kl_of_each_model(name):
         torch.manual_seed(0)
         _, vae, objective = find_model(name).build({"beta": beta}, data)
         torch.manual_seed(0)
-        output = objective(vae.eval(), Batch(x, torch.tensor([0, 1, 2])), StepContext.initial())
+        output = objective.eval()(vae.eval(), Batch(x, torch.tensor([0, 1, 2])), StepContext.initial())
         return next(iter(output.losses.values())).item(), output.metrics["kl"].item()
 
     (one, kl), (three, _) = loss(1), loss(3.0)
