@@ -19,6 +19,7 @@ import vaezoo
 from vaezoo.core.atomic import write_file
 from vaezoo.core.image_grids import as_bytes, image_grid, interleave_rows, png
 from vaezoo.registry import list_models
+from vaezoo.training.run_files import metrics_of, read_evaluations
 
 DOCS = Path(__file__).parents[1] / "docs"
 COLUMNS = 8
@@ -27,6 +28,7 @@ DATA = {"ada-gvae": "shapes"}  # others: digits
 NOT_IMAGES = ("sentence-vae",)
 FITTED = ("autoencoder", "rae")  # nothing holds their codes near a prior
 NO_SAMPLES = ("vq-vae", "autoencoder-kl")  # their prior is for a second model over the latents
+FRECHET = "Frechet distance"  # that of samples comes before its floor
 MARK = "<!-- gallery: written by gallery.py -->", "<!-- /gallery -->"
 
 
@@ -56,17 +58,28 @@ def picture(name: str, run: vaezoo.Run) -> bytes:
     return png(image_grid(images, COLUMNS).quantize(16))
 
 
+def frechet(run: vaezoo.Run) -> float:
+    """Returns the Frechet distance of samples from test examples. It is computed once and kept in the run's folder."""
+    for record in read_evaluations(run.path):
+        for metric in metrics_of(record, run.path):
+            if str(metric["name"]).startswith(FRECHET) and isinstance(metric["value"], float):
+                return metric["value"]
+    evaluation = vaezoo.evaluate(run, metrics=["fid"])
+    vaezoo.save_evaluation(run.path, evaluation)
+    return next(m.value for m in evaluation.metrics if m.name.startswith(FRECHET) and isinstance(m.value, float))
+
+
 def row(name: str, folder: Path) -> str:
     """Returns the row of the page for a finished run."""
     run = vaezoo.load(folder / name)
     metrics = run.result["metrics"]
     assert isinstance(metrics, dict)
-    if name in NO_SAMPLES:
-        samples = "no samples"
-    else:
-        samples = "samples of a fitted prior" if name in FITTED else "samples of the prior"
+    samples, distance = "none", ""
+    if name not in NO_SAMPLES:
+        samples = "from a fitted prior" if name in FITTED else "from the prior"
+        distance = f"{frechet(with_prior(name, run, folder)):.0f}" if name not in DATA else ""
     loss = f"{metrics['reconstruction']:.1f} + {metrics['kl']:.1f}"
-    return f"| `{name}` | ![{name}](gallery/{name}.png) | {samples} | {loss} |"
+    return f"| `{name}` | ![{name}](gallery/{name}.png) | {samples} | {distance} | {loss} |"
 
 
 def main() -> None:
@@ -84,7 +97,7 @@ def main() -> None:
     rows = [row(name, args.runs) for name in built_in if (DOCS / "gallery" / f"{name}.png").exists()]
     page = DOCS / "gallery.md"
     before, _, rest = page.read_text("utf-8").partition(MARK[0])
-    table = "\n".join(["| model | images | below | reconstruction + KL |", "|---|---|---|---|", *rows])
+    table = "\n".join(["| model | images | samples | Fréchet distance | reconstruction + KL |", "|---|---|---|---|---|", *rows])
     write_file(page, f"{before}{MARK[0]}\n\n{table}\n\n{MARK[1]}{rest.partition(MARK[1])[2]}".encode())
 
 
