@@ -97,7 +97,8 @@ def main() -> None:
     rows = [row(name, args.runs) for name in built_in if (DOCS / "gallery" / f"{name}.png").exists()]
     page = DOCS / "gallery.md"
     before, _, rest = page.read_text("utf-8").partition(MARK[0])
-    table = "\n".join(["| model | images | samples | Fréchet distance | reconstruction + KL |", "|---|---|---|---|---|", *rows])
+    head = "| model | images | samples | Fréchet distance | reconstruction + KL |"
+    table = "\n".join([head, "|---|---|---|---|---|", *rows])
     write_file(page, f"{before}{MARK[0]}\n\n{table}\n\n{MARK[1]}{rest.partition(MARK[1])[2]}".encode())
 
 
