@@ -37,7 +37,8 @@ class Registration(Plugin):
 
         The summary is that of the package if the source of the ModelSpec cannot be read.
         """
-        found = read_description(self.entry_point.module, self.entry_point.attr)
+        is_valid = self.entry_point.pattern.match(self.entry_point.value)
+        found = read_description(self.entry_point.module, self.entry_point.attr) if is_valid else Description()
         return found if found.summary else found._replace(summary=self.summary)
 
     def load(self) -> ModelSpec[object]:

@@ -244,7 +244,7 @@ def test_step_is_one_graph(options, digits):
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_compiled_training_agrees(digits):
     metrics = []
     for how in ("off", "on"):

@@ -303,8 +303,10 @@ def test_bf16_covers_networks_only(name, digits):
 
     vae.likelihood.log_prob, vae.prior.kl_terms = watch(log_prob), watch(kl_terms)
     reports = fit(digits, vae, objective, steps=2, precision="bf16")
-    # Some densities have layers: a flow, the encoder of pseudo-inputs, the levels of a hierarchy.
-    in_densities = {(True, torch.float32)} if name in ("iaf-vae", "vamp-vae", "ladder-vae", "hvae") else set()
+    # Some densities have layers: a flow, the encoder of pseudo-inputs, the levels of a hierarchy, and the decoder along
+    # whose gradient the Hamiltonian posterior moves.
+    with_layers = ("iaf-vae", "vamp-vae", "ladder-vae", "hvae", "hamiltonian-vae")
+    in_densities = {(True, torch.float32)} if name in with_layers else set()
     assert seen["layers"] - in_densities == {(True, torch.bfloat16), (False, torch.float32)}  # evaluation is float32
     assert seen["terms"] == {torch.float32}
     assert {p.dtype for p in vae.parameters()} == {torch.float32}
