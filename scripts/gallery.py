@@ -48,7 +48,7 @@ def with_prior(name: str, run: vaezoo.Run, folder: Path) -> vaezoo.Run:
     return vaezoo.load(path) if (path / "result.json").exists() else vaezoo.fit_prior(run, out=path)
 
 
-def picture(name: str, run: vaezoo.Run) -> bytes:
+def sample_image(name: str, run: vaezoo.Run) -> bytes:
     """Returns a PNG: held-out examples above their reconstructions, and samples below."""
     examples = vaezoo.load_examples(run).limited(COLUMNS)
     x = examples.split.batch(slice(0, COLUMNS)).x.numpy()
@@ -92,7 +92,7 @@ def main() -> None:
     built_in = [r.name for r in list_models() if r.built_in and r.name not in NOT_IMAGES]
     for name in [] if args.page else args.names or built_in:
         run = with_prior(name, train(name, args.runs), args.runs)
-        write_file(DOCS / "gallery" / f"{name}.png", picture(name, run))
+        write_file(DOCS / "gallery" / f"{name}.png", sample_image(name, run))
         print(name, run.result["metrics"], file=sys.stderr)
     rows = [row(name, args.runs) for name in built_in if (DOCS / "gallery" / f"{name}.png").exists()]
     page = DOCS / "gallery.md"

@@ -132,7 +132,7 @@ class Groups:
 
 
 class LabelledSampler(Sampler):
-    """Batches of which one row in four has a label. Only some training examples have one, equally many of each class.
+    """Batches in which one row in four has a label. Some training examples have one, equally many of each class.
 
     The label of all others is `UNLABELLED`, -1. The rows without a label come in the random order of the epoch. Those
     with a label come in a random order of their own.

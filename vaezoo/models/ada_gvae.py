@@ -5,6 +5,6 @@ from vaezoo.objectives.ada_gvae import AdaGVAEPart
 
 SPEC = composed(
     ConvParts(latent_dim=10, objective=AdaGVAEPart()),
-    summary="Pairs of examples that share some factors, of which it is not told which, on convolutions",
+    summary="Trained on pairs of examples that share unknown factors of variation, on convolutions",
     reference="Locatello et al. 2020, arXiv 2002.02886",
 )

@@ -1,4 +1,4 @@
-"""Ada-GVAE: pairs of examples that share some factors, of which the model is told neither which nor how many."""
+"""Ada-GVAE: pairs of examples that share some factors. The model is not told which, or how many."""
 
 from __future__ import annotations
 
