@@ -73,9 +73,13 @@ def three_steps(model, options, data):
 
 
 @pytest.mark.parametrize(
-    ("family", "data"), [("mlp", IMAGES), ("conv", IMAGES), ("mlp", TABLE)], ids=["mlp", "conv", "table"]
+    ("family", "data"),
+    [
+        pytest.param("mlp", IMAGES, id="mlp", marks=pytest.mark.slow),
+        pytest.param("conv", IMAGES, id="conv", marks=pytest.mark.matrix),
+        pytest.param("mlp", TABLE, id="table", marks=pytest.mark.matrix),
+    ],
 )
-@pytest.mark.slow
 def test_all_pairings(family, data):
     """Each pairing trains three steps, or is refused in a sentence that names what does not fit. None gives NaN."""
     counts = Counter()

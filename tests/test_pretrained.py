@@ -43,7 +43,9 @@ def evaluations():
     for card in CARDS:
         for record in card.evaluations:
             if "-ELBO" in values(record):
-                yield pytest.param(card, record, id=f"{card.name} on {record['data']}")
+                # The packaged digits are few. The other sets take a minute for each card.
+                mark = pytest.mark.slow if record["data"] == "digits" else pytest.mark.matrix
+                yield pytest.param(card, record, id=f"{card.name} on {record['data']}", marks=mark)
 
 
 def values(record):
@@ -54,7 +56,6 @@ def without_version(protocol):
     return re.sub(r"(scikit-learn|torchmetrics) \S+", r"\1", protocol)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("card", "record"), [*evaluations()])
 def test_metrics_equal_card(card, record):
     if record["data"] == "mnist" and not MNIST.exists():

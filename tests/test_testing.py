@@ -63,8 +63,8 @@ def built_ins():
     for name in BUILT_INS:
         is_fast = name in ("conv-vae", "vae-gan", "cvae", "iaf-vae", "vq-vae", "sentence-vae")
         yield pytest.param(name, FAST_CHECKS, id=f"fast-{name}", marks=[] if is_fast else pytest.mark.slow)
-        # An export of top-down-vae at its defaults takes a minute. tests/test_members.py exports a small one.
-        mark = pytest.mark.matrix if name == "top-down-vae" else pytest.mark.slow
+        # tests/test_members.py exports small forms of all models.
+        mark = pytest.mark.slow if is_fast else pytest.mark.matrix
         yield pytest.param(name, ONNX_CHECK, id=f"onnx-{name}", marks=mark)
 
 
