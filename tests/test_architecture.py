@@ -18,6 +18,7 @@ ORDER = (
     ("core",),
     ("description",),
     ("runtime",),
+    ("transformer",),
     ("likelihoods", "posteriors"),
     ("priors",),
     ("data",),
@@ -40,7 +41,10 @@ ORDER = (
     ("testing",),
 )
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
-NETWORKS = {"errors", "core", "data", "vae", "gaussian_vae", "posteriors", "priors", "likelihoods", "objectives", "nn"}
+NETWORKS = {
+    *("errors", "core", "data", "vae", "gaussian_vae", "transformer"),
+    *("posteriors", "priors", "likelihoods", "objectives", "nn"),
+}
 FOR_MODELS = NETWORKS | {"spec", "composition"}
 # The methods of Run are shortcuts to functions of packages above it, which they import when they are called.
 SHORTCUTS = {"training/run.py": {"evaluation", "export", "plots"}}

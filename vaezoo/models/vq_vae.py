@@ -25,7 +25,7 @@ from vaezoo.nn.residual import residual_layers
 from vaezoo.objectives.base import LossOutput, Objective, StepContext
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.base import Posterior
-from vaezoo.priors.base import Prior
+from vaezoo.priors.codes import UniformCodes
 from vaezoo.spec import ModelSpec
 from vaezoo.vae import VAE, VAEOutput
 
@@ -98,33 +98,6 @@ class Codes(NamedTuple):
     def outputs(self) -> dict[str, Tensor]:
         """Returns the codes alone."""
         return {"z": self.z}
-
-
-class UniformCodes(Prior):
-    """All codes are equally probable at each position, so the KL is log K for each.
-
-    Args:
-        size: Number of codes (K).
-        latent_shape: Shape of the grid.
-    """
-
-    def __init__(self, size: int, latent_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.size = size
-        self.noise_shape = latent_shape
-        self.register_buffer("zero", torch.zeros(()), persistent=False)  # holds type and device
-        self.zero: Tensor
-
-    def from_noise(self, noise: Tensor, *given: Tensor) -> Tensor:
-        uniform = 0.5 * (1 + torch.erf(noise / math.sqrt(2)))  # the normal distribution function
-        return torch.clamp((self.size * uniform).to(torch.int64), 0, self.size - 1)
-
-    def log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
-        return self.zero.new_full((len(z),), -math.log(self.size) * math.prod(z.shape[1:]))
-
-    def kl_terms(self, posterior: Posterior, z: Tensor, *given: Tensor) -> Tensor:
-        """Overridden: log q(z|x) is the logarithm of a probability, 0, so there is log K for each position."""
-        return self.zero.new_full((len(z), math.prod(z.shape[1:])), math.log(self.size))
 
 
 class VQVAE(VAE):

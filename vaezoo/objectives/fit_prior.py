@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, given
 from vaezoo.objectives.base import LossOutput, Objective, StepContext
 from vaezoo.objectives.elbo import elbo_terms
@@ -35,8 +37,9 @@ class FitPrior(Objective):
         return {"prior": list(vae.prior.parameters())}
 
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
-        with eval_mode(vae):  # the first stage is finished, so its normalisation and dropout are, too
+        # The first stage is finished, so its normalisation and dropout are, too.
+        with eval_mode(vae), torch.no_grad():
             terms = elbo_terms(vae, batch)
             z: Tensor = terms.z if self.codes == "draws" else terms.posterior.mode()
-        log_prior = vae.prior.log_prob(z.float(), *given(vae.prior.inputs, batch)).mean()
+        log_prior = vae.prior.log_prob(to_float32(z), *given(vae.prior.inputs, batch)).mean()
         return LossOutput({"prior": -log_prior}, {**terms.metrics, "log_prior": log_prior.detach()})

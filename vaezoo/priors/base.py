@@ -70,12 +70,14 @@ class Prior(nn.Module, ABC):
         noise_shape: The shape of the noise that becomes one z.
         space: Where z lies: "real", or the name of a part of R^n that lines and grids of latents leave.
         autoregressive: How ids are drawn one by one, or None.
+        codes: How many codes there are, if z is a grid of them. None: z are real numbers.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
     noise_shape: tuple[int, ...] | None = None
     space: str = "real"
     autoregressive: Autoregressive | None = None
+    codes: int | None = None
 
     @property
     def sample_inputs(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The kinds of densities that `vaezoo.fit_prior` fits to the codes of a trained model."""
+"""The kinds of priors that `vaezoo.fit_prior` fits to the codes of a trained model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from vaezoo.errors import VaezooError, VaezooWarning, safe_repr, suggest
 from vaezoo.posteriors.base import Posterior
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.priors.base import Prior
+from vaezoo.priors.codes import CodeTransformer
 from vaezoo.priors.densities import FullMixture, KernelDensity, PosteriorMixture, SecondStage
 from vaezoo.priors.mixture import LearnedMixture
 from vaezoo.priors.realnvp import RealNVP
+from vaezoo.transformer import require_heads
 
 # Added to the variances of a mixture of standardised codes, so that a component on a few codes keeps a width of 0.01.
 MIN_VARIANCE = 1e-4
@@ -31,22 +33,29 @@ EM_STEPS = 200
 SCALES = torch.logspace(-1.5, 0.5, 21)  # bandwidths that are tried, as multiples of Scott's rule
 KERNELS_AT_ONCE = 1024  # rows of the matrix of distances
 
-PartT = TypeVar("PartT", bound="DensityKind")
+KindT = TypeVar("KindT", bound="DensityKind")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DensityKind(ABC):
-    """The options of a density of codes.
+class PriorKind:
+    """The options of a prior that is fitted after training.
 
     Attributes:
         kind: Its name.
-        trained: Whether the Trainer fits it. If not, `fit` does.
+        trained: Whether the Trainer fits it. If not, `DensityKind.fit` does.
         takes_posterior: Whether it takes the mean and the variance of q(z|x), and no draws.
+        takes_codes: Whether z is a grid of codes. If not, it is a vector.
     """
 
     kind: ClassVar[str]
     trained: ClassVar[bool] = False
     takes_posterior: ClassVar[bool] = False
+    takes_codes: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityKind(PriorKind, ABC):
+    """The options of a density of latent vectors."""
 
     @abstractmethod
     def build(self, latent_dim: int) -> Prior:
@@ -66,7 +75,7 @@ class DensityKind(ABC):
         """Returns the log-variances around the modes of q(z|x), `(B, latents)`, if each example has its own."""
         return None
 
-    def for_codes(self: PartT, n: int) -> PartT:
+    def for_codes(self: KindT, n: int) -> KindT:
         """Returns the options for a number of codes. Raises VaezooError if there are too few."""
         return self
 
@@ -298,12 +307,44 @@ class VAEKind(DensityKind):
         return SecondStage(latent_dim, self.hidden)
 
 
-KINDS: Mapping[str, DensityKind] = MappingProxyType(
-    {config.kind: config for config in (GMMKind(), KDEKind(), ExemplarKind(), FlowKind(), VAEKind())}
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveKind(PriorKind):
+    """A causal transformer for grids of codes, trained on them.
+
+    Attributes:
+        hidden: Features of each position, a multiple of 16. Each 16 have an attention head.
+        layers: Number of layers.
+
+    Raises:
+        VaezooError: If a value is out of range.
+    """
+
+    kind = "autoregressive"
+    trained = True
+    takes_codes = True
+    hidden: int = 128
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require_positive("hidden", self.hidden)
+        require_positive("layers", self.layers)
+        require_heads(self.hidden)
+
+    def build(self, codes: int, latent_shape: tuple[int, ...]) -> CodeTransformer:
+        """Returns the prior, with random weights, for a number of codes and the shape of a grid."""
+        return CodeTransformer(codes, latent_shape, self.hidden, self.layers)
+
+
+KINDS: Mapping[str, PriorKind] = MappingProxyType(
+    {
+        config.kind: config
+        for config in (GMMKind(), KDEKind(), ExemplarKind(), FlowKind(), VAEKind(), AutoregressiveKind())
+    }
 )
 
 
-def make_kind(kind: str, options: Mapping[str, object]) -> DensityKind:
+def make_kind(kind: str, options: Mapping[str, object]) -> PriorKind:
     """Returns a kind with its options.
 
     Raises:

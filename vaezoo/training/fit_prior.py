@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
@@ -22,10 +23,18 @@ from vaezoo.errors import DivergedError, VaezooError, safe_repr
 from vaezoo.objectives.fit_prior import Codes, FitPrior
 from vaezoo.posteriors.base import map_tensors
 from vaezoo.priors.densities import PerLabel, replace_prior
-from vaezoo.priors.kinds import DensityKind, make_kind
+from vaezoo.priors.kinds import AutoregressiveKind, DensityKind, PriorKind, make_kind
 from vaezoo.registry import find_model
 from vaezoo.training.config import TrainConfig
-from vaezoo.training.prior_fit import PriorFit, code_size, first_stage, first_stage_sha256, label_count
+from vaezoo.training.prior_fit import (
+    PriorFit,
+    add_code_prior,
+    code_size,
+    first_stage,
+    first_stage_sha256,
+    grid_codes,
+    label_count,
+)
 from vaezoo.training.progress import OnReport, OnStart, progress_view
 from vaezoo.training.resume import check_same_data, load_run_data
 from vaezoo.training.run import Run, load
@@ -69,11 +78,12 @@ def fit_prior(
 
     Args:
         run: A run, or its folder.
-        kind: "gmm", "kde", "exemplar", "flow" or "vae"; see `vaezoo.priors.kinds`.
+        kind: "gmm", "kde", "exemplar", "flow" or "vae" for latent vectors, "autoregressive" for grids of codes; see
+            `vaezoo.priors.kinds`.
         options: Options of the kind that differ from their defaults.
         codes: Fit to one draw of q(z|x) for each example ("draws"), or to the modes ("means"). A kind that is trained
             draws anew in each step. The kind "exemplar" takes mean and variance of q(z|x) instead.
-        steps: Optimizer steps of a kind that is trained: "flow" or "vae". The default is 3,000.
+        steps: Optimizer steps of a kind that is trained: "flow", "vae" or "autoregressive". The default is 3,000.
         batch_size: Its examples per step. The default is that of the run.
         lr: Its learning rate at the start, which falls to 0 along a cosine. The default is 0.001.
         seed: Seed of the draws and of the fit.
@@ -108,12 +118,20 @@ def fit_prior(
     setup = build_setup(registration, run.options, data, config)._replace(objective=FitPrior(codes))
     setup.vae.load_state_dict(first_stage(run.vae), strict=False)
     with registration.failures("encoded"):
-        check_replaceable(setup)
+        if chosen.takes_codes:
+            grid_codes(setup.vae)
+        else:
+            check_replaceable(setup)
     with distributed.init_distributed(torch_device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
-        with registration.failures("encoded"):
-            encoded = encode_split(setup.vae.to(torch_device), data.train, chosen, codes, config, seed)
-        chosen = fit_codes(setup.vae.cpu(), chosen, encoded, seed)
+        if chosen.takes_codes:
+            with seeded(seed):
+                add_code_prior(setup.vae, cast("AutoregressiveKind", chosen))
+        else:
+            density = cast("DensityKind", chosen)
+            with registration.failures("encoded"):
+                encoded = encode_split(setup.vae.to(torch_device), data.train, density, codes, config, seed)
+            chosen = fit_codes(setup.vae.cpu(), density, encoded, seed)
         fit = PriorFit(
             kind=kind,
             options=config_json(chosen),
@@ -133,7 +151,7 @@ def fit_prior(
 
 def fit_config(
     training: TrainConfig,
-    kind: DensityKind,
+    kind: PriorKind,
     steps: int | None,
     batch_size: int | None,
     lr: float | None,
@@ -256,13 +274,20 @@ def fit_codes(vae: VAE, kind: DensityKind, encoded: Encoded, seed: int) -> Densi
         what = f"no training example of '{vae.data.name}' has the label {missing[0]}, so it can have no prior"
         raise VaezooError(what, "give data with examples of each label")
     kind = kind.for_codes(min(map(len, rows)))
-    with torch.random.fork_rng([]):
-        torch.manual_seed(derive_seed(seed, "weights"))
+    with seeded(seed):
         densities = [kind.fit(w[group], seed, None if logvar is None else logvar[group]) for group in rows]
     prior = replace_prior(vae, densities[0] if classes is None else PerLabel(densities))
     prior.code_mean.copy_(mean)
     prior.code_std.copy_(std)
     return kind
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the initial weights of a prior, and restores the state of the generator afterwards."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        yield
 
 
 def save_fitted(path: Path, setup: Setup, step: int, device: torch.device) -> Run:

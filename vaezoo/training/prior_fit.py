@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from vaezoo.errors import InputError, VaezooError
 from vaezoo.objectives.fit_prior import Codes, FitPrior
 from vaezoo.priors.base import Prior
 from vaezoo.priors.densities import PerLabel, replace_prior
-from vaezoo.priors.kinds import DensityKind, make_kind
+from vaezoo.priors.kinds import AutoregressiveKind, DensityKind, PriorKind, make_kind
 from vaezoo.vae import VAE, conditioned_on
 
 PRIOR = "prior."  # how the names of its weights begin
@@ -43,13 +44,24 @@ class PriorFit:
         own = {"fitted-prior": self.kind, "fitted-prior.codes": self.codes}
         return own | {f"fitted-prior.{name}": value for name, value in self.options.items()}
 
-    def make_kind(self) -> DensityKind:
+    def make_kind(self) -> PriorKind:
         """Returns the kind with its options. Raises VaezooError if a value is damaged."""
         return make_kind(self.kind, self.options)
 
 
+def grid_codes(vae: VAE) -> int:
+    """Returns the number of codes of a model whose latents are a grid of them. Raises VaezooError if they are not."""
+    if vae.prior.codes is None:
+        what = "kind autoregressive is for grids of codes, and the latents of this model are real numbers"
+        raise VaezooError(what, "use --kind flow, or a model with codes such as vq-vae")
+    return vae.prior.codes
+
+
 def code_size(vae: VAE) -> int:
-    """Returns the number of latents. Raises VaezooError if they are not a vector."""
+    """Returns the number of latents. Raises VaezooError if they are not a vector of real numbers."""
+    if vae.prior.codes is not None:
+        what = "the latents of this model are codes, and this kind of prior is for real numbers"
+        raise VaezooError(what, "use --kind autoregressive")
     if len(vae.latent_shape) != 1:
         what = f"a prior is fitted to latent vectors, not to latents of shape {vae.latent_shape}"
         raise VaezooError(what, "use a model with a latent vector, such as conv-vae")
@@ -76,13 +88,27 @@ def add_prior(vae: VAE, fit: PriorFit) -> FitPrior:
     Raises:
         VaezooError: If the kind or an option does not exist, or the model cannot have such a prior.
     """
-    kind, latent_dim, classes = fit.make_kind(), code_size(vae), label_count(vae)
+    kind = fit.make_kind()
+    if kind.takes_codes:
+        add_code_prior(vae, cast("AutoregressiveKind", kind))
+    else:
+        add_density(vae, cast("DensityKind", kind))
+    return FitPrior(fit.codes)
+
+
+def add_code_prior(vae: VAE, kind: AutoregressiveKind) -> None:
+    """Makes a prior of codes, with random weights, that of a model. Raises as `add_prior`."""
+    vae.prior = kind.build(grid_codes(vae), vae.latent_shape)
+
+
+def add_density(vae: VAE, kind: DensityKind) -> None:
+    """Makes a density without its weights the prior of a model, or one for each label. Raises as `add_prior`."""
+    latent_dim, classes = code_size(vae), label_count(vae)
 
     def build() -> Prior:
         return kind.build(latent_dim)
 
     replace_prior(vae, build() if classes is None else PerLabel([build() for _ in range(classes)]))
-    return FitPrior(fit.codes)
 
 
 def first_stage(vae: VAE) -> dict[str, Tensor]:

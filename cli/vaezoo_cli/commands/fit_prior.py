@@ -24,12 +24,12 @@ SETTINGS = ("steps", "batch_size", "lr", "seed", "codes")
 
 @click.command(context_settings={"show_default": True})
 @click.argument("source", required=False, metavar="[RUN|MODEL|PRETRAINED]")
-@click.option("--kind", default="gmm", metavar="NAME", help="gmm, kde, exemplar, flow or vae, see above.")
+@click.option("--kind", default="gmm", metavar="NAME", help="One of the kinds above.")
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Option of the kind, see above.")
 @click.option("--codes", default="draws", metavar="[draws|means]", help="Fit to draws of q(z|x), or to its modes.")
-@click.option("--steps", type=int, help="Optimizer steps of flow and vae.  [default: 3000]")
-@click.option("--batch-size", type=int, help="Their examples per step.  [default: that of the run]")
-@click.option("--lr", type=float, help="Their learning rate at the start.  [default: 0.001]")
+@click.option("--steps", type=int, help="Optimizer steps of a kind that is trained.  [default: 3000]")
+@click.option("--batch-size", type=int, help="Its examples per step.  [default: that of the run]")
+@click.option("--lr", type=float, help="Its learning rate at the start.  [default: 0.001]")
 @click.option("--seed", default=0, help="Seed of the draws and of the fit.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--data", metavar="PATH", help="The data of the run, if they have moved.")
@@ -58,11 +58,13 @@ def fit_prior(
     The result is a new run. Its other weights are those of the old run, bit for bit.
 
     \b
-    gmm       a mixture of Gaussians        -o components=10 -o covariance=full|diagonal
-    kde       a kernel around each code     -o kernels=2000 -o bandwidth=NUMBER
-    exemplar  q(z|x) of training examples   -o exemplars=2000 -o variance=NUMBER
-    flow      affine couplings, trained     -o couplings=8 -o hidden=128
-    vae       a second VAE, trained         -o hidden=512
+    gmm             a mixture of Gaussians        -o components=10 -o covariance=full|diagonal
+    kde             a kernel around each code     -o kernels=2000 -o bandwidth=NUMBER
+    exemplar        q(z|x) of training examples   -o exemplars=2000 -o variance=NUMBER
+    flow            affine couplings, trained     -o couplings=8 -o hidden=128
+    vae             a second VAE, trained         -o hidden=512
+    autoregressive  a causal transformer, trained, for the codes of models such as vq-vae
+                                                  -o hidden=128 -o layers=4
 
     gmm needs the packages of the extra 'eval'. A model that is given labels gets a density for each label.
 
