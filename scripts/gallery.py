@@ -26,8 +26,9 @@ COLUMNS = 8
 SAMPLE_ROWS = 2
 DATA = {"ada-gvae": "shapes"}  # others: digits
 NOT_IMAGES = ("sentence-vae",)
-FITTED = ("autoencoder", "rae")  # nothing holds their codes near a prior
-NO_SAMPLES = ("vq-vae", "autoencoder-kl")  # their prior is for a second model over the latents
+# Nothing holds the codes of these models near a prior, so their samples come from one that is fitted.
+FITTED = {"autoencoder": "gmm", "rae": "gmm", "vq-vae": "autoregressive"}
+NO_SAMPLES = ("autoencoder-kl",)  # its prior is for a second model over the latents
 FRECHET = "Frechet distance"  # that of samples comes before its floor
 MARK = "<!-- gallery: written by gallery.py -->", "<!-- /gallery -->"
 
@@ -45,7 +46,7 @@ def with_prior(name: str, run: vaezoo.Run, folder: Path) -> vaezoo.Run:
     path = folder / f"{name}-prior"
     if name not in FITTED:
         return run
-    return vaezoo.load(path) if (path / "result.json").exists() else vaezoo.fit_prior(run, out=path)
+    return vaezoo.load(path) if (path / "result.json").exists() else vaezoo.fit_prior(run, FITTED[name], out=path)
 
 
 def sample_image(name: str, run: vaezoo.Run) -> bytes:

@@ -167,3 +167,21 @@ def test_inception_rounds_to_bytes(weights, monkeypatch):
     network, x = find_feature_extractor((1, 8, 8), weights).network, torch.full((1, 1, 8, 8), 51 / 255)
     with torch.no_grad():
         assert torch.equal(network(x), network(x + 0.4 / 255)) and not torch.equal(network(x), network(x + 0.6 / 255))
+
+
+def test_images_are_resized_as_tensorflow_1_does():
+    """A ramp stays a ramp from its first pixel on, without half pixels. Behind the last pixel it is constant."""
+    ramp = torch.arange(4.0).expand(1, 1, 3, 4)
+    expected = (torch.arange(10) * 0.4).clamp(max=3)
+    for x in (ramp, ramp.transpose(2, 3)):
+        y = inception.resize_without_centers(x, 10)
+        rows = y if x is ramp else y.transpose(2, 3)
+        torch.testing.assert_close(rows, expected.expand(1, 1, 10, 10))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 320, 301)])
+def test_resizing_equals_torch_fidelity(shape):
+    reference = pytest.importorskip("torch_fidelity.interpolate_compat_tensorflow", reason="it is not installed")
+    x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)) * 255
+    expected = reference.interpolate_bilinear_2d_like_tensorflow1x(x, size=(299, 299), align_corners=False)
+    torch.testing.assert_close(inception.resize_without_centers(x, 299), expected, rtol=1e-5, atol=1e-3)

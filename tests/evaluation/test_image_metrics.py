@@ -21,6 +21,7 @@ from vaezoo.evaluation.image_metrics import (
     iter_samples,
     nearest_neighbour_ratio,
     psnr,
+    reconstruction_frechet,
     ssim,
 )
 
@@ -232,3 +233,21 @@ def test_nonfinite_samples_are_refused():
     samples[3] = math.nan
     with pytest.raises(DivergedError):
         nearest_neighbour_ratio(StubVAE(samples=samples), split(IMAGES[:80]), split(IMAGES[80:]), count=40)
+
+
+def test_reconstruction_distance_is_that_of_features():
+    """Of the features of examples and reconstructions, in the order of the examples. An exact model has 0."""
+    extractor = FeatureExtractor("means", 2, nn.Sequential(nn.Flatten(), nn.Linear(256, 2)))
+    again = (IMAGES * 0.5).roll(1, 0)
+    metric = reconstruction_frechet(StubVAE(again), split(IMAGES), extractor)
+    with torch.no_grad():
+        expected = frechet_distance(extractor.network(IMAGES), extractor.network(again))
+    assert metric.value == pytest.approx(expected, rel=1e-6) and expected > 0.01
+    assert metric.name == "Frechet distance of reconstructions (means)" and "120 examples" in metric.protocol
+    assert reconstruction_frechet(StubVAE(IMAGES), split(IMAGES), extractor).value == pytest.approx(0, abs=1e-6)
+
+
+def test_reconstruction_distance_needs_examples():
+    extractor = FeatureExtractor("pixels", 256, nn.Flatten())
+    with pytest.raises(VaezooError, match="have no Frechet distance"):
+        reconstruction_frechet(StubVAE(IMAGES), split(IMAGES), extractor)

@@ -18,7 +18,13 @@ from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, safe_repr, suggest
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
-from vaezoo.evaluation.image_metrics import frechet_metrics, nearest_neighbour_ratio, psnr, ssim
+from vaezoo.evaluation.image_metrics import (
+    frechet_metrics,
+    nearest_neighbour_ratio,
+    psnr,
+    reconstruction_frechet,
+    ssim,
+)
 from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_nll, check_settings, elbo_metrics, nll_metrics
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
@@ -191,6 +197,12 @@ def _fid(c: EvalContext) -> list[Metric]:
     return frechet_metrics(c.vae, c.train(), c.split, extractor, c.config.seed, c.on_progress)
 
 
+def _rfid(c: EvalContext) -> list[Metric]:
+    # Published figures of latent-diffusion autoencoders are measured with torch-fidelity or as it does.
+    extractor = find_feature_extractor(c.split.shape, c.inception, "torch-fidelity")
+    return [reconstruction_frechet(c.vae, c.split, extractor, c.on_progress)]
+
+
 METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
     "elbo": lambda c: elbo_metrics(c.vae, c.split, c.config),
     "nll": lambda c: nll_metrics(c.vae, c.split, c.config, c.on_progress),
@@ -199,10 +211,11 @@ METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
     "disentanglement": _disentanglement,
     "nearest-neighbour": _nearest_neighbour,
     "fid": _fid,
+    "rfid": _rfid,
 }
 
 
-FOR_UNIT = ("reconstructions", "nearest-neighbour", "fid")  # they compare pixels
+FOR_UNIT = ("reconstructions", "nearest-neighbour", "fid", "rfid")  # they compare pixels
 
 
 def check_metrics(metrics: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -54,12 +54,17 @@ class LeNet(nn.Module):
         return logits
 
 
-def find_feature_extractor(shape: tuple[int, ...], weights: str | os.PathLike[str] | None = None) -> FeatureExtractor:
+def find_feature_extractor(
+    shape: tuple[int, ...],
+    weights: str | os.PathLike[str] | None = None,
+    resize: Literal["torchmetrics", "torch-fidelity"] = "torchmetrics",
+) -> FeatureExtractor:
     """Returns the feature extractor for images of a shape.
 
     Args:
         shape: Shape of an example.
         weights: File of Inception's weights. Without it, the packaged classifier is used.
+        resize: How Inception resizes images. The name says so if it is as torch-fidelity does.
 
     Raises:
         UnsupportedDataError: If the network does not accept this shape.
@@ -73,8 +78,9 @@ def find_feature_extractor(shape: tuple[int, ...], weights: str | os.PathLike[st
             )
         from vaezoo.evaluation import inception  # imports torchvision, which takes a second
 
-        network, digits = inception.load_inception(Path(weights))
-        return FeatureExtractor(f"Inception {digits}", inception.DIMS, network)
+        network, digits = inception.load_inception(Path(weights), resize)
+        how = "" if resize == "torchmetrics" else f", resized as {resize}"
+        return FeatureExtractor(f"Inception {digits}{how}", inception.DIMS, network)
     if shape != SHAPE:
         raise UnsupportedDataError(
             f"the packaged feature extractor needs images of shape {SHAPE}, not {shape}",

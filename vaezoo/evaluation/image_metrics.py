@@ -178,6 +178,39 @@ def frechet_metrics(
     ]
 
 
+def reconstruction_frechet(
+    vae: VAE, split: Split, extractor: FeatureExtractor, on_progress: OnProgress = lambda done, total: None
+) -> Metric:
+    """Returns the Frechet distance of reconstructions from the examples themselves, called rFID with Inception.
+
+    Args:
+        vae: The model, on any device.
+        split: Examples, more than the features have dimensions.
+        extractor: Computes the features in which the distance is measured.
+        on_progress: Called with the number of images done and the total.
+
+    Raises:
+        VaezooError: If there are not more examples than dimensions.
+        DivergedError: If the values of the model or of the extractor are not finite.
+    """
+    check_feature_shapes((len(split), extractor.dims), (len(split), extractor.dims))
+    network = extractor.network.to(device_of(vae))
+    pairs: list[Tensor] = []
+    with torch.no_grad():
+        for x, again in iter_reconstructions(vae, split):
+            check_finite(again)
+            pairs.append(torch.stack([network(images.to(device_of(vae))).cpu() for images in (x, again)]))
+            on_progress(sum(pair.shape[1] for pair in pairs), len(split))
+    features, reconstructed = torch.cat(pairs, 1)
+    protocol = f"{len(split):,} examples against their reconstructions, the mean of p(x|z) at the mode of q(z|x)"
+    return Metric(
+        f"Frechet distance of reconstructions ({extractor.name})",
+        frechet_distance(features, reconstructed),
+        "",
+        f"{protocol}; {extractor.dims} dimensions; float64",
+    )
+
+
 def nearest_neighbour_ratio(vae: VAE, train: Split, held_out: Split, *, count: int = 1000, seed: int = 0) -> Metric:
     """Returns the distance of samples to the nearest training examples, relative to that of held-out examples.
 

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +29,21 @@ DIMS = 2048
 IMAGE_SIZE = 299  # pixels
 BATCH_SIZE = 50  # images; the output of the third layer alone takes 5.5 MB per image
 
+Resize = Literal["torchmetrics", "torch-fidelity"]
+
 
 class Inception(nn.Module):
     """Maps grey or colour images in [0, 1], `(B, channels, height, width)`, to `(B, 2048)`.
 
-    Images are first rounded to bytes, as in image files, and resized as in torchmetrics.
+    Images are first rounded to bytes, as in image files, and resized.
+
+    Args:
+        resize: As torchmetrics does, with antialiasing, or as torch-fidelity, which follows TensorFlow 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resize: Resize = "torchmetrics") -> None:
         super().__init__()
+        self.resize = resize
         self.network = Inception3(CLASSES, aux_logits=False, init_weights=False)
         for name, block in self.network.named_children():
             if hasattr(block, "branch_pool"):
@@ -48,9 +55,28 @@ class Inception(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Returns the features of one batch."""
         x = (x * 255).round().expand(-1, 3, -1, -1)
-        x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False, antialias=True)
+        if self.resize == "torch-fidelity":
+            x = resize_without_centers(x, IMAGE_SIZE)
+        else:
+            x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False, antialias=True)
         features: Tensor = self.network((x - 128) / 128)
         return features
+
+
+def resize_without_centers(x: Tensor, size: int) -> Tensor:
+    """Resizes images bilinearly as TensorFlow 1 and torch-fidelity do, `(B, C, size, size)`.
+
+    Output pixel i lies at i * (input size / size), without the half pixel of today's functions and without
+    antialiasing. Positions behind the last pixel have its value.
+    """
+    for dim in (2, 3):
+        n = x.shape[dim]
+        place = torch.arange(size, device=x.device, dtype=x.dtype) * (n / size)
+        low = place.long()
+        high = (low + 1).clamp(max=n - 1)
+        share = (place - low).view(-1, 1) if dim == 2 else place - low
+        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, high) * share
+    return x
 
 
 average_pool = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
@@ -70,11 +96,15 @@ def pooling_hook(pool: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple
     return hook
 
 
-def load_inception(file: Path) -> tuple[Inception, str]:
+def load_inception(file: Path, resize: Resize = "torchmetrics") -> tuple[Inception, str]:
     """Reads the weights.
 
     The first eight digits of the file's SHA-256 are checked before it is parsed. This excludes other files, but not a
     deliberate forgery. The parser is therefore one that creates only tensors.
+
+    Args:
+        file: The file of torch-fidelity.
+        resize: As for `Inception`.
 
     Returns:
         The network, in evaluation mode, and the first eight digits of the file's SHA-256.
@@ -88,7 +118,7 @@ def load_inception(file: Path) -> tuple[Inception, str]:
         raise InputError(
             f"{file} is damaged or not {FILE}: its SHA-256 begins with {digits}", "give the file of torch-fidelity"
         )
-    inception = Inception().eval()
+    inception = Inception(resize).eval()
     try:
         inception.network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except Exception as e:  # torch may raise anything for a forged file

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     help="Bits instead of grey levels. auto means fixed if the model was trained on random bits.",
 )
 @limit_option
-@click.option("--inception", type=click.Path(), metavar="FILE", help="Inception weights for fid, which it adds.")
+@click.option("--inception", type=click.Path(), metavar="FILE", help="Inception weights for fid and rfid.")
 @click.option("--seed", default=0, help="Seed of bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @checkpoint_option
@@ -71,6 +71,7 @@ def eval_command(
     nearest-neighbour  distance of samples from the nearest training examples
     fid                Frechet distance of samples from held-out examples, in the features of a packaged
                        classifier for 28x28 grey images, or of Inception
+    rfid               Frechet distance of reconstructions from the examples, in the same features
 
     reconstructions, probe and disentanglement need the packages of the extra 'eval'.
 
@@ -85,7 +86,7 @@ def eval_command(
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     if nll_samples is not None and "nll" not in names:
         names.append("nll")
-    if inception is not None and "fid" not in names:
+    if inception is not None and not {"fid", "rfid"} & set(names):
         names.append("fid")
     check_metrics(names)  # before data are read or downloaded
     model = open_export(source, checkpoint) or open_run(source, checkpoint)
