@@ -18,7 +18,7 @@ from vaezoo.bench.runner import Key, bench, find_bounds
 from vaezoo.bench.timer import measure, summarize
 from vaezoo.bench.workload import from_export
 from vaezoo.data.base import DataSpec
-from vaezoo.errors import InputError, ParityError, VaezooError
+from vaezoo.errors import InputError, ParityError, UnsupportedDataError, VaezooError
 from vaezoo.export.config import ExportConfig
 
 CONFIG = BenchConfig("cpu", 1)
@@ -304,3 +304,19 @@ def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError):
         read_result(tmp_path / "a.json")
+
+
+def test_free_sizes_are_measured(quick, no_compiler):
+    workload = from_model("autoencoder-kl", image_size=20)
+    assert workload.entry["shape"] == [1, 20, 20]
+    result = bench(workload, CONFIG, [1, 3], seconds=0.01)
+    assert {row["batch"] for row in result["rows"]} == {1, 3}
+    assert {row["task"] for row in result["rows"]} == {"encoder", "decoder", "round trip"}
+    assert workload.case("decoder", 3).outputs["x_mean"].shape == (3, 1, 20, 20)
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(UnsupportedDataError, match="image-size is 32, but the model takes only data of shape"):
+        from_model("mlp-vae", image_size=32)
+    with pytest.raises(UnsupportedDataError, match="21x21"):
+        from_model("autoencoder-kl", image_size=21)

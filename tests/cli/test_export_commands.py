@@ -135,6 +135,11 @@ def test_bench_prints_only_json(run, exported, quick, inside):
     assert code == 0 and json.loads(out)["model"]["weights"] == "exported"
 
 
+def test_bench_of_an_export_has_its_sizes(run, exported, inside):
+    code, _, err = run("bench", exported.path, "--image-size", "32")
+    assert code == 2 and "--image-size needs the model" in err and "hint: give the run" in err
+
+
 @pytest.mark.slow
 def test_bench_of_untrained_model(run, quick, inside):
     code, out, err = run("bench", "mlp-vae", "--batch", "1", "--seconds", "0.001")

@@ -13,12 +13,15 @@ from vaezoo.core.options import config_json
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import UnsupportedDataError
 from vaezoo.export.config import ExportConfig
-from vaezoo.export.graphs import export_graphs, mode_name
-from vaezoo.export.parity import make_cases
+from vaezoo.export.graphs import export_graphs, graph_modules, mode_name
+from vaezoo.export.parity import make_case, make_cases
+from vaezoo.export.tolerance import Case
 from vaezoo.registry import Registration, find_model
+from vaezoo.runtime.manifest import ENCODER_DECODER, GraphName
 from vaezoo.training.run import Run
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, example_batch
 
+SIZED_EXAMPLES = 2  # of large images; they are repeated for larger batches
 DIGITS = DataSpec(name="digits", shape=(1, 28, 28), likelihood="bernoulli")
 # What a model without a run is built for: the first of these that it supports.
 DEFAULT_DATA = (
@@ -30,23 +33,26 @@ DEFAULT_DATA = (
 )
 
 
-def from_model(name: str, data: DataSpec | None = None, config: ExportConfig | None = None) -> Workload:
+def from_model(
+    name: str, data: DataSpec | None = None, config: ExportConfig | None = None, image_size: int | None = None
+) -> Workload:
     """Returns an untrained model at its defaults. Speed does not depend on the weights.
 
     Args:
         name: A registered model.
         data: The data to build it for, by default the first of DEFAULT_DATA that it supports.
         config: How the graphs are written. With fp16, PyTorch runs in float16 too.
+        image_size: As in `from_run`.
 
     Raises:
-        UnsupportedDataError: If the model does not support the data.
+        UnsupportedDataError: If the model does not support the data or the size.
     """
     registration = find_model(name)
     data = data or default_data(registration)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         options, vae, _ = registration.build({}, data)
-    return _from_vae(vae.eval(), registration.full_name, config_json(options), "untrained", None, config)
+    return _from_vae(vae.eval(), registration.full_name, config_json(options), "untrained", None, config, image_size)
 
 
 def default_data(registration: Registration) -> DataSpec:
@@ -61,9 +67,18 @@ def default_data(registration: Registration) -> DataSpec:
     return DEFAULT_DATA[0]
 
 
-def from_run(run: Run) -> Workload:
-    """Returns the model of a run."""
-    return _from_vae(run.vae, run.full_name, run.options, f"step {run.checkpoint.step}", run.examples)
+def from_run(run: Run, image_size: int | None = None) -> Workload:
+    """Returns the model of a run.
+
+    Args:
+        run: The run.
+        image_size: Height and width of the images that are measured, for a model of free sizes. They are noise.
+
+    Raises:
+        UnsupportedDataError: If the model does not take this size.
+    """
+    weights = f"step {run.checkpoint.step}"
+    return _from_vae(run.vae, run.full_name, run.options, weights, run.examples, image_size=image_size)
 
 
 def _from_vae(
@@ -73,17 +88,36 @@ def _from_vae(
     weights: str,
     examples: Batch | None,
     config: ExportConfig | None = None,
+    image_size: int | None = None,
 ) -> Workload:
     config = config or ExportConfig()
-    graphs = export_graphs(vae, config)
-    cases, mode = make_cases(vae, config, examples), mode_name(vae)
+    if image_size is None:
+        cases, shape = make_cases(vae, config, examples), vae.data.shape
+    else:
+        cases, shape = sized_cases(vae, config, image_size)
+    graphs, mode = export_graphs(vae, config), mode_name(vae)
     entry: WorkloadEntry = {
         "model": model,
         "options": dict(options),
         "weights": weights,
         "parameters": sum(p.numel() for p in vae.parameters()),
-        "shape": list(vae.data.shape),
+        "shape": list(shape),
         "format": config.as_dict(),
     }
     files = {name: graph.data for name, graph in graphs.items()}
     return Workload(entry, vae, files, mode, config, task_cases(cases))
+
+
+def sized_cases(vae: VAE, config: ExportConfig, size: int) -> tuple[dict[GraphName, list[Case]], tuple[int, ...]]:
+    """Returns the cases of encoder and decoder for square images of a size, and the shape of one image.
+
+    Raises:
+        UnsupportedDataError: If the model does not take this size.
+    """
+    if len(vae.shapes) == 1 or len(vae.data.shape) != 3:
+        what = f"--image-size is {size}, but the model takes only data of shape {vae.data.shape}"
+        raise UnsupportedDataError(what, "leave it out, or measure a model of free sizes such as autoencoder-kl")
+    shape = (vae.data.shape[0], size, size)
+    batch = example_batch(vae.data, SIZED_EXAMPLES, torch.Generator().manual_seed(0), shape)
+    modules = graph_modules(vae, config, ENCODER_DECODER)
+    return {name: [make_case(f"size {size}", module, module.inputs(batch))] for name, module in modules.items()}, shape

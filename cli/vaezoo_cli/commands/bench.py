@@ -25,6 +25,9 @@ MAX_BATCH = 10**6
     "--batch", "batches", default="1,8,64,256,1024", show_default=True, metavar="INTEGER,...", help="Batch sizes."
 )
 @click.option(
+    "--image-size", type=click.IntRange(1), help="Height and width, for models of free sizes.  [default: as the data]"
+)
+@click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
@@ -44,6 +47,7 @@ def bench(
     source: str | None,
     device: str,
     batches: str,
+    image_size: int | None,
     seconds: float,
     threads: int | None,
     tf32: bool,
@@ -75,7 +79,7 @@ def bench(
     from vaezoo.bench.runner import bench as measure
     from vaezoo_cli.render.bench import BenchView, render_bench
 
-    workload = load_workload(source, device)
+    workload = load_workload(source, device, image_size)
     config = BenchConfig(cast("Provider", device), threads or default_threads(), tf32)
     with BenchView() as view:
         result = measure(workload, config, sizes, seconds=seconds, on_progress=view.show)
@@ -85,13 +89,16 @@ def bench(
         write_result(file, result)
 
 
-def load_workload(source: str | None, device: str) -> Workload:
+def load_workload(source: str | None, device: str, image_size: int | None) -> Workload:
     """Loads what to measure: an export, which needs no torch, a run, or an untrained model if it has no run."""
     from vaezoo.runtime.manifest import is_export
 
     if source is not None and is_export(source):
         from vaezoo.bench.workload import from_export
 
+        if image_size is not None:
+            what = "--image-size needs the model, with whose outputs those of the graphs are compared"
+            raise VaezooError(what, "give the run instead of the export")
         return from_export(Path(source))
     import torch
 
@@ -105,8 +112,8 @@ def load_workload(source: str | None, device: str) -> Workload:
         try:
             newest_run(source)
         except InputError:
-            return from_model(source)
-    return from_run(open_run(source, "best"))
+            return from_model(source, image_size=image_size)
+    return from_run(open_run(source, "best"), image_size)
 
 
 def parse_batches(text: str) -> list[int]:
