@@ -28,7 +28,7 @@ DATA = {"ada-gvae": "shapes"}  # others: digits
 NOT_IMAGES = ("sentence-vae",)
 # Nothing holds the codes of these models near a prior, so their samples come from one that is fitted.
 FITTED = {"autoencoder": "gmm", "rae": "gmm", "vq-vae": "autoregressive"}
-NO_SAMPLES = ("autoencoder-kl",)  # its prior is for a second model over the latents
+NO_SAMPLES = ("autoencoder-kl", "tiny-autoencoder")  # their prior is for a second model over the latents
 FRECHET = "Frechet distance"  # that of samples comes before its floor
 MARK = "<!-- gallery: written by gallery.py -->", "<!-- /gallery -->"
 

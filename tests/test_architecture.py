@@ -32,6 +32,7 @@ ORDER = (
     ("training",),
     ("examples",),
     ("export",),
+    ("interop",),
     ("evaluation",),
     ("recipes",),
     ("pretrained",),

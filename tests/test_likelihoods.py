@@ -119,6 +119,8 @@ def test_learned_sigma_fits_error():
         "laplace:x",
         "laplace:-1",
         "laplace:optimal",
+        "gaussian-identity:-1",
+        "laplace-identity:x",
     ],
 )
 def test_unknown_likelihoods_are_refused(text):
@@ -144,12 +146,41 @@ def test_real_optimal_sigma():
 
 
 @pytest.mark.parametrize(
-    "name", ["bernoulli", "gaussian", "gaussian:optimal", "gaussian:heteroscedastic", "laplace", "log-cosh", "ms-ssim"]
+    "name",
+    [
+        "bernoulli",
+        "gaussian",
+        "gaussian:optimal",
+        "gaussian:heteroscedastic",
+        "laplace",
+        "gaussian-identity",
+        "laplace-identity",
+        "log-cosh",
+        "ms-ssim",
+    ],
 )
 def test_params_of_mean_invert_the_mean(name):
     likelihood, mean = make_likelihood(name), torch.tensor([0.01, 0.3, 0.99])
     torch.testing.assert_close(likelihood.mean(likelihood.params_of_mean(mean)[None])[0], mean)
     assert likelihood.params_of_mean(torch.tensor([0.0, 1.0])).isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "family"), [("gaussian-identity", D.Normal), ("laplace-identity", D.Laplace)])
+def test_identity_takes_images(name, family):
+    """Parameters are the centre of the density, which may leave [0, 1] and keeps its gradient. The mean is clipped."""
+    likelihood = make_likelihood(f"{name}:0.3").double()
+    params = LOGITS.clone().requires_grad_()
+    value = likelihood.log_prob(params, X)
+    torch.testing.assert_close(value, family(LOGITS, 0.3).log_prob(X).sum(1))
+    assert torch.autograd.grad(value.sum(), params)[0].abs().min() > 0
+    assert torch.equal(likelihood.mean(LOGITS), LOGITS.clamp(0, 1)) and likelihood.identity
+    assert float(likelihood.sample(torch.full((1, 200_000), -7.0)).mean()) == pytest.approx(-7, abs=5e-3)
+    assert not needs_only_mean(name) and not needs_only_mean(f"{name}:0.3")
+    real = make_likelihood(f"{name}:0.3", "real").double()
+    assert torch.equal(real.mean(LOGITS), LOGITS) and torch.equal(real.log_prob(LOGITS, X), value.detach())
+    default = make_likelihood(name).log_prob(torch.tensor([[2.0]]), torch.tensor([[0.0]]))
+    assert float(default) == pytest.approx(float(family(2.0, 1.0).log_prob(torch.tensor(0.0))))
+    assert make_likelihood(f"{name}:learned").state_dict()
 
 
 def test_other_likelihoods_give_no_params():

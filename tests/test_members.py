@@ -13,7 +13,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.evaluation.likelihood import elbo, negative_log_likelihood
 from vaezoo.export.export import export_onnx
 
-WITHOUT_DENSITY = ("autoencoder", "vq-vae", "rae", "rae-gp", "wae", "wae-rbf", "swae", "aae")
+WITHOUT_DENSITY = ("autoencoder", "vq-vae", "rae", "rae-gp", "wae", "wae-rbf", "swae", "aae", "tiny-autoencoder")
 
 
 def train_member(name, path, on_start=lambda trainer, path: None, **settings):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vaezoo.export.export import ExportResult, export_onnx
     from vaezoo.export.verify import VerifyResult, verify_onnx
     from vaezoo.gaussian_vae import GaussianVAE
+    from vaezoo.interop.exporting import export_diffusers
+    from vaezoo.interop.importing import import_folder
     from vaezoo.likelihoods.base import Likelihood
     from vaezoo.likelihoods.make import DataKind
     from vaezoo.nn.labels import with_labels
@@ -104,11 +106,13 @@ __all__ = [
     "elbo_terms",
     "encode",
     "evaluate",
+    "export_diffusers",
     "export_onnx",
     "find_recipe",
     "fit_prior",
     "from_arrays",
     "get_model",
+    "import_folder",
     "kl_with_free_bits",
     "list_models",
     "list_pretrained",
@@ -148,6 +152,8 @@ _NAMES = {
     "vaezoo.export.export": ("ExportResult", "export_onnx"),
     "vaezoo.export.verify": ("VerifyResult", "verify_onnx"),
     "vaezoo.gaussian_vae": ("GaussianVAE",),
+    "vaezoo.interop.exporting": ("export_diffusers",),
+    "vaezoo.interop.importing": ("import_folder",),
     "vaezoo.likelihoods.base": ("Likelihood",),
     "vaezoo.likelihoods.make": ("DataKind",),
     "vaezoo.nn.labels": ("with_labels",),

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "train:train",
     "sweep": "sweep:sweep",
     "fit-prior": "fit_prior:fit_prior",
+    "import": "import_folder:import_folder",
     "compare": "compare:compare",
     "eval": "eval:eval_command",
     "score": "score:score",

@@ -92,7 +92,7 @@ def open_run(name: str | None, checkpoint: str, *, warn: bool = True) -> Run:
     from vaezoo import load
 
     run = load(name, checkpoint)
-    if warn and not run.result:
+    if warn and not run.result and run.imported is None:
         click.echo(
             f"vaezoo: warning: the training of {run.path} has not finished; using the checkpoint of step "
             f"{run.checkpoint.step}",

@@ -45,6 +45,7 @@ class Source:
         data: The data that it was made for.
         name: Name of the folder that is written by default.
         distribution: The package that the model comes from. None for a module of a program.
+        imported: The class that the weights were imported from. None if they were trained.
         examples: Real examples, or None.
     """
 
@@ -60,6 +61,7 @@ class Source:
     weights_license: str | None
     finished: bool | None
     quality: Sequence[QualityEntry]
+    imported: str | None = None
 
 
 def find_source(model: Run | VAE | str | os.PathLike[str], data: Data | None) -> Source:
@@ -88,6 +90,7 @@ def from_run(run: Run, examples: Batch | None) -> Source:
         weights_license=run.weights_license,
         finished=bool(run.result),
         quality=quality_of(run),
+        imported=None if run.imported is None else str(run.imported["class"]),
     )
 
 
@@ -179,6 +182,8 @@ def describe(source: Source, graphs: Mapping[GraphName, Graph], config: ExportCo
     }
     if vae.left_out and "encoder" in graphs:
         description["left_out"] = vae.left_out
+    if source.imported is not None:
+        description["imported"] = source.imported
     return description
 
 

@@ -9,7 +9,7 @@ from vaezoo.runtime.manifest import ENCODER_DECODER, GraphSignature, Manifest, Q
 
 TEMPLATE = """# {model}, exported to ONNX
 
-The graphs of {model}, trained on {data} with vaezoo.
+The graphs of {model}, {origin}.
 
 | graph | inputs | outputs |
 |---|---|---|
@@ -126,7 +126,7 @@ def model_card(manifest: Manifest) -> str:
     """Returns the text of README.md."""
     data, config, graphs, parity = manifest["data"], manifest["format"], manifest["graphs"], manifest["parity"]
     onnx_bytes = sum(entry["bytes"] for name, entry in manifest["files"].items() if name.endswith(".onnx"))
-    quantized = config["dtype"] == "int8"
+    quantized, imported = config["dtype"] == "int8", manifest.get("imported")
     has_examples = parity["rows"][0]["inputs"].endswith("real examples")
     return TEMPLATE.format(
         model=manifest["model"],
@@ -155,7 +155,8 @@ def model_card(manifest: Manifest) -> str:
         ),
         quality=_quality(manifest) + (INT8.format(slower=INT8_SLOWER) if quantized else ""),
         options=_options(manifest),
-        training=TRAINING[manifest.get("finished")],
+        origin=f"imported from {imported}" if imported else f"trained on {data['name']} with vaezoo",
+        training="none: the weights were imported" if imported else TRAINING[manifest.get("finished")],
         data=data["name"],
         shape="x".join(str(n) for n in data["shape"]),
         likelihood=data["likelihood"],

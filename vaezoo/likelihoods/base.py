@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from vaezoo.errors import VaezooError
@@ -24,9 +25,11 @@ class Likelihood(nn.Module, ABC):
 
     Attributes:
         kinds: The kinds of data that it is a distribution of; see `vaezoo.data.kinds`.
+        identity: Whether a decoder puts out data in [0, 1] themselves, and no logits.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("unit",)
+    identity: bool = False
 
     def params_shape(self, shape: Shape) -> Shape:
         """Returns the shape of a decoder's output for one example of shape `shape`. By default they are equal."""
@@ -104,6 +107,19 @@ def widen(shape: Shape, n: int) -> Shape:
     The parameters lie side by side. The first `shape[0]` channels hold the first parameter of each value.
     """
     return (n * shape[0], *shape[1:])
+
+
+def mean_of(params: Tensor, *, unit: bool, identity: bool) -> Tensor:
+    """Returns the mean that the parameter of a location stands for.
+
+    Args:
+        params: The parameter.
+        unit: Whether the data lie in [0, 1].
+        identity: Whether the parameter is then the mean itself, and no logit. What leaves [0, 1] is clipped.
+    """
+    if not unit:
+        return params
+    return params.clamp(0, 1) if identity else torch.sigmoid(params)
 
 
 def sum_dims(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaezoo.core import distributed
 from vaezoo.errors import VaezooError
-from vaezoo.likelihoods.base import Likelihood, Shape, sum_dims, widen
+from vaezoo.likelihoods.base import Likelihood, Shape, mean_of, sum_dims, widen
 from vaezoo.likelihoods.bernoulli import MIN_MEAN
 
 MIN_SIGMA = 1e-3  # a quarter of one of 256 grey levels: a smaller sigma would fit the rounding of the data
@@ -19,13 +19,15 @@ MIN_SIGMA = 1e-3  # a quarter of one of 256 grey levels: a smaller sigma would f
 class Gaussian(Likelihood):
     """Normal noise around a mean, with one sigma for all dimensions.
 
-    For data in [0, 1], `params` are the logits of the mean. For real data they are the mean itself.
+    For data in [0, 1], `params` are the logits of the mean. For real data they are the mean itself. With `identity`
+    they are always the mean of the density, which may leave [0, 1], and `mean` clips it.
 
     Args:
         sigma: The standard deviation, in one of three forms. A positive number is fixed. "learned" is one parameter
             that is trained with the model. "optimal" is the maximum-likelihood value of each training batch in closed
             form (Rybkin et al. 2021, arXiv 2006.13202). Evaluation uses its running average.
         unit: Whether the data lie in [0, 1].
+        identity: Whether `params` are the mean even then.
 
     Raises:
         VaezooError: If `sigma` is not one of these.
@@ -34,9 +36,9 @@ class Gaussian(Likelihood):
     kinds = ("unit", "real")
     MOMENTUM = 0.01  # of the running average
 
-    def __init__(self, sigma: float | str = 1.0, *, unit: bool = True) -> None:
+    def __init__(self, sigma: float | str = 1.0, *, unit: bool = True, identity: bool = False) -> None:
         super().__init__()
-        self.unit = unit
+        self.unit, self.identity = unit, identity
         self.optimal = sigma == "optimal"
         if sigma == "learned":
             self.log_sigma: Tensor = nn.Parameter(torch.zeros(()))
@@ -51,7 +53,7 @@ class Gaussian(Likelihood):
             self.register_buffer("log_sigma", torch.tensor(math.log(sigma)), persistent=False)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        square = (x - self.mean(params)).square()
+        square = (x - self._location(params)).square()
         log_sigma = self.log_sigma.clamp(min=math.log(MIN_SIGMA))
         if self.optimal and self.training:
             # The likelihood is highest where sigma^2 is the mean squared error over the whole batch and all
@@ -64,14 +66,18 @@ class Gaussian(Likelihood):
         return sum_dims(-0.5 * square * torch.exp(-2 * log_sigma) - log_sigma - 0.5 * math.log(2 * math.pi))
 
     def mean(self, params: Tensor) -> Tensor:
-        return torch.sigmoid(params) if self.unit else params
+        return mean_of(params, unit=self.unit, identity=self.identity)
 
     def sample(self, params: Tensor) -> Tensor:
-        mean = self.mean(params)
+        mean = self._location(params)
         return mean + torch.exp(self.log_sigma) * torch.randn_like(mean)
 
     def params_of_mean(self, mean: Tensor) -> Tensor:
-        return torch.logit(mean, MIN_MEAN) if self.unit else mean
+        return torch.logit(mean, MIN_MEAN) if self.unit and not self.identity else mean
+
+    def _location(self, params: Tensor) -> Tensor:
+        """Returns the mean of the density. A clipped one would have no gradient."""
+        return params if self.identity else self.mean(params)
 
 
 class HeteroscedasticGaussian(Likelihood):

@@ -32,6 +32,8 @@ BUILT_IN: Mapping[str, type[Likelihood]] = {
     "continuous-bernoulli": ContinuousBernoulli,
     "gaussian": Gaussian,
     "laplace": Laplace,
+    "gaussian-identity": Gaussian,
+    "laplace-identity": Laplace,
     "discretized-logistic": DiscretizedLogistic,
     "discretized-logistic-mixture": DiscretizedLogisticMixture,
     "categorical-256": CategoricalLevels,
@@ -79,7 +81,8 @@ def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns:
             `gaussian` takes its sigma: `gaussian:0.1`, `gaussian:learned`, `gaussian:optimal`, or
             `gaussian:heteroscedastic`, where sigma is an output of the decoder. `gaussian` alone has sigma 1. The loss
             is then half the squared error. `laplace` takes its scale, `laplace:0.1` or `laplace:learned`,
-            `discretized-logistic-mixture` its number of components, and `log-cosh` its sharpness.
+            `discretized-logistic-mixture` its number of components, and `log-cosh` its sharpness. `gaussian-identity`
+            and `laplace-identity` are for decoders that put out data in [0, 1] themselves, and no logits.
         kind: The kind of the data; see `vaezoo.data.kinds`.
         vocabulary: Number of token ids.
         columns: The columns of a table.
@@ -126,6 +129,9 @@ def _built_in(text: str, data: DataKind) -> Likelihood:
             return Laplace(unit=unit)
         case "laplace", ":", scale:
             return Laplace(_number(scale), unit=unit)
+        case ("gaussian-identity" | "laplace-identity") as name, _, argument:
+            family = Gaussian if name == "gaussian-identity" else Laplace
+            return family(_number(argument or "1"), unit=unit, identity=True)
         case "discretized-logistic", "", "":
             return DiscretizedLogistic()
         case "discretized-logistic-mixture", "", "":

@@ -1,13 +1,15 @@
 """AutoencoderKL of latent diffusion (Rombach et al. 2022, arXiv 2112.10752): spatial latents of images of free size.
 
 The architecture and the names of the parameters are those of diffusers' AutoencoderKL, so that its weights can be
-copied. Training here minimises the likelihood of the data and a weighted KL. The perceptual and adversarial losses of
-the paper are not part of it.
+imported. The pixels of latent diffusion lie between -1 and 1. So a likelihood whose parameters are the image itself,
+such as `gaussian-identity`, gets (y + 1) / 2 of the decoder's output y. Other likelihoods take y as logits.
+
+Training here minimises the likelihood of the data and a weighted KL. The perceptual and adversarial losses of the paper
+are not part of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -16,8 +18,9 @@ from torch import Tensor, nn
 from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import DataSpec, Split
-from vaezoo.errors import UnsupportedDataError, VaezooError
+from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
+from vaezoo.nn.free_sizes import check_images, check_latent_scaling, check_sides, free_shapes
 from vaezoo.nn.resnet import ResNetBlock, down_stages, group_norm, require_groups, up_stages
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.posteriors.gaussian import DiagonalGaussian
@@ -40,6 +43,10 @@ class Config:
         mid_attention: Whether encoder and decoder have self-attention over all pixels of the coarsest resolution.
         kl_weight: Weight of the KL. As in the paper, the KL is a sum over the latents and the reconstruction a sum over
             the pixels, both in nats. 1 is the evidence lower bound.
+        quant_conv: Whether a 1x1 convolution follows the encoder.
+        post_quant_conv: Whether a 1x1 convolution precedes the decoder.
+        scaling_factor: Latent diffusion takes the latents as (z - shift_factor) * scaling_factor. Nothing here does.
+        shift_factor: See `scaling_factor`.
 
     Raises:
         VaezooError: If a value is out of range, or the groups do not divide the channels.
@@ -51,6 +58,10 @@ class Config:
     norm_groups: int = 8
     mid_attention: bool = True
     kl_weight: float = 1e-6
+    quant_conv: bool = True
+    post_quant_conv: bool = True
+    scaling_factor: float = 1.0
+    shift_factor: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.channels:
@@ -60,6 +71,7 @@ class Config:
         require_positive("latent_channels", self.latent_channels)
         if self.kl_weight < 0:
             raise VaezooError(f"option 'kl_weight' is {self.kl_weight:g}", "give 'kl_weight' at least 0")
+        check_latent_scaling(self.scaling_factor, self.shift_factor)
 
     @property
     def factor(self) -> int:
@@ -170,25 +182,32 @@ class AutoencoderKL(VAE):
         config: The options.
         data: The images to model.
 
+    Attributes:
+        factor: How many times larger the sides of images are than those of their latents.
+        signed: Whether the decoder's network puts out pixels from -1 to 1.
+        scaling_factor: As in Config, like `shift_factor`.
+        shift_factor: See there.
+
     Raises:
         UnsupportedDataError: If the data are not such images.
     """
 
     def __init__(self, config: Config, data: DataSpec) -> None:
-        check_data(data, config.factor)
+        check_images(data, config.factor, "autoencoder-kl")
         channels, height, width = data.shape
         super().__init__(data, (config.latent_channels, height // config.factor, width // config.factor))
         self.factor = config.factor
         self.encoder, self.decoder = Encoder(config, channels), Decoder(config, data.params_shape[0])
-        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
-        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+        n = config.latent_channels
+        self.quant_conv = nn.Conv2d(2 * n, 2 * n, 1) if config.quant_conv else nn.Identity()
+        self.post_quant_conv = nn.Conv2d(n, n, 1) if config.post_quant_conv else nn.Identity()
+        self.signed = data.kind == "unit" and self.likelihood.identity
+        self.scaling_factor, self.shift_factor = config.scaling_factor, config.shift_factor
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Overridden: height and width are free. Those of the two sizes have only the factor in common."""
-        channels, height, width = self.data.shape
-        other = width - self.factor if width > self.factor else width + 2 * self.factor
-        return self.data.shape, (channels, height + self.factor, other)
+        """Overridden: height and width are free."""
+        return free_shapes(self.data.shape, self.factor)
 
     def inference_parameters(self) -> list[nn.Parameter]:
         """Overridden: q(z|x) has a convolution behind the encoder."""
@@ -197,6 +216,9 @@ class AutoencoderKL(VAE):
     def init_from_data(self, train: Split) -> None:
         """Overridden: initialises the decoder's output bias, as GaussianVAE does."""
         init_output_bias(nn.Sequential(self.decoder.conv_out), self.likelihood, train)
+        bias = self.decoder.conv_out.bias
+        if self.signed and bias is not None:
+            bias.data = 2 * bias.data - 1  # decode maps it back
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         check_sides(x.shape[2:], self.factor)
@@ -208,26 +230,7 @@ class AutoencoderKL(VAE):
 
     def decode(self, z: Tensor) -> Tensor:
         params: Tensor = self.decoder(self.post_quant_conv(z))
-        return params
-
-
-def check_data(data: DataSpec, factor: int) -> None:
-    """Raises UnsupportedDataError unless data are images whose sides are multiples of a factor."""
-    if len(data.shape) != 3 or data.kind not in ("unit", "real"):
-        raise UnsupportedDataError(
-            f"data set '{data.name}' has shape {data.shape} and kind {data.kind}, but autoencoder-kl takes images",
-            "use mlp-vae",
-        )
-    check_sides(data.shape[1:], factor)
-
-
-def check_sides(sides: Sequence[int], factor: int) -> None:
-    """Raises UnsupportedDataError unless the sides of images are multiples of a factor."""
-    if any(side % factor for side in sides):
-        raise UnsupportedDataError(
-            f"images of {sides[0]}x{sides[1]} pixels have a side that is not a multiple of {factor}",
-            "give fewer channels, or resize them: --image-size for image files, your own program for arrays",
-        )
+        return (params + 1) / 2 if self.signed else params
 
 
 def objective(config: Config, data: DataSpec) -> ELBO:

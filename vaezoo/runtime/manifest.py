@@ -150,7 +150,8 @@ class Description(TypedDict):
     `autoregressive` is not None if the decoder gives logits of x id by id. `mode` names the encoder's output that is
     the mode of q(z|x). `license` is that of the model's code. `weights_license` is None if the weights are the user's
     own. `finished` says whether the training came to its end. It is None if there was no run. `quality` holds what was
-    measured on the weights. `left_out` says what of q(z|x) encoder.onnx leaves out, if it does.
+    measured on the weights. `left_out` says what of q(z|x) encoder.onnx leaves out, if it does. `imported` is the class
+    that the weights were imported from, if they were.
     """
 
     schema: int
@@ -170,6 +171,7 @@ class Description(TypedDict):
     finished: NotRequired[bool | None]
     quality: NotRequired[list[QualityEntry]]
     left_out: NotRequired[str]
+    imported: NotRequired[str]
     versions: dict[str, str]
 
 
@@ -240,6 +242,7 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest["license"], str | None),
         (manifest["weights_license"], str | None),
         (manifest.get("left_out", ""), str),
+        (manifest.get("imported", ""), str),
         (manifest["versions"], dict),
         (manifest["files"], dict),
         (manifest["parity"], dict),

@@ -72,12 +72,15 @@ def resume(
     Raises:
         InputError: If the folder is not a run, or is damaged, or the data are not those of the run.
         StorageError: If another process trains in this folder, or it cannot be written.
-        VaezooError: As in `train`. Also if the length cannot change: the schedule depends on it, the run has more
-            steps already, or it stopped early.
+        VaezooError: As in `train`. Also if the run was imported, or the length cannot change: the schedule depends on
+            it, the run has more steps already, or it stopped early.
         DivergedError, Stopped: As in `train`.
     """
     path = Path(path)
     record = read_run_record(path)
+    if record.imported is not None:
+        what = f"{path} was imported, so there is no training to continue"
+        raise VaezooError(what, f"start one from its weights: --init-from {path}")
     moved = data if isinstance(data, str | os.PathLike) else None
     config = with_length(record.training, epochs, steps)
     if config == record.training and moved is None and (run := load_finished(path)):

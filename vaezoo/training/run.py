@@ -71,6 +71,8 @@ class Run:
         result: Name of the held-out split and metrics on it; empty while the training is unfinished.
         weights_license: The licence of the weights, which pretrained models state; None for other runs.
         prior_fit: How the prior was fitted after the training, by `vaezoo.fit_prior`; None for other runs.
+        imported: What `vaezoo.import_folder` read the weights from: the class, the hashes of the files, and the config.
+            None for a training.
         dataset: The arrays that the program passed to the training; None in other programs, and for data with a source.
     """
 
@@ -88,6 +90,7 @@ class Run:
     result: Mapping[str, object]
     weights_license: str | None = None
     prior_fit: PriorFit | None = None
+    imported: Mapping[str, object] | None = None
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -108,10 +111,12 @@ class Run:
             data_dir: The folder of the standard data sets, if it has moved since the training.
 
         Raises:
-            VaezooError: If a program passed arrays, or the data cannot be loaded any more.
+            VaezooError: If a program passed arrays, the run was imported, or the data cannot be loaded any more.
         """
         if self.dataset is not None:
             return self.dataset
+        if self.imported is not None:
+            raise VaezooError(f"{self.path} was imported, so it has no data", "name the data: --data FOLDER")
         if self.source is None:
             hint = f"save them as a .npz file, and name it once: vaezoo train --resume {self.path} --data FILE"
             raise VaezooError(f"{self.path} was trained on arrays of a program", hint)
@@ -269,6 +274,7 @@ def load(path: str | os.PathLike[str], checkpoint: str | int = "best", *, fp16: 
         result=read_result(path / RESULT),
         weights_license=record.weights_license,
         prior_fit=record.prior,
+        imported=record.imported,
     )
 
 

@@ -41,6 +41,7 @@ class RunRecord(NamedTuple):
         fingerprint: Identifies the data; see `fingerprint`.
         init_from: Whether the training started with the weights of another run.
         prior: The prior that was fitted after training, or None.
+        imported: Where the weights come from if they were not trained here; see `Run`.
     """
 
     model: str
@@ -55,6 +56,7 @@ class RunRecord(NamedTuple):
     weights_license: str | None
     init_from: bool
     prior: PriorFit | None
+    imported: Mapping[str, object] | None
 
 
 def read_run_record(path: Path) -> RunRecord:
@@ -83,6 +85,7 @@ def read_run_record(path: Path) -> RunRecord:
             weights_license=None if license_text is None else _text(license_text),
             init_from=record.get("init_from") is not None,
             prior=None if record.get("prior") is None else _prior_fit(_mapping(record["prior"])),
+            imported=None if record.get("imported") is None else _imported(_mapping(record["imported"])),
         )
     except (KeyError, TypeError) as e:
         raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e
@@ -188,6 +191,14 @@ def _prior_fit(record: Mapping[str, object]) -> PriorFit:
         seed=_integer(record["seed"]),
         first_stage=_text(record["first_stage"]),
     )
+
+
+def _imported(record: dict[str, object]) -> dict[str, object]:
+    return {
+        "class": _text(record["class"]),
+        "files": _mapping(record["files"]),
+        "config": _mapping(record["config"]),
+    }
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -198,13 +198,18 @@ def describe(
         "init_from": origin,
         "world_size": distributed.world_size(),
         "device": device.type,
-        "versions": {
-            "vaezoo": version("vaezoo"),
-            registration.distribution: registration.version,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(registration),
     } | ({} if prior is None else {"prior": asdict(prior)})
+
+
+def versions(registration: Registration) -> dict[str, str]:
+    """Returns the versions that run.json holds: those of vaezoo, of the model's package, of torch and of Python."""
+    return {
+        "vaezoo": version("vaezoo"),
+        registration.distribution: registration.version,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def run_training(

@@ -11,11 +11,18 @@ from vaezoo_cli.options import checkpoint_option, json_option, open_run, print_j
 
 if TYPE_CHECKING:
     from vaezoo.export.config import DType
+    from vaezoo.interop.exporting import FloatType
 
 
 @click.command()
 @click.argument("run", required=False, metavar="[RUN|MODEL|PRETRAINED]")
-@click.option("--onnx", is_flag=True, help="Write ONNX graphs, the only format so far.")
+@click.option("--onnx", is_flag=True, help="Write ONNX graphs; the same as --format onnx.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["onnx", "diffusers"]),
+    help="onnx, or diffusers for the folder of an autoencoder that diffusers loads.",
+)
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Export folder.  [default: exports/RUN]")
 @click.option("--opset", default=18, show_default=True, help="Version of the ONNX operator set.")
 @click.option(
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 def export(
     run: str | None,
     onnx: bool,
+    file_format: str | None,
     out: str | None,
     opset: int,
     dtype: str,
@@ -40,13 +48,20 @@ def export(
     checkpoint: str,
     as_json: bool,
 ) -> None:
-    """Export encoder and decoder to ONNX.
+    """Export encoder and decoder to ONNX, or write a folder for diffusers.
 
     The graphs accept any batch size. Nothing is written unless they match the model. RUN, MODEL and PRETRAINED are as
     in 'vaezoo sample'.
+
+    A folder for diffusers takes --out and --dtype fp32 or fp16. Its model is autoencoder-kl or tiny-autoencoder.
     """
-    if not onnx:
+    if onnx and file_format == "diffusers":
+        raise VaezooError("--onnx and --format diffusers are two formats", "leave out one of them")
+    if not onnx and file_format is None:
         raise VaezooError("no format given", "add --onnx")
+    if file_format == "diffusers":
+        write_diffusers(run, out, dtype, checkpoint, as_json)
+        return
     from vaezoo.export.config import ExportConfig
 
     ExportConfig(opset=opset, dtype=cast("DType", dtype))  # raises for invalid values before the run is loaded
@@ -61,3 +76,14 @@ def export(
     from vaezoo_cli.render.export import render_export
 
     render_export(result)
+
+
+def write_diffusers(source: str | None, out: str | None, dtype: str, checkpoint: str, as_json: bool) -> None:
+    """Writes a folder for diffusers, and prints it."""
+    from vaezoo import export_diffusers
+
+    path = export_diffusers(open_run(source, checkpoint), out, dtype=cast("FloatType", dtype))
+    if as_json:
+        print_json({"folder": str(path), "files": sorted(file.name for file in path.iterdir())})
+    else:
+        click.echo(f"written  {path}/")

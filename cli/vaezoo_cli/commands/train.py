@@ -41,7 +41,12 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
     help="Resume a run folder; latest means the newest run. With MODEL, start the run if it does not exist. With "
     "--epochs or --steps, give it another length. With --data, name the new place of its data.",
 )
-@click.option("--init-from", metavar="RUN", help="Start with the weights of another run or of a pretrained model.")
+@click.option(
+    "--init-from",
+    metavar="RUN",
+    help="Start with the weights of another run or of a pretrained model. Without MODEL, its model, options and "
+    "likelihood are used.",
+)
 @click.option(
     "--likelihood",
     metavar="NAME",
@@ -106,6 +111,10 @@ def train(
     if resume and out is not None:
         raise VaezooError("--resume and --out both name a run folder", "leave out --out")
     path = find_run_folder(resume, model)
+    first = vaezoo.load(init_from) if init_from and model is None and path is None else None
+    if first:
+        model, likelihood = first.full_name, likelihood or first.data.likelihood
+        model_options = options_of(first, model_options)
     # With several processes (torchrun), only the primary one prints.
     with TrainingView(silent=not distributed.is_primary()) as view:
         if path is not None and (path / "run.json").exists():
@@ -141,7 +150,7 @@ def train(
                 options=model_options,
                 config=config,
                 out=path or out,
-                init_from=vaezoo.load(init_from) if init_from else None,
+                init_from=first or (vaezoo.load(init_from) if init_from else None),
                 on_start=view.start,
                 on_report=view.report,
             )
@@ -153,6 +162,22 @@ def train(
         view.finish(run)
     if run.only_got_worse:  # everything is written, and a warning said so
         context.exit(DivergedError.exit_code)
+
+
+def options_of(run: Run, changes: Mapping[str, object]) -> dict[str, object]:
+    """Returns the options of a run with some changed. Where another part is chosen, the options of the old one go.
+
+    Raises:
+        VaezooError: If an option comes under two names.
+    """
+    from vaezoo.core.options import configure, full_names
+    from vaezoo.registry import find_model
+
+    config = configure(find_model(run.full_name).load().config, run.options)
+    changes = full_names(config, changes)
+    chosen = {name for name, value in changes.items() if value != run.options.get(name)}
+    kept = {name: value for name, value in run.options.items() if name.partition(".")[0] not in chosen}
+    return kept | changes
 
 
 def find_run_folder(resume: str | None, model: str | None) -> Path | None:

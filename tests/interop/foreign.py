@@ -1,0 +1,104 @@
+"""Folders of diffusers that tests and the script of the golden numbers make, with weights from a formula."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+Array = npt.NDArray[np.float32]
+SIZES = ((16, 16), (24, 40), (8, 56))  # height and width of images
+# The settings of Stable Diffusion's and of FLUX's autoencoder in small, and two of AutoencoderTiny.
+CASES: Mapping[str, Mapping[str, object]] = {
+    "stable-diffusion": {
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [8, 16, 16, 24],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+        "sample_size": 512,
+        "scaling_factor": 0.18215,
+    },
+    "flux": {
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [8, 12],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+        "latent_channels": 16,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        "mid_block_add_attention": False,
+    },
+    "tiny": {
+        "_class_name": "AutoencoderTiny",
+        "encoder_block_out_channels": [8] * 4,
+        "decoder_block_out_channels": [8] * 4,
+    },
+    "tiny-shallow": {
+        "_class_name": "AutoencoderTiny",
+        "encoder_block_out_channels": [6] * 2,
+        "decoder_block_out_channels": [6] * 2,
+        "num_encoder_blocks": [1, 2],
+        "num_decoder_blocks": [2, 1],
+        "latent_channels": 16,
+        "scaling_factor": 1.5,
+        "shift_factor": 0.25,
+    },
+}
+
+
+def numbers(count: int, start: int) -> Array:
+    """Returns numbers in [0, 1) that resemble random ones, the same on each machine."""
+    n = np.arange(start, start + count, dtype=np.float64)
+    return np.asarray(np.modf(np.abs(np.sin(12.9898 * (n + 1)) * 43758.5453))[0], np.float32)
+
+
+def weights_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Returns a weight for each name and shape. All matter, and the outputs of a network stay of size 1."""
+    weights, start = {}, 0
+    for name in sorted(shapes):
+        shape = tuple(shapes[name])
+        values = 2 * numbers(int(np.prod(shape)), start).reshape(shape) - 1
+        start += values.size
+        if len(shape) > 1:
+            values = values * np.float32(2 / np.sqrt(np.prod(shape[1:])))
+        elif name.endswith(".weight"):  # of a normalisation
+            values = 1 + values / 2
+        weights[name] = torch.from_numpy(np.asarray(values, np.float32))
+    return weights
+
+
+def images(size: tuple[int, int], channels: int = 3) -> Tensor:
+    """Returns two images in [0, 1]."""
+    return torch.from_numpy(numbers(2 * channels * size[0] * size[1], 7).reshape(2, channels, *size))
+
+
+def latents(shape: tuple[int, ...]) -> Tensor:
+    """Returns two latents of size 1."""
+    return torch.from_numpy(4 * numbers(2 * int(np.prod(shape)), 11).reshape(2, *shape) - 2)
+
+
+def sampled(x: Tensor) -> list[float]:
+    """Returns some evenly spaced values of a tensor."""
+    values = x.flatten()
+    return [float(v) for v in values[:: max(1, len(values) // 24)][:24]]
+
+
+def write_folder(folder: Path, settings: Mapping[str, object], weights: Mapping[str, Tensor], name: str = "") -> Path:
+    """Writes config.json and the weights as diffusers does."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    save_file(dict(weights), folder / (name or "diffusion_pytorch_model.safetensors"), {"format": "pt"})
+    return folder

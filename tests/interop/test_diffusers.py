@@ -1,0 +1,184 @@
+"""Imported folders against diffusers: its numbers, its names, and the way back."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from foreign import CASES, SIZES, images, latents, sampled, weights_of, write_folder
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import vaezoo
+from vaezoo import VaezooError, export_diffusers, import_folder
+from vaezoo.errors import VaezooWarning
+
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())["cases"]
+FILE, HALF = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"
+CLOSE = {"rtol": 0, "atol": 1e-5}
+with_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
+
+
+def weights(case):
+    return weights_of({name: tuple(shape) for name, shape in GOLDEN[case]["shapes"].items()})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Returns a function that writes a folder of a case, with some settings changed."""
+
+    def write(case, name="vae", file=FILE, tensors=None, **changes):
+        settings = {**GOLDEN[case]["config"], **changes}
+        return write_folder(tmp_path / name, settings, weights(case) if tensors is None else tensors, file)
+
+    return write
+
+
+@torch.no_grad()
+def outputs(vae, size):
+    """Returns what the golden numbers hold, computed by a model."""
+    posterior = vae.encode(images(size))
+    z = latents((vae.latent_shape[0], *(side // vae.factor for side in size)))
+    values = {"mode": posterior.mode(), "decoded": vae.decode(z)}
+    return values | ({"logvar": posterior.logvar} if hasattr(posterior, "logvar") else {})
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("case", CASES)
+def test_models_equal_the_numbers_of_diffusers(case, size, folder, tmp_path):
+    vae = import_folder(folder(case), tmp_path / "run").vae
+    expected = GOLDEN[case]["outputs"][f"{size[0]}x{size[1]}"]
+    actual = outputs(vae, size)
+    assert actual.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(torch.tensor(sampled(actual[name])), torch.tensor(values), **CLOSE)
+        assert max(map(abs, values)) > 0.1  # they say something
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_run_holds_what_the_folder_says(case, folder, tmp_path):
+    run = import_folder(folder(case, name="My VAE"), tmp_path / "run", image_size=(16, 24))
+    settings = GOLDEN[case]["config"]
+    assert run.data.shape == (3, 16, 24) and run.data.name == "my-vae" and run.data.kind == "unit"
+    assert run.options["scaling_factor"] == settings["scaling_factor"] == run.vae.scaling_factor
+    assert run.options["shift_factor"] == (settings["shift_factor"] or 0) == run.vae.shift_factor
+    assert run.imported["class"] == settings["_class_name"] and run.imported["config"] == settings
+    assert [*run.imported["files"]] == [FILE] and run.checkpoint.step == 0
+    again = vaezoo.load(tmp_path / "run")
+    assert all(torch.equal(t, weights(case)[name]) for name, t in again.vae.state_dict().items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("likelihood", ["gaussian-identity", "laplace-identity:0.1"])
+@pytest.mark.parametrize("case", ["stable-diffusion", "tiny"])
+def test_run_gives_images_in_the_unit_interval(case, likelihood, folder, tmp_path):
+    vae = import_folder(folder(case), tmp_path / "run", likelihood=likelihood).vae
+    x = images((16, 16))
+    params = vae.decode(vae.encode(x).mode())
+    assert params.min() < 0 or params.max() > 1  # these weights leave it
+    assert torch.equal(vae.reconstruct(x), params.clamp(0, 1))
+
+
+def test_names_of_old_attention(folder, tmp_path):
+    """diffusers called the layers of attention otherwise until 0.13, and published files still do."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, tensor in weights("stable-diffusion").items():
+        for new, before in old.items():
+            name = name.replace(f".attentions.0.{new}.", f".attentions.0.{before}.")
+        tensors[name] = tensor
+    assert any("proj_attn" in name for name in tensors)
+    run = import_folder(folder("stable-diffusion", tensors=tensors), tmp_path / "run")
+    assert all(torch.equal(t, weights("stable-diffusion")[n]) for n, t in run.vae.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_becomes_float32(dtype, folder, tmp_path):
+    tensors = {name: t.to(dtype) for name, t in weights("tiny").items()}
+    source = folder("tiny", file=HALF, tensors=tensors)
+    run = import_folder(source, tmp_path / "run")
+    assert all(t.dtype == torch.float32 for t in run.vae.state_dict().values())
+    if dtype == torch.float16:  # back as it came
+        back = load_file(export_diffusers(run, tmp_path / "back", dtype="fp16") / HALF)
+        assert all(torch.equal(back[name], t) and back[name].dtype == dtype for name, t in tensors.items())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_export_gives_tensors_and_settings_back(case, folder, tmp_path):
+    source = folder(case, force_upcast=False)
+    back = export_diffusers(import_folder(source, tmp_path / "run"), tmp_path / "back")
+    expected, actual = load_file(source / FILE), load_file(back / FILE)
+    assert expected.keys() == actual.keys() and all(torch.equal(t, actual[n]) for n, t in expected.items())
+    settings = json.loads((source / "config.json").read_text())
+    written = json.loads((back / "config.json").read_text())
+    assert written == {name: v for name, v in settings.items() if not name.startswith("_") or name == "_class_name"}
+    with safe_open(back / FILE, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_a_trained_run_becomes_a_folder(digits, tmp_path):
+    data = replace(digits, spec=replace(digits.spec, likelihood="gaussian-identity"))
+    options = {"channels": "8,8", "norm_groups": 4, "scaling_factor": 0.5}
+    run = vaezoo.train("autoencoder-kl", data, options=options, config={"steps": 2}, out=tmp_path / "run")
+    again = import_folder(export_diffusers(run, tmp_path / "folder"), tmp_path / "again", image_size=28)
+    assert {**again.options, "kl_weight": 1e-6} == run.options and again.data.shape == run.data.shape
+    assert torch.equal(again.vae.reconstruct(data.valid.x[:4] / 255), run.vae.reconstruct(data.valid.x[:4] / 255))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "likelihood", "message"),
+    [
+        ("conv-vae", {}, "gaussian-identity", "diffusers has no conv-vae"),
+        ("autoencoder-kl", {"channels": "8,8", "norm_groups": 4}, "bernoulli", "puts out no images"),
+        ("tiny-autoencoder", {"channels": 4, "latent_norm": True}, "gaussian-identity", "has no path with a norm"),
+    ],
+)
+def test_what_diffusers_does_not_have(model, options, likelihood, message, digits, tmp_path):
+    data = replace(digits, spec=replace(digits.spec, likelihood=likelihood))
+    run = vaezoo.train(model, data, options=options, config={"steps": 1}, out=tmp_path / "run")
+    with pytest.raises(VaezooError, match=message) as e:
+        export_diffusers(run, tmp_path / "folder")
+    assert e.value.hint and not (tmp_path / "folder").exists()
+
+
+def test_weights_too_large_for_float16(folder, tmp_path):
+    tensors = weights("tiny")
+    tensors["encoder.layers.0.weight"][0, 0] = 1e6
+    run = import_folder(folder("tiny", tensors=tensors), tmp_path / "run")
+    with pytest.raises(VaezooError, match=r"encoder\.layers\.0\.weight is too large"):
+        export_diffusers(run, tmp_path / "back", dtype="fp16")
+    assert not (tmp_path / "back").exists()
+
+
+def test_scales_of_channels_are_mentioned(folder, tmp_path):
+    source = folder("flux", latents_mean=[0.0] * 16, latents_std=[1.0] * 16)
+    with pytest.warns(VaezooWarning, match="latents_mean"):
+        run = import_folder(source, tmp_path / "run")
+    assert json.loads((export_diffusers(run, tmp_path / "b") / "config.json").read_text())["latents_std"] == [1.0] * 16
+
+
+@with_diffusers
+@torch.no_grad()
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("case", CASES)
+def test_models_equal_diffusers(case, size, tmp_path):
+    """With its own random weights and its own files, there and back."""
+    import diffusers
+
+    cls = getattr(diffusers, CASES[case]["_class_name"])
+    torch.manual_seed(0)
+    model = cls(**{name: value for name, value in CASES[case].items() if name != "_class_name"}).eval()
+    model.save_pretrained(tmp_path / "theirs")
+    run = import_folder(tmp_path / "theirs", tmp_path / "run")
+    back = cls.from_pretrained(export_diffusers(run, tmp_path / "back")).eval()
+    assert {n: v for n, v in back.config.items() if n[0] != "_"} == {
+        n: v for n, v in model.config.items() if n[0] != "_"
+    }
+    for theirs in (model, back):
+        encoded = theirs.encode(2 * images(size) - 1)
+        mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        z = latents(tuple(mode.shape[1:]))
+        torch.testing.assert_close(run.vae.encode(images(size)).mode(), mode, **CLOSE)
+        torch.testing.assert_close(run.vae.decode(z), (theirs.decode(z).sample + 1) / 2, **CLOSE)
