@@ -50,6 +50,7 @@ MEMBERS: Mapping[str, Member] = {
     "vq-vae": Member("vq-vae", options={"codebook_size": 32, "channels": "16,16", "residual_channels": 8}),
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
+    "cppn-vae": Member("cppn-vae", options={"hidden": "32", "latent_dim": 6, "units": 16, "layers": 2}),
     "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),
     "s-vae": Member("s-vae", options={"hidden": "32"}),
     "poincare-vae": Member("poincare-vae", options={"hidden": "32"}),
