@@ -17,8 +17,9 @@ SOURCE = HERE.parent / "vaezoo"
 MODULES = (
     "py.typed",
     "errors.py",
-    *(f"core/{name}.py" for name in ("__init__", "atomic", "counts", "environment", "json_io", "memory", "scaling")),
-    *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session")),
+    *(f"core/{name}.py" for name in ("__init__", "atomic", "coordinates", "counts", "environment", "json_io")),
+    *(f"core/{name}.py" for name in ("memory", "scaling")),
+    *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session", "tiling")),
     *(
         f"export/{name}.py"
         for name in ("__init__", "config", "golden", "graph_checks", "metadata", "tolerance", "verify")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +66,20 @@ def shared_export(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Cal
 @pytest.fixture(scope="session")
 def exported(shared_export: Callable[..., ExportResult]) -> ExportResult:
     return shared_export()
+
+
+@pytest.fixture(scope="session")
+def free_size_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of autoencoder-kl, trained for some steps on colour images, whose height and width are free."""
+    from vaezoo import export_onnx, from_arrays
+
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.repeat(rng.random((60, 4, 4, 3), np.float32), 4, 1), 4, 2)  # blocks of one colour
+    folder = tmp_path_factory.mktemp("kl")
+    options = {"channels": "8,8,8", "norm_groups": 2}
+    config = TrainConfig(steps=60, batch_size=16, lr=3e-3)
+    run = train("autoencoder-kl", from_arrays(x), options=options, config=config, out=folder / "run")
+    return export_onnx(run, folder / "export").path
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ MEMBERS: Mapping[str, Member] = {
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
     "tiny-autoencoder": Member("tiny-autoencoder", options={"channels": 8, "blocks": "1,1", "latent_norm": True}),
+    "cppn-vae": Member("cppn-vae", options={"hidden": "32", "latent_dim": 6, "units": 16, "layers": 2}),
     "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),
     "s-vae": Member("s-vae", options={"hidden": "32"}),
     "poincare-vae": Member("poincare-vae", options={"hidden": "32"}),

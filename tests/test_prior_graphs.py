@@ -105,7 +105,7 @@ def test_codes_have_equal_moments(runs):
     torch.manual_seed(0)
     codes = vae.prior.sample(N)
     assert codes.dtype == torch.int64 and 0 <= codes.min() <= codes.max() < 5
-    drawn = model._sample_prior(N, None, np.random.default_rng(0))
+    drawn = model.sample_prior(N, None, np.random.default_rng(0))
     one_hot = [np.eye(5)[np.asarray(z)].reshape(N, 15)[:, 1:] for z in (codes, drawn)]
     assert_same_moments(*one_hot)
     np.testing.assert_array_equal(model.sample(6, seed=2), model.sample(6, seed=2))

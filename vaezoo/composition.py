@@ -144,8 +144,15 @@ class ComposedConfig(Family, Protocol):
 ConfigT = TypeVar("ConfigT", bound=ComposedConfig)
 
 
-def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE | InferredLabelVAE:
+def compose(
+    config: ComposedConfig, data: DataSpec, vae_class: type[ComposedVAE] = ComposedVAE
+) -> ComposedVAE | InferredLabelVAE:
     """Builds a composed model.
+
+    Args:
+        config: Its options.
+        data: The data to model.
+        vae_class: Class of the model, unless it infers labels.
 
     Raises:
         UnsupportedDataError: If the networks do not support the data, or labels are asked for and there are none.
@@ -167,7 +174,7 @@ def compose(config: ComposedConfig, data: DataSpec) -> ComposedVAE | InferredLab
     if config.condition == "inferred":
         classifier = config.make_encoder(data, input_shape, classes)
         return InferredLabelVAE(data, config.latent_dim, input_shape, encoder, head, classifier, decoder)
-    vae = ComposedVAE(data, latent_shape, input_shape, encoder, head, decoder, classes, latent_scale)
+    vae = vae_class(data, latent_shape, input_shape, encoder, head, decoder, classes, latent_scale)
     with part_errors(f"prior={prior.part}"):
         vae.prior = prior.build(vae)
     return vae
@@ -254,11 +261,12 @@ def composed(
     summary: str,
     reference: str,
     data_defaults: Callable[[DataSpec], Mapping[str, object]] = no_data_defaults,
+    build: Callable[[ConfigT, DataSpec], VAE] = compose,
 ) -> ModelSpec[ConfigT]:
     """Returns the ModelSpec of a composed model."""
     return ModelSpec(
         config=config,
-        build=compose,
+        build=build,
         objective=composed_objective,
         summary=summary,
         reference=reference,

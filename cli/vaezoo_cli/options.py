@@ -32,6 +32,38 @@ checkpoint_option = click.option(
 limit_option = click.option("--limit", type=int, metavar="N", help="Use N evenly spaced examples.  [default: all]")
 
 
+def parse_resolution_option(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, int] | None:
+    """Parses `N` or `HxW`. Raises VaezooError if the text has another form."""
+    from vaezoo.core.coordinates import parse_resolution
+
+    return None if text is None else parse_resolution(text)
+
+
+resolution_option = click.option(
+    "--resolution",
+    callback=parse_resolution_option,
+    metavar="PIXELS|HxW",
+    help="Height and width of the images of a decoder of coordinates, such as that of cppn-vae.",
+)
+tile_option = click.option(
+    "--tile", type=int, metavar="PIXELS", help="Run an export of free height and width on tiles of so many pixels."
+)
+overlap_option = click.option(
+    "--overlap", type=int, metavar="PIXELS", help="Pixels that two tiles share.  [default: 64]"
+)
+
+
+def check_overlap(tile: int | None, overlap: int | None) -> int:
+    """Returns the pixels that tiles share. Raises VaezooError if there are no tiles."""
+    from vaezoo.runtime.tiling import OVERLAP
+
+    if tile is None and overlap is not None:
+        raise VaezooError("--overlap has no effect without --tile", "give --tile too")
+    return OVERLAP if overlap is None else overlap
+
+
 def out_option(default: str) -> Callable[[F], F]:
     """Adds --out, a file. The default is the file `default` in `vaezoo.plots.output.default_output_dir`."""
     help_text = f"Output file.  [default: {default} in the run folder, or in EXPORT-outputs/]"

@@ -34,13 +34,18 @@ def torch_settings(config: BenchConfig) -> Iterator[None]:
         torch._dynamo.reset()
 
 
+def round_trip_inputs(vae: VAE) -> tuple[str, ...]:
+    """Returns the names of a round trip's inputs in PyTorch, where a decoder knows the coordinates of its pixels."""
+    return tuple(dict.fromkeys([*vae.encoder_inputs, *vae.decoder_inputs]))
+
+
 class RoundTrip(nn.Module):
     """Maps the encoder's inputs to the outputs of the decoder at the mode of q(z|x)."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
         self.vae = vae
-        self.names = tuple(dict.fromkeys([*vae.encoder_inputs, *vae.decoder_inputs]))
+        self.names = round_trip_inputs(vae)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         batch = Batch(**dict(zip(self.names, inputs, strict=True)))
@@ -91,7 +96,11 @@ def native_backends(
     """Returns the PyTorch backends, and the reasons of those that were skipped."""
     backends: dict[str, Backend] = {}
     skipped: dict[str, str] = {}
-    inputs = list(workload.case(task, batch).inputs.values())
+    case = workload.case(task, batch)
+    names: tuple[str, ...] = tuple(case.inputs)
+    if task == "round trip" and workload.vae is not None:
+        names = round_trip_inputs(workload.vae)
+    inputs = [case.inputs[name] for name in names]
     for name, module in modules.items():
         try:
             run = native_run(module, inputs, io_mode, config.device, name == "channels-last")

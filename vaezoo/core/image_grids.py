@@ -44,6 +44,15 @@ def interleave_rows(above: Images, below: Images, columns: int) -> Images:
     return np.stack(rows, axis=1).reshape(-1, *above.shape[1:])
 
 
+def to_size(images: Images, height: int, width: int) -> Images:
+    """Returns images at another size, by the nearest pixel."""
+    import numpy as np
+
+    rows, columns = (np.arange(n) * size // n for n, size in zip((height, width), images.shape[1:3], strict=True))
+    larger: Images = images[:, rows][:, :, columns]
+    return larger
+
+
 def grid_columns(count: int) -> int:
     """Returns the number of columns that makes a grid of `count` images nearly square, at most 16."""
     return min(16, max(1, round(math.sqrt(count))))

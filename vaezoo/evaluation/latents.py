@@ -60,7 +60,7 @@ def decode(vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = True)
     rows = Batch(z.reshape(-1, *vae.latent_shape), y)
     with eval_mode(vae):
         x = map_batches(lambda part: decode_latents(vae, part.x, part, greedy=greedy), rows, device_of(vae))
-    return x.view(*leading_shape, *vae.data.shape)
+    return x.view(*leading_shape, *x.shape[1:])  # a decoder may draw at another resolution than that of the data
 
 
 def traversal(vae: VAE, example: Batch, dims: Sequence[int], values: Tensor) -> Tensor:

@@ -55,7 +55,9 @@ class OnnxModuleVAE(VAE):
         self.model = model
         graphs = model.manifest["graphs"]
         self.encoder_inputs = tuple(tensor["name"] for tensor in graphs["encoder"]["inputs"])
-        self.decoder_inputs = tuple(tensor["name"] for tensor in graphs["decoder"]["inputs"][1:])
+        # Coordinates are those of the data's resolution.
+        names = (tensor["name"] for tensor in graphs["decoder"]["inputs"][1:])
+        self.decoder_inputs = tuple(name for name in names if name != "coordinates")
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian:
         fields = self.model.encode(x.numpy(), None if y is None else y.numpy())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.core.coordinates import Resolution, parse_resolution
 from vaezoo.core.counts import whole_number
 from vaezoo.core.seed import isolate_rng, set_seed
 from vaezoo.data.base import Batch, Split
@@ -22,6 +23,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import iter_batches, map_batches
 from vaezoo.examples import Data, Model, load_examples, module_of
+from vaezoo.nn.cppn import at_resolution, require_coordinates
 from vaezoo.posteriors.base import map_tensors, named_outputs
 from vaezoo.runtime import OnnxVAE, as_array, generate
 from vaezoo.vae import VAE, blank_batch, device_of, eval_mode, example_batch, sample_prior, sampled_with
@@ -47,7 +49,13 @@ def encode(model: Model, data: Data | None = None, *, limit: int | None = None) 
 
 
 def reconstruct(
-    model: Model, data: Data | None = None, *, draw: bool = False, seed: int = 0, limit: int | None = None
+    model: Model,
+    data: Data | None = None,
+    *,
+    draw: bool = False,
+    seed: int = 0,
+    limit: int | None = None,
+    resolution: Resolution | None = None,
 ) -> Values:
     """Returns the means of p(x|z) at the modes of q(z|x), `(N, *shape)`, in the units of the data.
 
@@ -57,16 +65,27 @@ def reconstruct(
         draw: Whether x is drawn from p(x|z) instead.
         seed: Seed of such draws.
         limit: Number of evenly spaced examples. The default is all.
+        resolution: Size of the images of a decoder that takes coordinates, such as 1024 or (768, 1024). By default that
+            of the data.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
-        VaezooError: As `load_examples` does, or if the limit is below 1.
+        VaezooError: As `load_examples` does, or if the limit is below 1. Also if there is a resolution, and the decoder
+            takes no coordinates.
     """
     split = load_examples(model, data).limited(limit).split
-    return np.concatenate([*iter_reconstructions(model, split, draw=draw, seed=seed)])
+    return np.concatenate([*iter_reconstructions(model, split, draw=draw, seed=seed, resolution=resolution)])
 
 
-def sample(model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw: bool = False) -> Values:
+def sample(
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    y: Values | None = None,
+    draw: bool = False,
+    resolution: Resolution | None = None,
+) -> Values:
     """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`, in the units of the data.
 
     Args:
@@ -75,16 +94,25 @@ def sample(model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw
         seed: Seed of the latents. A run and an export draw other latents for the same seed.
         y: Labels `(n,)` or `(n, factors)`, for a conditional model. By default all labels in turn.
         draw: Whether x is drawn from p(x|z) instead.
+        resolution: As in `reconstruct`. The latents do not depend on it.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
         VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the prior cannot be
-            sampled.
+            sampled. Also if there is a resolution, and the decoder takes no coordinates.
     """
-    return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw)])
+    return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw, resolution=resolution)])
 
 
-def decode(model: Model, z: Values, *, y: Values | None = None, draw: bool = False, seed: int = 0) -> Values:
+def decode(
+    model: Model,
+    z: Values,
+    *,
+    y: Values | None = None,
+    draw: bool = False,
+    seed: int = 0,
+    resolution: Resolution | None = None,
+) -> Values:
     """Returns the means of p(x|z) of latents, `(N, *shape)`, in the units of the data.
 
     Args:
@@ -93,12 +121,14 @@ def decode(model: Model, z: Values, *, y: Values | None = None, draw: bool = Fal
         y: Labels `(N,)` or `(N, factors)`, for a conditional model. By default all labels in turn.
         draw: Whether x is drawn from p(x|z) instead.
         seed: Seed of such draws.
+        resolution: As in `reconstruct`.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
-        VaezooError: If z has another shape or values that are not finite, or labels are wrong.
+        VaezooError: If z has another shape or values that are not finite, or labels are wrong. Also if there is a
+            resolution, and the decoder takes no coordinates.
     """
-    return np.concatenate([*iter_decoded(model, z, y=y, draw=draw, seed=seed)])
+    return np.concatenate([*iter_decoded(model, z, y=y, draw=draw, seed=seed, resolution=resolution)])
 
 
 def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
@@ -112,9 +142,14 @@ def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
             yield {name: values.cpu().numpy() for name, values in fields.items()}
 
 
-def iter_reconstructions(model: Model, split: Split, *, draw: bool = False, seed: int = 0) -> Iterator[Values]:
+def iter_reconstructions(
+    model: Model, split: Split, *, draw: bool = False, seed: int = 0, resolution: Resolution | None = None
+) -> Iterator[Values]:
     """Yields the reconstructions of the examples of a split, in chunks; see `reconstruct`."""
     seed = whole_number("seed", seed)
+    if resolution is not None:
+        yield from _reconstructions_at(model, split, resolution, draw=draw, seed=seed)
+        return
     for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
         own_seed = chunk_seed(seed, number)
         if isinstance(model, OnnxVAE):
@@ -127,12 +162,36 @@ def iter_reconstructions(model: Model, split: Split, *, draw: bool = False, seed
             yield vae.data.scaling.invert(x)
 
 
+def _reconstructions_at(
+    model: Model, split: Split, resolution: Resolution, *, draw: bool, seed: int
+) -> Iterator[Values]:
+    """Yields reconstructions at a resolution, in chunks."""
+    if not isinstance(model, OnnxVAE):
+        require_coordinates(module_of(model))
+    for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
+        if isinstance(model, OnnxVAE):
+            y = _export_labels(model, batch)
+            z = model.encode(_input(model, batch.x), y)[model.manifest["mode"]]
+            y = y if model.takes_labels("decoder") else None
+        else:
+            vae = module_of(model)
+            z = latents.encode(vae, batch).numpy()
+            y = None if batch.y is None or "y" not in vae.decoder_inputs else batch.y.numpy()
+        yield from iter_decoded(model, z, y=y, draw=draw, seed=chunk_seed(seed, number), resolution=resolution)
+
+
 def iter_samples(
-    model: Model, n: int, *, seed: int = 0, y: Values | None = None, draw: bool = False
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    y: Values | None = None,
+    draw: bool = False,
+    resolution: Resolution | None = None,
 ) -> Iterator[Values]:
     """Yields samples in chunks; see `sample`."""
     if isinstance(model, OnnxVAE):
-        yield from generate.iter_samples(model, n, seed=seed, y=y, draw=draw)
+        yield from generate.iter_samples(model, n, seed=seed, y=y, draw=draw, resolution=resolution)
         return
     n, seed = whole_number("n", n, 1), whole_number("seed", seed)
     vae = module_of(model)
@@ -142,23 +201,38 @@ def iter_samples(
             batch = blank_batch(vae, rows.stop - rows.start, None if labels is None else labels[rows])
             with eval_mode(vae):
                 z = sample_prior(vae, batch)
-            x = _decode(vae, z, batch.y, draw=draw, greedy=False)
-        yield vae.data.scaling.invert(x)
+            x = None if resolution is not None else _decode(vae, z, batch.y, draw=draw, greedy=False)
+        if x is not None:
+            yield vae.data.scaling.invert(x)
+            continue
+        own_y = None if batch.y is None or "y" not in vae.decoder_inputs else batch.y.cpu().numpy()
+        own_seed = chunk_seed(seed, number)
+        yield from iter_decoded(vae, z.cpu().numpy(), y=own_y, draw=draw, seed=own_seed, resolution=resolution)
 
 
 def iter_decoded(
-    model: Model, z: Values, *, y: Values | None = None, draw: bool = False, seed: int = 0
+    model: Model,
+    z: Values,
+    *,
+    y: Values | None = None,
+    draw: bool = False,
+    seed: int = 0,
+    resolution: Resolution | None = None,
 ) -> Iterator[Values]:
     """Yields the data of latents in chunks; see `decode`."""
     if isinstance(model, OnnxVAE):
-        yield from generate.iter_decoded(model, z, y=y, draw=draw, seed=seed)
+        yield from generate.iter_decoded(model, z, y=y, draw=draw, seed=seed, resolution=resolution)
         return
     vae, seed = module_of(model), whole_number("seed", seed)
     z = generate.check_latents(z, vae.latent_shape)
     generate.check_decoder_labels(y, takes="y" in vae.decoder_inputs)
     labels = _labels(vae, len(z), y)
-    for number, rows in enumerate(row_chunks(len(z), vae.data.shape)):
-        with _seeded(vae, chunk_seed(seed, number)):
+    shape = vae.data.shape
+    if resolution is not None:
+        require_coordinates(vae)
+        shape = (shape[0], *parse_resolution(resolution))
+    for number, rows in enumerate(row_chunks(len(z), shape)):
+        with _seeded(vae, chunk_seed(seed, number)), at_resolution(vae, resolution):
             own_y = None if labels is None else labels[rows]
             x = _decode(vae, torch.from_numpy(z[rows]), own_y, draw=draw, greedy=not draw)
         yield vae.data.scaling.invert(x)

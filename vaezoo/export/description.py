@@ -17,6 +17,7 @@ from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError, one_line
 from vaezoo.examples import Data, load_examples, require_model
 from vaezoo.export.config import ExportConfig
+from vaezoo.export.folding import FoldedVAE
 from vaezoo.export.graphs import Graph, mode_name
 from vaezoo.runtime import OnnxVAE
 from vaezoo.runtime.manifest import (
@@ -180,6 +181,10 @@ def describe(source: Source, graphs: Mapping[GraphName, Graph], config: ExportCo
         "quality": list(source.quality),
         "versions": {name: version(name) for name in packages},
     }
+    if float32 := {name: list(graph.float32) for name, graph in graphs.items() if graph.float32}:
+        description["float32"] = float32
+    if isinstance(vae, FoldedVAE):
+        description["latent_scaling"] = vae.scaling.entry()
     if vae.left_out and "encoder" in graphs:
         description["left_out"] = vae.left_out
     if source.imported is not None:

@@ -25,6 +25,7 @@ from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
 from vaezoo.examples import Data
 from vaezoo.export.config import OPSET, DType, ExportConfig
 from vaezoo.export.description import Source, describe, find_source
+from vaezoo.export.folding import FoldedVAE, scaling_of_latents
 from vaezoo.export.golden import golden_files
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.metadata import add_metadata
@@ -72,6 +73,7 @@ def export_onnx(
     dtype: DType = "fp32",
     uint8: bool = False,
     parts: Sequence[GraphName] | None = None,
+    fold_scaling: bool = False,
 ) -> ExportResult:
     """Exports a model to ONNX. Nothing is written unless the graphs match the model.
 
@@ -86,6 +88,8 @@ def export_onnx(
             half of the examples.
         uint8: Whether images are uint8 `(N, H, W, C)`, scaled inside the graphs.
         parts: Names of the graphs to write, such as `["decoder"]`. By default all that the model has.
+        fold_scaling: Whether the latents of the graphs have the scale of latent diffusion: the encoder gives
+            `(z - shift_factor) * scaling_factor`, and the decoder takes it. The model states both numbers.
 
     Raises:
         ParityError: If a graph differs from the model.
@@ -93,12 +97,15 @@ def export_onnx(
         StorageError: If the folder is not an earlier export, contains other files, or cannot be written.
         UnsupportedDataError: If uint8 is set and the data are not images, or the examples do not fit the model.
         VaezooError: If the model has no such part, has an operator that the opset lacks, or is not suitable for int8.
-            Also if it is not a model, or is a module without the data that it was made for.
+            Also if it is not a model, or is a module without the data that it was made for, or states no scale of its
+            latents to fold.
     """
     config = ExportConfig(opset=opset, dtype=dtype, uint8=uint8)
     if isinstance(parts, str):
         raise VaezooError(f"parts is the text '{safe_repr(parts)}', not a list", 'for example parts=["decoder"]')
     source = find_source(model, examples)
+    if fold_scaling:
+        source = replace(source, vae=FoldedVAE(source.vae, scaling_of_latents(source.vae)))
     path = Path(out) if out is not None else EXPORTS / source.name
     if path.exists():
         check_replaceable(path)
@@ -112,7 +119,7 @@ def write_export(source: Source, path: Path, config: ExportConfig, parts: Sequen
     vae, examples = source.vae, source.examples
     if config.dtype == "int8":
         calibration, examples = halves(check_suitable(vae, examples))
-    graphs = export_graphs(vae, config, parts)
+    graphs = export_graphs(vae, config, parts, examples)
     if config.dtype == "int8":
         graphs = quantize_graphs(vae, graphs, config, calibration)
     description = describe(source, graphs, config)

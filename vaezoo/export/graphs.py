@@ -22,7 +22,9 @@ from torch import Generator, Tensor, nn
 from vaezoo import vae as contracts
 from vaezoo.data.base import Batch
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
+from vaezoo.export.calibration import calibration_feeds
 from vaezoo.export.config import ExportConfig
+from vaezoo.export.half import to_float16
 from vaezoo.export.lazy_signatures import lazy_signatures
 from vaezoo.export.rewrites import (
     EXPORTED,
@@ -31,11 +33,10 @@ from vaezoo.export.rewrites import (
     lowest_ir_version,
     output_names,
     set_names,
-    to_float16,
 )
 from vaezoo.export.translations import TRANSLATIONS
 from vaezoo.posteriors.base import named_outputs
-from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, GraphName, GraphSignature, TensorSignature
+from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, Float32Node, GraphName, GraphSignature, TensorSignature
 from vaezoo.runtime.ort_session import require_runtime
 from vaezoo.vae import VAE, eval_mode, example_batch
 
@@ -94,11 +95,13 @@ class Graph:
         data: The file's bytes, weights included.
         signature: Name, dtype and shape of each input and output. The first dimension is "batch". Another text is the
             name of a free size.
+        float32: The nodes of a float16 graph that stay float32, because their values are too large.
     """
 
     name: GraphName
     data: bytes = field(repr=False)
     signature: GraphSignature
+    float32: Sequence[Float32Node] = ()
 
     @property
     def outputs(self) -> list[str]:
@@ -134,7 +137,10 @@ def mode_name(vae: VAE) -> str:
 
 
 def export_graphs(
-    vae: VAE, config: ExportConfig | None = None, parts: Sequence[GraphName] | None = None
+    vae: VAE,
+    config: ExportConfig | None = None,
+    parts: Sequence[GraphName] | None = None,
+    examples: Batch | None = None,
 ) -> dict[GraphName, Graph]:
     """Exports graphs of a model on the CPU, with a dynamic batch size and with the weights inside.
 
@@ -142,6 +148,7 @@ def export_graphs(
         vae: The model.
         config: How the graphs are written.
         parts: Names of the graphs, by default all that the model has.
+        examples: Real data. With generated examples, they show which layers stay float32 in fp16.
 
     Raises:
         UnsupportedDataError: If the config does not fit the data.
@@ -167,7 +174,8 @@ def export_graphs(
         generator = Generator().manual_seed(0)
         batches = [example_batch(vae.data, 2, generator, shape) for shape in vae.shapes]
         modules = graph_modules(vae, config, parts)
-        return {name: _export(name, module, batches, config) for name, module in modules.items()}
+        samples = [*([] if examples is None else [examples]), *batches]
+        return {name: _export(name, module, batches, config, samples) for name, module in modules.items()}
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -188,8 +196,10 @@ def silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], config: ExportConfig) -> Graph:
-    """Exports one graph. Sizes in which the batches differ are free."""
+def _export(
+    name: GraphName, module: GraphModule, batches: Sequence[Batch], config: ExportConfig, samples: Sequence[Batch]
+) -> Graph:
+    """Exports one graph. Sizes in which the batches differ are free. The samples show the range of its values."""
     names = module.graph.names
     try:
         with silence(), lazy_signatures():
@@ -224,9 +234,10 @@ def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], conf
     proto.ir_version = lowest_ir_version(proto)
     if config.opset < EXPORTED:
         check_operators(name, proto, config.opset)
+    float32: list[Float32Node] = []
     # The prior stays float32: which component or code a draw picks is not continuous in the noise.
     if config.dtype == "fp16" and name != "prior":
-        proto = to_float16(proto)
+        proto, float32 = to_float16(proto, calibration_feeds(name, module, samples))
     outputs = [
         tensor_signature(n, [result[n] for result in results], axis_names(value))
         for n, value in zip(results[0], proto.graph.output, strict=True)
@@ -236,7 +247,7 @@ def _export(name: GraphName, module: GraphModule, batches: Sequence[Batch], conf
         for n, tensors, axes in zip(names, zip(*examples, strict=True), free, strict=True)
     ]
     signature: GraphSignature = {"inputs": inputs, "outputs": outputs}
-    return Graph(name, proto.SerializeToString(deterministic=True), signature)
+    return Graph(name, proto.SerializeToString(deterministic=True), signature, float32)
 
 
 def free_axes(name: str, examples: Sequence[Tensor]) -> dict[int, str]:

@@ -17,7 +17,7 @@ The graphs of {model}, {origin}.
 
 Opset {opset}, {dtype} weights and arithmetic, {size:.1f} MB in total. The batch size is dynamic. The graphs contain
 their weights and no random operators.
-{left_out}
+{notes}
 ## Usage
 
 The graphs need only numpy and onnxruntime. The oldest ONNX Runtime that was tested with this opset is {oldest}.
@@ -85,6 +85,10 @@ int8 makes the files smaller. It is faster for large batches, and may be slower 
 """
 INT8_SLOWER = 1.5  # measured in docs/export.md
 
+COORDINATES = """# The places of the pixels, for any height and width: x and y from -1 to 1, distance from the middle
+v, u = np.meshgrid(*((np.arange(n) + 0.5) / n * 2 - 1 for n in ({sides})), indexing="ij")
+coordinates = np.tile(np.stack([u, v, np.hypot(u, v)]).astype("float32"), (16, 1, 1, 1))"""
+
 OPEN = '{name} = ort.InferenceSession("{name}.onnx", options, providers=["CPUExecutionProvider"])'
 
 ENCODE = """{comment}
@@ -137,7 +141,7 @@ def model_card(manifest: Manifest) -> str:
         dtype=config["dtype"],
         size=onnx_bytes / 1e6,
         oldest=OLDEST_RUNTIME[config["opset"]],
-        left_out=f"\n{manifest['left_out']}\n" if manifest.get("left_out") else "",
+        notes="".join(f"\n{note}\n" for note in _notes(manifest)),
         usage=_usage(manifest),
         input_note=f"{_input_note(manifest)}\n" if "encoder" in graphs or data.get("offset") or data["columns"] else "",
         comparison=COMPARISON[quantized].format(runtime=parity["runtime"], batches=_join(parity["batches"])),
@@ -167,6 +171,26 @@ def model_card(manifest: Manifest) -> str:
         license=manifest["license"] or "not stated",
         weights_license=manifest["weights_license"] or "not stated",
     )
+
+
+def _notes(manifest: Manifest) -> list[str]:
+    """Returns what a user of the graphs must know: what they leave out, and where they differ from the model."""
+    notes = [manifest["left_out"]] if manifest.get("left_out") else []
+    if "latent_scaling" in manifest:
+        shift, scale = (manifest["latent_scaling"][key] for key in ("shift_factor", "scaling_factor"))
+        notes.append(
+            f"The latents of the graphs are `(z - {shift:g}) * {scale:g}`, where z are those of the model. So do not\n"
+            "apply scaling_factor and shift_factor again."
+        )
+    for graph, nodes in manifest.get("float32", {}).items():
+        notes.append(
+            f"{len(nodes)} nodes of {graph}.onnx stay float32, because their values come near the largest float16\n"
+            f"number, 65504. The largest is {max(node['largest'] for node in nodes):g}."
+        )
+    factors = manifest["graphs"].get("encoder", {"inputs": []})["inputs"]
+    for name, multiple in (pair for tensor in factors for pair in tensor.get("multiples", {}).items()):
+        notes.append(f"The {name} of an image must be a multiple of {multiple}. vaezoo.runtime pads it with `pad`.")
+    return notes
 
 
 def _quality(manifest: Manifest) -> str:
@@ -238,6 +262,8 @@ def _example(manifest: Manifest) -> str:
         what = f"your data, of kind {manifest['data']['kind']}"
     lines = [f'x = np.zeros(({_join((16, *sizes))}), "{dtype}")  # {what}']
     needed = {t["name"]: t for g in graphs for t in g["inputs"] if t["name"] == "y"}
+    if any(t["name"] == "coordinates" for g in graphs for t in g["inputs"]):
+        lines.append(COORDINATES.format(sides=_join(manifest["data"]["shape"][1:])))
     for tensor in needed.values():
         lines.append(f'y = np.zeros(({_join((16, *tensor["shape"][1:]))},), "{tensor["dtype"]}")  # labels from 0')
     return "\n".join(lines)

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Generator, Tensor
 
-from vaezoo.data.base import Batch, given
+from vaezoo.data.base import Batch
+from vaezoo.export.calibration import LATENT_SIGMA, prior_latents
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.graphs import Graph, GraphModule, graph_modules, mode_name
 from vaezoo.export.tolerance import BATCHES, Case, Parity, check_graphs
@@ -27,7 +28,6 @@ from vaezoo.runtime.manifest import GraphName
 from vaezoo.vae import VAE, eval_mode, example_batch
 
 COUNT = max(BATCHES)
-LATENT_SIGMA = 3.0  # standard deviation of the noise behind the wide latents; that of the prior is 1
 
 
 def check_parity(
@@ -88,20 +88,6 @@ def wide_case(vae: VAE, decoder: GraphModule, batch: Batch, sigma: float, genera
     if not z.is_floating_point():  # whole numbers have no noise
         return make_case("latents of noise", decoder, (z, *others))
     return make_case(f"latents of {sigma:g} sigma", decoder, (prior_latents(vae, z, batch, sigma, generator), *others))
-
-
-def prior_latents(vae: VAE, z: Tensor, batch: Batch, sigma: float, generator: Generator) -> Tensor:
-    """Returns latents from sigma times the prior's noise, of the shape and type of z, one for each row of a batch.
-
-    If the prior draws without noise, they are the noise itself.
-    """
-    prior = vae.prior
-    shape = z.shape[1:] if prior.noise_shape is None else prior.noise_shape
-    latents = sigma * torch.randn((len(batch.x), *shape), generator=generator)
-    if prior.noise_shape is not None:
-        with torch.no_grad():
-            latents = prior.from_noise(latents, *given(prior.sample_inputs, batch))
-    return latents.to(z.dtype)
 
 
 def make_case(name: str, module: GraphModule, inputs: tuple[Tensor, ...]) -> Case:

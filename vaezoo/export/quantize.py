@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-import torch
 from onnx import ModelProto
 
 from vaezoo.data.base import Batch
 from vaezoo.errors import VaezooError
+from vaezoo.export.calibration import calibration_inputs
 from vaezoo.export.config import ExportConfig
-from vaezoo.export.graphs import Graph, GraphModule, graph_modules, silence
-from vaezoo.export.parity import prior_latents
+from vaezoo.export.graphs import Graph, graph_modules, silence
 from vaezoo.export.rewrites import lowest_ir_version
 from vaezoo.posteriors.base import map_tensors
 from vaezoo.runtime.manifest import Array, GraphName
@@ -77,18 +76,6 @@ def quantize_graphs(
                 proto = quantize(name, onnx.load_from_string(graphs[name].data), feeds)
                 quantized[name] = replace(graphs[name], data=proto.SerializeToString(deterministic=True))
     return quantized
-
-
-def calibration_inputs(vae: VAE, name: GraphName, module: GraphModule, examples: Batch) -> list[dict[str, Array]]:
-    """Returns inputs of a graph: examples, or for the decoder their latents, and draws from the prior."""
-    batches = [module.inputs(examples)]
-    if name == "decoder" and vae.prior.noise_shape is not None:
-        z, *others = batches[0]
-        batches.append((prior_latents(vae, z, examples, 1.0, torch.Generator().manual_seed(0)), *others))
-    return [
-        dict(zip(module.graph.names, (tensor.detach().contiguous().numpy() for tensor in batch), strict=True))
-        for batch in batches
-    ]
 
 
 def quantize(name: GraphName, proto: ModelProto, feeds: Sequence[Mapping[str, Array]]) -> ModelProto:

@@ -1,4 +1,4 @@
-"""Changes to a graph between PyTorch's exporter and the file: names, the opset, the IR version, float16."""
+"""Changes to a graph between PyTorch's exporter and the file: names, the opset, the IR version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 import onnx
 import onnx_ir as ir
 from onnx import ModelProto, helper
-from onnx_ir.passes.common import TopologicalSortPass
 
 from vaezoo.errors import VaezooError, first_line
 
@@ -115,18 +114,3 @@ def check_operators(name: str, proto: ModelProto, opset: int) -> None:
 def lowest_ir_version(proto: ModelProto) -> int:
     """Returns the lowest version of the file format that a graph's opset allows. Old runtimes refuse later ones."""
     return min(int(proto.ir_version), helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True))
-
-
-def to_float16(proto: ModelProto) -> ModelProto:
-    """Returns the graph with float16 weights and arithmetic. Inputs and outputs keep their types."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    # The converter takes an initializer for float16 if it has a value_info, even one that must stay float32.
-    initializers = {tensor.name for tensor in proto.graph.initializer}
-    values = [value for value in proto.graph.value_info if value.name not in initializers]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(values)
-    model = ir.from_proto(convert_float_to_float16(proto, keep_io_types=True))
-    TopologicalSortPass()(model)  # the converter appends its casts at the end
-    half: ModelProto = ir.to_proto(model)
-    return half

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png
+from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png, to_size
 from vaezoo.errors import VaezooError
 from vaezoo.plots.loaded_model import LoadedModel, require_images
 from vaezoo.plots.output import PlotResult
@@ -22,7 +22,8 @@ def samples(request: PlotRequest) -> PlotResult:
     model = request.model
     require_images(model)
     y = labels_of(model, request.label, request.count)
-    return sample_grid(model, model.sample(request.count, request.seed, y), request.count)
+    chunks = model.sample(request.count, request.seed, y, resolution=request.resolution)
+    return sample_grid(model, chunks, request.count)
 
 
 def reconstructions(request: PlotRequest) -> PlotResult:
@@ -32,7 +33,8 @@ def reconstructions(request: PlotRequest) -> PlotResult:
     model = request.model
     require_images(model)
     examples = request.load_examples().limited(request.count)
-    return reconstruction_grid(model, examples, iter_reconstructions(model.model, examples.split))
+    chunks = iter_reconstructions(model.model, examples.split, resolution=request.resolution)
+    return reconstruction_grid(model, examples, chunks)
 
 
 def sample_grid(model: LoadedModel, chunks: Iterable[NDArray[Any]], count: int) -> PlotResult:
@@ -43,8 +45,10 @@ def sample_grid(model: LoadedModel, chunks: Iterable[NDArray[Any]], count: int) 
 def reconstruction_grid(model: LoadedModel, examples: Examples, chunks: Iterable[NDArray[Any]]) -> PlotResult:
     """Draws examples above their reconstructions."""
     columns = grid_columns(2 * len(examples))
-    originals = as_bytes(examples.split.batch(slice(None)).x.numpy())
-    grid = image_grid(interleave_rows(originals, joined_pixels(model, chunks), columns), columns)
+    originals, again = as_bytes(examples.split.batch(slice(None)).x.numpy()), joined_pixels(model, chunks)
+    if again.shape[1:3] != originals.shape[1:3]:
+        originals = to_size(originals, *again.shape[1:3])
+    grid = image_grid(interleave_rows(originals, again, columns), columns)
     return PlotResult(model.folder, {".png": png(grid)})
 
 

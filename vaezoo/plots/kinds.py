@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vaezoo.core.counts import whole_number
 from vaezoo.errors import VaezooError, safe_repr, suggest
@@ -19,6 +19,7 @@ from vaezoo.plots.request import PlotRequest
 
 if TYPE_CHECKING:
     from vaezoo import Run
+    from vaezoo.core.coordinates import Resolution
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class PlotKind:
 MODEL = frozenset({"checkpoint"})
 DATA = frozenset({"data", "part", "data_dir", "stream", "on_bad_image"}) | MODEL
 KINDS: Mapping[str, PlotKind] = {
-    "samples": PlotKind(samples, MODEL | {"count", "seed"}, count=64, takes_exports=True),
-    "reconstructions": PlotKind(reconstructions, DATA | {"count"}, count=32, takes_exports=True),
+    "samples": PlotKind(samples, MODEL | {"count", "seed", "resolution"}, count=64, takes_exports=True),
+    "reconstructions": PlotKind(reconstructions, DATA | {"count", "resolution"}, count=32, takes_exports=True),
     "traversals": PlotKind(
         traversals, DATA | {"count", "seed", "dims"}, count=9, max_count=100, suffixes=(".png", ".gif")
     ),
-    "interpolation": PlotKind(interpolation, DATA | {"count", "seed"}, count=8, max_count=100),
+    "interpolation": PlotKind(interpolation, DATA | {"count", "seed", "resolution"}, count=8, max_count=100),
     "manifold": PlotKind(manifold, MODEL | {"count"}, count=15, max_count=100),
     "latents": PlotKind(latents, DATA | {"count", "factor"}, count=2_000),
     "learning-curves": PlotKind(learning_curves, frozenset()),
@@ -85,6 +86,7 @@ def draw(kind: str, run: Run, out: str | os.PathLike[str] | None, values: Mappin
         out: The file, or None for the default.
         values: Argument -> value, for those that were given.
     """
+    from vaezoo.core.coordinates import parse_resolution
     from vaezoo.examples import load_examples  # needs torch, and the table of kinds does not
 
     plot_kind = find_kind(kind)
@@ -96,7 +98,7 @@ def draw(kind: str, run: Run, out: str | os.PathLike[str] | None, values: Mappin
     dims, label, factor = (values.get(name) for name in ("dims", "label", "factor"))
     if not isinstance(dims, Sequence | None) or isinstance(dims, str):
         raise VaezooError(f"dims is {safe_repr(dims)}, not a list", "for example dims=[0, 3]")
-    target = None if out is None else os.fspath(out)
+    target, resolution = None if out is None else os.fspath(out), values.get("resolution")
     request = PlotRequest(
         model=from_run(run),
         load_examples=lambda: load_examples(run),
@@ -106,5 +108,6 @@ def draw(kind: str, run: Run, out: str | os.PathLike[str] | None, values: Mappin
         label=None if label is None else str(label),
         factor=None if factor is None else whole_number("factor", factor),
         suffixes=output_suffixes(target, plot_kind.suffixes),
+        resolution=None if resolution is None else parse_resolution(cast("Resolution", resolution)),
     )
     return plot_kind.draw(request).save(kind, target)

@@ -72,8 +72,10 @@ def traversal_frames(run: Run, example: Batch, dims: list[int], count: int) -> b
 def interpolation(request: PlotRequest) -> PlotResult:
     """Draws pairs of held-out images and, between them, images on the straight line between their codes."""
     import torch
+    import torch.nn.functional as F
 
     from vaezoo.evaluation import latents
+    from vaezoo.nn.cppn import at_resolution
     from vaezoo.posteriors.base import map_tensors
 
     run = request.run()
@@ -82,8 +84,12 @@ def interpolation(request: PlotRequest) -> PlotResult:
         raise VaezooError(f"there is {len(split)} image, but two are needed", "give --data with more")
     pairs = random_examples(split, 2 * min(request.count, len(split) // 2), request.seed)
     first, second = (map_tensors(pairs, lambda tensor, i=i: tensor[i::2]) for i in (0, 1))  # type: ignore[misc]
-    between = latents.interpolation(run.vae, first, second, INTERPOLATION_STEPS)
-    rows = torch.cat([first.x.unsqueeze(1), between, second.x.unsqueeze(1)], dim=1)
+    with at_resolution(run.vae, request.resolution):
+        between = latents.interpolation(run.vae, first, second, INTERPOLATION_STEPS)
+    start, end = first.x, second.x
+    if request.resolution is not None:
+        start, end = (F.interpolate(x, request.resolution) for x in (start, end))
+    rows = torch.cat([start.unsqueeze(1), between, end.unsqueeze(1)], dim=1)
     grid = image_grid(
         as_bytes(rows.flatten(0, 1).numpy()),
         rows.shape[1],

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vaezoo.core.image_grids import as_bytes
-from vaezoo.errors import UnsupportedDataError
+from vaezoo.errors import UnsupportedDataError, VaezooError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vaezoo import Run
+    from vaezoo.core.coordinates import Resolution
     from vaezoo.examples import Model
     from vaezoo.runtime import OnnxVAE
     from vaezoo.runtime.manifest import DataEntry
@@ -68,25 +69,59 @@ class LoadedModel:
         scaling = scaling_of(self.data)
         return as_bytes(scaling.apply(x) if scaling.offset else x)
 
-    def sample(self, count: int, seed: int, y: Values | None = None, *, draw: bool = False) -> Iterator[Values]:
+    def sample(
+        self,
+        count: int,
+        seed: int,
+        y: Values | None = None,
+        *,
+        draw: bool = False,
+        resolution: Resolution | None = None,
+    ) -> Iterator[Values]:
         """Yields the data of latents drawn from the prior, in chunks."""
         if self.export is not None:
             from vaezoo.runtime.generate import iter_samples
 
-            return iter_samples(self.export, count, seed=seed, y=y, draw=draw)
+            return iter_samples(self.export, count, seed=seed, y=y, draw=draw, resolution=resolution)
         from vaezoo.evaluation.outputs import iter_samples as iter_run
 
-        return iter_run(self.model, count, seed=seed, y=y, draw=draw)
+        return iter_run(self.model, count, seed=seed, y=y, draw=draw, resolution=resolution)
 
-    def decode(self, z: Values, seed: int, y: Values | None = None, *, draw: bool = False) -> Iterator[Values]:
-        """Yields the data of latents, in chunks."""
+    def decode(
+        self,
+        z: Values,
+        seed: int,
+        y: Values | None = None,
+        *,
+        draw: bool = False,
+        resolution: Resolution | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
+    ) -> Iterator[Values]:
+        """Yields the data of latents, in chunks. Only exports take tiles; see `vaezoo.runtime.OnnxVAE`.
+
+        Raises:
+            VaezooError: If tiles are asked of a run.
+        """
         if self.export is not None:
             from vaezoo.runtime.generate import iter_decoded
+            from vaezoo.runtime.tiling import OVERLAP
 
-            return iter_decoded(self.export, z, seed=seed, y=y, draw=draw)
+            return iter_decoded(
+                self.export,
+                z,
+                seed=seed,
+                y=y,
+                draw=draw,
+                resolution=resolution,
+                tile=tile,
+                overlap=OVERLAP if overlap is None else overlap,
+            )
         from vaezoo.evaluation.outputs import iter_decoded as iter_run
 
-        return iter_run(self.model, z, seed=seed, y=y, draw=draw)
+        if tile is not None:
+            raise VaezooError(f"{self.folder} is a run, and only an export runs in tiles", "export it: vaezoo export")
+        return iter_run(self.model, z, seed=seed, y=y, draw=draw, resolution=resolution)
 
     @property
     def mode(self) -> str:

@@ -26,6 +26,7 @@ class PlotRequest:
         label: The label of an attribute vector, its number or the name of its class.
         factor: Index of the label, if each example has several.
         suffixes: Suffixes of the files to draw.
+        resolution: Height and width of the images of a decoder of coordinates. None means those of the data.
     """
 
     model: LoadedModel
@@ -36,6 +37,7 @@ class PlotRequest:
     label: str | None = None
     factor: int | None = None
     suffixes: tuple[str, ...] = (".png",)
+    resolution: tuple[int, int] | None = None
 
     def run(self, *, images: bool = True) -> Run:
         """Returns the run.

@@ -24,11 +24,12 @@ class Posterior(Protocol):
 
     z is one tensor. The levels of a hierarchy lie side by side in it. The codes of a quantizer are int64.
 
-    Three more methods are optional:
+    Four more methods are optional:
 
     - `rsample_and_log_prob() -> (z, log q(z|x))` replaces `log_prob` if the density is known only of z that were drawn
       here, as behind an inverse autoregressive flow.
     - `outputs() -> dict[str, Tensor]` replaces the fields as outputs of encoder.onnx. Its first entry is the mode.
+    - `scaled(scale, shift) -> Posterior` returns the distribution of `(z - shift) * scale`, for exports that fold it.
     - `proposal() -> Posterior` returns a wider distribution for importance sampling. One is needed where q(z|x) may
       have no draws in a part of the space that counts for p(x).
     """

@@ -29,6 +29,10 @@ class Delta(NamedTuple):
     def mode(self) -> Tensor:
         return self.z
 
+    def scaled(self, scale: float, shift: float) -> Delta:
+        """Returns the distribution of (z - shift) * scale."""
+        return Delta((self.z - shift) * scale)
+
 
 class DeltaHead(Head):
     """The network's output is z.

@@ -51,6 +51,10 @@ class DiagonalGaussian(NamedTuple):
     def mode(self) -> Tensor:
         return self.mu
 
+    def scaled(self, scale: float, shift: float) -> DiagonalGaussian:
+        """Returns the distribution of (z - shift) * scale."""
+        return DiagonalGaussian((self.mu - shift) * scale, self.logvar + 2 * math.log(abs(scale)))
+
 
 class DiagonalGaussianHead(Head):
     """Means, then raw log-variances, along the first dimension.

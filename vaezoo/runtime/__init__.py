@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaezoo.core.coordinates import Resolution, parse_resolution, pixel_coordinates
 from vaezoo.core.counts import whole_number
 from vaezoo.core.scaling import Scaling
 from vaezoo.errors import InputError, VaezooError
@@ -33,6 +34,7 @@ from vaezoo.runtime.manifest import (
     scaling_of,
 )
 from vaezoo.runtime.ort_session import STOP_SPINNING, Provider, first_line, open_session
+from vaezoo.runtime.tiling import OVERLAP, Layout, Pad, Tiling, make_tiling, pad_image, run_tiled
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 MAX_LISTED = 20  # columns in an error
 RANGE_TOLERANCE = 0.05  # resampled images may lie outside [0, 1] by this much
 CHUNK_SIZE = 256  # examples in one run of a graph, so that memory stays bounded for any number of examples
+CHUNK_PIXELS = 1 << 18  # pixels in one run of a decoder of coordinates, for the same reason
 
 
 def load(folder: str | os.PathLike[str], provider: Provider = "cpu", *, threads: int | None = None) -> OnnxVAE:
@@ -91,6 +94,12 @@ class OnnxVAE:
     is conditioned on labels takes them as `y`, integers `(N,)` or `(N, factors)`. Any other refuses them. No rows give
     a result of no rows. NaN and infinite values are refused.
 
+    If height and width are free, `tile` runs the graphs on tiles of so many pixels a side that share `overlap` pixels,
+    and blends the results. Memory then holds the activations of one tile. `pad` adds rows and columns at the bottom and
+    the right, "reflect" or "edge", where the sides are not multiples of `factors`.
+
+    If the decoder takes coordinates, `resolution` is the size of its images: pixels of both sides, or height and width.
+
     Several threads may use one object. A copy in another process, as of multiprocessing, opens the folder again.
 
     Attributes:
@@ -125,17 +134,41 @@ class OnnxVAE:
         return _reload, (self.source,)
 
     @property
+    def factors(self) -> tuple[int, int]:
+        """Pixels of an image for each pixel of its latents, vertically and horizontally, if both are images."""
+        sizes, latents = self.data["shape"], self.manifest["latent_shape"]
+        if not len(sizes) == len(latents) == 3:
+            return (1, 1)
+        return max(1, sizes[1] // latents[1]), max(1, sizes[2] // latents[2])
+
+    @property
+    def takes_coordinates(self) -> bool:
+        """Whether the decoder takes coordinates, so that its images have any resolution."""
+        decoder = self.manifest["graphs"].get("decoder")
+        return decoder is not None and any(tensor["name"] == "coordinates" for tensor in decoder["inputs"])
+
+    @property
     def scaling(self) -> Scaling:
         """How values became x: `scaling.apply(values)` before the graphs, `scaling.invert(x)` after them."""
         return scaling_of(self.data)
 
-    def encode(self, x: Array, y: Array | None = None) -> dict[str, Array]:
+    def encode(
+        self,
+        x: Array,
+        y: Array | None = None,
+        *,
+        tile: int | None = None,
+        overlap: int = OVERLAP,
+        pad: Pad | None = None,
+    ) -> dict[str, Array]:
         """Returns the outputs of the encoder by name, such as mu and logvar, `(N, *latent_shape)` each.
 
         Raises:
-            VaezooError: If x has the wrong shape, type or range, or labels are missing or wrong.
+            VaezooError: If x has the wrong shape, type or range, or labels are missing or wrong, or tiles or padding
+                are asked for and do not fit.
         """
         self._require("encoder")
+        tiling = self._tiling("encoder", "x", tile, overlap)
         x = by_column(x, self.data.get("column_names", []))
         if self.dtype == np.uint8 and x.dtype != np.uint8:
             hint = "give values 0 to 255 as uint8, such as x.astype('uint8')"
@@ -146,12 +179,25 @@ class OnnxVAE:
             raise VaezooError(f"the encoder accepts floats{self._range()}, not {x.dtype}", hint)
         if self.dtype.kind == "i" and x.dtype.kind not in "iu":
             raise VaezooError(f"the encoder accepts token ids, not {x.dtype}", "convert it to int64")
+        if pad is not None and x.ndim == len(self.shape) + 1:
+            self._require_free_size("encoder", "x")
+            x = pad_image(x, self._image_axes, self.factors, pad)
         inputs = self._inputs("encoder", {"x": x, "y": y})
         if len(inputs["x"]):
             self._check_values(inputs["x"])
-        return dict(zip(self.outputs, self._run("encoder", inputs), strict=True))
+        outputs = self._run("encoder", inputs) if tiling is None else self._run_tiled("encoder", inputs, tiling)
+        return dict(zip(self.outputs, outputs, strict=True))
 
-    def decode(self, z: Array, y: Array | None = None, *, x: Array | None = None) -> Array:
+    def decode(
+        self,
+        z: Array,
+        y: Array | None = None,
+        *,
+        x: Array | None = None,
+        tile: int | None = None,
+        overlap: int = OVERLAP,
+        resolution: Resolution | None = None,
+    ) -> Array:
         """Returns the first output of the decoder for latents z `(N, *latent_shape)`.
 
         It is the mean of p(x|z), `(N, *shape)`. Of a table it is the means and probabilities of its columns, and of
@@ -161,20 +207,52 @@ class OnnxVAE:
             z: Latents.
             y: Labels, if the decoder is conditioned on them.
             x: Token ids so far, if the decoder is autoregressive.
+            tile: Pixels per side of a tile; see the class.
+            overlap: Pixels that two tiles share.
+            resolution: Size of the images, if the decoder takes coordinates. By default that of the data.
 
         Raises:
-            VaezooError: If z has the wrong shape or type, or labels are missing or wrong, or the model takes none.
+            VaezooError: If z has the wrong shape or type, or labels are missing or wrong, or the model takes none. Also
+                if tiles or a resolution are asked for and the model has neither.
         """
         self._check_takes(y)
-        return self._run("decoder", self._inputs("decoder", {"z": z, "y": y, "x": x}))[0]
+        tiling = self._tiling("decoder", "z", tile, overlap)
+        size = self._resolution(resolution)
+        if size is not None:
+            return self._decode_at(z, y, *size)
+        inputs = self._inputs("decoder", {"z": z, "y": y, "x": x})
+        return (self._run("decoder", inputs) if tiling is None else self._run_tiled("decoder", inputs, tiling))[0]
 
-    def reconstruct(self, x: Array, y: Array | None = None) -> Array:
-        """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one."""
+    def reconstruct(
+        self,
+        x: Array,
+        y: Array | None = None,
+        *,
+        tile: int | None = None,
+        overlap: int = OVERLAP,
+        pad: Pad | None = None,
+        resolution: Resolution | None = None,
+    ) -> Array:
+        """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one.
+
+        An image that was padded is cropped to its size again. For the arguments see `encode` and `decode`.
+        """
         self._require("decoder")
-        z = self.encode(x, y)[self.manifest["mode"]]
-        return self.decode_latents(z, y if self.takes_labels() else None)
+        self._resolution(resolution)  # an error of it comes before the work
+        z = self.encode(x, y, tile=tile, overlap=overlap, pad=pad)[self.manifest["mode"]]
+        y = y if self.takes_labels() else None
+        if tile is not None:
+            means = self.decode(z, y, tile=tile, overlap=overlap)
+        else:
+            means = self.decode_latents(z, y, resolution=resolution)
+        if pad is None or resolution is not None:
+            return means
+        rows, columns = self._image_axes
+        cut = [slice(None)] * means.ndim
+        cut[rows], cut[columns] = (slice(np.shape(x)[axis]) for axis in self._image_axes)
+        return means[tuple(cut)]
 
-    def sample(self, n: int, seed: int = 0, *, y: Array | None = None) -> Array:
+    def sample(self, n: int, seed: int = 0, *, y: Array | None = None, resolution: Resolution | None = None) -> Array:
         """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
 
         A category of a table is the most probable one.
@@ -183,17 +261,19 @@ class OnnxVAE:
             n: Number of samples.
             seed: Seed of the latents, and of token ids, a whole number of at least 0.
             y: Labels, for a conditional model. By default all labels in turn.
+            resolution: Size of the images, if the decoder takes coordinates. The latents do not depend on it.
 
         Raises:
             VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the export does
-                not hold the model's prior.
+                not hold the model's prior. Also if there is a resolution, and the decoder takes no coordinates.
         """
         n, seed = whole_number("n", n, 1), whole_number("seed", seed)
         self._require("decoder")
         self._check_takes(y)
+        self._resolution(resolution)
         rng = np.random.default_rng(seed)
         y = self.labels_in_turn(n) if y is None else y
-        return self.decode_latents(self._sample_prior(n, y, rng), y, rng)
+        return self.decode_latents(self.sample_prior(n, y, rng), y, rng, resolution=resolution)
 
     def takes_labels(self, *graphs: GraphName) -> bool:
         """Returns whether one of some graphs takes labels. By default these are all graphs of the export."""
@@ -214,7 +294,8 @@ class OnnxVAE:
         names = [output["name"] for output in self.manifest["graphs"][graph]["outputs"]]
         return dict(zip(names, self._run(graph, self._inputs(graph, inputs)), strict=True))
 
-    def _sample_prior(self, n: int, y: Array | None, rng: np.random.Generator) -> Array:
+    def sample_prior(self, n: int, y: Array | None, rng: np.random.Generator) -> Array:
+        """Draws n latents from the prior, `(n, *latent_shape)`; raises as `sample` does."""
         prior = self.manifest["prior"]
         if prior == "standard-normal":
             return rng.standard_normal((n, *self.manifest["latent_shape"]), dtype=np.float32)
@@ -235,17 +316,25 @@ class OnnxVAE:
             "draw z yourself and call decode, or sample from the run folder",
         )
 
-    def decode_latents(self, z: Array, y: Array | None = None, rng: np.random.Generator | None = None) -> Array:
+    def decode_latents(
+        self,
+        z: Array,
+        y: Array | None = None,
+        rng: np.random.Generator | None = None,
+        *,
+        resolution: Resolution | None = None,
+    ) -> Array:
         """Returns the data of latents, `(N, *shape)`, id by id if the decoder is autoregressive.
 
         Args:
             z: Latents, `(N, *latent_shape)`.
             y: Labels, if the decoder is conditioned on them.
             rng: Draws the ids of an autoregressive decoder. Without it they are the most probable.
+            resolution: As in `decode`.
         """
         loop = self.manifest["autoregressive"]
         if loop is None:
-            x = self.decode(z, y)
+            x = self.decode(z, y, resolution=resolution)
             if self.data["kind"] == "table":
                 return table_rows(x, self.data["columns"])
             return x.argmax(-1) if self.data["kind"] == "tokens" else x
@@ -259,6 +348,74 @@ class OnnxVAE:
             if ended.all():
                 break
         return x
+
+    @property
+    def _image_axes(self) -> tuple[int, int]:
+        """The axes of height and width in a batch of images."""
+        return (1, 2) if self.dtype == np.uint8 else (2, 3)
+
+    def _require_free_size(self, graph: GraphName, name: str) -> None:
+        """Raises VaezooError unless an input of a graph is an image whose height and width are free."""
+        shape = example_shape(self._signature(graph, name))
+        axes = self._image_axes if name == "x" else (2, 3)
+        if len(shape) != 3 or any(isinstance(shape[axis - 1], int) for axis in axes):
+            raise VaezooError(
+                f"the {graph} of {self.source.folder} takes inputs of one size only, {shape}",
+                "leave out tile and pad, which are for graphs of free height and width",
+            )
+
+    def _tiling(self, graph: GraphName, name: str, tile: int | None, overlap: int) -> Tiling | None:
+        """Returns how images are cut, or None if they are not.
+
+        Raises:
+            VaezooError: If the graph takes one size only, or the sizes do not fit.
+        """
+        if tile is None:
+            return None
+        self._require(graph)
+        self._require_free_size(graph, name)
+        return make_tiling(tile, overlap, self.factors)
+
+    def _run_tiled(self, graph: GraphName, inputs: dict[str, Array], tiling: Tiling) -> list[Array]:
+        """Runs a graph on tiles of its image, x or z."""
+        if not len(next(iter(inputs.values()))):
+            return self._run(graph, inputs)
+        images, latents = Layout(self._image_axes, self.factors), Layout((2, 3), (1, 1))
+        name, read, write = ("x", images, latents) if graph == "encoder" else ("z", latents, images)
+        return run_tiled(lambda tile: self._run(graph, tile), inputs, name, tiling, read, write)
+
+    def _resolution(self, resolution: Resolution | None) -> tuple[int, int] | None:
+        """Returns height and width of the decoder's images. None if it takes no coordinates.
+
+        Raises:
+            VaezooError: If it takes none and a user asks for a resolution.
+        """
+        if not self.takes_coordinates:
+            if resolution is None:
+                return None
+            raise VaezooError(
+                f"the decoder of {self.source.folder} takes no coordinates, so its images have one resolution",
+                "leave out the resolution, or use cppn-vae",
+            )
+        _, height, width = self.data["shape"]
+        return (height, width) if resolution is None else parse_resolution(resolution)
+
+    def _decode_at(self, z: Array, y: Array | None, height: int, width: int) -> Array:
+        """Decodes latents at a resolution, a few examples or rows of pixels at a time. Each pixel is on its own."""
+        places, rows = pixel_coordinates(height, width), as_array("z", z).shape[:1]
+        one_pixel = np.broadcast_to(places[:, :1, :1], (*rows, *places[:, :1, :1].shape))
+        given = self._inputs("decoder", {"z": z, "y": y, "coordinates": one_pixel})
+        examples, lines = max(1, CHUNK_PIXELS // (height * width)), max(1, CHUNK_PIXELS // width)
+        parts = []
+        for start in range(0, max(1, *rows), examples):
+            part = {name: array[start : start + examples] for name, array in given.items()}
+            bands = []
+            for top in range(0, height, lines):
+                band = places[:, top : top + lines]
+                part["coordinates"] = np.repeat(band[None], len(part["z"]), axis=0)
+                bands.append(self._run("decoder", part)[0])
+            parts.append(np.concatenate(bands, self._image_axes[0]))
+        return np.concatenate(parts)
 
     def _range(self) -> str:
         return " in [0, 1]" if self.data["kind"] == "unit" else ""
@@ -412,7 +569,7 @@ def _check_batch(array: Array, tensor: TensorSignature) -> Array:
     for name, size in zip(shape, array.shape[1:], strict=True):
         divisor = multiples.get(str(name), 1)
         if size % divisor:
-            raise VaezooError(f"{tensor['name']} has {name} {size}", f"give a multiple of {divisor}")
+            raise VaezooError(f"{tensor['name']} has {name} {size}", f"give a multiple of {divisor}, or a value of pad")
     with np.errstate(over="ignore", invalid="ignore"):  # too large for the type, or NaN where integers are wanted
         converted = np.ascontiguousarray(array, np.dtype(tensor["dtype"]))
     # A float that is too large becomes infinite. An integer made of NaN looks like any other.

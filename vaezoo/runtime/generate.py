@@ -7,14 +7,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.core.coordinates import Resolution, parse_resolution
 from vaezoo.core.counts import whole_number
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE, as_array
 from vaezoo.runtime.manifest import Array
+from vaezoo.runtime.tiling import OVERLAP
 
 
 def iter_samples(
-    model: OnnxVAE, n: int, *, seed: int = 0, y: Array | None = None, draw: bool = False
+    model: OnnxVAE,
+    n: int,
+    *,
+    seed: int = 0,
+    y: Array | None = None,
+    draw: bool = False,
+    resolution: Resolution | None = None,
 ) -> Iterator[Array]:
     """Yields n samples in chunks, as `OnnxVAE.sample` returns them, but in the units of the data.
 
@@ -24,6 +32,7 @@ def iter_samples(
         seed: Seed of the latents.
         y: Labels, for a conditional model. By default all labels in turn.
         draw: Whether x is drawn from p(x|z). Without it x is the mean.
+        resolution: As in `OnnxVAE.sample`, which draws the same latents.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because the export does not hold p(x|z).
@@ -32,21 +41,51 @@ def iter_samples(
     n, seed = whole_number("n", n, 1), whole_number("seed", seed)
     y = model.labels_in_turn(n) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(n, model.data["shape"])):
-        own_seed = chunk_seed(seed, number)
-        x = model.sample(rows.stop - rows.start, own_seed, y=None if y is None else y[rows])
-        yield model.scaling.invert(draw_from_means(model, x, own_seed) if draw else x)
+        own_seed, own_y = chunk_seed(seed, number), None if y is None else y[rows]
+        if resolution is None:
+            x = model.sample(rows.stop - rows.start, own_seed, y=own_y)
+            yield model.scaling.invert(draw_from_means(model, x, own_seed) if draw else x)
+        else:
+            z = model.sample_prior(rows.stop - rows.start, own_y, np.random.default_rng(own_seed))
+            own_y = own_y if model.takes_labels("decoder") else None
+            yield from iter_decoded(model, z, y=own_y, seed=own_seed, draw=draw, resolution=resolution)
 
 
 def iter_decoded(
-    model: OnnxVAE, z: Array, *, y: Array | None = None, seed: int = 0, draw: bool = False
+    model: OnnxVAE,
+    z: Array,
+    *,
+    y: Array | None = None,
+    seed: int = 0,
+    draw: bool = False,
+    resolution: Resolution | None = None,
+    tile: int | None = None,
+    overlap: int = OVERLAP,
 ) -> Iterator[Array]:
-    """Yields the data of latents z `(N, *latent_shape)` in chunks; for the other arguments see `iter_samples`."""
+    """Yields the data of latents z `(N, *latent_shape)` in chunks.
+
+    For the other arguments see `iter_samples`, and for tiles `OnnxVAE`.
+    """
     z, seed = check_latents(z, model.latent_shape), whole_number("seed", seed)
     check_decoder_labels(y, takes=model.takes_labels("decoder"))
     y = model.labels_in_turn(len(z)) if y is None else np.asarray(y)
-    for number, rows in enumerate(row_chunks(len(z), model.data["shape"])):
-        x = model.decode_latents(z[rows], None if y is None else y[rows])
+    for number, rows in enumerate(row_chunks(len(z), _shape(model, z, resolution))):
+        own_y = None if y is None else y[rows]
+        if tile is None:
+            x = model.decode_latents(z[rows], own_y, resolution=resolution)
+        else:
+            x = model.decode(z[rows], own_y, tile=tile, overlap=overlap)
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
+
+
+def _shape(model: OnnxVAE, z: Array, resolution: Resolution | None) -> tuple[int, ...]:
+    """Returns the shape of an example that latents are decoded to, which sets how many of them are in a chunk."""
+    shape = tuple(model.data["shape"])
+    if resolution is not None:
+        return (shape[0], *parse_resolution(resolution))
+    if any(isinstance(size, str) for size in model.latent_shape):
+        return (shape[0], *(n * factor for n, factor in zip(z.shape[2:], model.factors, strict=True)))
+    return shape
 
 
 def check_decoder_labels(y: object, *, takes: bool) -> None:

@@ -102,6 +102,21 @@ class FormatEntry(TypedDict):
     uint8: bool
 
 
+class Float32Node(TypedDict):
+    """A node of a float16 graph that stays float32, and the largest absolute value of its inputs and outputs."""
+
+    node: str
+    operator: str
+    largest: float
+
+
+class LatentScalingEntry(TypedDict):
+    """How the latents of the graphs follow from those of the model: z' = (z - shift_factor) * scaling_factor."""
+
+    scaling_factor: float
+    shift_factor: float
+
+
 class CheckpointEntry(TypedDict):
     """The checkpoint that the weights come from. The step of a module that is not from a run is not known: None."""
 
@@ -151,7 +166,8 @@ class Description(TypedDict):
     the mode of q(z|x). `license` is that of the model's code. `weights_license` is None if the weights are the user's
     own. `finished` says whether the training came to its end. It is None if there was no run. `quality` holds what was
     measured on the weights. `left_out` says what of q(z|x) encoder.onnx leaves out, if it does. `imported` is the class
-    that the weights were imported from, if they were.
+    that the weights were imported from, if they were. `float32` lists nodes of fp16 graphs that stay float32, if there
+    are any. `latent_scaling` is there if the latents have another scale than those of the model.
     """
 
     schema: int
@@ -172,6 +188,8 @@ class Description(TypedDict):
     quality: NotRequired[list[QualityEntry]]
     left_out: NotRequired[str]
     imported: NotRequired[str]
+    float32: NotRequired[dict[GraphName, list[Float32Node]]]
+    latent_scaling: NotRequired[LatentScalingEntry]
     versions: dict[str, str]
 
 
@@ -243,6 +261,8 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest["weights_license"], str | None),
         (manifest.get("left_out", ""), str),
         (manifest.get("imported", ""), str),
+        (manifest.get("float32", {}), dict),
+        (manifest.get("latent_scaling", {}), dict),
         (manifest["versions"], dict),
         (manifest["files"], dict),
         (manifest["parity"], dict),
@@ -464,6 +484,8 @@ def common_metadata(description: Description) -> dict[str, str]:
         "license": description["license"] or "not stated",
         "versions": json.dumps(description["versions"]),
     }
+    if "latent_scaling" in description:
+        entries["latent_scaling"] = json.dumps(description["latent_scaling"])
     if data.get("offset"):
         # Values of the data become the graphs' x by (value - offset) / factor, for each column or channel.
         return entries | {"offset": json.dumps(data["offset"]), "factor": json.dumps(data["factor"])}

@@ -17,6 +17,7 @@ from vaezoo.export.graphs import (
     export_graphs,
     free_axes,
     graph_modules,
+    input_signature,
     mode_name,
     tensor_signature,
 )
@@ -109,10 +110,11 @@ def open_runtime(vae: VAE) -> OnnxVAE:
 def signature_of(vae: VAE, module: GraphModule) -> GraphSignature:
     """Returns the inputs and outputs of a graph as an export states them."""
     generator = Generator().manual_seed(0)
-    examples = [module.inputs(example_batch(vae.data, 2, generator, shape)) for shape in vae.shapes]
+    batches = [example_batch(vae.data, 2, generator, shape) for shape in vae.shapes]
+    examples = [module.inputs(batch) for batch in batches] + [more(batches[0]) for more in module.graph.more]
     results = [module.named(*example) for example in examples]
     named = {name: [example[i] for example in examples] for i, name in enumerate(module.graph.names)}
     return {
-        "inputs": [tensor_signature(name, tensors, free_axes(name, tensors)) for name, tensors in named.items()],
+        "inputs": [input_signature(name, tensors, free_axes(name, tensors)) for name, tensors in named.items()],
         "outputs": [tensor_signature(name, [r[name] for r in results], {0: "batch"}) for name in results[0]],
     }

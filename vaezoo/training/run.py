@@ -43,6 +43,7 @@ from vaezoo.vae import VAE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vaezoo.core.coordinates import Resolution
     from vaezoo.evaluation.evaluate import Evaluation
     from vaezoo.evaluation.score import Scores
     from vaezoo.examples import Data
@@ -123,7 +124,13 @@ class Run:
         return load_source(self.source, self.data, data_dir)
 
     def sample(
-        self, count: int = 64, *, seed: int = 0, y: NDArray[Any] | None = None, label: int | str | None = None
+        self,
+        count: int = 64,
+        *,
+        seed: int = 0,
+        y: NDArray[Any] | None = None,
+        label: int | str | None = None,
+        resolution: Resolution | None = None,
     ) -> NDArray[Any]:
         """Returns data drawn from the prior: the means of p(x|z), `(count, *shape)`, in the units of the data.
 
@@ -132,15 +139,16 @@ class Run:
             seed: Seed of the latents. The caller's random state does not change.
             y: Labels `(count,)` or `(count, factors)` for a model that is given labels; by default all labels in turn.
             label: The label of all of them instead, or the name of its class.
+            resolution: Size of the images of a decoder that takes coordinates, such as 1024 or (768, 1024).
 
         Raises:
-            VaezooError: If there is no such label.
+            VaezooError: If there is no such label, or a resolution and no such decoder.
         """
         from vaezoo.evaluation.outputs import sample
 
         if label is not None:
             y = repeat_label(str(label), count, self.data.classes, self.data.class_names, self.data.name)
-        return sample(self, count, seed=seed, y=y)
+        return sample(self, count, seed=seed, y=y, resolution=resolution)
 
     def plot(
         self,
@@ -152,6 +160,7 @@ class Run:
         dims: Sequence[int] | None = None,
         label: int | str | None = None,
         factor: int | None = None,
+        resolution: Resolution | None = None,
     ) -> list[Path]:
         """Draws what the model has learnt, as `vaezoo plot` does, and returns the files.
 
@@ -163,6 +172,7 @@ class Run:
             dims: Latent dimensions of traversals.
             label: Label of the attribute vector, or the name of its class.
             factor: Index of the label, if each example has several.
+            resolution: As in `sample`, for samples, reconstructions and interpolation.
 
         Raises:
             VaezooError: If there is no such kind, or it does not use one of the arguments.
@@ -170,7 +180,14 @@ class Run:
         """
         from vaezoo.plots.kinds import draw
 
-        chosen = {"count": count, "seed": seed, "dims": dims, "label": label, "factor": factor}
+        chosen = {
+            "count": count,
+            "seed": seed,
+            "dims": dims,
+            "label": label,
+            "factor": factor,
+            "resolution": resolution,
+        }
         return draw(kind, self, out, {name: value for name, value in chosen.items() if value is not None})
 
     def encode(self, data: Data | None = None, *, limit: int | None = None) -> dict[str, NDArray[Any]]:
@@ -180,12 +197,18 @@ class Run:
         return encode(self, data, limit=limit)
 
     def reconstruct(
-        self, data: Data | None = None, *, draw: bool = False, seed: int = 0, limit: int | None = None
+        self,
+        data: Data | None = None,
+        *,
+        draw: bool = False,
+        seed: int = 0,
+        limit: int | None = None,
+        resolution: Resolution | None = None,
     ) -> NDArray[Any]:
         """Returns reconstructions of examples, as `vaezoo.reconstruct` does. The default is the held-out part."""
         from vaezoo.evaluation.outputs import reconstruct
 
-        return reconstruct(self, data, draw=draw, seed=seed, limit=limit)
+        return reconstruct(self, data, draw=draw, seed=seed, limit=limit, resolution=resolution)
 
     def score(self, data: Data | None = None, **options: Any) -> Scores:
         """Scores each example, as `vaezoo.score` does, which describes the options and errors."""

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     help="Type of weights and arithmetic. Inputs and outputs are float32.",
 )
 @click.option("--uint8", is_flag=True, help="Read and return images as bytes (N, H, W, C).")
+@click.option(
+    "--fold-scaling",
+    is_flag=True,
+    help="Give latents the scale of latent diffusion, inside the graphs: (z - shift_factor) * scaling_factor.",
+)
 @click.option("--parts", metavar="NAME,...", help="Graphs to write, such as decoder.  [default: all of the model]")
 @checkpoint_option
 @json_option
@@ -44,6 +49,7 @@ def export(
     opset: int,
     dtype: str,
     uint8: bool,
+    fold_scaling: bool,
     parts: str | None,
     checkpoint: str,
     as_json: bool,
@@ -69,7 +75,15 @@ def export(
 
     names = None if parts is None else [name.strip() for name in parts.split(",")]
     source = open_run(run, checkpoint)
-    result = export_onnx(source, out, opset=opset, dtype=cast("DType", dtype), uint8=uint8, parts=names)
+    result = export_onnx(
+        source,
+        out,
+        opset=opset,
+        dtype=cast("DType", dtype),
+        uint8=uint8,
+        parts=names,
+        fold_scaling=fold_scaling,
+    )
     if as_json:
         print_json({"folder": str(result.path), **result.manifest})
         return

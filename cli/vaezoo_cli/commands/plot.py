@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from vaezoo.errors import VaezooError
 from vaezoo.plots.output import output_suffixes
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, load_model, out_option, source_argument
+from vaezoo_cli.options import checkpoint_option, load_model, out_option, resolution_option, source_argument
 
 if TYPE_CHECKING:
     from vaezoo.plots.kinds import PlotKind
@@ -26,6 +26,7 @@ FOR_ALL_KINDS = {"source", "kind", "out"}
 @click.option("--dims", metavar="INTEGER,...", help="Latent dimensions of traversals, e.g. 0,3  [default: all]")
 @click.option("--label", metavar="NAME|INTEGER", help="Label of the attribute vector.")
 @click.option("--factor", type=click.IntRange(min=0), help="Index of the label, if each example has several.")
+@resolution_option
 @checkpoint_option
 @data_options()
 @out_option("KIND.png")
@@ -40,6 +41,7 @@ def plot(
     dims: str | None,
     label: str | None,
     factor: int | None,
+    resolution: tuple[int, int] | None,
     checkpoint: str,
     data: DataOptions,
     out: str | None,
@@ -83,6 +85,7 @@ def plot(
         label=label,
         factor=factor,
         suffixes=suffixes,
+        resolution=resolution,
     )
     write_plot(plot_kind.draw(request), kind, out)
 

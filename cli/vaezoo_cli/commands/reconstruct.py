@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import click
 
+from vaezoo.errors import VaezooError
 from vaezoo_cli.data_options import DataOptions, data_options
-from vaezoo_cli.options import checkpoint_option, data_out_option, source_argument
+from vaezoo_cli.options import (
+    checkpoint_option,
+    data_out_option,
+    overlap_option,
+    resolution_option,
+    source_argument,
+    tile_option,
+)
 
 GRID_COUNT = 32
 
@@ -22,6 +32,15 @@ GRID_COUNT = 32
 )
 @click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
 @click.option("--seed", default=0, show_default=True, help="Seed of --draw.")
+@resolution_option
+@click.option("--keep-size", is_flag=True, help="Keep the size of image files, by an export of free height and width.")
+@tile_option
+@overlap_option
+@click.option(
+    "--pad",
+    type=click.Choice(["reflect", "edge"]),
+    help="With --keep-size, what is added to an image whose sides the model does not divide, and cropped again.",
+)
 @checkpoint_option
 @data_options()
 @data_out_option("reconstructions")
@@ -30,6 +49,11 @@ def reconstruct(
     count: int | None,
     draw: bool,
     seed: int,
+    resolution: tuple[int, int] | None,
+    keep_size: bool,
+    tile: int | None,
+    overlap: int | None,
+    pad: str | None,
     checkpoint: str,
     data: DataOptions,
     out: str | None,
@@ -39,12 +63,22 @@ def reconstruct(
     A PNG grid has the reconstructions below each row of images. Other files are as in 'vaezoo sample', with the name
     of each example. The examples come from --data, by default from the held-out part of the data set that the model
     was trained on. RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
+
+    With --keep-size the images of --data, a file or a folder, are reconstructed one by one in their own size, into the
+    folder --out. --tile bounds the memory that each takes.
     """
     from vaezoo.evaluation.outputs import iter_reconstructions
     from vaezoo.plots.examples import reconstruction_grid
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data, write_plot
     from vaezoo_cli.options import load_model
 
+    if keep_size:
+        if count is not None or draw or resolution is not None:
+            raise VaezooError("--keep-size does not go with -n, --draw and --resolution", "leave them out")
+        write_full_size(source, checkpoint, data, out, tile, overlap, pad)
+        return
+    if tile is not None or overlap is not None or pad is not None:
+        raise VaezooError("--tile, --overlap and --pad are for images in their own size", "give --keep-size too")
     check_suffix(out)
     model = load_model(source, checkpoint)
     suffix = output_format(out, model)
@@ -52,8 +86,38 @@ def reconstruct(
     if suffix == ".png":
         count = check_grid(GRID_COUNT if count is None else count)
     examples = examples.limited(count)
-    chunks = iter_reconstructions(model.model, examples.split, draw=draw, seed=seed)
+    chunks = iter_reconstructions(model.model, examples.split, draw=draw, seed=seed, resolution=resolution)
     if suffix == ".png":
         write_plot(reconstruction_grid(model, examples, chunks), "reconstructions", out)
     else:
         write_data(model, "reconstructions", out, chunks, len(examples), row_columns(examples))
+
+
+def write_full_size(
+    source: str | None,
+    checkpoint: str,
+    data: DataOptions,
+    out: str | None,
+    tile: int | None,
+    overlap: int | None,
+    pad: str | None,
+) -> None:
+    """Writes reconstructions of image files in their own size into a folder, and prints its path."""
+    from pathlib import Path
+
+    from vaezoo.core.result_files import image_name, write_images
+    from vaezoo.evaluation.full_size import find_images, reconstruct_files, require_free_size
+    from vaezoo.plots.output import default_output_dir
+    from vaezoo.runtime.tiling import Pad
+    from vaezoo_cli.options import check_overlap, load_model
+
+    if data.data is None:
+        raise VaezooError("--keep-size needs image files", "give --data with an image or a folder")
+    overlap = check_overlap(tile, overlap)
+    model = load_model(source, checkpoint)
+    require_free_size(model.model)
+    files, padding = find_images(data.data), cast("Pad | None", pad)
+    images = reconstruct_files(model.model, files, tile=tile, overlap=overlap, pad=padding)
+    folder, taken = Path(out) if out else default_output_dir(model.folder) / "reconstructions", set[str]()
+    write_images(folder, ((image_name(name, taken), image) for name, image in images))
+    click.echo(folder)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import checkpoint_option, data_out_option, source_argument
+from vaezoo_cli.options import (
+    checkpoint_option,
+    data_out_option,
+    overlap_option,
+    resolution_option,
+    source_argument,
+    tile_option,
+)
 
 
 @click.command()
@@ -17,6 +24,9 @@ from vaezoo_cli.options import checkpoint_option, data_out_option, source_argume
 )
 @click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
 @click.option("--z", "latents", type=click.Path(), metavar="FILE", help="Decode the latents of a .npy or .npz file.")
+@resolution_option
+@tile_option
+@overlap_option
 @checkpoint_option
 @data_out_option("samples")
 def sample(
@@ -26,6 +36,9 @@ def sample(
     label: str | None,
     draw: bool,
     latents: str | None,
+    resolution: tuple[int, int] | None,
+    tile: int | None,
+    overlap: int | None,
     checkpoint: str,
     out: str | None,
 ) -> None:
@@ -41,13 +54,19 @@ def sample(
     RUN is a run folder. MODEL means its newest run. Without an argument the newest run of all is used. PRETRAINED is a
     name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote. It runs in ONNX Runtime, with
     other latents for the same seed.
+
+    The latents of --z may have any size if the export has free height and width, and --tile then bounds the memory.
+    Samples have the same latents at each --resolution.
     """
     from vaezoo.plots.examples import labels_of, sample_grid
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, read_latents, write_data, write_plot
-    from vaezoo_cli.options import load_model
+    from vaezoo_cli.options import check_overlap, load_model
 
     if latents is not None and count is not None:
         raise VaezooError("--z and -n both set the number of samples", "leave out -n")
+    if tile is not None and latents is None:
+        raise VaezooError("--tile has no effect on samples of the size of the data", "leave out --tile")
+    overlap = check_overlap(tile, overlap)
     check_suffix(out)
     model = load_model(source, checkpoint)
     suffix = output_format(out, model)
@@ -56,7 +75,10 @@ def sample(
     if suffix == ".png":
         check_grid(count)
     y = labels_of(model, label, count)
-    chunks = model.sample(count, seed, y, draw=draw) if z is None else model.decode(z, seed, y, draw=draw)
+    if z is None:
+        chunks = model.sample(count, seed, y, draw=draw, resolution=resolution)
+    else:
+        chunks = model.decode(z, seed, y, draw=draw, resolution=resolution, tile=tile, overlap=overlap)
     if suffix == ".png":
         write_plot(sample_grid(model, chunks, count), "samples", out)
     else:
