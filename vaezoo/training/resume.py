@@ -27,6 +27,7 @@ from vaezoo.training.run import Run, load, load_source
 from vaezoo.training.run_dir import lock_run_dir
 from vaezoo.training.run_files import EXAMPLES, RESULT, RunRecord, fingerprint, read_examples, read_run_record
 from vaezoo.training.run_writer import CHECKPOINTS
+from vaezoo.training.teacher import load_teacher, with_teacher
 from vaezoo.training.train import Setup, build_setup, run_training
 from vaezoo.training.validate import check_device, validate_setup
 
@@ -43,6 +44,7 @@ def resume(
     workers: int | None = None,
     samples_every: int | None = None,
     log_csv: bool | None = None,
+    teacher: str | os.PathLike[str] | None = None,
     progress: bool = False,
     on_report: OnReport = lambda report: None,
     on_start: OnStart = lambda trainer, path: None,
@@ -65,12 +67,13 @@ def resume(
         workers: Another number of threads that prepare data.
         samples_every: As in TrainConfig, for this part of the training.
         log_csv: Likewise.
+        teacher: The new folder of the run's teacher, if it has moved.
         progress: As in `train`.
         on_report: As in `train`.
         on_start: As in `train`.
 
     Raises:
-        InputError: If the folder is not a run, or is damaged, or the data are not those of the run.
+        InputError: If the folder is not a run, or is damaged, or the data or the teacher are not those of the run.
         StorageError: If another process trains in this folder, or it cannot be written.
         VaezooError: As in `train`. Also if the run was imported, or the length cannot change: the schedule depends on
             it, the run has more steps already, or it stopped early.
@@ -103,6 +106,9 @@ def resume(
     with as_input_error(path):
         check_size(path, registration, record.options, data.spec, available_memory(), prior=record.prior)
         setup = build_setup(registration, record.options, data, config, record.prior)
+    if record.teacher is not None:
+        taught_by = load_teacher(record.teacher, teacher)
+        setup = setup._replace(objective=with_teacher(setup.vae, setup.objective, taught_by))
     with distributed.init_distributed(torch_device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
         warn_of_changes(record, torch_device)

@@ -31,6 +31,18 @@ EXAMPLE_COUNT = 64
 MAX_EXAMPLES_BYTES = 1 << 30  # 64 of the largest images that vaezoo reads have 0.8 GB in float32
 
 
+class TeacherRecord(NamedTuple):
+    """The run whose latents a model learned.
+
+    Attributes:
+        path: Its folder.
+        sha256: The hash of its weights.
+    """
+
+    path: str
+    sha256: str
+
+
 class RunRecord(NamedTuple):
     """The contents of run.json. For attributes that are not described here see Run.
 
@@ -42,6 +54,7 @@ class RunRecord(NamedTuple):
         init_from: Whether the training started with the weights of another run.
         prior: The prior that was fitted after training, or None.
         imported: Where the weights come from if they were not trained here; see `Run`.
+        teacher: The run whose latents were learned, or None.
     """
 
     model: str
@@ -57,6 +70,7 @@ class RunRecord(NamedTuple):
     init_from: bool
     prior: PriorFit | None
     imported: Mapping[str, object] | None
+    teacher: TeacherRecord | None
 
 
 def read_run_record(path: Path) -> RunRecord:
@@ -86,6 +100,7 @@ def read_run_record(path: Path) -> RunRecord:
             init_from=record.get("init_from") is not None,
             prior=None if record.get("prior") is None else _prior_fit(_mapping(record["prior"])),
             imported=None if record.get("imported") is None else _imported(_mapping(record["imported"])),
+            teacher=None if record.get("teacher") is None else _teacher(_mapping(record["teacher"])),
         )
     except (KeyError, TypeError) as e:
         raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e
@@ -199,6 +214,10 @@ def _imported(record: dict[str, object]) -> dict[str, object]:
         "files": _mapping(record["files"]),
         "config": _mapping(record["config"]),
     }
+
+
+def _teacher(record: dict[str, object]) -> TeacherRecord:
+    return TeacherRecord(path=_text(record["path"]), sha256=_text(record["sha256"]))
 
 
 def _mapping(value: object) -> dict[str, object]:

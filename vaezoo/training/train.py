@@ -38,6 +38,7 @@ from vaezoo.training.run import Run, load
 from vaezoo.training.run_dir import create_run_dir, lock_run_dir, remove_unsaved_run
 from vaezoo.training.run_files import EXAMPLES, RESULT, SCHEMA, fingerprint, save_examples
 from vaezoo.training.run_writer import CHECKPOINTS, RunWriter
+from vaezoo.training.teacher import describe_teacher, with_teacher
 from vaezoo.training.trainer import Trainer
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate, reconstruction_error
@@ -53,6 +54,7 @@ def train(
     config: TrainConfig | Mapping[str, object] | None = None,
     out: str | os.PathLike[str] | None = None,
     init_from: Run | str | os.PathLike[str] | None = None,
+    teacher: Run | str | os.PathLike[str] | None = None,
     progress: bool = False,
     on_report: OnReport = lambda report: None,
     on_start: OnStart = lambda trainer, path: None,
@@ -68,14 +70,16 @@ def train(
         config: The settings, as a TrainConfig or by name, such as {"epochs": 3}.
         out: The run folder; by default the next free `runs/MODEL-DATA-N`.
         init_from: A run, or its folder, with whose weights the training starts. Step, optimizer and average start anew.
+        teacher: A run, or its folder, whose latents the model learns; see `vaezoo.objectives.distillation`. The model
+            must encode to a point, with latents of the same shape.
         progress: Show the progress on stderr, as the command line does.
         on_report: Called with each report in the primary process. That of an evaluation follows when its checkpoint is
             safe on the disk.
         on_start: Called with the trainer and the run folder before the first step, in each process.
 
     Raises:
-        VaezooError: If a name, an option or a setting is wrong, the weights of `init_from` do not fit the model, or a
-            batch does not fit in memory. Without a checkpoint no run folder is left.
+        VaezooError: If a name, an option or a setting is wrong, the weights of `init_from` or the latents of `teacher`
+            do not fit the model, or a batch does not fit in memory. Without a checkpoint no run folder is left.
         StorageError: If the run folder exists or cannot be written.
         DivergedError: If a loss, metric, gradient or buffer is not finite; earlier checkpoints are complete.
         Stopped: If the process was asked to stop (see `vaezoo.signals`); `resume` continues.
@@ -91,11 +95,14 @@ def train(
     first = None if init_from is None else init_from if isinstance(init_from, Run) else load(init_from)
     if first:
         init_weights(setup.vae, setup.objective, registration.name, first, setup.options)
+    taught_by = None if teacher is None else teacher if isinstance(teacher, Run) else load(teacher)
+    if taught_by:
+        setup = setup._replace(objective=with_teacher(setup.vae, setup.objective, taught_by))
     with distributed.init_distributed(device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
         stem = f"{registration.name}-{data.spec.name}"
         with (
-            new_run_dir(out, stem, describe(setup, device, first)) as path,
+            new_run_dir(out, stem, describe(setup, device, first, teacher=taught_by)) as path,
             progress_view(progress, on_report, on_start) as callbacks,
         ):
             return run_training(path, setup, None, *callbacks, initialised=first is not None)
@@ -177,7 +184,11 @@ def build_setup(
 
 
 def describe(
-    setup: Setup, device: torch.device, init_from: Run | None, prior: PriorFit | None = None
+    setup: Setup,
+    device: torch.device,
+    init_from: Run | None,
+    prior: PriorFit | None = None,
+    teacher: Run | None = None,
 ) -> dict[str, object]:
     """Returns the contents of run.json."""
     data, registration = setup.data, setup.registration
@@ -186,6 +197,9 @@ def describe(
         "step": init_from.checkpoint.step,
         "sha256": init_from.checkpoint.model_sha256,
     }
+    optional: dict[str, object] = {} if prior is None else {"prior": asdict(prior)}
+    if teacher is not None:
+        optional["teacher"] = describe_teacher(teacher)._asdict()
     return {
         "schema": SCHEMA,
         "model": registration.full_name,
@@ -199,7 +213,7 @@ def describe(
         "world_size": distributed.world_size(),
         "device": device.type,
         "versions": versions(registration),
-    } | ({} if prior is None else {"prior": asdict(prior)})
+    } | optional
 
 
 def versions(registration: Registration) -> dict[str, str]:

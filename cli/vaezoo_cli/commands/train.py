@@ -48,6 +48,12 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
     "likelihood are used.",
 )
 @click.option(
+    "--teacher",
+    metavar="RUN",
+    help="Learn the latents of another run, such as an imported one, with a model that encodes to a point. With "
+    "--resume, name its new place.",
+)
+@click.option(
     "--likelihood",
     metavar="NAME",
     help="p(x|z), such as bernoulli, gaussian:SIGMA with a number, learned, optimal or heteroscedastic, "
@@ -73,6 +79,7 @@ def train(
     out: str | None,
     resume: str | None,
     init_from: str | None,
+    teacher: str | None,
     likelihood: str | None,
     scale: str,
     as_json: bool,
@@ -135,6 +142,7 @@ def train(
                 workers=config.workers if "workers" in given else None,
                 samples_every=config.samples_every if "samples_every" in given else None,
                 log_csv=config.log_csv if "log_csv" in given else None,
+                teacher=teacher,
                 on_start=view.start,
                 on_report=view.report,
             )
@@ -151,6 +159,7 @@ def train(
                 config=config,
                 out=path or out,
                 init_from=first or (vaezoo.load(init_from) if init_from else None),
+                teacher=teacher,
                 on_start=view.start,
                 on_report=view.report,
             )
