@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import vaezoo
 from vaezoo import DataSpec, create_model
+from vaezoo.errors import StorageError
 from vaezoo.interop.formats import FORMATS
 
 FILE = "diffusion_pytorch_model.safetensors"
@@ -246,14 +247,23 @@ def test_what_an_imported_run_cannot_do(code, arguments, message, hint, inside, 
     refused(run, inside, code, message, hint, *arguments)
 
 
-def test_failed_write_leaves_nothing(inside, run, monkeypatch):
+@pytest.mark.parametrize("step", ["save_checkpoint", "write_json"])
+def test_failed_write_leaves_nothing(step, inside, run, monkeypatch):
     small_folder(inside / "vae")
 
     def fail(*arguments):
-        raise OSError(28, "No space left on device")
+        raise StorageError("cannot write it: No space left on device", "free some of the disk")
 
-    monkeypatch.setattr("vaezoo.interop.importing.save_checkpoint", fail)
+    monkeypatch.setattr(f"vaezoo.interop.importing.{step}", fail)
     refused(run, inside, 5, "cannot write", "disk", "import", "vae", "--out", "new")
+
+
+def test_the_current_folder_becomes_the_run(inside, run_ok, monkeypatch):
+    small_folder(inside / "vae")
+    (inside / "here").mkdir()
+    monkeypatch.chdir(inside / "here")
+    run_ok("import", "../vae", "--out", ".")
+    assert vaezoo.load(inside / "here").imported["class"] == "AutoencoderKL"
 
 
 def test_golden_cases_have_known_classes():
