@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import vaezoo
 from vaezoo import DataSpec, create_model
+from vaezoo.errors import StorageError
 from vaezoo.interop.formats import FORMATS
 
 FILE = "diffusion_pytorch_model.safetensors"
@@ -233,7 +234,9 @@ def test_folder_of_a_whole_pipeline(inside, run):
         (2, ("train", "--resume", "run"), "run was imported", "--init-from run"),
         (2, ("eval", "run"), "run was imported, so it has no data", "--data"),
         (2, ("export", "run", "--format", "diffusers", "--dtype", "int8"), "unknown dtype 'int8'", "fp32 or fp16"),
-        (2, ("export", "run", "--format", "diffusers", "--onnx"), "two formats", "leave out"),
+        (2, ("export", "run", "--format", "diffusers", "--onnx"), "--onnx is for ONNX graphs", "leave out --onnx"),
+        (2, ("export", "run", "--format", "diffusers", "--fold-scaling"), "--fold-scaling is for", "leave out"),
+        (2, ("export", "run"), "no format given", "add --onnx"),
         (5, ("export", "run", "--format", "diffusers", "--out", "vae"), "vae exists", "another --out"),
         (2, ("train", "--init-from", "run", "-o", "chanels=4"), "no option named 'chanels'", "did you mean"),
     ],
@@ -244,14 +247,23 @@ def test_what_an_imported_run_cannot_do(code, arguments, message, hint, inside, 
     refused(run, inside, code, message, hint, *arguments)
 
 
-def test_failed_write_leaves_nothing(inside, run, monkeypatch):
+@pytest.mark.parametrize("step", ["save_checkpoint", "write_json"])
+def test_failed_write_leaves_nothing(step, inside, run, monkeypatch):
     small_folder(inside / "vae")
 
     def fail(*arguments):
-        raise OSError(28, "No space left on device")
+        raise StorageError("cannot write it: No space left on device", "free some of the disk")
 
-    monkeypatch.setattr("vaezoo.interop.importing.save_checkpoint", fail)
+    monkeypatch.setattr(f"vaezoo.interop.importing.{step}", fail)
     refused(run, inside, 5, "cannot write", "disk", "import", "vae", "--out", "new")
+
+
+def test_the_current_folder_becomes_the_run(inside, run_ok, monkeypatch):
+    small_folder(inside / "vae")
+    (inside / "here").mkdir()
+    monkeypatch.chdir(inside / "here")
+    run_ok("import", "../vae", "--out", ".")
+    assert vaezoo.load(inside / "here").imported["class"] == "AutoencoderKL"
 
 
 def test_golden_cases_have_known_classes():

@@ -81,6 +81,18 @@ def test_run_gives_images_in_the_unit_interval(case, likelihood, folder, tmp_pat
     assert torch.equal(vae.reconstruct(x), params.clamp(0, 1))
 
 
+def test_settings_that_a_file_leaves_out(folder, tmp_path):
+    """diffusers has defaults for them, which are not those of our models."""
+    source = folder("stable-diffusion")
+    settings = json.loads((source / "config.json").read_text())
+    for name in ("scaling_factor", "shift_factor", "use_quant_conv", "mid_block_add_attention", "latent_channels"):
+        del settings[name]
+    (source / "config.json").write_text(json.dumps(settings))
+    run = import_folder(source, tmp_path / "run")
+    named = ("scaling_factor", "shift_factor", "quant_conv", "mid_attention", "latent_channels")
+    assert [run.options[name] for name in named] == [0.18215, 0.0, True, True, 4]
+
+
 def test_names_of_old_attention(folder, tmp_path):
     """diffusers called the layers of attention otherwise until 0.13, and published files still do."""
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -173,9 +185,10 @@ def test_models_equal_diffusers(case, size, tmp_path):
     model.save_pretrained(tmp_path / "theirs")
     run = import_folder(tmp_path / "theirs", tmp_path / "run")
     back = cls.from_pretrained(export_diffusers(run, tmp_path / "back")).eval()
-    assert {n: v for n, v in back.config.items() if n[0] != "_"} == {
-        n: v for n, v in model.config.items() if n[0] != "_"
-    }
+    ours, config = (
+        json.dumps({n: v for n, v in m.config.items() if n[0] != "_"}, sort_keys=True) for m in (back, model)
+    )
+    assert ours == config
     for theirs in (model, back):
         encoded = theirs.encode(2 * images(size) - 1)
         mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +15,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vaezoo.core.atomic import atomic_dir
 from vaezoo.core.json_io import read_json, write_json
 from vaezoo.core.options import config_json
 from vaezoo.data.base import DataSpec, ImageSize
@@ -150,10 +150,10 @@ def write_run(path: Path, record: Mapping[str, object], tensors: Mapping[str, Ma
         tensors: Those of the model and of the objective.
     """
     try:
-        with atomic_dir(path.resolve(), replace=True) as work:
-            write_json(work / "run.json", record)
-            save_checkpoint(work / CHECKPOINTS, tensors, 0, {}, {"log_bytes": 0})
+        save_checkpoint(path / CHECKPOINTS, tensors, 0, {}, {"log_bytes": 0})
+        write_json(path / "run.json", record)  # last: without it the folder is no run
     except BaseException:
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         remove_unsaved_run(path)
         raise
     return load(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import click
+from click.core import ParameterSource
 
 from vaezoo.errors import VaezooError
 from vaezoo_cli.options import checkpoint_option, json_option, open_run, print_json
@@ -12,6 +13,8 @@ from vaezoo_cli.options import checkpoint_option, json_option, open_run, print_j
 if TYPE_CHECKING:
     from vaezoo.export.config import DType
     from vaezoo.interop.exporting import FloatType
+
+OF_GRAPHS = ("onnx", "opset", "uint8", "fold_scaling", "parts")  # options that a folder for diffusers does not have
 
 
 @click.command()
@@ -23,7 +26,12 @@ if TYPE_CHECKING:
     type=click.Choice(["onnx", "diffusers"]),
     help="onnx, or diffusers for the folder of an autoencoder that diffusers loads.",
 )
-@click.option("--out", type=click.Path(), metavar="FOLDER", help="Export folder.  [default: exports/RUN]")
+@click.option(
+    "--out",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Export folder.  [default: exports/RUN, or exports/RUN-diffusers]",
+)
 @click.option("--opset", default=18, show_default=True, help="Version of the ONNX operator set.")
 @click.option(
     "--dtype",
@@ -41,7 +49,10 @@ if TYPE_CHECKING:
 @click.option("--parts", metavar="NAME,...", help="Graphs to write, such as decoder.  [default: all of the model]")
 @checkpoint_option
 @json_option
+@click.pass_context
 def export(
+    context: click.Context,
+    /,
     run: str | None,
     onnx: bool,
     file_format: str | None,
@@ -61,11 +72,13 @@ def export(
 
     A folder for diffusers takes --out and --dtype fp32 or fp16. Its model is autoencoder-kl or tiny-autoencoder.
     """
-    if onnx and file_format == "diffusers":
-        raise VaezooError("--onnx and --format diffusers are two formats", "leave out one of them")
     if not onnx and file_format is None:
         raise VaezooError("no format given", "add --onnx")
     if file_format == "diffusers":
+        given = [name for name in OF_GRAPHS if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            option = f"--{given[0].replace('_', '-')}"
+            raise VaezooError(f"{option} is for ONNX graphs, not for --format diffusers", f"leave out {option}")
         write_diffusers(run, out, dtype, checkpoint, as_json)
         return
     from vaezoo.export.config import ExportConfig
