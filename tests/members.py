@@ -87,6 +87,15 @@ MEMBERS: Mapping[str, Member] = {
     "m2-conv": Member(
         "conv-vae", options={**SMALL_CONV, "condition": "inferred", "objective": "m2", "objective.labelled": 20}
     ),
+    "latent-diffusion": Member(
+        "autoencoder-kl",
+        options={"channels": "8,8", "norm_groups": 4, "objective": "latent-diffusion", "objective.channels": 8}
+        | {"objective.layers": 2, "objective.start": 0},
+    ),
+    "latent-diffusion-conv": Member(
+        "conv-vae",
+        options={**SMALL_CONV, "objective": "latent-diffusion", "objective.channels": 8, "objective.start": 2},
+    ),
     "sentence-iaf": Member(
         "sentence-vae", "names", {"hidden": 32, "layers": 1, "posterior": "iaf", "prior": "mixture"}
     ),

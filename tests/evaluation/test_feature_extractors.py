@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from scripts.make_features import accuracy, fit
 from vaezoo import load_data
+from vaezoo.core import classifier
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
-from vaezoo.evaluation import feature_extractors, inception
+from vaezoo.evaluation import inception
 from vaezoo.evaluation.feature_extractors import FeatureExtractor, find_feature_extractor, load_lenet
 from vaezoo.evaluation.image_metrics import frechet_metrics
 
-FILE = Path(str(resources.files("vaezoo.evaluation"))) / "files" / feature_extractors.FILE
+FILE = Path(str(resources.files("vaezoo.evaluation"))) / "files" / classifier.FILE
 
 
 def test_features_are_deterministic(digits):

@@ -135,7 +135,7 @@ def test_a_trained_run_becomes_a_folder(digits, tmp_path):
     options = {"channels": "8,8", "norm_groups": 4, "scaling_factor": 0.5}
     run = vaezoo.train("autoencoder-kl", data, options=options, config={"steps": 2}, out=tmp_path / "run")
     again = import_folder(export_diffusers(run, tmp_path / "folder"), tmp_path / "again", image_size=28)
-    assert {**again.options, "kl_weight": 1e-6} == run.options and again.data.shape == run.data.shape
+    assert {**again.options, "objective.beta": 1e-6} == run.options and again.data.shape == run.data.shape
     assert torch.equal(again.vae.reconstruct(data.valid.x[:4] / 255), run.vae.reconstruct(data.valid.x[:4] / 255))
 
 

@@ -12,7 +12,7 @@ from vaezoo.export.parity import check_parity
 from vaezoo.export.verify import verify_onnx
 from vaezoo.models.autoencoder_kl import SPEC
 from vaezoo.objectives.base import StepContext
-from vaezoo.objectives.elbo import elbo_terms
+from vaezoo.objectives.elbo import ELBOPart, elbo_terms
 from vaezoo.runtime import load
 
 SMALL = {"channels": "4,8,8", "norm_groups": 2}
@@ -145,7 +145,7 @@ def test_real_data_enter_unchanged():
 @pytest.mark.parametrize("attention", [True, False])
 def test_gradient_reaches_every_parameter(attention):
     vae = spread(build(options={**SMALL, "mid_attention": attention}))
-    objective = SPEC.objective(configure(SPEC.config, {"kl_weight": 1}), vae.data)
+    objective = SPEC.objective(configure(SPEC.config, {"beta": 1}), vae.data)
     loss = objective(vae, Batch(torch.rand(3, 3, 16, 12)), StepContext.initial()).losses["vae"]
     for (name, _), gradient in zip(
         vae.named_parameters(), torch.autograd.grad(loss, list(vae.parameters())), strict=True
@@ -158,7 +158,7 @@ def test_loss_weighs_kl():
     vae, batch = build(), Batch(torch.rand(3, 3, 16, 12))
     losses, best = [], []
     for weight in (0.0, 1e-6, 1.0):
-        objective = SPEC.objective(configure(SPEC.config, {"kl_weight": weight}), vae.data)
+        objective = SPEC.objective(configure(SPEC.config, {"beta": weight}), vae.data)
         torch.manual_seed(1)
         output = objective(vae, batch, StepContext.initial())
         losses.append(output.losses["vae"].item())
@@ -171,7 +171,7 @@ def test_loss_weighs_kl():
     for weight, loss in zip((0.0, 1e-6, 1.0), losses, strict=True):
         assert loss == pytest.approx((reconstruction + weight * kl).item(), rel=1e-5)
     assert best == pytest.approx([-loss for loss in losses], rel=1e-5)  # the best checkpoint has the lowest loss
-    assert SPEC.config.kl_weight == 1e-6
+    assert SPEC.config.objective == ELBOPart(beta=1e-6)
 
 
 def test_log_variance_is_clamped():
@@ -269,7 +269,7 @@ def test_uneven_sides_are_refused():
         {"norm_groups": 0},
         {"layers_per_block": 0},
         {"latent_channels": 0},
-        {"kl_weight": -1},
+        {"objective": "iwae"},
     ],
 )
 def test_invalid_options_are_refused(options):

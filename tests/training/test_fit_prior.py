@@ -20,6 +20,7 @@ KINDS = {
     "exemplar": {"options": {"exemplars": 200, "variance": 0.5}},
     "flow": {"options": {"couplings": 4, "hidden": 32}, "steps": 150, "lr": 0.005, "batch_size": 100},
     "vae": {"options": {"hidden": 32}, "steps": 150, "lr": 0.005, "batch_size": 100},
+    "riemannian": {"options": {"centroids": 20, "proposals": 8}},
 }
 LATENTS = 4
 
@@ -48,7 +49,7 @@ def test_first_stage_has_the_same_bits(trained, fitted, kind):
     assert {name.split(".")[0] for name in fitted[kind].vae.state_dict().keys() - old.keys()} == {"prior"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "riemannian"])  # it is no density of the codes
 def test_prior_is_better_than_the_standard_normal(trained, fitted, digits, kind):
     """log p(z) of held-out codes rises, and the ELBO with it."""
     run = fitted[kind]
@@ -145,12 +146,13 @@ def test_exemplars_of_an_autoencoder_need_a_variance(digits, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gmm", "flow", "exemplar"])
+@pytest.mark.parametrize("kind", ["gmm", "flow", "exemplar", "riemannian"])
 def test_labels_go_along(digits, tmp_path, kind):
     """A conditional model gets a density for each label, fitted to the codes of its examples."""
     config = TrainConfig(steps=20, batch_size=50)
     run = vaezoo.train("cvae", digits, options={"latent_dim": 2}, config=config, out=tmp_path / "a")
     options = {"gmm": {"components": 2}, "flow": {"hidden": 8}, "exemplar": {"exemplars": 20}}
+    options |= {"riemannian": {"centroids": 3, "proposals": 2}}
     more = {"options": options[kind]} | ({"steps": 10} if kind == "flow" else {})
     new = fit_prior(run, kind, data=digits, out=tmp_path / "b", **more)
     assert new.vae.prior.inputs == ("y",) and len(new.vae.prior.density.densities) == 10
@@ -189,6 +191,7 @@ def test_models_without_a_free_prior(digits, tmp_path, model, options, error):
         ({"codes": "modes"}, "no codes named 'modes'"),
         ({"kind": "exemplar", "codes": "means"}, "'codes' has no effect on kind exemplar"),
         ({"kind": "exemplar", "options": {"variance": 0}}, "'variance' is 0"),
+        ({"kind": "riemannian", "codes": "means"}, "'codes' has no effect on kind riemannian"),
         ({"seed": -1}, "seed is -1"),
         ({"device": "gpu"}, "gpu"),
     ],

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from vaezoo.core.atomic import read_file
-from vaezoo.errors import InputError, UnsupportedDataError
+from vaezoo.core.classifier import NAME, SHA256, classifier_file, read_classifier
+from vaezoo.errors import UnsupportedDataError
 from vaezoo.training.checkpoint import unpack
 
-FILE = "mnist-lenet64.safetensors"  # made by scripts/make_features.py
-SHA256 = "b7b6fa3762ae1b1410c631a0adee90ef267371faab62d809e02edde5d1e6bf62"
-MAX_BYTES = 300_000
 SHAPE = (1, 28, 28)
 DIMS = 64
 ACCURACY = "test accuracy"  # key in the metadata of the file
@@ -86,9 +81,9 @@ def find_feature_extractor(
             f"the packaged feature extractor needs images of shape {SHAPE}, not {shape}",
             "give Inception's weights, which accept any image size: --inception FILE",
         )
-    with resources.as_file(resources.files("vaezoo.evaluation") / "files" / FILE) as file:
+    with classifier_file() as file:
         lenet, accuracy = load_lenet(file)
-    return FeatureExtractor(f"mnist-lenet{DIMS} {SHA256[:8]}, {accuracy:.1%}", DIMS, lenet.body)
+    return FeatureExtractor(f"{NAME} {SHA256[:8]}, {accuracy:.1%}", DIMS, lenet.body)
 
 
 def load_lenet(file: Path) -> tuple[LeNet, float]:
@@ -100,9 +95,7 @@ def load_lenet(file: Path) -> tuple[LeNet, float]:
     Raises:
         InputError: If the file is damaged.
     """
-    data = read_file(file, MAX_BYTES)
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise InputError(f"{file} is damaged: its SHA-256 differs from that of this version", "reinstall vaezoo")
+    data = read_classifier(file)
     lenet = LeNet().eval()
     lenet.load_state_dict(unpack(data, file))
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

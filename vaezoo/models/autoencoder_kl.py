@@ -4,29 +4,32 @@ The architecture and the names of the parameters are those of diffusers' Autoenc
 imported. The pixels of latent diffusion lie between -1 and 1. So a likelihood whose parameters are the image itself,
 such as `gaussian-identity`, gets (y + 1) / 2 of the decoder's output y. Other likelihoods take y as logits.
 
-Training here minimises the likelihood of the data and a weighted KL. The perceptual and adversarial losses of the paper
-are not part of it.
+Training minimises the negative log-likelihood of the data and a weighted KL. `objective=latent-diffusion` adds
+the perceptual and adversarial losses of the paper.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaezoo.core.options import require_positive
+from vaezoo.core.options import PartOf, part_name, require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import DataSpec, Split
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.free_sizes import check_images, check_latent_scaling, check_sides, free_shapes
 from vaezoo.nn.resnet import ResNetBlock, down_stages, group_norm, require_groups, up_stages
-from vaezoo.objectives.elbo import ELBO
+from vaezoo.objectives.base import Objective, ObjectivePart
+from vaezoo.objectives.elbo import ELBOPart
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.spec import ModelSpec
 from vaezoo.vae import VAE
 
+OBJECTIVES = ("elbo", "latent-diffusion")
 MIN_LOGVAR, MAX_LOGVAR = -30.0, 20.0  # as in the code of latent diffusion
 
 
@@ -41,15 +44,15 @@ class Config:
         latent_channels: Channels of the latents.
         norm_groups: Groups of channels that are normalised together. It must divide each of the channels.
         mid_attention: Whether encoder and decoder have self-attention over all pixels of the coarsest resolution.
-        kl_weight: Weight of the KL. As in the paper, the KL is a sum over the latents and the reconstruction a sum over
-            the pixels, both in nats. 1 is the evidence lower bound.
+        objective: What training minimises: elbo or latent-diffusion. As in the paper, the KL is a sum over the latents
+            and the reconstruction a sum over the pixels, both in nats. With objective.beta=1, elbo is the bound itself.
         quant_conv: Whether a 1x1 convolution follows the encoder.
         post_quant_conv: Whether a 1x1 convolution precedes the decoder.
         scaling_factor: Latent diffusion takes the latents as (z - shift_factor) * scaling_factor. Nothing here does.
         shift_factor: See `scaling_factor`.
 
     Raises:
-        VaezooError: If a value is out of range, or the groups do not divide the channels.
+        VaezooError: If a value is out of range, the groups do not divide the channels, or the objective is another one.
     """
 
     channels: tuple[int, ...] = (16, 32, 64)
@@ -57,7 +60,7 @@ class Config:
     latent_channels: int = 4
     norm_groups: int = 8
     mid_attention: bool = True
-    kl_weight: float = 1e-6
+    objective: Annotated[object, PartOf("vaezoo.objectives")] = ELBOPart(beta=1e-6)
     quant_conv: bool = True
     post_quant_conv: bool = True
     scaling_factor: float = 1.0
@@ -69,8 +72,9 @@ class Config:
         require_groups(self.norm_groups, self.channels)
         require_positive("layers_per_block", self.layers_per_block)
         require_positive("latent_channels", self.latent_channels)
-        if self.kl_weight < 0:
-            raise VaezooError(f"option 'kl_weight' is {self.kl_weight:g}", "give 'kl_weight' at least 0")
+        if part_name(self.objective) not in OBJECTIVES:
+            what = f"autoencoder-kl cannot have objective={part_name(self.objective)}"
+            raise VaezooError(what, f"use one of {', '.join(OBJECTIVES)}")
         check_latent_scaling(self.scaling_factor, self.shift_factor)
 
     @property
@@ -233,9 +237,9 @@ class AutoencoderKL(VAE):
         return (params + 1) / 2 if self.signed else params
 
 
-def objective(config: Config, data: DataSpec) -> ELBO:
-    """Returns the objective: the ELBO with a weighted KL."""
-    return ELBO(beta=config.kl_weight)
+def objective(config: Config, data: DataSpec) -> Objective:
+    """Returns the objective."""
+    return cast("ObjectivePart", config.objective).build(data, (config.latent_channels,))
 
 
 SPEC = ModelSpec(
@@ -244,5 +248,5 @@ SPEC = ModelSpec(
     objective=objective,
     summary="Spatial latents for images of free height and width, with a small weight of the KL",
     reference="Rombach et al. 2022, arXiv 2112.10752",
-    parts={"posterior": "diagonal", "prior": "normal", "objective": "elbo"},
+    parts={"posterior": "diagonal", "prior": "normal"},
 )

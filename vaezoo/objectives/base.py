@@ -119,6 +119,15 @@ class Objective(nn.Module, ABC):
         """
         return None
 
+    def prepare(self) -> None:
+        """Reads what only training needs, such as files that the user names. Does nothing by default.
+
+        Training calls it before the first step. A run is loaded without it, so it works where the files are not.
+
+        Raises:
+            InputError: If a file cannot be read, or is another one.
+        """
+
     @abstractmethod
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
         """Returns disjoint groups that together hold every parameter of the VAE and of this module."""

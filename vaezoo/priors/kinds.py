@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,12 +18,13 @@ from vaezoo.core.options import check_types, configure, require_positive
 from vaezoo.core.seed import derive_seed
 from vaezoo.errors import VaezooError, VaezooWarning, safe_repr, suggest
 from vaezoo.posteriors.base import Posterior
-from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.priors.base import Prior
 from vaezoo.priors.codes import CodeTransformer
 from vaezoo.priors.densities import FullMixture, KernelDensity, PosteriorMixture, SecondStage
+from vaezoo.priors.density_kind import DensityKind, PriorKind, posterior_logvar
 from vaezoo.priors.mixture import LearnedMixture
 from vaezoo.priors.realnvp import RealNVP
+from vaezoo.priors.riemannian_kind import RiemannianKind
 from vaezoo.transformer import require_heads
 
 # Added to the variances of a mixture of standardised codes, so that a component on a few codes keeps a width of 0.01.
@@ -32,52 +32,6 @@ MIN_VARIANCE = 1e-4
 EM_STEPS = 200
 SCALES = torch.logspace(-1.5, 0.5, 21)  # bandwidths that are tried, as multiples of Scott's rule
 KERNELS_AT_ONCE = 1024  # rows of the matrix of distances
-
-KindT = TypeVar("KindT", bound="DensityKind")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriorKind:
-    """The options of a prior that is fitted after training.
-
-    Attributes:
-        kind: Its name.
-        trained: Whether the Trainer fits it. If not, `DensityKind.fit` does.
-        takes_posterior: Whether it takes the mean and the variance of q(z|x), and no draws.
-        takes_codes: Whether z is a grid of codes. If not, it is a vector.
-    """
-
-    kind: ClassVar[str]
-    trained: ClassVar[bool] = False
-    takes_posterior: ClassVar[bool] = False
-    takes_codes: ClassVar[bool] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class DensityKind(PriorKind, ABC):
-    """The options of a density of latent vectors."""
-
-    @abstractmethod
-    def build(self, latent_dim: int) -> Prior:
-        """Returns the density before it is fitted."""
-
-    def fit(self, codes: Tensor, seed: int, logvar: Tensor | None = None) -> Prior:
-        """Returns the density of standardised codes. One that is trained has random weights.
-
-        Args:
-            codes: `(N, latents)`.
-            seed: Seed of what is random.
-            logvar: What `logvar` returned, in units of the standardised codes, `(N, latents)`.
-        """
-        return self.build(codes.shape[1])
-
-    def logvar(self, posterior: Posterior) -> Tensor | None:
-        """Returns the log-variances around the modes of q(z|x), `(B, latents)`, if each example has its own."""
-        return None
-
-    def for_codes(self: KindT, n: int) -> KindT:
-        """Returns the options for a number of codes. Raises VaezooError if there are too few."""
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,10 +173,7 @@ class ExemplarKind(DensityKind):
         """Overridden. Raises VaezooError if the variances of q(z|x) are wanted and it is no diagonal Gaussian."""
         if self.variance is not None:
             return torch.full_like(posterior.mode(), math.log(self.variance))
-        if not isinstance(posterior, DiagonalGaussian):
-            what = f"kind exemplar takes the variances of posterior=diagonal, which a {type(posterior).__name__} lacks"
-            raise VaezooError(what, "give -o variance=NUMBER, or use --kind kde")
-        return posterior.logvar
+        return posterior_logvar(posterior, self.kind, "give -o variance=NUMBER, or use --kind kde")
 
     def fit(self, codes: Tensor, seed: int, logvar: Tensor | None = None) -> Prior:
         """Overridden: keeps means and variances."""
@@ -339,7 +290,15 @@ class AutoregressiveKind(PriorKind):
 KINDS: Mapping[str, PriorKind] = MappingProxyType(
     {
         config.kind: config
-        for config in (GMMKind(), KDEKind(), ExemplarKind(), FlowKind(), VAEKind(), AutoregressiveKind())
+        for config in (
+            GMMKind(),
+            KDEKind(),
+            ExemplarKind(),
+            FlowKind(),
+            VAEKind(),
+            RiemannianKind(),
+            AutoregressiveKind(),
+        )
     }
 )
 

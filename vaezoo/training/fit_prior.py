@@ -23,7 +23,8 @@ from vaezoo.errors import DivergedError, VaezooError, safe_repr
 from vaezoo.objectives.fit_prior import Codes, FitPrior
 from vaezoo.posteriors.base import map_tensors
 from vaezoo.priors.densities import PerLabel, replace_prior
-from vaezoo.priors.kinds import AutoregressiveKind, DensityKind, PriorKind, make_kind
+from vaezoo.priors.density_kind import DensityKind, PriorKind
+from vaezoo.priors.kinds import AutoregressiveKind, make_kind
 from vaezoo.registry import find_model
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.prior_fit import (
@@ -78,11 +79,11 @@ def fit_prior(
 
     Args:
         run: A run, or its folder.
-        kind: "gmm", "kde", "exemplar", "flow" or "vae" for latent vectors, "autoregressive" for grids of codes; see
-            `vaezoo.priors.kinds`.
+        kind: "gmm", "kde", "exemplar", "flow", "vae" or "riemannian" for latent vectors, "autoregressive" for grids
+            of codes; see `vaezoo.priors.kinds`.
         options: Options of the kind that differ from their defaults.
         codes: Fit to one draw of q(z|x) for each example ("draws"), or to the modes ("means"). A kind that is trained
-            draws anew in each step. The kind "exemplar" takes mean and variance of q(z|x) instead.
+            draws anew in each step. The kinds "exemplar" and "riemannian" take mean and variance of q(z|x) instead.
         steps: Optimizer steps of a kind that is trained: "flow", "vae" or "autoregressive". The default is 3,000.
         batch_size: Its examples per step. The default is that of the run.
         lr: Its learning rate at the start, which falls to 0 along a cosine. The default is 0.001.
@@ -124,6 +125,7 @@ def fit_prior(
             check_replaceable(setup)
     with distributed.init_distributed(torch_device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
+        measured: dict[str, float] = {}
         if chosen.takes_codes:
             with seeded(seed):
                 add_code_prior(setup.vae, cast("AutoregressiveKind", chosen))
@@ -131,13 +133,14 @@ def fit_prior(
             density = cast("DensityKind", chosen)
             with registration.failures("encoded"):
                 encoded = encode_split(setup.vae.to(torch_device), data.train, density, codes, config, seed)
-            chosen = fit_codes(setup.vae.cpu(), density, encoded, seed)
+            chosen, measured = fit_codes(setup.vae.cpu(), density, encoded, seed)
         fit = PriorFit(
             kind=kind,
             options=config_json(chosen),
             codes=codes,
             seed=seed,
             first_stage=first_stage_sha256(setup.vae),
+            measured=measured,
         )
         stem = f"{registration.name}-{data.spec.name}-{kind}"
         with (
@@ -245,7 +248,7 @@ def encode_split(vae: VAE, split: Split, kind: DensityKind, codes: Codes, config
     return Encoded(z, torch.cat(logvars) if logvars else None, split.y)
 
 
-def fit_codes(vae: VAE, kind: DensityKind, encoded: Encoded, seed: int) -> DensityKind:
+def fit_codes(vae: VAE, kind: DensityKind, encoded: Encoded, seed: int) -> tuple[DensityKind, dict[str, float]]:
     """Fits a density to standardised codes, and makes it the prior of the model.
 
     Args:
@@ -255,7 +258,7 @@ def fit_codes(vae: VAE, kind: DensityKind, encoded: Encoded, seed: int) -> Densi
         seed: Seed of the fit.
 
     Returns:
-        The kind with the options that were used.
+        The kind with the options that were used, and what the fit measured.
 
     Raises:
         VaezooError: If the codes are too few, or no example has one of the labels.
@@ -263,6 +266,8 @@ def fit_codes(vae: VAE, kind: DensityKind, encoded: Encoded, seed: int) -> Densi
     z, logvar, y = encoded
     mean, std = z.double().mean(0), z.double().std(0, unbiased=False)
     std = torch.where(std > MIN_STD, std, 1.0)
+    if not kind.standardises:
+        mean, std = torch.zeros_like(mean), torch.ones_like(std)
     w = ((z - mean) / std).float()
     logvar = None if logvar is None else (logvar - 2 * std.log()).float()
     rows = [torch.arange(len(z))]
@@ -279,7 +284,7 @@ def fit_codes(vae: VAE, kind: DensityKind, encoded: Encoded, seed: int) -> Densi
     prior = replace_prior(vae, densities[0] if classes is None else PerLabel(densities))
     prior.code_mean.copy_(mean)
     prior.code_std.copy_(std)
-    return kind
+    return kind, kind.measured(densities)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +14,8 @@ from vaezoo.errors import InputError, VaezooError
 from vaezoo.objectives.fit_prior import Codes, FitPrior
 from vaezoo.priors.base import Prior
 from vaezoo.priors.densities import PerLabel, replace_prior
-from vaezoo.priors.kinds import AutoregressiveKind, DensityKind, PriorKind, make_kind
+from vaezoo.priors.density_kind import DensityKind, PriorKind
+from vaezoo.priors.kinds import AutoregressiveKind, make_kind
 from vaezoo.vae import VAE, conditioned_on
 
 PRIOR = "prior."  # how the names of its weights begin
@@ -30,6 +31,7 @@ class PriorFit:
         codes: Whether it was fitted to draws of q(z|x), or to modes.
         seed: Seed of the codes and of the fit.
         first_stage: `first_stage_sha256` of the model that it was fitted for.
+        measured: What the fit measured, such as the error of an estimated normaliser.
     """
 
     kind: str
@@ -37,12 +39,13 @@ class PriorFit:
     codes: Codes
     seed: int
     first_stage: str
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, object]:
         """The kind and its options under names that differ from those of a model's options."""
         own = {"fitted-prior": self.kind, "fitted-prior.codes": self.codes}
-        return own | {f"fitted-prior.{name}": value for name, value in self.options.items()}
+        return own | {f"fitted-prior.{name}": value for name, value in {**self.options, **self.measured}.items()}
 
     def make_kind(self) -> PriorKind:
         """Returns the kind with its options. Raises VaezooError if a value is damaged."""

@@ -205,6 +205,7 @@ def _prior_fit(record: Mapping[str, object]) -> PriorFit:
         codes=cast("Codes", codes),
         seed=_integer(record["seed"]),
         first_stage=_text(record["first_stage"]),
+        measured={name: _number(value) for name, value in _mapping(record.get("measured", {})).items()},
     )
 
 
@@ -230,6 +231,12 @@ def _integer(value: object) -> int:
     if type(value) is not int:
         raise TypeError(f"{safe_repr(value)} is not an integer")
     return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{safe_repr(value)} is not a number")
+    return cast("float", value)
 
 
 def _text(value: object) -> str:

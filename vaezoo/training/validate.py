@@ -51,6 +51,7 @@ def validate_setup(vae: VAE, objective: Objective, data: Dataset, config: TrainC
             f"(processes: {distributed.world_size()}, gradient accumulation steps: {config.grad_accum_steps})",
             f"give --batch-size a multiple of {parts}",
         )
+    objective.prepare()
     sampler = objective.sampler(data.train, config.seed)
     if sampler is not None and config.batch_size % (parts * sampler.multiple):
         raise VaezooError(

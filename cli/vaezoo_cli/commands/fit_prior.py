@@ -63,10 +63,12 @@ def fit_prior(
     exemplar        q(z|x) of training examples   -o exemplars=2000 -o variance=NUMBER
     flow            affine couplings, trained     -o couplings=8 -o hidden=128
     vae             a second VAE, trained         -o hidden=512
+    riemannian      uniform on a manifold         -o centroids=100 -o rho=NUMBER -o proposals=16
     autoregressive  a causal transformer, trained, for the codes of models such as vq-vae
                                                   -o hidden=128 -o layers=4
 
-    gmm needs the packages of the extra 'eval'. A model that is given labels gets a density for each label.
+    gmm and riemannian need the packages of the extra 'eval'. A model that is given labels gets a density for each
+    label.
 
     RUN is a run folder. MODEL means its newest run. PRETRAINED is a name that 'vaezoo pretrained' shows.
     """
