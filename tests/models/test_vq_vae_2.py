@@ -178,6 +178,17 @@ def test_codes_that_do_not_exist_are_refused(code):
     assert e.value.hint == "those of bottom are 0 to 15"
 
 
+@pytest.mark.parametrize("quantizer", [{}, {"quantizer": "residual", "codebooks": 2}], ids=str)
+def test_a_prior_is_fitted_to_all_levels(quantizer, digits, tmp_path):
+    options = {"codebook_size": 8, "code_dim": 4, "channels": "8,8", "residual_channels": 4} | quantizer
+    config = TrainConfig(steps=2, batch_size=50, compile="off")
+    run = vaezoo.train("vq-vae-2", digits, options=options, config=config, out=tmp_path / "run")
+    small = {"hidden": 16, "layers": 1}
+    fitted = vaezoo.fit_prior(run, "autoregressive", options=small, steps=2, data=digits, out=tmp_path / "prior")
+    assert fitted.vae.prior.sample(3).shape == (3, *run.vae.latent_shape)
+    assert fitted.result["metrics"]["log_prior"] < 0
+
+
 # --- Export ---
 
 

@@ -74,7 +74,7 @@ def code_probabilities(logits: Tensor) -> Tensor:
     """Returns the probabilities of all codes of some bits, `(positions, 2^bits)`, with the first bit the lowest."""
     bits = torch.arange(logits.shape[1], device=logits.device)
     codes = torch.arange(1 << logits.shape[1], device=logits.device)
-    signs = 2.0 * ((codes.unsqueeze(1) >> bits) & 1) - 1
+    signs = (2 * ((codes.unsqueeze(1) >> bits) & 1) - 1).to(logits.dtype)
     return torch.softmax(0.5 * logits @ signs.T, 1)
 
 
