@@ -48,6 +48,13 @@ MEMBERS: Mapping[str, Member] = {
     "hvae": Member("hvae", options={"hidden": "32,32", "latents": "4,6"}),
     "top-down-vae": Member("top-down-vae", options={"channels": 8, "latent_channels": 2, "layers": 1}),
     "vq-vae": Member("vq-vae", options={"codebook_size": 32, "channels": "16,16", "residual_channels": 8}),
+    "vq-vae-2": Member("vq-vae-2", options={"codebook_size": 32, "channels": "16,16", "residual_channels": 8}),
+    "fsq-vae": Member("fsq-vae", options={"levels": "4,3,5", "channels": "16,16", "residual_channels": 8}),
+    "lfq-vae": Member("lfq-vae", options={"codebook_size": 32, "channels": "16,16", "residual_channels": 8}),
+    "residual-vq-vae": Member(
+        "residual-vq-vae",
+        options={"codebook_size": 16, "codebooks": 3, "channels": "16,16", "residual_channels": 8},
+    ),
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
     "tiny-autoencoder": Member("tiny-autoencoder", options={"channels": 8, "blocks": "1,1", "latent_norm": True}),
@@ -95,6 +102,9 @@ MEMBERS: Mapping[str, Member] = {
     "latent-diffusion-conv": Member(
         "conv-vae",
         options={**SMALL_CONV, "objective": "latent-diffusion", "objective.channels": 8, "objective.start": 2},
+    ),
+    "vq-vae-2-fsq": Member(
+        "vq-vae-2", options={"quantizer": "fsq", "levels": "3,4", "channels": "16,16", "residual_channels": 8}
     ),
     "sentence-iaf": Member(
         "sentence-vae", "names", {"hidden": 32, "layers": 1, "posterior": "iaf", "prior": "mixture"}

@@ -30,7 +30,7 @@ def test_every_part_has_a_mutation():
     """Each built-in objective, posterior, prior and likelihood, each score, and each kind of fit-prior."""
     parts = {
         f"{option}={plugin.name}"
-        for option in ("objective", "posterior", "prior")
+        for option in ("objective", "posterior", "prior", "quantizer")
         for plugin in find_plugins(f"vaezoo.{option}s", Plugin)[0]
         if plugin.built_in
     }

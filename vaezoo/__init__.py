@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from vaezoo.training.sweep import Cell, sweep
     from vaezoo.training.train import train
     from vaezoo.training.trainer import Trainer, TrainerState
-    from vaezoo.vae import VAE, Graph, VAEOutput
+    from vaezoo.vae import VAE, Graph, LatentLevel, VAEOutput
 
 __all__ = [
     "ELBO",
@@ -70,6 +70,7 @@ __all__ = [
     "GaussianVAE",
     "Graph",
     "Head",
+    "LatentLevel",
     "Likelihood",
     "LossOutput",
     "MLPParts",
@@ -175,7 +176,7 @@ _NAMES = {
     "vaezoo.training.sweep": ("Cell", "sweep"),
     "vaezoo.training.train": ("train",),
     "vaezoo.training.trainer": ("Trainer", "TrainerState"),
-    "vaezoo.vae": ("VAE", "Graph", "VAEOutput"),
+    "vaezoo.vae": ("VAE", "Graph", "LatentLevel", "VAEOutput"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 _SUBMODULES = {"distributed": "vaezoo.core.distributed", "runtime": "vaezoo.runtime", "signals": "vaezoo.core.signals"}

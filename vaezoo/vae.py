@@ -38,6 +38,20 @@ class VAEOutput(NamedTuple):
     auxiliary_loss: Tensor | None = None
 
 
+class LatentLevel(NamedTuple):
+    """Latents of one kind that lie side by side in the flattened z.
+
+    Attributes:
+        name: Its name, such as `top`.
+        latents: How many there are.
+        codes: Number of codes of a quantizer that each of them chooses from (K). 0: they are real numbers.
+    """
+
+    name: str
+    latents: int
+    codes: int = 0
+
+
 class Graph(NamedTuple):
     """A function of named tensors that an export writes to a file.
 
@@ -71,6 +85,8 @@ class VAE(nn.Module, ABC):
         decoder_inputs: The fields of a batch that `decode` takes after z.
         autoregressive: How x is drawn id by id, if the decoder looks at x. None for other decoders.
         left_out: What of q(z|x) the graph of `encode` leaves out, in sentences for users. Empty: nothing.
+        latent_levels: The levels of z, in the order in which they lie in it. A quantizer declares how many codes each
+            has, so that their usage can be evaluated. Empty: nothing is declared.
         data: As given.
         latent_shape: As given.
         prior: p(z).
@@ -81,6 +97,7 @@ class VAE(nn.Module, ABC):
     decoder_inputs: tuple[str, ...] = ()
     autoregressive: Autoregressive | None = None
     left_out: str = ""
+    latent_levels: tuple[LatentLevel, ...] = ()
 
     def __init__(self, data: DataSpec, latent_shape: tuple[int, ...], prior: Prior | None = None) -> None:
         super().__init__()

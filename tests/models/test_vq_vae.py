@@ -15,9 +15,13 @@ from vaezoo.errors import DivergedError, PluginError
 from vaezoo.evaluation.likelihood import elbo, negative_log_likelihood
 from vaezoo.export.graphs import export_graphs
 from vaezoo.export.parity import check_parity
-from vaezoo.models.vq_vae import SPEC, VQVAE, Codes, UniformCodes, code_perplexity
-from vaezoo.nn.codebook import EMACodebook, GradientCodebook
+from vaezoo.models.vq_vae import SPEC
+from vaezoo.nn.codes import GridVAE
+from vaezoo.nn.quantizers.codebooks import EMACodebook, GradientCodebook
 from vaezoo.objectives.base import StepContext
+from vaezoo.objectives.vq import count_codes, perplexity
+from vaezoo.posteriors.codes import Codes
+from vaezoo.priors.codes import UniformCodes
 
 DATA = DataSpec(name="images", shape=(1, 8, 8))
 SMALL = {"codebook_size": 16, "code_dim": 4, "channels": "8,8", "residual_blocks": 1, "residual_channels": 4}
@@ -34,7 +38,7 @@ def images(n=6, seed=0):
 
 
 def codebook_of(vectors):
-    codebook = EMACodebook(*vectors.shape, decay=0.9, revive_below=0.0)
+    codebook = EMACodebook(*vectors.shape, commitment=0.25, decay=0.9, revive_below=0.0)
     codebook.set_vectors(vectors)
     return codebook
 
@@ -109,7 +113,7 @@ def test_averages_follow_paper():
 
 
 def test_unused_vectors_are_revived():
-    codebook = EMACodebook(4, 2, decay=0.5, revive_below=0.3)
+    codebook = EMACodebook(4, 2, commitment=0.25, decay=0.5, revive_below=0.3)
     codebook.set_vectors(100 + torch.arange(8.0).view(4, 2))
     features = torch.arange(16.0).view(1, 2, 2, 4)
     codes = torch.zeros(1, 2, 4, dtype=torch.int64)
@@ -190,9 +194,9 @@ def test_gradient_goes_straight_through(codebook):
 
 
 def test_perplexity_counts_codes():
-    assert float(code_perplexity(torch.full((3, 2, 2), 5), 8)) == pytest.approx(1)
-    assert float(code_perplexity(torch.arange(8).view(2, 2, 2), 8)) == pytest.approx(8)
-    assert float(code_perplexity(torch.tensor([[0, 0, 1]]), 8)) == pytest.approx(3 / 2 ** (2 / 3))
+    assert float(perplexity(count_codes(torch.full((3, 2, 2), 5), 8))) == pytest.approx(1)
+    assert float(perplexity(count_codes(torch.arange(8).view(2, 2, 2), 8))) == pytest.approx(8)
+    assert float(perplexity(count_codes(torch.tensor([[0, 0, 1]]), 8))) == pytest.approx(3 / 2 ** (2 / 3))
 
 
 # --- Prior and posterior ---
@@ -339,7 +343,7 @@ def test_graphs_equal_model(digits):
 def test_export_runs_without_torch(digits, tmp_path):
     config = TrainConfig(steps=2, batch_size=50, compile="off")
     run = vaezoo.train("vq-vae", digits, options=SMALL, config=config, out=tmp_path / "run")
-    assert isinstance(run.vae, VQVAE) and not isinstance(run.vae.codebook, GradientCodebook)
+    assert isinstance(run.vae, GridVAE) and not isinstance(run.vae.codebook, GradientCodebook)
     vaezoo.export_onnx(run, tmp_path / "export")
     model = vaezoo.runtime.load(tmp_path / "export")
     x = digits.test.batch(slice(0, 3)).x

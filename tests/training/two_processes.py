@@ -41,6 +41,7 @@ CASES = {
     "sliced": ("swae", {}, "bernoulli", {}),
     "adversarial": ("aae", {"objective.hidden": 8}, "bernoulli", {}),
     "codebook": ("vq-vae", {"codebook_size": 8, "channels": "8,8", "revive_below": 0}, "gaussian", {}),
+    "entropy": ("lfq-vae", {"codebook_size": 8, "channels": "8,8"}, "gaussian", {}),
 }
 MODELS = ("mlp-vae", "conv-vae", "beta-vae", "vae-gan", "autoencoder", "cvae")  # FAST of image_models.py
 STOPS = (0, 1, 5, 9, 10, 11, 19)  # of 20 steps, five an epoch

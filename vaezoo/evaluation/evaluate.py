@@ -16,6 +16,7 @@ from vaezoo.data.base import Split
 from vaezoo.data.inference import Examples
 from vaezoo.data.prefetch import to_device_if_fits
 from vaezoo.errors import UnsupportedDataError, VaezooError, VaezooWarning, safe_repr, suggest
+from vaezoo.evaluation.codebook import codebook_metrics
 from vaezoo.evaluation.disentanglement import disentanglement_metrics
 from vaezoo.evaluation.feature_extractors import find_feature_extractor
 from vaezoo.evaluation.image_metrics import (
@@ -212,6 +213,7 @@ METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
     "nearest-neighbour": _nearest_neighbour,
     "fid": _fid,
     "rfid": _rfid,
+    "codebook": lambda c: codebook_metrics(c.vae, c.split, c.config),
 }
 
 

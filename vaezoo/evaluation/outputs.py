@@ -24,6 +24,7 @@ from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import iter_batches, map_batches
 from vaezoo.examples import Data, Model, load_examples, module_of
 from vaezoo.nn.cppn import at_resolution, require_coordinates
+from vaezoo.objectives.vq import check_codes
 from vaezoo.posteriors.base import map_tensors, named_outputs
 from vaezoo.runtime import OnnxVAE, as_array, generate
 from vaezoo.vae import VAE, blank_batch, device_of, eval_mode, example_batch, sample_prior, sampled_with
@@ -125,8 +126,8 @@ def decode(
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
-        VaezooError: If z has another shape or values that are not finite, or labels are wrong. Also if there is a
-            resolution, and the decoder takes no coordinates.
+        VaezooError: If z has another shape, values that are not finite or no codes, or labels are wrong. Also if there
+            is a resolution, and the decoder takes no coordinates.
     """
     return np.concatenate([*iter_decoded(model, z, y=y, draw=draw, seed=seed, resolution=resolution)])
 
@@ -225,6 +226,7 @@ def iter_decoded(
         return
     vae, seed = module_of(model), whole_number("seed", seed)
     z = generate.check_latents(z, vae.latent_shape)
+    check_codes(torch.from_numpy(z), vae.latent_levels)
     generate.check_decoder_labels(y, takes="y" in vae.decoder_inputs)
     labels = _labels(vae, len(z), y)
     shape = vae.data.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +48,14 @@ def collapse_advice(likelihood: str) -> str:
     if likelihood == OPTIMAL or likelihood.partition(":")[0] not in NUMBERS:
         return text
     return f"{text}, or --likelihood {OPTIMAL} if the data are not bits"
+
+
+def unused_advice(levels: Sequence[str]) -> str:
+    """Returns that levels of a quantizer's codes hold nothing of the data, and what helps."""
+    return (
+        f"the codes of {', '.join(levels)} are the same for all examples and encode nothing; try a lower --lr, or with "
+        "codebooks a larger revive_below"
+    )
 
 
 class Throughput:

@@ -21,9 +21,10 @@ from vaezoo.data.base import Dataset, TensorSplit
 from vaezoo.data.prefetch import prefetch, to_device_if_fits
 from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
+from vaezoo.objectives.vq import unused_levels
 from vaezoo.posteriors.base import active_units, map_tensors
 from vaezoo.training.config import TrainConfig, as_config
-from vaezoo.training.reports import COLLAPSED, TRIAL_STEPS, Report, Throughput, collapse_advice
+from vaezoo.training.reports import COLLAPSED, TRIAL_STEPS, Report, Throughput, collapse_advice, unused_advice
 from vaezoo.training.train_step import TrainStep
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
@@ -282,6 +283,8 @@ class Trainer:
     def _warn_of_collapse(self) -> None:
         """Warns once if no latent dimension depends on the data: in the second half of a training, or at its end.
 
+        Of a quantizer it warns if the codes of a level do not.
+
         A table may have few steps in all, so its training is tested at the end. A trial of a few steps is not.
         """
         at_end = self.global_step >= TRIAL_STEPS and self._is_finished()
@@ -293,10 +296,15 @@ class Trainer:
                 self.valid_split.subsample(COLLAPSE_EXAMPLES).batch(slice(None)), lambda t: t.to(self.device)
             )
             codes = self.vae.infer(batch).mode()
-        if active_units(codes) == 0:
-            self.collapse_reported = True
+        if self.vae.latent_levels:
+            unused = unused_levels(codes, self.vae.latent_levels)
+            message = f"by step {self.global_step}, {unused_advice(unused)}" if unused else ""
+        else:
             advice = collapse_advice(self.vae.data.likelihood)
-            warnings.warn(f"{COLLAPSED} by step {self.global_step}: {advice}", VaezooWarning, stacklevel=2)
+            message = f"{COLLAPSED} by step {self.global_step}: {advice}" if active_units(codes) == 0 else ""
+        if message:
+            self.collapse_reported = True
+            warnings.warn(message, VaezooWarning, stacklevel=2)
 
     def _indices(self) -> Iterator[Tensor]:
         """Yields the indices of this process's share of each batch. The number of processes does not change a batch."""

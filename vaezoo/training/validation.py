@@ -15,6 +15,7 @@ from vaezoo.data.base import Batch, Split, TensorSplit, to_floats
 from vaezoo.data.prefetch import prefetch
 from vaezoo.errors import DivergedError
 from vaezoo.objectives.base import Objective, StepContext
+from vaezoo.objectives.vq import code_counts, usage_metrics
 from vaezoo.posteriors.base import map_tensors
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.train_step import DIVERGED_HINT, binarize
@@ -28,6 +29,8 @@ def evaluate(
     vae: VAE, objective: Objective, split: Split, config: TrainConfig, *, train_size: int = 0
 ) -> dict[str, float]:
     """Returns an objective's metrics over a split: means over its examples, with one sample of z for each.
+
+    For codes of a quantizer, perplexity and `codes_used` are those of all codes of the split together.
 
     The run's seed determines z and, if the training binarizes, the bits. They are the same at each call and for any
     number of processes. The caller's random state does not change. Model and objective are in
@@ -45,6 +48,7 @@ def evaluate(
     examples = torch.arange(len(split), device=split.x.device if isinstance(split, TensorSplit) else None)
     indices = [examples[n * batch_size :][:batch_size] for n in numbers]
     sums: dict[str, Tensor] = {}
+    counts = torch.zeros(sum(level.codes for level in vae.latent_levels), device=device)
     batches = prefetch(split, indices, device, config.workers)
     with eval_mode(vae, objective), closing(batches), isolate_rng(device), distributed.single_process():
         for number, batch in zip(numbers, batches, strict=True):
@@ -54,6 +58,8 @@ def evaluate(
             for name, value in metrics.items():
                 weight = len(x) if number in own else 0
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
+            if len(counts) and number in own:
+                counts += code_counts(vae.infer(Batch(x, batch.y)).mode(), vae.latent_levels)
             if signals.pending_signal():  # all processes meet below and leave together
                 break
     pending = torch.full((), signals.pending_signal(), dtype=torch.float32, device=device)
@@ -61,6 +67,8 @@ def evaluate(
     if stop_requested:
         raise signals.Stopped(signals.pending_signal() or signal.SIGTERM)
     means = {name: total * distributed.world_size() / len(split) for name, total in zip(sums, totals, strict=True)}
+    if len(counts):
+        means |= usage_metrics(vae.latent_levels, distributed.dist_mean(counts))
     if not all(math.isfinite(value) for value in means.values()):
         terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
         raise DivergedError(f"an evaluation is not finite ({terms})", DIVERGED_HINT)

@@ -72,6 +72,7 @@ def eval_command(
     fid                Frechet distance of samples from held-out examples, in the features of a packaged
                        classifier for 28x28 grey images, or of Inception
     rfid               Frechet distance of reconstructions from the examples, in the same features
+    codebook           perplexity and share of used codes, for models with codes, by level
 
     reconstructions, probe and disentanglement need the packages of the extra 'eval'.
 

@@ -1,31 +1,41 @@
-"""Codebooks: vectors that are learned, whose numbers are the codes of features."""
+"""Codebooks: vectors that are learned, whose numbers are the codes of features (van den Oord et al. 2017)."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.core import distributed
+from vaezoo.nn.quantizers.base import Quantizer
 
 TIE = 1e-5  # squared distances that differ by less than this share of |f|^2 + |e|^2 are equal, around the mean vector
 MIN_USAGE = 1e-8  # of a vector: keeps the average defined, and clear of the slow arithmetic near zero
 
 
-class Codebook(nn.Module, ABC):
+class Codebook(Quantizer):
     """Vectors, and their numbers as codes.
 
+    Args:
+        size: Number of vectors.
+        commitment: Weight of the features' squared distance from their vectors.
+
     Attributes:
-        vectors: `(K, code_dim)`.
+        vectors: `(K, dim)`.
     """
 
     vectors: Tensor
 
+    def __init__(self, size: int, commitment: float) -> None:
+        super().__init__()
+        self.first_vectors = size
+        self.commitment = commitment
+
     def nearest(self, features: Tensor) -> Tensor:
-        """Returns the code of the nearest vector for features `(B, code_dim, h, w)`, `(B, h, w)`, int64.
+        """Returns the code of the nearest vector for features `(B, dim, h, w)`, `(B, h, w)`, int64.
 
         Of vectors that are equally near, the first one counts. Rounding would choose between them otherwise, and
         PyTorch and ONNX Runtime round differently.
@@ -41,12 +51,24 @@ class Codebook(nn.Module, ABC):
         return (distances - TIE * squares <= limit).to(torch.uint8).argmax(-1)  # argmax gives the first of equal values
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Returns the vectors of codes `(B, h, w)`, `(B, code_dim, h, w)`."""
         return F.embedding(codes, self.vectors).movedim(-1, 1)
+
+    def learn(self, features: Tensor, codes: Tensor) -> Tensor:
+        """Overridden: features are held near their vectors, and the vectors learn."""
+        embedded = self.embed(codes)
+        loss = self.commitment * squared_distance(features, embedded.detach())
+        codebook_loss = self.loss(features, embedded)
+        if self.training:
+            self.update(features, codes)
+        return loss if codebook_loss is None else loss + codebook_loss
+
+    def init_from_features(self, features: Tensor) -> None:
+        """Overridden: random vectors are far from the features, and one of them would serve for all."""
+        self.set_vectors(spread_features(features, len(self.vectors)))
 
     @torch.no_grad()
     def set_vectors(self, vectors: Tensor) -> None:
-        """Sets all vectors, `(K, code_dim)`."""
+        """Sets all vectors, `(K, dim)`."""
         self.vectors.copy_(vectors)
 
     @abstractmethod
@@ -68,6 +90,7 @@ class EMACodebook(Codebook):
     Args:
         size: Number of vectors.
         dim: Their dimensions.
+        commitment: As in Codebook.
         decay: Decay of the averages.
         revive_below: A vector that is used less than this share of 1/K is replaced by a feature of the batch. 0: never.
 
@@ -75,8 +98,8 @@ class EMACodebook(Codebook):
         usage: N_i, the average share of positions that have code i, `(K,)`. They add up to 1.
     """
 
-    def __init__(self, size: int, dim: int, decay: float, revive_below: float) -> None:
-        super().__init__()
+    def __init__(self, size: int, dim: int, commitment: float, decay: float, revive_below: float) -> None:
+        super().__init__(size, commitment)
         self.decay = decay
         self.revive_below = revive_below
         self.register_buffer("vectors", initial_vectors(size, dim))
@@ -97,7 +120,7 @@ class EMACodebook(Codebook):
             self._revive(points[every * len(points) // len(every)])
 
     def _revive(self, features: Tensor) -> None:
-        """Replaces vectors that are hardly used by features `(K, code_dim)`, in all processes by those of the first."""
+        """Replaces vectors that are hardly used by features `(K, dim)`, in all processes by those of the first."""
         first = distributed.world_size() if distributed.rank() == 0 else 0
         features = distributed.dist_mean(first * features)
         unused = self.usage < self.revive_below / len(self.usage)
@@ -114,10 +137,11 @@ class GradientCodebook(Codebook):
     Args:
         size: Number of vectors.
         dim: Their dimensions.
+        commitment: As in Codebook.
     """
 
-    def __init__(self, size: int, dim: int) -> None:
-        super().__init__()
+    def __init__(self, size: int, dim: int, commitment: float) -> None:
+        super().__init__(size, commitment)
         self.vectors = nn.Parameter(initial_vectors(size, dim))
 
     def update(self, features: Tensor, codes: Tensor) -> None:
@@ -138,13 +162,13 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def spread_features(features: Tensor, size: int) -> Tensor:
-    """Returns evenly spaced features of all that differ, sorted, `(size, code_dim)`. With fewer, some are repeated.
+    """Returns evenly spaced features of all that differ, sorted, `(size, dim)`. With fewer, some are repeated.
 
     Features of equal patches are equal, such as those of a black background. The nearest of equal vectors is always the
     first, so each of them should be in the codebook once.
 
     Args:
-        features: `(B, code_dim, h, w)`.
+        features: `(B, dim, h, w)`.
         size: How many to return.
     """
     points = features.movedim(1, -1).flatten(0, -2)

@@ -1,0 +1,1 @@
+"""Quantizers: how features become codes, and codes vectors."""
