@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaezoo import VAE, DataSpec, DiagonalGaussian, VaezooError, export_onnx, runtime, verify_onnx
+from vaezoo import VAE, DataSpec, DiagonalGaussian, VaezooError, create_model, export_onnx, runtime, verify_onnx
 from vaezoo.export.folding import FoldedVAE, LatentScaling, scaling_of_latents
 from vaezoo.posteriors.delta import Delta
 from vaezoo.priors.standard_normal import ZeroKLPrior
@@ -63,6 +63,21 @@ def test_samples_and_reconstructions_are_those_of_the_model(options):
         np.testing.assert_allclose(theirs.reconstruct(x), ours.reconstruct(x), atol=1e-6)
         np.testing.assert_allclose(theirs.sample(20, seed=2), ours.sample(20, seed=2), atol=1e-6)
         assert theirs.manifest["prior"] == "graph"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("autoencoder-kl", {"channels": "4,8", "norm_groups": 2}), ("tiny-autoencoder", {"channels": 4, "blocks": "1,1"})],
+)
+def test_options_of_latent_diffusion_are_folded(name, options):
+    torch.manual_seed(0)
+    options |= {"scaling_factor": 0.5, "shift_factor": 0.25}
+    vae = create_model(name, DataSpec(name="x", shape=(3, 8, 8), likelihood="gaussian"), options).eval()
+    folded, x = FoldedVAE(vae, scaling_of_latents(vae)).eval(), torch.rand(2, 3, 12, 8)
+    with torch.no_grad():
+        plain, scaled = vae.encode(x).mode(), folded.encode(x).mode()
+        torch.testing.assert_close(scaled, (plain - 0.25) * 0.5)
+        torch.testing.assert_close(folded.decode(scaled), vae.decode(plain), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

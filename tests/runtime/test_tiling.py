@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vaezoo
-from vaezoo import VAE, DataSpec, DiagonalGaussian
+from vaezoo import VAE, DataSpec, DiagonalGaussian, create_model
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation.full_size import reconstruct_files
 from vaezoo.runtime.tiling import Layout, Tiling, make_tiling, nearest, pad_image, run_tiled, tile_axis
@@ -92,6 +92,16 @@ def test_tiles_equal_the_whole(model):
     np.testing.assert_allclose(model.decode(z, tile=96, overlap=4 * REACH), model.decode(z), atol=1e-6)
     np.testing.assert_allclose(model.reconstruct(x, tile=96, overlap=4 * REACH), model.reconstruct(x), atol=1e-6)
     np.testing.assert_allclose(model.decode(z, tile=256), model.decode(z), atol=1e-6)  # one tile is the whole
+
+
+def test_tiny_autoencoder_is_exact_in_tiles():
+    """It has convolutions alone, unless it has `latent_norm`."""
+    torch.manual_seed(0)
+    data = DataSpec(name="x", shape=(3, 16, 16), likelihood="gaussian")
+    vae = create_model("tiny-autoencoder", data, {"blocks": "1,1", "channels": 4}).eval().requires_grad_(False)
+    model, x = open_runtime(vae), np.random.default_rng(0).random((1, 3, 130, 101), np.float32)
+    whole = model.reconstruct(x, pad="edge")
+    np.testing.assert_allclose(model.reconstruct(x, tile=96, overlap=64, pad="edge"), whole, atol=1e-5)
 
 
 def test_too_small_an_overlap_is_seen(model):
