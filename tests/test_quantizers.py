@@ -272,6 +272,16 @@ def test_straight_through_is_the_identity(part):
         torch.testing.assert_close(found, direction)
 
 
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.part)
+def test_features_that_are_no_numbers_have_codes(part):
+    """The vectors are no numbers, so the guard of a training sees it."""
+    quantizer = part.build()
+    features = torch.full((1, part.dim, 2, 2), math.nan)
+    codes = quantizer.nearest(features)
+    assert 0 <= int(codes.min()) <= int(codes.max()) < part.size
+    assert quantizer.straight_through(features, codes).isnan().all()
+
+
 @pytest.mark.parametrize(
     ("spec", "options"),
     [

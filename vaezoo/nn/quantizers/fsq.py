@@ -45,7 +45,9 @@ class FSQ(ScalarQuantizer):
         return self._positions(features) / self.halves
 
     def digits(self, features: Tensor) -> Tensor:
-        return (torch.round(self._positions(features)) + self.halves).to(torch.int64)
+        positions = self._positions(features)
+        positions = torch.where(positions.isnan(), 0.0, positions)  # a code all the same: the loss is NaN, and reported
+        return (torch.round(positions) + self.halves).to(torch.int64)
 
     def _positions(self, features: Tensor) -> Tensor:
         """Returns bounded features in units of a level."""
