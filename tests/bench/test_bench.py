@@ -320,3 +320,16 @@ def test_other_sizes_are_refused():
         from_model("mlp-vae", image_size=32)
     with pytest.raises(UnsupportedDataError, match="21x21"):
         from_model("autoencoder-kl", image_size=21)
+
+
+@pytest.mark.parametrize("task", ["encoder", "decoder", "round trip"])
+def test_channels_last_runs_its_own_weights(workload, task):
+    """Those in the other layout. It once ran the weights of the eager module, which its row then measured again."""
+    modules = native_modules(workload.vae, task, "cpu")
+    inputs = [torch.from_numpy(array) for array in workload.case(task, 2).inputs.values()]
+    with torch.no_grad():
+        expected = native.as_list(modules["eager"](*inputs))[0]
+        for parameter in modules["channels-last"].parameters():
+            parameter.zero_()
+        assert not torch.equal(native.as_list(modules["channels-last"](*inputs))[0], expected)
+        torch.testing.assert_close(native.as_list(modules["eager"](*inputs))[0], expected)

@@ -78,13 +78,17 @@ class Half(nn.Module):
 def native_modules(vae: VAE, task: Task, device: Provider, dtype: DType = "fp32") -> dict[str, nn.Module]:
     """Returns the modules in which PyTorch can run a task: eager, channels-last, compiled."""
     torch._dynamo.reset()  # otherwise dynamo stops compiling after a few shapes and runs eagerly
-    module = make_module(vae, task).eval().to(device)
-    if dtype == "fp16":
-        module = Half(module)
+
+    def prepare(vae: VAE) -> nn.Module:
+        module = make_module(vae, task).eval().to(device)
+        return Half(module) if dtype == "fp16" else module
+
+    module = prepare(vae)
     modules: dict[str, nn.Module] = {"eager": module}
     if any(p.dim() == 4 for p in module.parameters()):
         with contextlib.suppress(RuntimeError):  # a parametrized module cannot be copied
-            modules["channels-last"] = copy.deepcopy(module).to(memory_format=torch.channels_last)
+            # The model is copied and not the module of the task, whose function would still run the original.
+            modules["channels-last"] = prepare(copy.deepcopy(vae)).to(memory_format=torch.channels_last)
     # One graph for each batch size, as for a user who serves that size. A dynamic graph is slower.
     modules["compile"] = torch.compile(module, dynamic=False)  # type: ignore[assignment]
     return modules

@@ -151,7 +151,7 @@ def load_lpips(vgg: Path, vgg_sha256: str, linear: Path, linear_sha256: str) -> 
 
 
 def read_weights(file: Path, sha256: str) -> Mapping[str, object]:
-    """Reads a file of weights that torch.save wrote, if its SHA-256 begins with the given digits.
+    """Reads a file with weights of PyTorch, if its SHA-256 begins with the given digits.
 
     The hash is checked before the file is parsed. The parser creates only tensors.
 
