@@ -300,7 +300,7 @@ def test_features_that_are_no_numbers_have_codes(part):
         (FSQ_VAE, {"codebook_size": 16}),
         (VQ_VAE, {"quantizer": "round"}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_wrong_options_are_refused(spec, options):
     with pytest.raises(VaezooError) as e:
