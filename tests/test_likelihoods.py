@@ -488,10 +488,10 @@ def test_exports_evaluate_known_likelihoods(likelihood, known):
     [
         (
             "unit",
-            "use the likelihood bernoulli or continuous-bernoulli or gaussian or laplace or discretized-logistic or "
-            "discretized-logistic-mixture or categorical-256",
+            "use the likelihood bernoulli or continuous-bernoulli or gaussian or laplace or gaussian-identity or "
+            "laplace-identity or discretized-logistic or discretized-logistic-mixture or categorical-256",
         ),
-        ("real", "use the likelihood gaussian or laplace"),
+        ("real", "use the likelihood gaussian or laplace or gaussian-identity or laplace-identity"),
         ("count", "install a package with one for such data"),
     ],
 )
