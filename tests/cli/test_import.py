@@ -98,9 +98,10 @@ def test_options_of_the_run_can_be_changed(photos, inside, run, run_ok):
     small_folder(inside / "vae")
     run_ok("import", "vae", "--out", "first")
     train = ("train", "--init-from", "first", "--data", "photos", "--image-size", 16, "--steps", 1, "--batch-size", 8)
-    run_ok(*train, "-o", "kl_weight=0.5", "--likelihood", "laplace-identity", "--out", "second")
-    second = vaezoo.load("second")
-    assert second.options == {**vaezoo.load("first").options, "kl_weight": 0.5}
+    run_ok(*train, "-o", "beta=0.5", "--likelihood", "laplace-identity", "--out", "second")
+    first, second = vaezoo.load("first"), vaezoo.load("second")
+    assert {name for name, value in second.options.items() if value != first.options[name]} == {"objective.beta"}
+    assert second.options["objective.beta"] == 0.5
     assert second.data.likelihood == "laplace-identity"
     code, _, err = run(*train, "--likelihood", "gaussian", "--out", "third")
     assert code == 0 and "the decoder's output means other images" in err
