@@ -24,7 +24,7 @@ MODELS = image_models()
 
 def build(name, digits, **options):
     spec = get_model(name)
-    config = configure(spec.config, options)
+    config = configure(spec.config, {**spec.data_defaults(digits.spec), **options})
     torch.manual_seed(0)
     return spec.build(config, digits.spec), spec.objective(config, digits.spec)
 

@@ -277,8 +277,13 @@ def tensor_signature(name: str, examples: Sequence[Tensor], free: Mapping[int, s
 
 
 def input_signature(name: str, examples: Sequence[Tensor], free: Mapping[int, str]) -> TensorSignature:
-    """As `tensor_signature`. A free size is a multiple of the greatest common divisor of the examples' sizes."""
+    """As `tensor_signature`. A free size is a multiple of the greatest common divisor of the examples' sizes.
+
+    Sequences of ids have any length, because they grow id by id.
+    """
     signature = tensor_signature(name, examples, free)
+    if examples[0].dtype == torch.int64:
+        return signature
     divisors = {free[axis]: math.gcd(*(tensor.shape[axis] for tensor in examples)) for axis in free if axis > 0}
     if multiples := {size: divisor for size, divisor in divisors.items() if divisor > 1}:
         signature["multiples"] = multiples
