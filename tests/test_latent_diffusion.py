@@ -11,6 +11,7 @@ from torch import nn
 
 import vaezoo
 from vaezoo import Batch, DataSpec, StepContext, TrainConfig
+from vaezoo.core.foreign_weights import read_weights
 from vaezoo.core.options import configure
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 from vaezoo.models.autoencoder_kl import SPEC
@@ -18,7 +19,7 @@ from vaezoo.objectives import perceptual
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.objectives.latent_diffusion import LatentDiffusionPart, adaptive_weight, last_weight
 from vaezoo.objectives.patch_discriminator import PatchDiscriminator, hinge
-from vaezoo.objectives.perceptual import Layer, PerceptualDistance, load_classifier, load_lpips, read_weights
+from vaezoo.objectives.perceptual import Layer, PerceptualDistance, load_classifier, load_lpips
 
 SMALL = {"channels": "4,4", "norm_groups": 2, "objective": "latent-diffusion", "objective.channels": 4}
 SMALL |= {"objective.layers": 1, "objective.start": 5}
@@ -289,19 +290,19 @@ def test_run_is_loaded_without_the_files(files, tmp_path):
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     digits = save(path, {"features.0.weight": torch.zeros(64, 3, 3, 3)})
-    assert set(read_weights(path, digits)) == {"features.0.weight"}
+    assert set(read_weights(path, digits, 1 << 30, "hint")) == {"features.0.weight"}
     with pytest.raises(InputError, match=f"its SHA-256 begins with {digits}, not 397923af") as e:
-        read_weights(path, "397923af")
+        read_weights(path, "397923af", 1 << 30, "hint")
     assert e.value.hint
     with pytest.raises(InputError, match=r"no finite tensor 'features.0.bias' of shape \(64,\)"):
         load_lpips(path, digits, path, digits)
     path.write_bytes(b"no weights")
     digits = hashlib.sha256(b"no weights").hexdigest()[:8]
     with pytest.raises(InputError, match="holds no weights"):
-        read_weights(path, digits)
+        read_weights(path, digits, 1 << 30, "hint")
     digits = save(path, [torch.zeros(2)])
     with pytest.raises(InputError, match="holds a list"):
-        read_weights(path, digits)
+        read_weights(path, digits, 1 << 30, "hint")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_latents_of_any_size_are_decoded_in_tiles(free_size_export, run_ok):
         (["--tile", 32], "are for images in their own size"),
         (["--keep-size", "--data", "photo.png", "--overlap", 8], "--overlap has no effect without --tile"),
         (["--keep-size", "--data", "photo.png"], "x has height 21"),
-        (["--keep-size", "--data", "nothing"], "is no image, and holds none"),
+        (["--keep-size", "--data", "nothing"], "is not an image, and holds none"),
     ],
 )
 def test_wrong_options_of_sizes(free_size_export, run, arguments, words):

@@ -107,6 +107,10 @@ def test_other_teachers_are_refused(images, teacher, student, tmp_path):
     (copy / "result.json").unlink()
     with pytest.raises(InputError, match="are not those of the teacher"):
         vaezoo.resume(copy, images, teacher=student.path)
+    own = shutil.copytree(teacher.path, tmp_path / "own")
+    (own / "result.json").unlink()
+    with pytest.raises(VaezooError, match="was started without a teacher"):
+        vaezoo.resume(own, images, teacher=teacher.path)
     entry = json.loads((copy / "run.json").read_text())
     entry["teacher"]["path"] = str(tmp_path / "gone")
     (copy / "run.json").write_text(json.dumps(entry))

@@ -29,7 +29,7 @@ def find_images(path: str) -> list[tuple[str, Path]]:
     root = find_path(path)
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES) if root.is_dir() else [root]
     if not files or any(file.suffix.lower() not in SUFFIXES for file in files):
-        raise InputError(f"'{path}' is no image, and holds none", f"give files that end in {', '.join(SUFFIXES)}")
+        raise InputError(f"'{path}' is not an image, and holds none", f"give files that end in {', '.join(SUFFIXES)}")
     return [(file.relative_to(root).as_posix() if root.is_dir() else file.name, file) for file in files]
 
 

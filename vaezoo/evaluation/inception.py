@@ -6,8 +6,6 @@ which is not used itself because it unpickles the file of weights.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import Inception3
 
-from vaezoo.core.atomic import read_file
+from vaezoo.core.foreign_weights import read_weights
 from vaezoo.errors import InputError, format_error
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"  # its name in release 0.2.0 of torch-fidelity
 SHA256 = "6726825d"  # the first digits; by the convention of torch.hub they are part of the file name
 MAX_BYTES = 1 << 28
+HINT = f"give the file of torch-fidelity, {FILE}"
 CLASSES = 1008
 DIMS = 2048
 IMAGE_SIZE = 299  # pixels
@@ -99,9 +98,6 @@ def pooling_hook(pool: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple
 def load_inception(file: Path, resize: Resize = "torchmetrics") -> tuple[Inception, str]:
     """Reads the weights.
 
-    The first eight digits of the file's SHA-256 are checked before it is parsed. This excludes other files, but not a
-    deliberate forgery. The parser is therefore one that creates only tensors.
-
     Args:
         file: The file of torch-fidelity.
         resize: As for `Inception`.
@@ -112,18 +108,11 @@ def load_inception(file: Path, resize: Resize = "torchmetrics") -> tuple[Incepti
     Raises:
         InputError: If it is a different file, or does not contain Inception's weights.
     """
-    data = read_file(file, MAX_BYTES)
-    digits = hashlib.sha256(data).hexdigest()[: len(SHA256)]
-    if digits != SHA256:
-        raise InputError(
-            f"{file} is damaged or not {FILE}: its SHA-256 begins with {digits}", "give the file of torch-fidelity"
-        )
+    weights = read_weights(file, SHA256, MAX_BYTES, HINT)
     inception = Inception(resize).eval()
     try:
-        inception.network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-    except Exception as e:  # torch may raise anything for a forged file
-        raise InputError(
-            f"{file} does not contain weights of Inception: {format_error(e)}", "give the file of torch-fidelity"
-        ) from e
+        inception.network.load_state_dict(weights)
+    except Exception as e:  # torch may raise anything for other tensors
+        raise InputError(f"{file} does not contain weights of Inception: {format_error(e)}", HINT) from e
     inception.network.fc = nn.Identity()
-    return inception, digits
+    return inception, SHA256

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +11,14 @@ import torch.nn.functional as F
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from vaezoo.core.atomic import read_file
 from vaezoo.core.classifier import classifier_file, read_classifier
+from vaezoo.core.foreign_weights import read_weights
 from vaezoo.core.precision import to_float32
-from vaezoo.errors import InputError, format_error
+from vaezoo.errors import InputError
 
-MAX_BYTES = 1 << 30
 MIN_DIGITS = 8  # of a SHA-256; as many stand in the names of torchvision's files
+MAX_BYTES = 1 << 30
+HINT = "restore the file, or give the SHA-256 of this one"
 NORM_EPSILON = 1e-10  # as in the lpips package
 
 # The convolutions of torchvision's vgg16 before each of its poolings. Features are taken behind the last of each row.
@@ -136,7 +135,7 @@ def load_lpips(vgg: Path, vgg_sha256: str, linear: Path, linear_sha256: str) -> 
     Raises:
         InputError: If a file cannot be read, is another one, or does not hold such weights.
     """
-    features, heads = read_weights(vgg, vgg_sha256), read_weights(linear, linear_sha256)
+    features, heads = (read_weights(*pair, MAX_BYTES, HINT) for pair in ((vgg, vgg_sha256), (linear, linear_sha256)))
     levels, channels = [], 3
     for level, out_channels in zip(VGG16, VGG16_CHANNELS, strict=True):
         layers = []
@@ -148,28 +147,6 @@ def load_lpips(vgg: Path, vgg_sha256: str, linear: Path, linear_sha256: str) -> 
     names = [f"lin{i}.model.1.weight" for i in range(len(VGG16))]
     weights = [take(heads, n, (1, c, 1, 1), linear).flatten() for n, c in zip(names, VGG16_CHANNELS, strict=True)]
     return PerceptualDistance(levels, 1, weights, SHIFT, SCALE)
-
-
-def read_weights(file: Path, sha256: str) -> Mapping[str, object]:
-    """Reads a file with weights of PyTorch, if its SHA-256 begins with the given digits.
-
-    The hash is checked before the file is parsed. The parser creates only tensors.
-
-    Raises:
-        InputError: If it cannot be read or parsed, or is another file.
-    """
-    data = read_file(file, MAX_BYTES)
-    digest = hashlib.sha256(data).hexdigest()
-    if not digest.startswith(sha256):
-        what = f"{file} is damaged or another file: its SHA-256 begins with {digest[:MIN_DIGITS]}, not {sha256}"
-        raise InputError(what, "restore the file, or give the SHA-256 of this one")
-    try:
-        weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as e:  # torch may raise anything for a forged file
-        raise InputError(f"{file} holds no weights: {format_error(e)}", "give a file of a state_dict") from e
-    if not isinstance(weights, Mapping):
-        raise InputError(f"{file} holds a {type(weights).__name__}", "give a file of a state_dict")
-    return weights
 
 
 def take(weights: Mapping[str, object], name: str, shape: tuple[int, ...], file: Path) -> Tensor:

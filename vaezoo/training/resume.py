@@ -106,6 +106,8 @@ def resume(
     with as_input_error(path):
         check_size(path, registration, record.options, data.spec, available_memory(), prior=record.prior)
         setup = build_setup(registration, record.options, data, config, record.prior)
+    if record.teacher is None and teacher is not None:
+        raise VaezooError(f"{path} was started without a teacher", "leave out --teacher, or start another run")
     if record.teacher is not None:
         taught_by = load_teacher(record.teacher, teacher)
         setup = setup._replace(objective=with_teacher(setup.vae, setup.objective, taught_by))
