@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-from vaezoo.core.options import PartOf
+from vaezoo.core.option_values import PartOf
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, Split, given
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
