@@ -21,10 +21,11 @@ from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.activations import ACTIVATIONS, Activation
-from vaezoo.nn.conv import ConvConfig, ConvSpec, conv_layers, conv_specs, transposed_layer
+from vaezoo.nn.conv import ConvConfig, conv_specs
 from vaezoo.nn.quantizers.base import Quantizer, QuantizerPart, require_at_least_0
 from vaezoo.nn.quantizers.vq import VQPart
 from vaezoo.nn.residual import residual_layers
+from vaezoo.nn.strided import ConvSpec, conv_layers, transposed_layer
 from vaezoo.objectives.vq import VQLoss
 from vaezoo.posteriors.base import Posterior
 from vaezoo.posteriors.codes import Codes
