@@ -110,9 +110,13 @@ class ComposedVAE(VAE):
         return posterior
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        z = z if self.latent_scale == 1 else self.latent_scale * z
-        params: Tensor = self.decoder(with_labels(z, y, self.classes))
+        params: Tensor = self.decoder(self.decoder_input(z, y))
         return params
+
+    def decoder_input(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Returns latents and labels as the decoder takes them."""
+        z = z if self.latent_scale == 1 else self.latent_scale * z
+        return with_labels(z, y, self.classes)
 
     def infer(self, batch: Batch) -> Posterior:
         """Overridden: q(z|x) may follow p(x, z), which `encode`, a function of x alone, does not know."""

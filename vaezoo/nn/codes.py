@@ -170,12 +170,12 @@ class GridVAE(CodeVAE):
             self.codebook.init_from_features(to_float32(self.encoder(self.data.features(x))))
 
 
-def code_shape(part: QuantizerPart, grid: tuple[int, int]) -> tuple[int, ...]:
+def code_shape(part: QuantizerPart, grid: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape of the codes of a grid."""
     return (part.depth, *grid) if part.depth else grid
 
 
-def code_levels(part: QuantizerPart, name: str, grid: tuple[int, int]) -> list[LatentLevel]:
+def code_levels(part: QuantizerPart, name: str, grid: tuple[int, ...]) -> list[LatentLevel]:
     """Returns the levels of the codes of a grid: one, or one for each codebook."""
     names = [f"{name}_{i + 1}" for i in range(part.depth)] or [name]
     return [LatentLevel(name, math.prod(grid), part.size) for name in names]

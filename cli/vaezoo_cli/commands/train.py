@@ -61,9 +61,9 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
 )
 @click.option(
     "--scale",
-    default="unit",
     metavar="NAME",
-    help="How the values of arrays become x: unit, or minmax, standardize or none, for each column or channel.",
+    help="How the values of arrays become x: unit, or minmax, standardize or none, for each column or channel.  "
+    "[default: unit; standardize for series]",
 )
 @train_options
 @json_option
@@ -81,7 +81,7 @@ def train(
     init_from: str | None,
     teacher: str | None,
     likelihood: str | None,
-    scale: str,
+    scale: str | None,
     as_json: bool,
     settings: Mapping[str, object],
 ) -> None:
