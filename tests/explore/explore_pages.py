@@ -120,12 +120,13 @@ class Browser:
         self.run("[...document.querySelectorAll('button')].find((b) => b.textContent === arguments[0]).click()", title)
         return self.run("return document.querySelector('pre').textContent")
 
-    def drop(self, data, name="image.png"):
-        """Drops a file on the page."""
-        code = "const data = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0)); const transfer = new "
-        code += "DataTransfer(); transfer.items.add(new File([data], arguments[1])); document.getElementById('drop')"
+    def drop(self, data):
+        """Drops a file on the page: bytes, or so many zeros."""
+        code = "const given = arguments[0]; const data = typeof given === 'number' ? new Uint8Array(given) : "
+        code += "Uint8Array.from(atob(given), (c) => c.charCodeAt(0)); const transfer = new DataTransfer(); "
+        code += "transfer.items.add(new File([data], 'image.png')); document.getElementById('drop')"
         code += ".dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }))"
-        self.run(code, base64.b64encode(data).decode(), name)
+        self.run(code, data if isinstance(data, int) else base64.b64encode(data).decode())
 
     def errors(self):
         """What the page wrote to the console as errors."""

@@ -174,6 +174,10 @@ def test_runtime_of_the_package_comes_before_a_download(fake_runtime, tmp_path, 
     with pytest.raises(InputError, match=r"ort.wasm.min.mjs is not in .* cannot be downloaded") as e:
         web_runtime.find_runtime()
     assert e.value.hint.endswith("--runtime") and not (tmp_path / "cache").exists()
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(StorageError) as storage:
+        web_runtime.find_runtime()
+    assert "XDG_CACHE_HOME" in storage.value.hint
 
 
 def test_runtime_is_what_npm_has():

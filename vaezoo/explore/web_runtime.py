@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from vaezoo.data.download import Remote, fetch
-from vaezoo.errors import InputError, VaezooError, with_hint
+from vaezoo.errors import InputError, StorageError, VaezooError, with_hint
 
 VERSION = "1.30.0"
 PACKAGED = Path(__file__).parent / "runtime"  # `make web` fills it
@@ -63,9 +63,12 @@ def from_copy(folder: Path) -> dict[str, Path]:
 
 def fetched(root: Path) -> dict[str, Path]:
     """Returns the files in a folder, after those that are missing were downloaded into it."""
-    with with_hint("install onnxruntime-web with npm, and pass its folder as --runtime"):
-        for name, (size, sha256) in WASM.items():
-            fetch(Remote(tuple(url + name for url in URLS), size, sha256), root, name)
+    try:
+        with with_hint("install onnxruntime-web with npm, and pass its folder as --runtime"):
+            for name, (size, sha256) in WASM.items():
+                fetch(Remote(tuple(url + name for url in URLS), size, sha256), root, name)
+    except StorageError as e:
+        raise StorageError(e.message, "set XDG_CACHE_HOME to a writable folder, or pass --runtime") from e
     return {name: root / name for name in WASM}
 
 

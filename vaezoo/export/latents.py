@@ -94,5 +94,5 @@ def attribute_vectors(z: Tensor, labels: Tensor) -> Iterator[dict[str, object]]:
 def rounded(values: Tensor) -> list[float]:
     """Returns values with six digits, which a page does not need more of. Whole numbers stay whole."""
     if not values.is_floating_point():
-        return values.tolist()  # type: ignore[no-any-return]
+        return values.tolist()
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]

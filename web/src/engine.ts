@@ -14,9 +14,19 @@ export interface Engine {
   label: string;
 }
 
+interface Adapter {
+  info?: { isFallbackAdapter?: boolean };
+}
+
+// A GPU, or null. An adapter that computes on the CPU is slower than WASM.
+async function gpuAdapter(): Promise<Adapter | null> {
+  const gpu = (navigator as { gpu?: { requestAdapter(): Promise<Adapter | null> } }).gpu;
+  const adapter = gpu ? await gpu.requestAdapter().catch(() => null) : null;
+  return adapter?.info?.isFallbackAdapter ? null : adapter;
+}
+
 export async function openEngine(hasWebGpu: boolean): Promise<Engine> {
-  const gpu = (navigator as { gpu?: { requestAdapter(): Promise<unknown> } }).gpu;
-  const adapter = hasWebGpu && gpu ? await gpu.requestAdapter().catch(() => null) : null;
+  const adapter = hasWebGpu ? await gpuAdapter() : null;
   const folder = new URL("runtime/", document.baseURI).href;
   let ort: Runtime;
   try {
@@ -36,16 +46,16 @@ export async function openGraph(engine: Engine, manifest: Manifest, name: string
   const file = `${name}.onnx`;
   const data = await read(file, manifest.files[file]);
   try {
-    return await engine.ort.InferenceSession.create(data, { executionProviders: engine.providers });
+    return await engine.ort.InferenceSession.create(data, { executionProviders: engine.providers, logSeverityLevel: 3 });
   } catch (error) {
     throw cannotRun(file, error);
   }
 }
 
-// The errors of ONNX Runtime name the operator in one of two forms.
+// The errors of ONNX Runtime name the operator in one of three forms.
 function cannotRun(file: string, error: unknown): UserError {
   const text = String(error instanceof Error ? error.message : error);
-  const operator = /implementation for ([\w.:]+)|([\w.:]+)(?:\(-?\d+\))? is not a registered/.exec(text);
+  const operator = /(?:implementation|No Op registered) for ([\w.:]+)|([\w.:]+)(?:\(-?\d+\))? is not a registered/.exec(text);
   const name = operator?.[1] ?? operator?.[2];
   if (name) {
     return new UserError(
@@ -56,5 +66,5 @@ function cannotRun(file: string, error: unknown): UserError {
   if (/memory|allocat/i.test(text)) {
     return new UserError(`${file} needs more memory than the browser gives`, "close other pages, or export with --dtype fp16");
   }
-  return new UserError(`${file} cannot be loaded: ${firstLine(error)}`, "check it with 'vaezoo verify'");
+  return new UserError(`${file} cannot be loaded: ${firstLine(text.replace(/.*ERROR_MESSAGE: /s, ""))}`, "check it with 'vaezoo verify'");
 }
