@@ -32,7 +32,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]
 LINKED = [*PROSE, ROOT / "CHANGELOG.md"]
-SLOW = {"docs/anomalies.md", "README.md", "docs/export.md", "docs/plugins.md"}  # they export to ONNX
+SLOW = {"docs/anomalies.md", "docs/text.md", "README.md", "docs/export.md", "docs/plugins.md"}  # they export to ONNX
 CHEAP = ("list", "show", "recipes", "pretrained", "doctor")  # commands that tests run
 
 MAX_README_WORDS = 900
@@ -118,6 +118,23 @@ def test_commands_from_photos_to_scores_run(inside, capsys):
     with open("scores.csv", newline="") as file:  # of the export
         rows = sorted(csv.DictReader(file), key=lambda row: -float(row["neg_elbo"]))
     assert {row["name"] for row in rows[:2]} == {"003.jpg", "008.jpg"} and len(rows) == 12
+
+
+@pytest.mark.slow
+def test_commands_from_texts_to_an_export_run(inside, capsys):
+    page = ROOT / "docs" / "text.md"
+    names, *_ = Document.parse(str(page), PythonCodeBlockParser(), SkipParser()).examples()
+    names.evaluate()
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert e.value.code == 0, captured.err
+        if arguments[0] == "plot":
+            assert len(captured.out.splitlines()) == 11
+    with open("scores.csv", newline="") as file:
+        rows = {row["name"]: float(row["neg_elbo"]) for row in csv.DictReader(file)}
+    assert max(rows, key=rows.__getitem__) == "other.txt:2" and len(rows) == 3
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED if commands(p)])

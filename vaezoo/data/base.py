@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.data.kinds import Kind, make_kind
-from vaezoo.errors import InputError, VaezooError
+from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.base import Likelihood, Shape
 from vaezoo.likelihoods.make import make_likelihood
 
@@ -68,6 +69,7 @@ class DataSpec:
         factor: What they were then divided by; see `vaezoo.core.scaling.Scaling`.
         class_names: The name of each value of the label, in the order of its numbers. Empty if they have no names, or
             if examples have several labels.
+        tokenizer: How texts become ids; see `vaezoo.core.tokenizer.Tokenizer`. Empty if unknown, and for other data.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -85,6 +87,7 @@ class DataSpec:
     factor: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -120,6 +123,10 @@ class DataSpec:
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
+        try:
+            check_tokenizer(self.tokenizer, self.symbols)
+        except ValueError as e:
+            raise VaezooError(f"data set '{self.name}': {e}", "load the texts again") from None
         if self.offset or self.factor:
             self._check_scaling()
         self.make_kind()
@@ -162,6 +169,17 @@ class DataSpec:
     def make_kind(self) -> Kind:
         """Returns the kind of the data."""
         return make_kind(self.kind, self.vocabulary, self.columns)
+
+    def make_tokenizer(self) -> Tokenizer:
+        """Returns the map between texts and ids.
+
+        Raises:
+            UnsupportedDataError: If the data are not texts, or it is not known.
+        """
+        if not self.tokenizer:
+            what = f"data set '{self.name}' of kind {self.kind} has no tokenizer"
+            raise UnsupportedDataError(what, "give data as arrays, like those of the training")
+        return Tokenizer(self.tokenizer, self.symbols)
 
     def make_likelihood(self) -> Likelihood:
         """Builds p(x|z), with new parameters if the family has any."""
@@ -322,6 +340,11 @@ class DataSource:
         on_bad_image: What to do with unreadable images: error or skip.
         channels: "grey" or "colour", which images are converted to. None keeps what they have.
         scale: How values become x: unit, minmax, standardize or none.
+        tokenizer: How lines of texts become ids: characters, words or subwords; see `vaezoo.data.text.corpus`.
+        vocabulary: The largest number of ids.
+        length: Number of ids of an example.
+        column: The column of a .csv file that holds the texts.
+        on_long_text: What to do with longer texts: error or cut.
     """
 
     data: str
@@ -331,6 +354,11 @@ class DataSource:
     on_bad_image: str = "error"
     channels: str | None = None
     scale: str = "unit"
+    tokenizer: str | None = None
+    vocabulary: int | None = None
+    length: int | None = None
+    column: str | None = None
+    on_long_text: str = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

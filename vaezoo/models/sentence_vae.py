@@ -1,11 +1,11 @@
 """The sentence VAE: a VAE of texts whose decoder sees the ids before (Bowman et al. 2016, arXiv 1511.06349).
 
-Encoder and decoder of the paper are LSTMs. Here they are small transformers, for two reasons. torch.compile refuses
-nn.LSTM and nn.GRU in a step that is one graph, and a loop over positions would fix the length of texts in the exported
-graphs. Attention needs neither: one pass computes all positions, for texts of any length.
+Encoder and decoder of the paper are LSTMs. Here the encoder is a small transformer, and so is the decoder by default.
+`-o decoder=gru` and `-o decoder=lstm` make it recurrent.
 
-A decoder that sees the ids before can do without z. The paper names two remedies, and both are here: word dropout hides
-some of these ids in training, and `--kl-warmup` begins with a small weight of the KL.
+A decoder that sees the ids before can do without z. Four remedies are here. Word dropout hides some of these ids in
+training, and `--kl-warmup` begins with a small weight of the KL, as in the paper. `--free-bits` grants each latent some
+information, and `-o decoder_window=K` lets the decoder see the last K ids alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import cast
 from torch import Tensor, nn
 
 from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective
+from vaezoo.core.tokenizer import end_id
 from vaezoo.data.base import LABELS_HINT, DataSpec
-from vaezoo.data.text.ids import end_id
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.nn.labels import with_labels
 from vaezoo.nn.mlp import unflatten
-from vaezoo.nn.sequence import SequenceConfig, TextDecoder, TextEncoder
+from vaezoo.nn.sequence import SequenceConfig, TextEncoder, make_decoder
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import Head, Posterior
 from vaezoo.priors.base import Autoregressive
@@ -63,9 +63,7 @@ class SentenceVAE(VAE):
             nn.Linear(config.hidden + sum(classes), math.prod(head.inputs)), *unflatten(head.inputs)
         )
         self.head = head
-        self.decoder = TextDecoder(
-            vocabulary, length, config.latent_dim + sum(classes), config.hidden, config.layers, config.word_dropout
-        )
+        self.decoder = make_decoder(vocabulary, length, config.latent_dim + sum(classes), config)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -125,6 +123,6 @@ SPEC = ModelSpec(
     config=Config(),
     build=build,
     objective=objective,
-    summary="Transformer encoder and a decoder that sees the letters before, for texts",
+    summary="Transformer encoder and a transformer, GRU or LSTM that sees the ids before, for texts",
     reference="Bowman et al. 2016, arXiv 1511.06349",
 )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vaezoo.core.atomic import open_regular
 from vaezoo.core.json_io import read_json
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.errors import InputError, VaezooError, safe_repr
 
 GraphName = str  # "encoder" and "decoder"; "prior" if the prior is a graph; and what a model adds
@@ -70,6 +71,7 @@ class DataEntry(TypedDict):
     column_names: NotRequired[list[str]]
     offset: NotRequired[list[float]]
     factor: NotRequired[list[float]]
+    tokenizer: NotRequired[str]
 
 
 class AutoregressiveEntry(TypedDict):
@@ -317,6 +319,7 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(f"a table of {len(data['columns'])} columns has shape {data['shape']}")
     if len(data["symbols"]) not in (0, data["vocabulary"]):
         raise ValueError(f"there are {len(data['symbols'])} symbols for {data['vocabulary']} ids")
+    check_tokenizer(data.get("tokenizer", ""), data["symbols"])
     _check_scaling(data)
 
 
@@ -333,6 +336,12 @@ def _check_scaling(data: Mapping[str, Any]) -> None:
 def column_names(data: DataEntry) -> list[str]:
     """Returns the names of the columns of vectors or of a table. Empty if they have none."""
     return data.get("column_names") or [column.rpartition(":")[0] for column in data["columns"]]
+
+
+def tokenizer_of(data: DataEntry) -> Tokenizer | None:
+    """Returns the map between texts and ids, or None if the data have none."""
+    name = data.get("tokenizer", "")
+    return Tokenizer(name, tuple(data["symbols"])) if name else None
 
 
 def scaling_of(data: DataEntry) -> Scaling:
@@ -486,6 +495,8 @@ def common_metadata(description: Description) -> dict[str, str]:
     }
     if "latent_scaling" in description:
         entries["latent_scaling"] = json.dumps(description["latent_scaling"])
+    if tokenizer := tokenizer_of(data):
+        entries["tokenizer"], entries["tokenizer_sha256"] = tokenizer.name, tokenizer.sha256
     if data.get("offset"):
         # Values of the data become the graphs' x by (value - offset) / factor, for each column or channel.
         return entries | {"offset": json.dumps(data["offset"]), "factor": json.dumps(data["factor"])}
