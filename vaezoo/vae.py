@@ -285,15 +285,37 @@ def unroll(
     drawing = drawing or (GREEDY if greedy else Drawing())
     if drawing.beam:
         return search(vae, z, y, drawing.beam)
-    length, end_id, _ = vae.autoregressive
+    length, end_id, *_ = vae.autoregressive
     x = torch.zeros((len(z), length), dtype=torch.int64, device=z.device)
     ended = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+    next_logits = step_by_step(vae, z, y)
     for position in range(length):
-        params = vae.generate(z, Batch(x[:, : position + 1], y))[:, -1:]
-        ids = choose(vae, params, drawing)[:, 0]
+        ids = choose(vae, next_logits(x[:, : position + 1]).unsqueeze(1), drawing)[:, 0]
         x[:, position] = torch.where(ended, 0, ids)
         ended = ended | (ids == end_id) if end_id is not None else ended
     return x
+
+
+def step_by_step(vae: VAE, z: Tensor, y: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Returns a function that gives the logits of the last of some ids, `(B, ids)`, given those before it.
+
+    It must be called for each position in turn. A model with a graph `step` looks at the id before the last one only.
+    """
+    assert vae.autoregressive is not None
+    start_id, size = vae.autoregressive.start_id, vae.autoregressive.state_size
+    if start_id is None:
+        return lambda x: vae.generate(z, Batch(x, y))[:, -1]
+    step = vae.graphs()["step"]
+    state, given_y = z.new_zeros(len(z), size), (y,) if "y" in step.names and y is not None else ()
+
+    def next_logits(x: Tensor) -> Tensor:
+        nonlocal state
+        before = x[:, -2] if x.shape[1] > 1 else torch.full_like(x[:, 0], start_id)
+        outputs = step.run(before, state, z, *given_y)
+        state = outputs["state"]
+        return outputs["logits"]
+
+    return next_logits
 
 
 def choose(vae: VAE, logits: Tensor, drawing: Drawing) -> Tensor:
@@ -317,7 +339,7 @@ def search(vae: VAE, z: Tensor, y: Tensor | None, width: int) -> Tensor:
         logits: NDArray[Any] = vae.generate(z[index], batch)[:, -1].float().cpu().numpy()
         return logits
 
-    length, end_id, _ = vae.autoregressive
+    length, end_id, *_ = vae.autoregressive
     return torch.from_numpy(beam_search(logits_of, len(z), length, end_id, width)).to(z.device)
 
 

@@ -1,16 +1,20 @@
 """The decoders of the sentence VAE: what each sees, equality with PyTorch's layers, one compiled graph, and exports."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from vaezoo import Batch, TrainConfig, export_onnx, load_data, resume, runtime, train
+from vaezoo.core.drawing import Drawing
 from vaezoo.core.options import configure
 from vaezoo.errors import VaezooError
 from vaezoo.models.sentence_vae import SPEC
 from vaezoo.nn.recurrent import STATES, Recurrent
 from vaezoo.objectives.base import StepContext
+from vaezoo.vae import step_by_step, unroll
 
 CELLS = ("gru", "lstm")
 SMALL = {"hidden": "32", "layers": "2", "latent_dim": "4"}
@@ -76,6 +80,40 @@ def test_bfloat16_keeps_the_recurrence_in_float32(cell, names):
             torch.testing.assert_close(vae.decode(z, x).float(), exact, atol=0.05, rtol=0.02)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("labels", [False, True])
+def test_single_steps_give_the_logits_of_the_whole_text(cell, labels, names):
+    spec = replace(names.spec, classes=(3,)) if labels else names.spec
+    vae = build(spec, decoder=cell, **({"condition": "labels"} if labels else {}))
+    x, z, y = names.test.x[:5], torch.randn(5, 4), torch.arange(5) % 3 if labels else None
+    with torch.no_grad():
+        next_logits, whole = step_by_step(vae, z, y), vae.generate(z, Batch(x, y))
+        steps = torch.stack([next_logits(x[:, : t + 1]) for t in range(16)], 1)
+    torch.testing.assert_close(steps, whole)
+
+
+@pytest.mark.parametrize(
+    ("drawing", "power", "k"), [(Drawing(), 1, 27), (Drawing(temperature=0.5), 2, 27), (Drawing(top_k=3), 1, 3)]
+)
+def test_first_ids_are_drawn_with_their_odds(drawing, power, k, names):
+    vae, z = build(names.spec, decoder="gru"), torch.zeros(20_000, 4)
+    with torch.no_grad():
+        odds = torch.softmax(20 * vae.generate(z[:1], Batch(torch.zeros(1, 1, dtype=torch.int64)))[0, 0], 0) ** power
+        vae.decoder.output.weight.mul_(20)
+        vae.decoder.output.bias.mul_(20)
+    odds = torch.where(odds < odds.topk(k).values[-1], 0, odds)
+    torch.manual_seed(0)
+    drawn = unroll(vae, z, drawing=drawing)[:, 0].bincount(minlength=28) / len(z)
+    torch.testing.assert_close(drawn, odds / odds.sum(), atol=0.02, rtol=0)
+
+
+def test_the_likeliest_ids_are_those_of_a_beam_of_one(names):
+    vae, z = build(names.spec, decoder="gru"), torch.randn(6, 4)
+    greedy = unroll(vae, z, greedy=True)
+    for drawing in (Drawing(temperature=0), Drawing(top_k=1), Drawing(beam=1)):
+        assert unroll(vae, z, drawing=drawing).equal(greedy)
+
+
 def test_a_negative_window_is_refused():
     with pytest.raises(VaezooError, match="'decoder_window' is -1") as error:
         configure(SPEC.config, {"decoder_window": "-1"})
@@ -128,7 +166,13 @@ def test_exports_equal_the_run(options, names, tmp_path):
         with torch.no_grad():
             expected = run.vae.decode(z, x[:3, :t]).numpy()
         np.testing.assert_allclose(model.decode(z.numpy(), x=x[:3, :t].numpy()), expected, atol=1e-5, rtol=1e-4)
-    np.testing.assert_array_equal(model.reconstruct(x.numpy()), run.vae.reconstruct(x))
+    greedy = model.reconstruct(x.numpy())
+    np.testing.assert_array_equal(greedy, run.vae.reconstruct(x))
+    has_step = "decoder_window" not in options
+    assert ("step" in model.sessions) == has_step == ("start_id" in model.manifest["autoregressive"])
+    sessions = {name: session for name, session in model.sessions.items() if name != "step"}
+    whole = runtime.OnnxVAE(model.manifest, sessions, model.source)
+    np.testing.assert_array_equal(greedy, whole.reconstruct(x.numpy()))
 
 
 @pytest.mark.slow

@@ -178,6 +178,20 @@ class RecurrentDecoder(TextDecoder):
         output: Tensor = self.recurrent(inputs, torch.tanh(self.first(z)))[0]
         return output
 
+    def step(self, z: Tensor, before: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the logits of the next id, `(B, vocabulary)`, and the states behind it.
+
+        Args:
+            z: Latents `(B, latents)`.
+            before: The id before, `(B,)`. The start id begins a text.
+            state: The states behind that id, `(B, state_size)`. They count for nothing at the start.
+        """
+        begins = (before == self.start_id).unsqueeze(1)
+        state = torch.where(begins, torch.tanh(self.first(z)), state)
+        inputs = (self.embedding(before) + self.latents(z)).unsqueeze(1)
+        h, state = self.recurrent(inputs, state)
+        return F.pad(self.output(h[:, 0]), (1, 0), value=NEVER), state
+
 
 def make_decoder(vocabulary: int, length: int, latents: int, config: SequenceConfig) -> TextDecoder:
     """Returns the decoder that the options choose."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -380,13 +380,35 @@ class OnnxVAE:
                 drawing.beam,
             )
         x, ended = np.zeros((len(z), length), np.int64), np.zeros(len(z), bool)
+        next_logits = self._step_by_step(z, y)
         for position in range(length):
-            ids = drawing.choose(self._next_logits(z, y, x[:, : position + 1]), rng)
+            ids = drawing.choose(next_logits(x[:, : position + 1]), rng)
             x[:, position] = np.where(ended, 0, ids)
             ended |= ids == end_id
             if ended.all():
                 break
         return x
+
+    def _step_by_step(self, z: Array, y: Array | None) -> Callable[[Array], Array]:
+        """Returns a function like `_next_logits`, to be called for each position in turn.
+
+        With a graph `step` it looks at the id before the last one only.
+        """
+        loop = self.manifest["autoregressive"]
+        assert loop is not None
+        if "start_id" not in loop or "step" not in self.sessions:
+            return lambda x: self._next_logits(z, y, x)
+        start, size = loop["start_id"], example_shape(self._signature("step", "state"))
+        state: Array = np.zeros((len(z), *map(int, size)), np.float32)
+
+        def next_logits(x: Array) -> Array:
+            nonlocal state
+            before = x[:, -2] if x.shape[1] > 1 else np.full(len(x), start)
+            outputs = self.run("step", {"id": before, "state": state, "z": z, **({} if y is None else {"y": y})})
+            state = outputs["state_out"]
+            return outputs["logits"]
+
+        return next_logits
 
     def _next_logits(self, z: Array, y: Array | None, x: Array) -> Array:
         """Returns the logits of the last of some ids, `(N, ids)`, given those before it."""

@@ -79,6 +79,7 @@ class AutoregressiveEntry(TypedDict):
 
     length: int
     end_id: int | None
+    start_id: NotRequired[int]
 
 
 class QualityEntry(TypedDict):
@@ -282,6 +283,7 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         _check_shape([manifest["autoregressive"]["length"]])
         if not isinstance(manifest["autoregressive"]["end_id"], int | None):
             raise TypeError("end_id is not an integer")
+        _check_step(manifest)
     if not manifest["graphs"]:
         raise ValueError("there are no graphs")
     for name in manifest["graphs"]:
@@ -294,6 +296,20 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"the decoder's input does not have latent_shape {manifest['latent_shape']}")
     if encoder and manifest["mode"] not in [output["name"] for output in encoder["outputs"]]:
         raise ValueError(f"mode {safe_repr(manifest['mode'])} is not an output of the encoder")
+
+
+def _check_step(manifest: Mapping[str, Any]) -> None:
+    """Raises an error unless the graph of a single step, if there is one, takes and returns what the runtime gives."""
+    if "start_id" not in manifest["autoregressive"] or "step" not in manifest["graphs"]:
+        return
+    step = manifest["graphs"]["step"]
+    inputs = {tensor["name"]: tensor for tensor in step["inputs"]}
+    outputs = [tensor["name"] for tensor in step["outputs"]]
+    sizes = inputs["state"]["shape"]
+    if not inputs.keys() >= {"id", "state", "z"} or outputs != ["logits", "state_out"] or len(sizes) != 2:
+        raise ValueError("the graph step does not take an id, a state and z, and return logits and a state")
+    if not isinstance(manifest["autoregressive"]["start_id"], int) or not isinstance(sizes[1], int):
+        raise TypeError("start_id or the size of the state is not an integer")
 
 
 def _check_data(data: Mapping[str, Any]) -> None:
