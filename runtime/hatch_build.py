@@ -18,7 +18,7 @@ MODULES = (
     "py.typed",
     "errors.py",
     *(f"core/{name}.py" for name in ("__init__", "atomic", "coordinates", "counts", "environment", "json_io")),
-    *(f"core/{name}.py" for name in ("memory", "scaling")),
+    *(f"core/{name}.py" for name in ("drawing", "memory", "scaling", "tokenizer")),
     *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session", "tiling")),
     *(
         f"export/{name}.py"

@@ -32,7 +32,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]
 LINKED = [*PROSE, ROOT / "CHANGELOG.md"]
-SLOW = {"docs/anomalies.md", "README.md", "docs/export.md", "docs/plugins.md"}  # they export to ONNX
+SLOW = {"docs/anomalies.md", "docs/text.md", "README.md", "docs/export.md", "docs/plugins.md"}  # they export to ONNX
 CHEAP = ("list", "show", "recipes", "pretrained", "doctor")  # commands that tests run
 
 MAX_README_WORDS = 900
@@ -141,6 +141,23 @@ def test_commands_from_series_to_runtime_run(inside, capsys):
     marked = {row["time"][:10] for row in rows if row["anomaly"] == "1"}
     assert "2024-05-13" in marked and marked <= {f"2024-05-{day}" for day in range(11, 16)}
     assert max(rows, key=lambda row: float(row["neg_elbo"]))["time"][:10] == "2024-05-13"
+
+
+@pytest.mark.slow
+def test_commands_from_texts_to_an_export_run(inside, capsys):
+    page = ROOT / "docs" / "text.md"
+    names, *_ = Document.parse(str(page), PythonCodeBlockParser(), SkipParser()).examples()
+    names.evaluate()
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert e.value.code == 0, captured.err
+        if arguments[0] == "plot":
+            assert len(captured.out.splitlines()) == 11
+    with open("scores.csv", newline="") as file:
+        rows = {row["name"]: float(row["neg_elbo"]) for row in csv.DictReader(file)}
+    assert max(rows, key=rows.__getitem__) == "other.txt:2" and len(rows) == 3
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED if commands(p)])

@@ -13,6 +13,7 @@ import click
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.plots.loaded_model import LoadedModel
 from vaezoo.plots.output import PlotResult, default_output_dir, output_suffixes
+from vaezoo_cli.render.values import printable, text_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Columns = Mapping[str, Values]
 
 FOLDER = "/"  # stands for the suffix of a folder of image files
+TEXT = ".txt"
 TABLES = (".csv", ".parquet")
 ARRAYS = (".npz", ".npy")
 MAX_GRID = 10_000  # images in one PNG file
@@ -31,7 +33,7 @@ MAX_GRID = 10_000  # images in one PNG file
 def check_suffix(out: str | None) -> None:
     """Raises VaezooError if no data at all can be written under a name. Reading the model may take long."""
     if out is not None and not _is_folder(out):
-        output_suffixes(out, (".png", *ARRAYS, *TABLES, ".txt"))
+        output_suffixes(out, (".png", *ARRAYS, *TABLES, TEXT))
 
 
 def check_grid(count: int) -> int:
@@ -66,7 +68,7 @@ def formats_of(model: LoadedModel) -> tuple[str, ...]:
     if model.is_image:
         return (".png", *ARRAYS, FOLDER)
     if model.data["kind"] == "tokens":
-        return (".txt", *ARRAYS)
+        return (TEXT, *ARRAYS)
     if model.data["kind"] == "table":
         return (*TABLES, *ARRAYS)
     return (".npy", ".npz", *(TABLES if len(model.shape) == 1 else ()))
@@ -75,7 +77,7 @@ def formats_of(model: LoadedModel) -> tuple[str, ...]:
 def write_data(
     model: LoadedModel, name: str, out: str | None, chunks: Iterator[Values], count: int, rows: Columns | None = None
 ) -> None:
-    """Writes data of a model in chunks, and prints the path.
+    """Writes data of a model in chunks, and prints the path. Texts without a path are printed instead, one a line.
 
     Args:
         model: The model.
@@ -88,18 +90,22 @@ def write_data(
     from vaezoo.core.atomic import atomic_file
     from vaezoo.core.result_files import image_name, write_arrays, write_images
     from vaezoo.runtime.manifest import column_names
-    from vaezoo_cli.render.values import text_lines
 
     suffix = output_format(out, model)
+    if out is None and suffix == TEXT:
+        for chunk in chunks:
+            for line in text_lines(chunk, model.data):
+                click.echo(printable(line))
+        return
     path = Path(out) if out else default_output_dir(model.folder) / f"{name}{suffix}"
     if suffix == FOLDER:
         taken: set[str] = set()
         names = iter(rows["name"].astype(str)) if rows and "name" in rows else (f"{i:06}" for i in count_from())
         images = (image for chunk in chunks for image in model.pixels(chunk))
         write_images(path, ((image_name(name, taken), image) for name, image in zip(names, images, strict=False)))
-    elif suffix == ".txt":
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            file.writelines(text_lines(chunk, model.data["symbols"]) for chunk in chunks)
+    elif suffix == TEXT:
+        with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for chunk in chunks for line in text_lines(chunk, model.data))
     else:
         columns = unique_names(column_names(model.data), rows or {}) if suffix in TABLES else []
         sizes = [column.rpartition(":")[2] for column in model.data["columns"]]
@@ -109,7 +115,13 @@ def write_data(
 
 
 def write_plot(result: PlotResult, name: str, out: str | None) -> None:
-    """Writes the files of a plot, and prints their paths; for the arguments see `PlotResult.save`."""
+    """Writes the files of a plot, and prints their paths; for the arguments see `PlotResult.save`.
+
+    Lines of texts without a path are printed instead.
+    """
+    if out is None and [*result.files] == [TEXT]:
+        click.echo("\n".join(map(printable, result.files[TEXT].decode().splitlines())))
+        return
     for path in result.save(name, out):
         click.echo(path)
 

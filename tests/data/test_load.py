@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.save(tmp_path / "vectors.npy", rng.random((10, 3)))
     np.savez(tmp_path / "Images_2.npz", x=rng.random((10, 4, 4)))
     (tmp_path / "table.csv").write_text("1,2")
-    (tmp_path / "table.txt").write_text("1,2")
+    (tmp_path / "table.tsv").write_text("1,2")
     return tmp_path
 
 
@@ -83,7 +83,7 @@ def test_image_size(name: str, image_size: int) -> None:
         ("data.npz", InputError, "no file or folder 'data.npz'", "check the path"),
         (Path("photos"), InputError, "no file or folder 'photos'", "check the path"),
         ("table.csv", InputError, "neither a folder nor an array file", "pandas"),
-        ("table.txt", InputError, "neither a folder nor an array file", ".npy"),
+        ("table.tsv", InputError, "neither a folder nor an array file", ".npy"),
     ],
 )
 def test_unknown_data(folder: Path, data: str | Path, kind: type[VaezooError], message: str, hint: str) -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.data.kinds import Kind, make_kind
 from vaezoo.data.series.windows import Windows
-from vaezoo.errors import InputError, VaezooError
+from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.base import Likelihood, Shape
 from vaezoo.likelihoods.make import make_likelihood
 
@@ -70,6 +71,7 @@ class DataSpec:
         factor: What they were then divided by; see `vaezoo.core.scaling.Scaling`.
         class_names: The name of each value of the label, in the order of its numbers. Empty if they have no names, or
             if examples have several labels.
+        tokenizer: How texts become ids; see `vaezoo.core.tokenizer.Tokenizer`. Empty if unknown, and for other data.
 
         column_names: The names of the columns of vectors, or of the channels of series. Empty if they have none.
         time_column: The column of times in the files of the recording that series were cut from. Empty for other data.
@@ -91,6 +93,7 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -127,6 +130,10 @@ class DataSpec:
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
+        try:
+            check_tokenizer(self.tokenizer, self.symbols)
+        except ValueError as e:
+            raise VaezooError(f"data set '{self.name}': {e}", "load the texts again") from None
         if self.offset or self.factor:
             self._check_scaling()
         self.make_kind()
@@ -169,6 +176,17 @@ class DataSpec:
     def make_kind(self) -> Kind:
         """Returns the kind of the data."""
         return make_kind(self.kind, self.vocabulary, self.columns)
+
+    def make_tokenizer(self) -> Tokenizer:
+        """Returns the map between texts and ids.
+
+        Raises:
+            UnsupportedDataError: If the data are not texts, or it is not known.
+        """
+        if not self.tokenizer:
+            what = f"data set '{self.name}' of kind {self.kind} has no tokenizer"
+            raise UnsupportedDataError(what, "give data as arrays, like those of the training")
+        return Tokenizer(self.tokenizer, self.symbols)
 
     def make_likelihood(self) -> Likelihood:
         """Builds p(x|z), with new parameters if the family has any."""
@@ -336,6 +354,11 @@ class DataSource:
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.
+        tokenizer: How lines of texts become ids: characters, words or subwords; see `vaezoo.data.text.corpus`.
+        vocabulary: The largest number of ids.
+        length: Number of ids of an example.
+        column: The column of a .csv file that holds the texts.
+        on_long_text: What to do with longer texts: error or cut.
     """
 
     data: str
@@ -349,6 +372,11 @@ class DataSource:
     time_column: str | None = None
     window: int | None = None
     stride: int | None = None
+    tokenizer: str | None = None
+    vocabulary: int | None = None
+    length: int | None = None
+    column: str | None = None
+    on_long_text: str = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_nll, check_settings
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.perceptual import perceptual_distance
+from vaezoo.evaluation.perplexity import perplexity_metrics
 from vaezoo.evaluation.probes import probe_metrics
 from vaezoo.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.registry import find_model
@@ -210,9 +211,17 @@ def _rfid(c: EvalContext) -> list[Metric]:
     return [reconstruction_frechet(c.vae, c.split, extractor, c.on_progress)]
 
 
+def _with_perplexity(c: EvalContext, metrics: list[Metric]) -> list[Metric]:
+    """Adds the perplexities of texts, which follow from the first metric."""
+    first = metrics[0]
+    assert isinstance(first.value, float)
+    has_bound = first.unit == "nats"  # not a score of reconstructions
+    return [*metrics, *(perplexity_metrics(c.vae.data, c.split, first.value, first.name) if has_bound else [])]
+
+
 METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
-    "elbo": lambda c: elbo_metrics(c.vae, c.split, c.config),
-    "nll": lambda c: nll_metrics(c.vae, c.split, c.config, c.on_progress),
+    "elbo": lambda c: _with_perplexity(c, elbo_metrics(c.vae, c.split, c.config)),
+    "nll": lambda c: _with_perplexity(c, nll_metrics(c.vae, c.split, c.config, c.on_progress)),
     "reconstructions": _reconstructions,
     "probe": lambda c: probe_metrics(c.vae, c.train(), c.split),
     "disentanglement": _disentanglement,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,9 @@ import numpy as np
 
 from vaezoo.core.coordinates import Resolution, parse_resolution, pixel_coordinates
 from vaezoo.core.counts import whole_number
+from vaezoo.core.drawing import Drawing, beam_search
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tokenizer import Tokenizer
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.runtime.manifest import (
     Array,
@@ -32,6 +34,7 @@ from vaezoo.runtime.manifest import (
     read_graph,
     read_manifest,
     scaling_of,
+    tokenizer_of,
 )
 from vaezoo.runtime.ort_session import STOP_SPINNING, Provider, first_line, open_session
 from vaezoo.runtime.tiling import OVERLAP, Layout, Pad, Tiling, make_tiling, pad_image, run_tiled
@@ -152,6 +155,18 @@ class OnnxVAE:
         """How values became x: `scaling.apply(values)` before the graphs, `scaling.invert(x)` after them."""
         return scaling_of(self.data)
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The map between texts and ids: `tokenizer.to_ids(texts, model.shape[0])` and `tokenizer.to_texts(ids)`.
+
+        Raises:
+            VaezooError: If the data of the model have none.
+        """
+        tokenizer = tokenizer_of(self.data)
+        if tokenizer is None:
+            raise VaezooError(f"the export {self.source.folder} has no tokenizer", "give token ids")
+        return tokenizer
+
     def encode(
         self,
         x: Array,
@@ -232,10 +247,13 @@ class OnnxVAE:
         overlap: int = OVERLAP,
         pad: Pad | None = None,
         resolution: Resolution | None = None,
+        drawing: Drawing | None = None,
+        seed: int = 0,
     ) -> Array:
         """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one.
 
-        An image that was padded is cropped to its size again. For the arguments see `encode` and `decode`.
+        An image that was padded is cropped to its size again. For the arguments see `encode` and `decode`. The ids of
+        texts are the most probable ones, or with a `drawing` those that it chooses. `seed` is that of its draws.
         """
         self._require("decoder")
         self._resolution(resolution)  # an error of it comes before the work
@@ -244,7 +262,8 @@ class OnnxVAE:
         if tile is not None:
             means = self.decode(z, y, tile=tile, overlap=overlap)
         else:
-            means = self.decode_latents(z, y, resolution=resolution)
+            rng = np.random.default_rng(seed) if drawing else None
+            means = self.decode_latents(z, y, rng, resolution=resolution, drawing=drawing)
         if pad is None or resolution is not None:
             return means
         rows, columns = self._image_axes
@@ -252,7 +271,15 @@ class OnnxVAE:
         cut[rows], cut[columns] = (slice(np.shape(x)[axis]) for axis in self._image_axes)
         return means[tuple(cut)]
 
-    def sample(self, n: int, seed: int = 0, *, y: Array | None = None, resolution: Resolution | None = None) -> Array:
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        y: Array | None = None,
+        resolution: Resolution | None = None,
+        drawing: Drawing | None = None,
+    ) -> Array:
         """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
 
         A category of a table is the most probable one.
@@ -262,6 +289,7 @@ class OnnxVAE:
             seed: Seed of the latents, and of token ids, a whole number of at least 0.
             y: Labels, for a conditional model. By default all labels in turn.
             resolution: Size of the images, if the decoder takes coordinates. The latents do not depend on it.
+            drawing: How token ids are chosen. By default they are drawn with the probabilities of the model.
 
         Raises:
             VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the export does
@@ -273,7 +301,8 @@ class OnnxVAE:
         self._resolution(resolution)
         rng = np.random.default_rng(seed)
         y = self.labels_in_turn(n) if y is None else y
-        return self.decode_latents(self.sample_prior(n, y, rng), y, rng, resolution=resolution)
+        z = self.sample_prior(n, y, rng)
+        return self.decode_latents(z, y, rng, resolution=resolution, drawing=drawing)
 
     def takes_labels(self, *graphs: GraphName) -> bool:
         """Returns whether one of some graphs takes labels. By default these are all graphs of the export."""
@@ -309,7 +338,7 @@ class OnnxVAE:
             ids = np.zeros((n, length), np.int64)
             for position in range(length):
                 inputs = self._inputs("prior", {"z": ids.reshape(n, *latent_shape), "y": y})
-                ids[:, position] = draw_ids(self._run("prior", inputs)[0][:, position], rng)
+                ids[:, position] = Drawing().choose(self._run("prior", inputs)[0][:, position], rng)
             return ids.reshape(n, *latent_shape)
         raise VaezooError(
             f"{self.manifest['model']} has a custom prior, which this export does not hold",
@@ -323,6 +352,7 @@ class OnnxVAE:
         rng: np.random.Generator | None = None,
         *,
         resolution: Resolution | None = None,
+        drawing: Drawing | None = None,
     ) -> Array:
         """Returns the data of latents, `(N, *shape)`, id by id if the decoder is autoregressive.
 
@@ -331,6 +361,7 @@ class OnnxVAE:
             y: Labels, if the decoder is conditioned on them.
             rng: Draws the ids of an autoregressive decoder. Without it they are the most probable.
             resolution: As in `decode`.
+            drawing: How these ids are chosen. By default they are drawn with the probabilities of the model.
         """
         loop = self.manifest["autoregressive"]
         if loop is None:
@@ -338,16 +369,54 @@ class OnnxVAE:
             if self.data["kind"] == "table":
                 return table_rows(x, self.data["columns"])
             return x.argmax(-1) if self.data["kind"] == "tokens" else x
-        x, ended = np.zeros((len(z), loop["length"]), np.int64), np.zeros(len(z), bool)
-        has_free_length = isinstance(self._signature("decoder", "x")["shape"][1], str)
-        for position in range(loop["length"]):
-            logits = self.decode(z, y, x=x[:, : position + 1] if has_free_length else x)[:, position]
-            ids = logits.argmax(-1) if rng is None else draw_ids(logits, rng)
+        length, end_id, drawing = loop["length"], loop["end_id"], drawing or Drawing()
+        if drawing.beam:
+            rows = None if y is None else np.asarray(y)
+            return beam_search(
+                lambda index, ids: self._next_logits(z[index], None if rows is None else rows[index], ids),
+                len(z),
+                length,
+                end_id,
+                drawing.beam,
+            )
+        x, ended = np.zeros((len(z), length), np.int64), np.zeros(len(z), bool)
+        next_logits = self._step_by_step(z, y)
+        for position in range(length):
+            ids = drawing.choose(next_logits(x[:, : position + 1]), rng)
             x[:, position] = np.where(ended, 0, ids)
-            ended |= ids == loop["end_id"]
+            ended |= ids == end_id
             if ended.all():
                 break
         return x
+
+    def _step_by_step(self, z: Array, y: Array | None) -> Callable[[Array], Array]:
+        """Returns a function like `_next_logits`, to be called for each position in turn.
+
+        With a graph `step` it looks at the id before the last one only.
+        """
+        loop = self.manifest["autoregressive"]
+        assert loop is not None
+        if "start_id" not in loop or "step" not in self.sessions:
+            return lambda x: self._next_logits(z, y, x)
+        start, size = loop["start_id"], example_shape(self._signature("step", "state"))
+        state: Array = np.zeros((len(z), *map(int, size)), np.float32)
+
+        def next_logits(x: Array) -> Array:
+            nonlocal state
+            before = x[:, -2] if x.shape[1] > 1 else np.full(len(x), start)
+            outputs = self.run("step", {"id": before, "state": state, "z": z, **({} if y is None else {"y": y})})
+            state = outputs["state_out"]
+            return outputs["logits"]
+
+        return next_logits
+
+    def _next_logits(self, z: Array, y: Array | None, x: Array) -> Array:
+        """Returns the logits of the last of some ids, `(N, ids)`, given those before it."""
+        last, length = x.shape[1] - 1, self._signature("decoder", "x")["shape"][1]
+        if not isinstance(length, str):
+            x = np.pad(x, ((0, 0), (0, length - x.shape[1])))
+        logits: Array = self.decode(z, y, x=x)[:, last]
+        return logits
 
     @property
     def _image_axes(self) -> tuple[int, int]:
@@ -505,12 +574,6 @@ class OnnxVAE:
         except Exception as e:  # ONNX Runtime's errors have no common base class
             raise InputError(f"ONNX Runtime cannot run {name}.onnx: {first_line(e)}", "see 'vaezoo verify'") from e
         return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
-
-
-def draw_ids(logits: Array, rng: np.random.Generator) -> Array:
-    """Draws one id from each row of logits `(N, ids)`. The largest of logit + Gumbel noise has the softmax's odds."""
-    ids: Array = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
-    return ids
 
 
 def table_rows(output: Array, columns: Sequence[str]) -> Array:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vaezoo.core.atomic import open_regular
 from vaezoo.core.json_io import read_json
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.errors import InputError, VaezooError, safe_repr
 
 GraphName = str  # "encoder" and "decoder"; "prior" if the prior is a graph; and what a model adds
@@ -71,6 +72,7 @@ class DataEntry(TypedDict):
     time_column: NotRequired[str]
     offset: NotRequired[list[float]]
     factor: NotRequired[list[float]]
+    tokenizer: NotRequired[str]
 
 
 class AutoregressiveEntry(TypedDict):
@@ -78,6 +80,7 @@ class AutoregressiveEntry(TypedDict):
 
     length: int
     end_id: int | None
+    start_id: NotRequired[int]
 
 
 class QualityEntry(TypedDict):
@@ -281,6 +284,7 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         _check_shape([manifest["autoregressive"]["length"]])
         if not isinstance(manifest["autoregressive"]["end_id"], int | None):
             raise TypeError("end_id is not an integer")
+        _check_step(manifest)
     if not manifest["graphs"]:
         raise ValueError("there are no graphs")
     for name in manifest["graphs"]:
@@ -293,6 +297,20 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"the decoder's input does not have latent_shape {manifest['latent_shape']}")
     if encoder and manifest["mode"] not in [output["name"] for output in encoder["outputs"]]:
         raise ValueError(f"mode {safe_repr(manifest['mode'])} is not an output of the encoder")
+
+
+def _check_step(manifest: Mapping[str, Any]) -> None:
+    """Raises an error unless the graph of a single step, if there is one, takes and returns what the runtime gives."""
+    if "start_id" not in manifest["autoregressive"] or "step" not in manifest["graphs"]:
+        return
+    step = manifest["graphs"]["step"]
+    inputs = {tensor["name"]: tensor for tensor in step["inputs"]}
+    outputs = [tensor["name"] for tensor in step["outputs"]]
+    sizes = inputs["state"]["shape"]
+    if not inputs.keys() >= {"id", "state", "z"} or outputs != ["logits", "state_out"] or len(sizes) != 2:
+        raise ValueError("the graph step does not take an id, a state and z, and return logits and a state")
+    if not isinstance(manifest["autoregressive"]["start_id"], int) or not isinstance(sizes[1], int):
+        raise TypeError("start_id or the size of the state is not an integer")
 
 
 def _check_data(data: Mapping[str, Any]) -> None:
@@ -320,6 +338,7 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(f"a table of {len(data['columns'])} columns has shape {data['shape']}")
     if len(data["symbols"]) not in (0, data["vocabulary"]):
         raise ValueError(f"there are {len(data['symbols'])} symbols for {data['vocabulary']} ids")
+    check_tokenizer(data.get("tokenizer", ""), data["symbols"])
     _check_scaling(data)
 
 
@@ -336,6 +355,12 @@ def _check_scaling(data: Mapping[str, Any]) -> None:
 def column_names(data: DataEntry) -> list[str]:
     """Returns the names of the columns of vectors or of a table. Empty if they have none."""
     return data.get("column_names") or [column.rpartition(":")[0] for column in data["columns"]]
+
+
+def tokenizer_of(data: DataEntry) -> Tokenizer | None:
+    """Returns the map between texts and ids, or None if the data have none."""
+    name = data.get("tokenizer", "")
+    return Tokenizer(name, tuple(data["symbols"])) if name else None
 
 
 def scaling_of(data: DataEntry) -> Scaling:
@@ -489,6 +514,8 @@ def common_metadata(description: Description) -> dict[str, str]:
     }
     if "latent_scaling" in description:
         entries["latent_scaling"] = json.dumps(description["latent_scaling"])
+    if tokenizer := tokenizer_of(data):
+        entries["tokenizer"], entries["tokenizer_sha256"] = tokenizer.name, tokenizer.sha256
     if data.get("offset"):
         # Values of the data become the graphs' x by (value - offset) / factor, for each column or channel.
         return entries | {"offset": json.dumps(data["offset"]), "factor": json.dumps(data["factor"])}

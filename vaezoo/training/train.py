@@ -206,6 +206,7 @@ def describe(
         "options": setup.options,
         "data": asdict(data.spec),
         "source": data.source and asdict(data.source),
+        **({"tokenizer_sha256": data.spec.make_tokenizer().sha256} if data.spec.tokenizer else {}),
         "fingerprint": fingerprint(data),
         "training": asdict(setup.config),
         "monitor": setup.objective.monitor,

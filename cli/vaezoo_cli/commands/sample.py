@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vaezoo.errors import VaezooError
 from vaezoo_cli.options import (
     checkpoint_option,
     data_out_option,
+    drawing_options,
     overlap_option,
     resolution_option,
     source_argument,
     tile_option,
 )
+
+if TYPE_CHECKING:
+    from vaezoo.core.drawing import Drawing
 
 
 @click.command()
@@ -24,6 +30,7 @@ from vaezoo_cli.options import (
 )
 @click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
 @click.option("--z", "latents", type=click.Path(), metavar="FILE", help="Decode the latents of a .npy or .npz file.")
+@drawing_options
 @resolution_option
 @tile_option
 @overlap_option
@@ -36,6 +43,7 @@ def sample(
     label: str | None,
     draw: bool,
     latents: str | None,
+    drawing: Drawing | None,
     resolution: tuple[int, int] | None,
     tile: int | None,
     overlap: int | None,
@@ -49,7 +57,7 @@ def sample(
     FOLDER/        image files in a new folder
     .npz .npy      an array x of any data, with the labels y in a .npz file
     .csv .parquet  a row for each sample of a table or of vectors
-    .txt           a line for each text
+    .txt           a line for each text, which is printed without --out
 
     RUN is a run folder. MODEL means its newest run. Without an argument the newest run of all is used. PRETRAINED is a
     name that 'vaezoo pretrained' shows. EXPORT is a folder that 'vaezoo export' wrote. It runs in ONNX Runtime, with
@@ -57,6 +65,8 @@ def sample(
 
     The latents of --z may have any size if the export has free height and width, and --tile then bounds the memory.
     Samples have the same latents at each --resolution.
+
+    The ids of texts are drawn one by one. --temperature, --top-k and --beam choose likelier ones.
     """
     from vaezoo.plots.examples import labels_of, sample_grid
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, read_latents, write_data, write_plot
@@ -76,9 +86,9 @@ def sample(
         check_grid(count)
     y = labels_of(model, label, count)
     if z is None:
-        chunks = model.sample(count, seed, y, draw=draw, resolution=resolution)
+        chunks = model.sample(count, seed, y, draw=draw, resolution=resolution, drawing=drawing)
     else:
-        chunks = model.decode(z, seed, y, draw=draw, resolution=resolution, tile=tile, overlap=overlap)
+        chunks = model.decode(z, seed, y, draw=draw, resolution=resolution, tile=tile, overlap=overlap, drawing=drawing)
     if suffix == ".png":
         write_plot(sample_grid(model, chunks, count), "samples", out)
     else:

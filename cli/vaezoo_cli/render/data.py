@@ -14,7 +14,12 @@ def data_lines(dataset: Dataset) -> list[str]:
     """Returns lines with the numbers of examples of each split, and of each class in the training split."""
     splits = (("training", dataset.train), ("validation", dataset.valid), ("test", dataset.test))
     parts = [f"{len(split):,} {name}" for name, split in splits if split is not None]
-    return [f"data     {', '.join(parts)} examples", *window_lines(dataset), *class_lines(dataset)]
+    return [
+        f"data     {', '.join(parts)} examples",
+        *window_lines(dataset),
+        *text_lines(dataset),
+        *class_lines(dataset),
+    ]
 
 
 def window_lines(dataset: Dataset) -> list[str]:
@@ -27,6 +32,14 @@ def window_lines(dataset: Dataset) -> list[str]:
             first, last = split.windows.span
             texts.append(f"{name} {first} to {last}")
     return [f"windows  split by time, none crosses a border: {', '.join(texts)}"] if texts else []
+
+
+def text_lines(dataset: Dataset) -> list[str]:
+    """Returns a line with the ids of texts. There is none for other data."""
+    spec = dataset.spec
+    if not spec.tokenizer:
+        return []
+    return [f"texts    {spec.tokenizer}: {spec.vocabulary:,} ids, at most {spec.shape[0]:,} in a text with its end"]
 
 
 def class_lines(dataset: Dataset) -> list[str]:
