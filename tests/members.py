@@ -59,6 +59,7 @@ MEMBERS: Mapping[str, Member] = {
     ),
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
+    "vq-autoencoder": Member("vq-autoencoder", options={"channels": "8,8", "norm_groups": 4, "codebook_size": 32}),
     "tiny-autoencoder": Member("tiny-autoencoder", options={"channels": 8, "blocks": "1,1", "latent_norm": True}),
     "cppn-vae": Member("cppn-vae", options={"hidden": "32", "latent_dim": 6, "units": 16, "layers": 2}),
     "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),
@@ -100,6 +101,11 @@ MEMBERS: Mapping[str, Member] = {
         "autoencoder-kl",
         options={"channels": "8,8", "norm_groups": 4, "objective": "latent-diffusion", "objective.channels": 8}
         | {"objective.layers": 2, "objective.start": 0},
+    ),
+    "latent-diffusion-codes": Member(
+        "vq-autoencoder",
+        options={"channels": "8,8", "norm_groups": 4, "quantizer": "fsq", "levels": "3,4"}
+        | {"objective": "latent-diffusion", "objective.channels": 8, "objective.layers": 2, "objective.start": 0},
     ),
     "latent-diffusion-conv": Member(
         "conv-vae",

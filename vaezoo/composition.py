@@ -22,7 +22,7 @@ from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
 from vaezoo.nn.labels import InferredLabelVAE, with_labels
 from vaezoo.nn.mlp import MLPConfig
-from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior
+from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior, check_no_codes
 from vaezoo.objectives.elbo import ELBOPart
 from vaezoo.posteriors.base import Density, Head, Posterior, PosteriorPart, Shape
 from vaezoo.posteriors.gaussian import DiagonalGaussianPart
@@ -224,6 +224,7 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
             f"{loss} mixes the latents of examples, which leaves the space of {q}",
             "use objective=elbo, or another one",
         )
+    check_no_codes(objective)
     check_batch_prior(prior, objective)
     _check_inferred(config.condition, prior, objective)
     if prior.needs_density and posterior.density == "none":

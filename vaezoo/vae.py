@@ -235,7 +235,7 @@ def prior_graph(vae: VAE) -> Graph | None:
         return Graph(
             ("z", *prior.inputs),
             lambda *inputs: {"logits": prior.id_logits(*inputs)},
-            lambda batch: (vae.infer(batch).mode(), *given(prior.inputs, batch)),
+            lambda batch: (prior_codes(vae, batch), *given(prior.inputs, batch)),
         )
     if prior.noise_shape is None or type(prior).from_noise is StandardNormal.from_noise:
         return None
@@ -246,6 +246,16 @@ def prior_graph(vae: VAE) -> Graph | None:
         return noise, *given(prior.sample_inputs, batch)
 
     return Graph(("noise", *prior.sample_inputs), lambda *given: {"z": prior.from_noise(*given)}, inputs)
+
+
+def prior_codes(vae: VAE, batch: Batch) -> Tensor:
+    """Returns codes for an autoregressive prior, `(B, *latent_shape)`, whose size does not follow that of x.
+
+    They are those of the batch, or of generated examples if its images have another size than the data.
+    """
+    if tuple(batch.x.shape[1:]) != vae.data.shape:
+        batch = Batch(example_batch(vae.data, len(batch.x), Generator().manual_seed(1)).x, batch.y)
+    return vae.infer(batch).mode()
 
 
 def is_standard_normal(prior: Prior) -> bool:

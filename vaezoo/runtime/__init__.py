@@ -138,11 +138,11 @@ class OnnxVAE:
 
     @property
     def factors(self) -> tuple[int, int]:
-        """Pixels of an image for each pixel of its latents, vertically and horizontally, if both are images."""
-        sizes, latents = self.data["shape"], self.manifest["latent_shape"]
-        if not len(sizes) == len(latents) == 3:
+        """Pixels of an image for each place of its latents, vertically and horizontally, if both are grids."""
+        sizes, grid = self.data["shape"], self.manifest["latent_shape"][-2:]
+        if len(sizes) != 3 or len(grid) != 2:
             return (1, 1)
-        return max(1, sizes[1] // latents[1]), max(1, sizes[2] // latents[2])
+        return max(1, sizes[1] // grid[0]), max(1, sizes[2] // grid[1])
 
     @property
     def takes_coordinates(self) -> bool:
@@ -423,11 +423,16 @@ class OnnxVAE:
         """The axes of height and width in a batch of images."""
         return (1, 2) if self.dtype == np.uint8 else (2, 3)
 
+    @property
+    def _grid_axes(self) -> tuple[int, int]:
+        """The axes of height and width in a batch of latents: the last two. Codes need no axis of channels."""
+        return len(self.latent_shape) - 1, len(self.latent_shape)
+
     def _require_free_size(self, graph: GraphName, name: str) -> None:
-        """Raises VaezooError unless an input of a graph is an image whose height and width are free."""
+        """Raises VaezooError unless an input of a graph is an image or a grid whose height and width are free."""
         shape = example_shape(self._signature(graph, name))
-        axes = self._image_axes if name == "x" else (2, 3)
-        if len(shape) != 3 or any(isinstance(shape[axis - 1], int) for axis in axes):
+        axes = self._image_axes if name == "x" else self._grid_axes
+        if not max(axes) <= len(shape) <= 3 or len(shape) < 2 or any(isinstance(shape[axis - 1], int) for axis in axes):
             raise VaezooError(
                 f"the {graph} of {self.source.folder} takes inputs of one size only, {shape}",
                 "leave out tile and pad, which are for graphs of free height and width",
@@ -449,7 +454,7 @@ class OnnxVAE:
         """Runs a graph on tiles of its image, x or z."""
         if not len(next(iter(inputs.values()))):
             return self._run(graph, inputs)
-        images, latents = Layout(self._image_axes, self.factors), Layout((2, 3), (1, 1))
+        images, latents = Layout(self._image_axes, self.factors), Layout(self._grid_axes, (1, 1))
         name, read, write = ("x", images, latents) if graph == "encoder" else ("z", latents, images)
         return run_tiled(lambda tile: self._run(graph, tile), inputs, name, tiling, read, write)
 
