@@ -30,6 +30,8 @@ SMALL_CONV = {"channels": "8,16", "latent_dim": 8}
 MEMBERS: Mapping[str, Member] = {
     "mlp-vae": Member("mlp-vae"),
     "conv-vae": Member("conv-vae", options=SMALL_CONV),
+    "conv1d-vae": Member("conv1d-vae", "sines", SMALL_CONV),
+    "time-vae": Member("time-vae", "sines", {**SMALL_CONV, "seasons": "4,8", "season_steps": "1,2"}),
     "beta-vae": Member("beta-vae", options=SMALL_CONV),
     "vae-gan": Member("vae-gan", options=SMALL_CONV),
     "autoencoder": Member("autoencoder"),

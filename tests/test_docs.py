@@ -120,6 +120,29 @@ def test_commands_from_photos_to_scores_run(inside, capsys):
     assert {row["name"] for row in rows[:2]} == {"003.jpg", "008.jpg"} and len(rows) == 12
 
 
+@pytest.mark.slow
+def test_commands_from_series_to_runtime_run(inside, capsys):
+    """The commands of the page about series run as they stand, and the fault is where it was made."""
+    page = ROOT / "docs" / "series.md"
+    runtime, recordings, *others = Document.parse(str(page), PythonCodeBlockParser()).examples()
+    recordings.evaluate()
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert e.value.code == 0, captured.err
+        if "--time-column" in arguments:
+            assert "split by time" in captured.err and "test 2024-07-11 00:00:00 to 2024-07-19 23:00:00" in captured.err
+    for example in (runtime, *others):
+        example.evaluate()
+    with open("times.csv", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == 20 * 24 and [*rows[0]][:3] == ["time", "windows", "neg_elbo"]
+    marked = {row["time"][:10] for row in rows if row["anomaly"] == "1"}
+    assert "2024-05-13" in marked and marked <= {f"2024-05-{day}" for day in range(11, 16)}
+    assert max(rows, key=lambda row: float(row["neg_elbo"]))["time"][:10] == "2024-05-13"
+
+
 @pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED if commands(p)])
 def test_commands_parse(page):
     for arguments in commands(page):
@@ -138,7 +161,8 @@ def test_commands_parse(page):
             configure(config, options)
         if "metrics" in given:
             check_metrics(given["metrics"].split(","))
-        assert given.get("kind", "samples") in KINDS
+        if arguments[0] == "plot":
+            assert given["kind"] in KINDS
         if given.get("recipe_name"):
             find_recipe(given["recipe_name"])
         settings = {k: v for k, v in given.items() if hasattr(TrainConfig(), k) and v is not None}

@@ -73,6 +73,7 @@ __all__ = [
     "LatentLevel",
     "Likelihood",
     "LossOutput",
+    "LpipsFiles",
     "MLPParts",
     "Metric",
     "ModelSpec",
@@ -138,6 +139,7 @@ __all__ = [
 
 _NAMES = {
     "vaezoo.composition": ("ConvParts", "MLPParts", "composed"),
+    "vaezoo.core.perceptual": ("LpipsFiles",),
     "vaezoo.data.arrays": ("from_arrays",),
     "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
     "vaezoo.data.inference": ("Examples",),

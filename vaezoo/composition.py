@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-from vaezoo.core.options import PartOf
+from vaezoo.core.option_values import PartOf
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, Split, given
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
@@ -110,9 +110,13 @@ class ComposedVAE(VAE):
         return posterior
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        z = z if self.latent_scale == 1 else self.latent_scale * z
-        params: Tensor = self.decoder(with_labels(z, y, self.classes))
+        params: Tensor = self.decoder(self.decoder_input(z, y))
         return params
+
+    def decoder_input(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Returns latents and labels as the decoder takes them."""
+        z = z if self.latent_scale == 1 else self.latent_scale * z
+        return with_labels(z, y, self.classes)
 
     def infer(self, batch: Batch) -> Posterior:
         """Overridden: q(z|x) may follow p(x, z), which `encode`, a function of x alone, does not know."""

@@ -33,6 +33,7 @@ def load_examples(
     data_dir: str | os.PathLike[str] | None = None,
     stream: bool | None = None,
     on_bad_image: str = "error",
+    stride: int | None = None,
 ) -> Examples:
     """Loads examples for a trained model, in the form of the data that it was trained on.
 
@@ -41,8 +42,9 @@ def load_examples(
 
     Args:
         model: A run, an export or a module.
-        data: A data set by name, an image file, an image folder, a .npy or .npz file, a `Dataset`, or an array, a frame
-            or a data set of PyTorch. The default is the data set that the model was trained on.
+        data: A data set by name, an image file, an image folder, a .npy or .npz file, a recording or a folder of
+            series, a `Dataset`, or an array, a frame or a data set of PyTorch. The default is the data set that the
+            model was trained on.
         y: The labels of an array.
         part: "train", "valid", "test" or "all" of a source with parts: a data set by name, a folder with a test split,
             or a file with `x_test`. The default is the held-out part: test, or validation if there is no test split.
@@ -50,6 +52,7 @@ def load_examples(
         stream: Whether the images of a folder stay in their files. By default they do if they would fill more than half
             of the available memory.
         on_bad_image: What to do with unreadable images of a folder: error or skip.
+        stride: Steps between the starts of two windows of a recording in a file. By default windows do not overlap.
 
     Returns:
         The examples with their names: files relative to the folder, or indices.
@@ -60,6 +63,8 @@ def load_examples(
         VaezooError: If an option is unknown, or the source has no parts to choose from.
     """
     spec = data_of(model)
+    if stride is not None and not isinstance(data, str | os.PathLike):
+        raise VaezooError("a stride cuts the recording of a file into windows", "name the file as data, too")
     if isinstance(data, Examples):
         return data
     if isinstance(data, Dataset):
@@ -68,7 +73,9 @@ def load_examples(
         examples = examples_of(own_data(model, data_dir), part)
     elif isinstance(data, str | os.PathLike):
         folder = None if data_dir is None else os.fspath(data_dir)
-        examples = find_examples(spec, data, part=part, data_dir=folder, stream=stream, on_bad_image=on_bad_image)
+        examples = find_examples(
+            spec, data, part=part, data_dir=folder, stream=stream, on_bad_image=on_bad_image, stride=stride
+        )
     else:
         examples = array_examples(spec, data, y, part)
     return fitted(model, examples)

@@ -61,11 +61,13 @@ def init_output_bias(decoder: nn.Module, likelihood: Likelihood, train: Split) -
     """
     layers = [m for m in decoder.children() if not isinstance(m, nn.Unflatten)]
     last = layers[-1] if isinstance(decoder, nn.Sequential) and layers else None
-    if not isinstance(last, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) or last.bias is None:
+    convolutions = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
+    if not isinstance(last, nn.Linear | convolutions) or last.bias is None:
         return
     if likelihood.params_of_mean(torch.zeros(1)) is None:
         return
     mean = mean_example(train)
-    params = likelihood.params_of_mean(mean.flatten() if isinstance(last, nn.Linear) else mean.mean((1, 2)))
+    by_channel = isinstance(last, convolutions)
+    params = likelihood.params_of_mean(mean.mean(tuple(range(1, mean.ndim))) if by_channel else mean.flatten())
     assert params is not None
     last.bias.copy_(params)

@@ -39,6 +39,12 @@ BAD_IMAGE = click.option(
     metavar="ACTION",
     help="What to do with unreadable images of a folder: error or skip.",
 )
+SERIES = (
+    click.option("--kind", metavar="series", help="Take an array file, or a folder of .npy files, as series."),
+    click.option("--time-column", metavar="NAME", help="Column of a .csv file that holds the times of a recording."),
+    click.option("--window", type=int, metavar="STEPS", help="Cut one recording into windows of so many steps."),
+    click.option("--stride", type=int, metavar="STEPS", help="Steps between two windows.  [default: --window]"),
+)
 
 
 def parse_image_size(context: click.Context, parameter: click.Parameter, text: str | None) -> ImageSize | None:
@@ -75,7 +81,7 @@ def training_data_options(default: str) -> Callable[[F], F]:
     Args:
         default: Default of --data.
     """
-    data = "A data set that 'vaezoo list' shows, an image folder, or a .npz or .npy file."
+    data = "A data set that 'vaezoo list' shows, an image folder, a .npz or .npy file, or series."
     image_size = click.option(
         "--image-size",
         callback=parse_image_size,
@@ -84,14 +90,14 @@ def training_data_options(default: str) -> Callable[[F], F]:
     )
     channels = click.option("--channels", metavar="[grey|colour]", help="Convert images to grey or colour.")
     data_option = click.option("--data", default=default, show_default=True, metavar="NAME|PATH", help=data)
-    return _options(TrainingData, (data_option, DATA_DIR, image_size, channels, STREAM, BAD_IMAGE))
+    return _options(TrainingData, (data_option, DATA_DIR, image_size, channels, STREAM, BAD_IMAGE, *SERIES))
 
 
 def data_options() -> Callable[[F], F]:
     """Adds the options of data that a trained model is applied to, and passes them on as `data`, a DataOptions."""
     data = (
-        "A data set that 'vaezoo list' shows, an image, an image folder, or a .npz or .npy file.  [default: the data "
-        "of the training]"
+        "A data set that 'vaezoo list' shows, an image, an image folder, a .npz or .npy file, or series.  [default: "
+        "the data of the training]"
     )
     part = (
         "train, valid, test or all.  [default: the test split, or else the validation split; all, if the data are not "
@@ -105,6 +111,12 @@ def data_options() -> Callable[[F], F]:
             DATA_DIR,
             STREAM,
             BAD_IMAGE,
+            click.option(
+                "--stride",
+                type=int,
+                metavar="STEPS",
+                help="Steps between two windows of a recording.  [default: those of a window]",
+            ),
         ),
     )
 
@@ -119,8 +131,12 @@ class TrainingData:
     channels: str | None = None
     stream: bool | None = None
     on_bad_image: str = "error"
+    kind: str | None = None
+    time_column: str | None = None
+    window: int | None = None
+    stride: int | None = None
 
-    def load(self, likelihood: str | None = None, scale: str | Scaling = "unit") -> Dataset:
+    def load(self, likelihood: str | None = None, scale: str | Scaling | None = None) -> Dataset:
         """Loads the data. The arguments are those of `load_data`."""
         import vaezoo
 
@@ -133,6 +149,10 @@ class TrainingData:
             on_bad_image=self.on_bad_image,
             channels=self.channels,
             scale=scale,
+            kind=self.kind,
+            time_column=self.time_column,
+            window=self.window,
+            stride=self.stride,
         )
 
 
@@ -145,6 +165,7 @@ class DataOptions:
     data_dir: str | None = None
     stream: bool | None = None
     on_bad_image: str = "error"
+    stride: int | None = None
 
     def load(self, model: Model, default_part: str | None = None) -> Examples:
         """Loads the examples for a model.
@@ -162,4 +183,5 @@ class DataOptions:
             data_dir=self.data_dir,
             stream=self.stream,
             on_bad_image=self.on_bad_image,
+            stride=self.stride,
         )

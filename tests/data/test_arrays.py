@@ -162,9 +162,9 @@ def test_invalid_labels(labels: Array, message: str) -> None:
     ],
 )
 def test_labels_of_any_type(labels: object, numbers: list[int], names: tuple[str, ...]) -> None:
-    train, test, _, class_names, _ = arrays.to_splits(FLOATS[:4], labels, FLOATS[:4], labels, "")
-    assert class_names == names and test is not None
-    for y in (train.y, test.y):
+    splits = arrays.to_splits(FLOATS[:4], labels, FLOATS[:4], labels, "")
+    assert splits.class_names == names and splits.test is not None
+    for y in (splits.train.y, splits.test.y):
         assert y is not None and y.tolist() == numbers and y.dtype == torch.int64
 
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create_model
 from vaezoo.errors import PluginError
-from vaezoo.nn.conv import Upsample2x, conv_channels
+from vaezoo.nn.conv import conv_channels
+from vaezoo.nn.strided import Upsample2x
 
 
 @pytest.mark.parametrize(

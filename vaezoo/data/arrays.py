@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,25 +19,31 @@ from vaezoo.data.convert import TorchData, Values, is_torch_data, read_torch_dat
 from vaezoo.data.labels import convert_labels
 from vaezoo.data.npy import Array, read_arrays
 from vaezoo.data.scaling import check_range, scale_split
-from vaezoo.errors import InputError, VaezooError, VaezooWarning
+from vaezoo.data.series.layout import series_first
+from vaezoo.errors import InputError, VaezooError, VaezooWarning, safe_repr
 
 CHANNELS = (1, 3)
 TOLERANCE = 1e-6  # of [0, 1]: rounding leaves such values, which are clipped
 MAX_DARK = 63  # a quarter of the levels 0..255; integers below it are seldom grey levels
 LABELS = ("y", "y_train", "y_test")  # of arrays in a .npz file
 NAMES = ("x", "x_train", "x_test", *LABELS)
+SERIES_SCALE = "standardize"  # the default of series, whose values have units
 CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
 SCALE_HINT = "give --scale minmax, standardize or none (in Python scale='minmax')"
 GREY_HINT = "divide grey levels by 255, or give --scale minmax (in Python scale='minmax')"
 
 
-def load(path: Path, scale: str | Scaling = "unit") -> Splits:
+Layout: TypeAlias = Callable[[Array, str], Array]  # brings examples into their axes, given what errors call them
+
+
+def load(path: Path, scale: str | Scaling = "unit", layout: Layout | None = None) -> Splits:
     """Reads an array file into memory.
 
     Args:
         path: A .npy file with the examples, or a .npz file. A .npz file has `x` and optionally `y`, or `x_train` and
             optionally `y_train`, `x_test` and `y_test`, or one array of any name.
-        scale: As in `to_splits`.
+        scale: As in `to_splits`, like the next one.
+        layout: The axes of the examples.
 
     Returns:
         The training split and the test split, as `from_arrays` describes them. The test split is None if there is none.
@@ -52,7 +58,7 @@ def load(path: Path, scale: str | Scaling = "unit") -> Splits:
             f"array file '{path}' has neither x nor x_train", "save the examples as numpy.savez(path, x=..., y=...)"
         )
     y = arrays.get("y_train", arrays.get("y"))
-    return to_splits(train, y, arrays.get("x_test"), arrays.get("y_test"), f" of '{path}'", scale)
+    return to_splits(train, y, arrays.get("x_test"), arrays.get("y_test"), f" of '{path}'", scale, layout)
 
 
 def from_arrays(
@@ -63,7 +69,8 @@ def from_arrays(
     y_test: Values | None = None,
     name: str = "arrays",
     likelihood: str | None = None,
-    scale: str | Scaling = "unit",
+    scale: str | Scaling | None = None,
+    kind: str | None = None,
 ) -> Dataset:
     """Makes a data set of arrays, tensors, data frames or data sets of PyTorch. One example in ten is held out.
 
@@ -80,10 +87,12 @@ def from_arrays(
         name: The name of the data set.
         likelihood: As in `vaezoo.likelihoods.make.make_likelihood`. The default is "bernoulli" for bits, for vectors of
             bytes and for one channel. It is "gaussian:optimal" for vectors of floats, for colour and for scaled data.
-        scale: How values become x. "unit" takes floats in [0, 1], and divides integers by 255. "minmax" maps the range
-            of each column of vectors, or of each channel of images, to [0, 1]. "standardize" maps its mean and standard
-            deviation to 0 and 1. "none" takes real values as they are. Both are fitted to the training part alone. New
-            data get the scaling of a run as it is, `run.data.scaling`.
+        scale: How values become x. The default is "unit", or "standardize" for series. "unit" takes floats in [0, 1],
+            and divides integers by 255. "minmax" maps the range of each column of vectors, or of each channel of images
+            and series, to [0, 1]. "standardize" maps its mean and standard deviation to 0 and 1. "none" takes real
+            values as they are. Both are fitted to the training part alone. New data get the scaling of a run as it is,
+            `run.data.scaling`.
+        kind: "series" for series `(N, time)` or `(N, channels, time)`.
 
     Returns:
         The data set. Floats become float32. Integers and bits become uint8, bits as 0 and 255. Images become
@@ -91,11 +100,15 @@ def from_arrays(
 
     Raises:
         InputError: If an array has another shape, type or range, or the lengths differ.
-        VaezooError: If the likelihood or the scaling does not exist, or they do not fit each other.
+        VaezooError: If the likelihood, the scaling or the kind does not exist, or they do not fit each other.
     """
+    if kind not in (None, "series"):
+        raise VaezooError(f"no kind of data named '{safe_repr(kind)}'", "use series, or leave it out")
+    layout = None if kind is None else series_first
+    scale = scale or ("unit" if kind is None else SERIES_SCALE)
     x, y, class_names = without_torch(x, y, "x")
     x_test, y_test, _ = (x_test, y_test, ()) if x_test is None else without_torch(x_test, y_test, "x_test")
-    splits = to_splits(x, y, x_test, y_test, "", scale)
+    splits = to_splits(x, y, x_test, y_test, "", scale, layout)
     splits = splits if splits.class_names else splits._replace(class_names=class_names)
     return make_dataset(splits, name, likelihood, None, scale)
 
@@ -134,6 +147,7 @@ def make_dataset(
         classes=classes,
         class_names=splits.class_names if classes else (),
         column_names=splits.column_names,
+        time_column=splits.time_column,
         offset=scaling.offset,
         factor=scaling.factor,
     )
@@ -151,12 +165,12 @@ def is_unit(scale: str | Scaling) -> bool:
 def default_likelihood(train: Split, scaling: Scaling) -> str:
     """Returns the likelihood of examples for which a user names none.
 
-    Vectors of floats are continuous unless all of them are 0 or 1. A Bernoulli takes them for probabilities of bits. A
-    column that varies little then has nearly no weight, and the posterior collapses.
+    Vectors and series of floats are continuous unless all of them are 0 or 1. A Bernoulli takes them for probabilities
+    of bits. A column that varies little then has nearly no weight, and the posterior collapses.
     """
     if (len(train.shape) == 3 and train.shape[0] > 1) or scaling.kind == "real":
         return CONTINUOUS
-    may_be_bits = len(train.shape) == 1 or scaling.offset
+    may_be_bits = len(train.shape) < 3 or scaling.offset
     if may_be_bits and isinstance(train, TensorSplit) and train.x.is_floating_point():
         are_bits = bool(((train.x == 0) | (train.x == 1)).all())
         return "bernoulli" if are_bits else CONTINUOUS
@@ -184,8 +198,11 @@ def to_splits(
     y_test: Values | None,
     origin: str,
     scale: str | Scaling = "unit",
+    layout: Layout | None = None,
 ) -> Splits:
     """Converts arrays as `from_arrays` describes. Errors append `origin` to the names of arrays.
+
+    The axes are those of vectors and images, unless `layout` brings them into others.
 
     With a `scale` other than "unit", the splits hold values as they are, float32 or float64. `make_dataset` scales
     them.
@@ -202,7 +219,7 @@ def to_splits(
     bits = are_bits(arrays.values())
     if not bits and is_unit(scale):
         _warn_of_dark(arrays)
-    arrays = {label: channels_first(array, label) for label, array in arrays.items()}
+    arrays = {label: (layout or channels_first)(array, label) for label, array in arrays.items()}
     if is_unit(scale):
         examples = [convert_values(array, label, bits, columns) for label, array in arrays.items()]
     else:

@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaezoo.core.scaling import Scaling
 from vaezoo.data.kinds import Kind, make_kind
+from vaezoo.data.series.windows import Windows
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.likelihoods.base import Likelihood, Shape
 from vaezoo.likelihoods.make import make_likelihood
@@ -69,6 +71,9 @@ class DataSpec:
         class_names: The name of each value of the label, in the order of its numbers. Empty if they have no names, or
             if examples have several labels.
 
+        column_names: The names of the columns of vectors, or of the channels of series. Empty if they have none.
+        time_column: The column of times in the files of the recording that series were cut from. Empty for other data.
+
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
     """
@@ -85,6 +90,7 @@ class DataSpec:
     factor: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
+    time_column: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -110,13 +116,14 @@ class DataSpec:
                 f"data set '{self.name}' has {len(self.class_names)} names for labels of {self.classes or 'no'} values",
                 "give each value of the label a name of its own",
             )
-        if self.column_names and (self.kind == "table" or self.shape != (len(set(self.column_names)),)):
+        named = self.shape[: 1 if len(self.shape) < 3 else 0]  # vectors by column, series by channel
+        if self.column_names and (self.kind == "table" or named != (len(set(self.column_names)),)):
             raise VaezooError(
                 f"data set '{self.name}' has {len(self.column_names)} column names for shape {self.shape} of kind "
                 f"{self.kind}",
-                "give each column of vectors a name of its own",
+                "give each column of vectors or channel of series a name of its own",
             )
-        if not all(name.isprintable() for name in (*self.class_names, *self.column_names)):
+        if not all(name.isprintable() for name in (*self.class_names, *self.column_names, self.time_column)):
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
@@ -250,12 +257,14 @@ class TensorSplit:
         x: `(N, *shape)`: uint8 in 0..255, float32, or int64 token ids. Bytes save memory and become floats batch by
             batch.
         y: `(N,)` or `(N, factors)`, int64, or None.
-        names: The files of the examples, relative to their folder. None if the examples are not files.
+        names: The files of the examples, relative to their folder, or the times of windows. None if they have none.
+        windows: Where the examples lie in a recording. None if they are no windows of one.
     """
 
     x: Tensor
     y: Tensor | None
     names: tuple[str, ...] | None = None
+    windows: Windows | None = None
 
     def __repr__(self) -> str:
         return f"TensorSplit({len(self)} x {tuple(self.x.shape[1:])} {self.x.dtype})"
@@ -286,7 +295,8 @@ class TensorSplit:
         """Returns a split with the examples at `index`, which holds indices or a mask."""
         places = torch.arange(len(self))[index.cpu()].tolist()
         names = None if self.names is None else tuple(self.names[i] for i in places)
-        return TensorSplit(*self.gather(index), names)
+        windows = None if self.windows is None else self.windows.select(np.array(places, np.int64))
+        return TensorSplit(*self.gather(index), names, windows)
 
     def subsample(self, count: int) -> TensorSplit:
         """Returns `count` evenly spaced examples, or all if there are fewer.
@@ -301,7 +311,7 @@ class TensorSplit:
 
     def to(self, device: torch.device) -> TensorSplit:
         """Returns the split on `device`."""
-        return TensorSplit(self.x.to(device), None if self.y is None else self.y.to(device), self.names)
+        return replace(self, x=self.x.to(device), y=None if self.y is None else self.y.to(device))
 
 
 def _rows(values: Tensor, index: Tensor | slice) -> Tensor:
@@ -322,6 +332,10 @@ class DataSource:
         on_bad_image: What to do with unreadable images: error or skip.
         channels: "grey" or "colour", which images are converted to. None keeps what they have.
         scale: How values become x: unit, minmax, standardize or none.
+        kind: "series" for series in files. None for data whose kind follows from their source.
+        time_column: The column of times of a recording.
+        window: Steps of each window of a recording.
+        stride: Steps between the starts of two windows.
     """
 
     data: str
@@ -331,6 +345,10 @@ class DataSource:
     on_bad_image: str = "error"
     channels: str | None = None
     scale: str = "unit"
+    kind: str | None = None
+    time_column: str | None = None
+    window: int | None = None
+    stride: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +383,8 @@ class Splits(NamedTuple):
         test: The official test split, or None.
         valid: The official validation split, or None.
         class_names: The name of each label, if the labels are the indices of these names. Empty otherwise.
-        column_names: The names of the columns of vectors, or none.
+        column_names: The names of the columns of vectors, or of the channels of series, or none.
+        time_column: The column of times of the recording that series were cut from. Empty for other data.
     """
 
     train: Split
@@ -373,6 +392,7 @@ class Splits(NamedTuple):
     valid: Split | None = None
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
+    time_column: str = ""
 
 
 def valid_mask(n: int) -> Tensor:

@@ -30,6 +30,8 @@ from vaezoo.data.images.streamed import StreamedImages
 from vaezoo.data.labels import convert_labels
 from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, load_data, require_image_folder, slug
 from vaezoo.data.scaling import check_range
+from vaezoo.data.series.files import is_series, read_series
+from vaezoo.data.series.windows import Windows
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, suggest
 
 PARTS = ("train", "valid", "test", "all")
@@ -43,7 +45,8 @@ class Examples:
     Attributes:
         spec: What they hold. The name is that of the source.
         split: The examples.
-        names: What each example is called, `(N,)`: its file relative to the folder, or its index in the array.
+        names: What each example is called, `(N,)`: its file relative to the folder, its index in the array, or the time
+            of the first step of a window.
         part: "train", "valid" or "test" of a source with parts, or "all".
         parts: The part of each example, `(N,)`. None if the source has no parts.
         train: The training split of the source. None if the source has no parts.
@@ -58,6 +61,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.split)
+
+    @property
+    def windows(self) -> Windows | None:
+        """Where the examples lie in a recording. None if they are no windows of one."""
+        return self.split.windows if isinstance(self.split, TensorSplit) else None
 
     def select(self, index: Tensor) -> Examples:
         """Returns the examples at `index`, which holds indices or a mask."""
@@ -84,17 +92,21 @@ def find_examples(
     data_dir: str | None = None,
     stream: bool | None = None,
     on_bad_image: str = "error",
+    stride: int | None = None,
 ) -> Examples:
     """Loads examples from a data set or a path, in the form of a model's data.
 
     Args:
         spec: The data of the model.
-        data: A name from `DATASETS`, an image file, an image folder, or a .npy or .npz file.
+        data: A name from `DATASETS`, an image file, an image folder, or a .npy or .npz file. For series also a folder
+            of .npy files, or one recording as a .csv file, which is cut into windows.
         part: "train", "valid", "test" or "all". The default is the held-out part of a source with parts: a data set by
             name, a folder with a test split, or a file with `x_test`. Any other source has all of its examples.
         data_dir: As in `load_data`, like the next two.
         stream: Whether images stay in their files.
         on_bad_image: What to do with unreadable images: error or skip.
+        stride: Steps between the starts of two windows of a recording. By default windows do not overlap. An array file
+            is one recording if there is a stride.
 
     Raises:
         InputError: If a file cannot be read, or holds values of another kind.
@@ -106,11 +118,15 @@ def find_examples(
         hint = suggest(on_bad_image, ON_BAD_IMAGE, "use error or skip")
         raise VaezooError(f"on_bad_image '{on_bad_image}' is not known", hint)
     skip = on_bad_image == "skip"
+    is_named = isinstance(data, str) and data in DATASETS
+    if stride is not None and (is_named or not is_series(spec)):
+        raise VaezooError(f"a stride has no effect on '{data}', which is no recording of series", "leave it out")
     if isinstance(data, str) and data in DATASETS:
         require_image_folder(data, stream, skip)
         return examples_of(load_named(data, spec, data_dir), part)
     path = find_path(data)
-    return _examples(_load_path(path, spec, stream, skip), spec, slug(path), part)
+    splits = _load_series(path, spec, stride) if is_series(spec) else None
+    return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)
 
 
 def array_examples(spec: DataSpec, x: Values | TorchData, y: Values | None = None, part: str | None = None) -> Examples:
@@ -158,7 +174,8 @@ def examples_of(dataset: Dataset, part: str | None = None) -> Examples:
     part = part or dataset.held_out[0]
     n = len(dataset.train) + len(dataset.valid)
     is_valid = valid_mask(n)
-    if int(is_valid.sum()) != len(dataset.valid):  # a program chose the validation examples
+    in_time = isinstance(dataset.train, TensorSplit) and dataset.train.windows is not None
+    if in_time or int(is_valid.sum()) != len(dataset.valid):  # these are later windows, or a program chose them
         is_valid = torch.arange(n) >= len(dataset.train)
     places = {"train": (~is_valid).nonzero().flatten(), "valid": is_valid.nonzero().flatten()}
     splits = {"train": dataset.train, "valid": dataset.valid}
@@ -207,6 +224,8 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
         InputError: If the values are not data of the model's kind.
         UnsupportedDataError: If the examples have another shape.
     """
+    if array.ndim == 2 and is_series(spec) and spec.shape[0] == 1:
+        array = array[:, None]
     # A colour image alone would be three grey ones.
     is_single = tuple(array.shape) == spec.shape and spec.shape[0] != 1
     if array.ndim < 2 or not array.size or is_single:
@@ -285,6 +304,14 @@ def load_named(name: str, spec: DataSpec, data_dir: str | None) -> Dataset:
     return dataset
 
 
+def _load_series(path: Path, spec: DataSpec, stride: int | None) -> Splits | None:
+    """Loads a folder of series, or the windows of a recording. None for other files."""
+    series = read_series(path, spec, stride)
+    if series is None:
+        return None
+    return Splits(TensorSplit(to_model(series.x, spec, f"'{path}'"), None, series.names, series.windows))
+
+
 def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> Splits:
     """Loads the image folder, the image file or the array file at a path."""
     if path.is_dir():
@@ -347,4 +374,6 @@ def _joined(splits: Sequence[Split]) -> Split:
     if isinstance(first, StreamedImages):
         return replace(first, names=files, y=y)
     x = torch.cat([split.gather(slice(None)).x for split in splits])
-    return TensorSplit(x, y, files if len(names) == len(splits) else None)
+    windows = [split.windows for split in splits if isinstance(split, TensorSplit) and split.windows is not None]
+    joined = replace(windows[0], start=np.concatenate([w.start for w in windows])) if windows else None
+    return TensorSplit(x, y, files if len(names) == len(splits) else None, joined)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +17,8 @@ from vaezoo.data.catalog import DATASETS
 from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.images.decode import to_channels
-from vaezoo.data.series import sines
+from vaezoo.data.series import files, sines
+from vaezoo.data.series.files import SeriesOptions
 from vaezoo.data.tables import penguins
 from vaezoo.data.text import names
 from vaezoo.errors import InputError, VaezooError, suggest
@@ -42,13 +43,18 @@ def load_data(
     stream: bool | None = None,
     on_bad_image: str = "error",
     channels: str | None = None,
-    scale: str | Scaling = "unit",
+    scale: str | Scaling | None = None,
+    kind: str | None = None,
+    time_column: str | None = None,
+    window: int | None = None,
+    stride: int | None = None,
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
 
     Args:
-        data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file. If a folder has the name of
-            a data set, give its path with a slash: `./digits`.
+        data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file, or of series; see
+            `vaezoo.data.series.files.load`. If a folder has the name of a data set, give its path with a slash:
+            `./digits`.
         data_dir: The folder that contains the standard data sets and to which they are downloaded. The default is
             `vaezoo/data` in the user's cache folder.
         image_size: Height and width to resize images to, 4 to 1024 pixels. One number means both. Other data cannot be
@@ -61,7 +67,12 @@ def load_data(
         on_bad_image: What to do with unreadable images of an image folder. "error" raises an error that names them.
             "skip" leaves them out with a VaezooWarning. If images are streamed, "skip" decodes all of them first.
         channels: "grey" or "colour" to convert images. None keeps what they have.
-        scale: How the values of an array file become x, as in `from_arrays`. Images of files are always "unit".
+        scale: How the values of an array file or of series become x, as in `from_arrays`. Images of files are always
+            "unit".
+        kind: "series" for array files and folders of series. None: the kind follows from the source.
+        time_column: The column of a .csv file that holds the times of one recording.
+        window: Cuts one recording into windows of so many steps.
+        stride: Steps between the starts of two windows. The default is `window`: they do not overlap.
 
     Returns:
         The data set. Its `source` holds these arguments with absolute paths.
@@ -76,6 +87,8 @@ def load_data(
     image_size = checked_image_size(image_size)
     if channels is not None and channels not in CHANNELS:
         raise VaezooError(f"channels '{channels}' are not known", suggest(channels, CHANNELS, "use grey or colour"))
+    series = SeriesOptions(kind=kind, time_column=time_column, window=window, stride=stride)
+    scale = scale or (arrays.SERIES_SCALE if series.names else "unit")
     if not isinstance(scale, Scaling):
         check_scale(scale)
     scale_name = scale.name if isinstance(scale, Scaling) else scale
@@ -89,6 +102,7 @@ def load_data(
     skip = on_bad_image == "skip"
     data_path = None if data_dir is None else _absolute(data_dir)
     if isinstance(data, str) and data in DATASETS:
+        series.refuse(data)
         _require_unit(data, scale)
     if isinstance(data, str) and data in OTHER_KINDS:
         require_image_folder(data, stream, skip)
@@ -101,7 +115,12 @@ def load_data(
     else:
         path = find_path(data)
         name, location = slug(path), str(path)
-        splits = _load_path(path, image_size, stream, skip, channels, scale)
+        if series.names:
+            _require_images(f"'{path}'", image_size, channels)
+            require_image_folder(str(path), stream, skip)
+            splits = files.load(path, series, scale)
+        else:
+            splits = _load_path(path, image_size, stream, skip, channels, scale)
     source = DataSource(
         data=location,
         data_dir=None if data_path is None else str(data_path),
@@ -110,6 +129,7 @@ def load_data(
         on_bad_image=on_bad_image,
         channels=channels,
         scale=scale_name,
+        **asdict(series),
     )
     return make_dataset(splits, name, likelihood, source, scale)
 

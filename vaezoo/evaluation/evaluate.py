@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from vaezoo.core.counts import whole_number
 from vaezoo.core.device import on_device, resolve_device
 from vaezoo.core.memory import keep_freed_memory
+from vaezoo.core.perceptual import LpipsFiles
 from vaezoo.data.base import Split
 from vaezoo.data.inference import Examples
 from vaezoo.data.prefetch import to_device_if_fits
@@ -29,6 +30,7 @@ from vaezoo.evaluation.image_metrics import (
 from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_nll, check_settings, elbo_metrics, nll_metrics
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
+from vaezoo.evaluation.perceptual import perceptual_distance
 from vaezoo.evaluation.probes import probe_metrics
 from vaezoo.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.registry import find_model
@@ -83,6 +85,7 @@ def evaluate(
     elbo_samples: int = 10,
     limit: int | None = None,
     inception: str | os.PathLike[str] | None = None,
+    lpips: LpipsFiles | None = None,
     seed: int = 0,
     device: str = "auto",
     on_progress: OnProgress = lambda done, total: None,
@@ -103,6 +106,8 @@ def evaluate(
         elbo_samples: Samples of z per example for the ELBO.
         limit: Number of evenly spaced examples to evaluate. The default is all.
         inception: File of Inception's weights. With it, Frechet distances are measured in Inception's features.
+        lpips: Files of LPIPS. Without them, `lpips` measures a distance in the features of the packaged classifier, and
+            its name says so.
         seed: Seed of bits and latents.
         device: As in TrainConfig.
         on_progress: Called with the number of examples done and the total, in the slow metrics.
@@ -110,7 +115,7 @@ def evaluate(
     Raises:
         UnsupportedDataError: If the data do not fit the model.
         VaezooError: If a metric is unknown, or is not defined for this model or these data.
-        InputError: If `inception` is not the expected file.
+        InputError: If a file of `inception` or `lpips` is not the expected one.
         DivergedError: If the model's values are not finite.
     """
     check_metrics(metrics)
@@ -137,7 +142,7 @@ def evaluate(
         if device_of(vae).type == "cpu":
             keep_freed_memory()
         split = to_device_if_fits(split, device_of(vae))
-        context = EvalContext(vae, examples, training_split, split, config, inception, on_progress)
+        context = EvalContext(vae, examples, training_split, split, config, inception, lpips, on_progress)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
         with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
@@ -175,6 +180,7 @@ class EvalContext(NamedTuple):
     split: Split
     config: EvalConfig
     inception: str | os.PathLike[str] | None
+    lpips: LpipsFiles | None
     on_progress: OnProgress
 
 
@@ -213,11 +219,12 @@ METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
     "nearest-neighbour": _nearest_neighbour,
     "fid": _fid,
     "rfid": _rfid,
+    "lpips": lambda c: [perceptual_distance(c.vae, c.split, c.lpips, c.on_progress)],
     "codebook": lambda c: codebook_metrics(c.vae, c.split, c.config),
 }
 
 
-FOR_UNIT = ("reconstructions", "nearest-neighbour", "fid", "rfid")  # they compare pixels
+FOR_UNIT = ("reconstructions", "nearest-neighbour", "fid", "rfid", "lpips")  # they compare pixels
 
 
 def check_metrics(metrics: Sequence[str]) -> None:

@@ -240,6 +240,15 @@ def iter_decoded(
         yield vae.data.scaling.invert(x)
 
 
+def sample_latents(model: Model, n: int, *, seed: int = 0, y: Values | None = None) -> Values:
+    """Returns n latents drawn from the prior of a run or a module, `(n, *latent_shape)`."""
+    vae = module_of(model)
+    with _seeded(vae, seed), eval_mode(vae):
+        z = sample_prior(vae, blank_batch(vae, n, _labels(vae, n, y)))
+    latents: Values = z.cpu().numpy()
+    return latents
+
+
 def mode_name(model: Model) -> str:
     """Returns which of the fields of q(z|x) is its mode."""
     if isinstance(model, OnnxVAE):

@@ -18,6 +18,7 @@ from vaezoo.core.device import on_device, resolve_device
 from vaezoo.data.base import Dataset
 from vaezoo.data.inference import Examples, examples_of
 from vaezoo.data.prefetch import to_device_if_fits
+from vaezoo.data.series.windows import Windows
 from vaezoo.errors import VaezooError, VaezooWarning, safe_repr
 from vaezoo.evaluation.evaluate import resolve_binarize
 from vaezoo.evaluation.likelihood import check_settings, elbo_rows, nll_rows, refuse_score
@@ -45,6 +46,7 @@ class Scores:
         quantile: As given.
         threshold: The quantile of -ELBO on the validation examples of the training, or as given. None without both.
         valid_count: The number of these validation examples. None without a quantile.
+        windows: Where the examples lie in a recording. None if they are no windows of one.
         auc: Area under the ROC curve of -ELBO, for examples of other classes than the normal one. None without labels.
     """
 
@@ -57,6 +59,7 @@ class Scores:
     quantile: float | None = None
     threshold: float | None = None
     valid_count: int | None = None
+    windows: Windows | None = None
     auc: float | None = None
 
     @property
@@ -77,6 +80,28 @@ class Scores:
             "anomaly": anomaly,
         }
         return {name: values for name, values in columns.items() if values is not None}
+
+    def by_time(self) -> dict[str, Values]:
+        """Returns for each step of a recording the mean of each score over the windows that hold it.
+
+        The first array holds the times, under the name of their column, or the numbers of the steps as `step`.
+        `windows` says how many windows hold a step. Steps in none are left out. `anomaly` compares the mean of -ELBO
+        with the threshold.
+
+        Raises:
+            VaezooError: If the examples are no windows of a recording.
+        """
+        if self.windows is None:
+            raise VaezooError("the examples are no windows of a recording", "leave out --by-time")
+        counts = self.windows.counts()
+        held = counts > 0
+        scores = {"neg_elbo": self.neg_elbo, "reconstruction": self.reconstruction, "kl": self.kl, "nll": self.nll}
+        columns = {name: self.windows.means(v)[held] for name, v in scores.items() if v is not None}
+        if self.threshold is not None:
+            columns["anomaly"] = (columns["neg_elbo"] > self.threshold).astype(np.int8)
+        name = self.windows.time_column or "step"
+        taken = {"windows", *columns}
+        return {f"time_{name}" if name in taken else name: self.windows.times[held], "windows": counts[held], **columns}
 
 
 def score(
@@ -168,6 +193,7 @@ def score(
         quantile=quantile,
         threshold=threshold,
         valid_count=valid_count,
+        windows=examples.windows,
         auc=None if anomalous is None else _auc(anomalous, neg_elbo),
     )
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import metadata, version
 from typing import cast
 
-from vaezoo.core.options import json_value
+from vaezoo.core.option_values import json_value
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError, one_line
 from vaezoo.examples import Data, load_examples, require_model

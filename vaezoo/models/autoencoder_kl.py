@@ -16,7 +16,8 @@ from typing import Annotated, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaezoo.core.options import PartOf, part_name, require_positive
+from vaezoo.core.option_values import PartOf, part_name
+from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import DataSpec, Split
 from vaezoo.errors import VaezooError

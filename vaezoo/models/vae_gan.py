@@ -17,7 +17,8 @@ from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import GaussianVAE
-from vaezoo.nn.conv import ConvConfig, ConvSpec, conv_layers, conv_specs, conv_vae
+from vaezoo.nn.conv import ConvConfig, conv_specs, conv_vae
+from vaezoo.nn.strided import ConvSpec, conv_layers
 from vaezoo.objectives.base import LossOutput, Objective, StepContext
 from vaezoo.objectives.elbo import elbo_terms, kl_with_free_bits
 from vaezoo.spec import ModelSpec

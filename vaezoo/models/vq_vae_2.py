@@ -17,8 +17,9 @@ from vaezoo.core.precision import to_float32
 from vaezoo.data.base import DataSpec, Split
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.codes import CodeConfig, CodeVAE, Quantized, code_levels, code_shape, first_images, objective, upsampling
-from vaezoo.nn.conv import ConvConfig, conv_layers, conv_specs, transposed_layer
+from vaezoo.nn.conv import ConvConfig, conv_specs
 from vaezoo.nn.quantizers.base import Quantizer
+from vaezoo.nn.strided import conv_layers, transposed_layer
 from vaezoo.posteriors.codes import Codes
 from vaezoo.spec import ModelSpec
 

@@ -14,16 +14,18 @@ from typing import Annotated, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from vaezoo.core.options import PartOf, require_positive
+from vaezoo.core.option_values import PartOf
+from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.activations import ACTIVATIONS, Activation
-from vaezoo.nn.conv import ConvConfig, ConvSpec, conv_layers, conv_specs, transposed_layer
+from vaezoo.nn.conv import ConvConfig, conv_specs
 from vaezoo.nn.quantizers.base import Quantizer, QuantizerPart, require_at_least_0
 from vaezoo.nn.quantizers.vq import VQPart
 from vaezoo.nn.residual import residual_layers
+from vaezoo.nn.strided import ConvSpec, conv_layers, transposed_layer
 from vaezoo.objectives.vq import VQLoss
 from vaezoo.posteriors.base import Posterior
 from vaezoo.posteriors.codes import Codes
@@ -168,12 +170,12 @@ class GridVAE(CodeVAE):
             self.codebook.init_from_features(to_float32(self.encoder(self.data.features(x))))
 
 
-def code_shape(part: QuantizerPart, grid: tuple[int, int]) -> tuple[int, ...]:
+def code_shape(part: QuantizerPart, grid: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape of the codes of a grid."""
     return (part.depth, *grid) if part.depth else grid
 
 
-def code_levels(part: QuantizerPart, name: str, grid: tuple[int, int]) -> list[LatentLevel]:
+def code_levels(part: QuantizerPart, name: str, grid: tuple[int, ...]) -> list[LatentLevel]:
     """Returns the levels of the codes of a grid: one, or one for each codebook."""
     names = [f"{name}_{i + 1}" for i in range(part.depth)] or [name]
     return [LatentLevel(name, math.prod(grid), part.size) for name in names]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from vaezoo.core.options import require_positive
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.gaussian_vae import GaussianVAE
 from vaezoo.likelihoods.base import Shape
-from vaezoo.nn.activations import ACTIVATIONS, Activation, gate_factor
-from vaezoo.nn.mlp import flatten, hidden_layers, mlp_layers, unflatten
+from vaezoo.nn.activations import Activation
+from vaezoo.nn.mlp import flatten, unflatten
+from vaezoo.nn.strided import ConvSpec, chain_specs, conv_decoder, conv_encoder, derived_channels, require_strides
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256  # pixels per side
-COARSE_SIZE = 7  # derived convolutions halve the image until its shorter side has at most this many pixels
 COLOUR_LATENTS = 128  # by default; docs/models.md has the reconstruction errors of other sizes
-FIRST_CHANNELS, MAX_CHANNELS = 32, 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +50,7 @@ class ConvConfig:
         require_positive("latent_dim", self.latent_dim)
         require_positive("channels", *self.channels)
         require_positive("dense", *self.dense)
-        if self.strides and len(self.strides) != len(self.channels):
-            raise VaezooError(
-                f"option 'strides' has {len(self.strides)} values, but 'channels' has {len(self.channels)}",
-                "give one stride for each of the channels",
-            )
+        require_strides(self.strides, self.channels)
         if not set(self.strides) <= {1, 2}:
             raise VaezooError(
                 f"option 'strides' contains {sorted({*self.strides} - {1, 2})[0]}", "give strides of 1 or 2"
@@ -89,26 +82,6 @@ def image_latents(data: DataSpec) -> dict[str, object]:
     return {"latent_dim": COLOUR_LATENTS} if len(data.shape) == 3 and data.shape[0] == 3 else {}
 
 
-class ConvSpec(NamedTuple):
-    """One convolution of an encoder with padding 1. The decoder builds its counterpart from it.
-
-    Attributes:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        in_size: Height and width of the input in pixels.
-        out_size: Height and width of the output in pixels.
-        stride: 2 or 1.
-        kernel_size: Pixels per side.
-    """
-
-    in_channels: int
-    out_channels: int
-    in_size: tuple[int, int]
-    out_size: tuple[int, int]
-    stride: int
-    kernel_size: int
-
-
 def conv_specs(config: ConvConfig, data: DataSpec, in_channels: int | None = None) -> list[ConvSpec]:
     """Returns the encoder's convolutions. Raises as `conv_channels` does.
 
@@ -119,12 +92,7 @@ def conv_specs(config: ConvConfig, data: DataSpec, in_channels: int | None = Non
     """
     channels = conv_channels(data, config.channels, config.strides.count(1))
     strides = config.strides or (2,) * len(channels)
-    specs, in_channels, in_size = [], in_channels or data.shape[0], (data.shape[1], data.shape[2])
-    for out_channels, stride in zip(channels, strides, strict=True):
-        height, width = ((side + 2 - config.kernel_size) // stride + 1 for side in in_size)
-        specs.append(ConvSpec(in_channels, out_channels, in_size, (height, width), stride, config.kernel_size))
-        in_channels, in_size = out_channels, (height, width)
-    return specs
+    return chain_specs(in_channels or data.shape[0], data.shape[1:], channels, strides, config.kernel_size)
 
 
 def conv_channels(data: DataSpec, channels: tuple[int, ...], stride_1_count: int = 0) -> tuple[int, ...]:
@@ -157,83 +125,7 @@ def conv_channels(data: DataSpec, channels: tuple[int, ...], stride_1_count: int
                 "give fewer channels",
             )
         return channels
-    depth = 1
-    while min(sides) >> depth > COARSE_SIZE:
-        depth += 1
-    return tuple(min(FIRST_CHANNELS << i, MAX_CHANNELS) for i in range(depth))
-
-
-def conv_layers(specs: list[ConvSpec], activation: Activation) -> list[nn.Module]:
-    """Returns convolutions. An activation follows each of them."""
-    layers: list[nn.Module] = []
-    for spec in specs:
-        out_channels = gate_factor(activation) * spec.out_channels
-        layers += [
-            nn.Conv2d(spec.in_channels, out_channels, spec.kernel_size, spec.stride, padding=1),
-            ACTIVATIONS[activation](),
-        ]
-    return layers
-
-
-class Upsample2x(nn.ConvTranspose2d):
-    """A transposed convolution with stride 2 and padding 1, the reverse of a halving convolution.
-
-    A side of n pixels becomes 2n - 4 + kernel_size + output_padding.
-
-    When it trains on a CPU with one output channel, it uses a matrix product and `fold`. From 32 channels of 14x14 to
-    one, a batch of 128 with its gradients took 1.9 ms. oneDNN's transposed convolution took 7.0 ms. With three output
-    channels `fold` is not faster.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        output_padding: Additional rows and columns of the output, 0 or 1 each.
-        kernel_size: Pixels per side, 4 or 3.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, output_padding: tuple[int, int], kernel_size: int = 4
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=1, output_padding=output_padding)
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not self.training or self.out_channels > 1 or x.device.type != "cpu":
-            return super().forward(x, output_size)
-        assert self.bias is not None
-        n, _, height, width = x.shape
-        kernel, (extra_rows, extra_columns) = self.kernel_size[0], self.output_padding
-        # A transposed convolution adds one kernel to the output for each input pixel, weighted by its channels.
-        # First all these kernels at once: (N, out * k * k, in) @ (N, in, H * W) -> (N, out * k * k, H * W).
-        weight = self.weight.flatten(1).t().expand(n, -1, -1)
-        patches = weight @ x.flatten(2)
-        # Then `fold` adds up the k x k patches where they overlap: two pixels apart, less a border of one pixel.
-        size = (2 * height - 4 + kernel + extra_rows, 2 * width - 4 + kernel + extra_columns)
-        return F.fold(patches, size, kernel, stride=2, padding=1) + self.bias.view(-1, 1, 1)
-
-
-def transposed_layer(spec: ConvSpec, factor: int = 1) -> nn.Module:
-    """Returns the decoder's counterpart of a convolution. Its output has `spec.in_size` and factor * in_channels."""
-    if spec.stride == 1:
-        return nn.Conv2d(spec.out_channels, factor * spec.in_channels, spec.kernel_size, padding=1)
-    # A halving rounds odd sides down with kernel size 4, and up with 3. Output padding makes up the difference.
-    height, width = (a - (2 * b - 4 + spec.kernel_size) for a, b in zip(spec.in_size, spec.out_size, strict=True))
-    return Upsample2x(spec.out_channels, factor * spec.in_channels, (height, width), spec.kernel_size)
-
-
-def conv_encoder(config: ConvConfig, specs: list[ConvSpec], out_features: int) -> nn.Sequential:
-    """Returns a network from images `(B, C, H, W)` to `(B, out_features)`."""
-    sizes = (specs[-1].out_channels * math.prod(specs[-1].out_size), *config.dense, out_features)
-    return nn.Sequential(*conv_layers(specs, config.activation), nn.Flatten(), *mlp_layers(sizes, config.activation))
-
-
-def conv_decoder(config: ConvConfig, specs: list[ConvSpec], in_features: int) -> nn.Sequential:
-    """Returns the reverse of `conv_encoder`, from `(B, in_features)` to unbounded `(B, C, H, W)`."""
-    coarse, activation = (specs[-1].out_channels, *specs[-1].out_size), config.activation
-    sizes = (in_features, *reversed(config.dense), math.prod(coarse))
-    layers = [*hidden_layers(sizes, activation), nn.Unflatten(1, coarse)]
-    for spec in reversed(specs[1:]):
-        layers += [transposed_layer(spec, gate_factor(activation)), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers, transposed_layer(specs[0]))
+    return derived_channels(min(sides))
 
 
 def conv_vae(config: ConvConfig, data: DataSpec, *, init_bias: bool = True) -> GaussianVAE:

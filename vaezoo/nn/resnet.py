@@ -17,8 +17,9 @@ from vaezoo.core.options import require_positive
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.likelihoods.base import Shape
-from vaezoo.nn.conv import FIRST_CHANNELS, conv_channels
+from vaezoo.nn.conv import conv_channels
 from vaezoo.nn.mlp import flatten, unflatten
+from vaezoo.nn.strided import FIRST_CHANNELS
 
 NORM_EPS = 1e-6  # as in the code of latent diffusion
 

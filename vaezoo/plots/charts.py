@@ -19,7 +19,7 @@ def latents(request: PlotRequest) -> PlotResult:
     with plot_dependencies():  # before the work
         from vaezoo.plots import figures
 
-    run, data = request.run(images=False), request.load_examples()
+    run, data = request.run(drawn=False), request.load_examples()
     split = data.split
     if split.y is not None or request.factor is not None:
         require_labels(split, data.spec.name, request.factor)
@@ -50,7 +50,7 @@ def learning_curves(request: PlotRequest) -> PlotResult:
     with plot_dependencies():
         from vaezoo.plots import figures
 
-    run = request.run(images=False)
+    run = request.run(drawn=False)
     path, is_score = run.path, isinstance(run.vae.likelihood, ReconstructionScore)
     reports = read_log(path)
     if not reports:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png, to_size
 from vaezoo.errors import VaezooError
-from vaezoo.plots.loaded_model import LoadedModel, require_images
+from vaezoo.plots import series
+from vaezoo.plots.loaded_model import LoadedModel, require_drawable
 from vaezoo.plots.output import PlotResult
 from vaezoo.plots.request import PlotRequest
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
 
 def samples(request: PlotRequest) -> PlotResult:
-    """Draws images sampled from the prior."""
+    """Draws images or series sampled from the prior."""
     model = request.model
-    require_images(model)
+    require_drawable(model)
     y = labels_of(model, request.label, request.count)
+    if model.is_series:
+        return series.samples(request, y)
     chunks = model.sample(request.count, request.seed, y, resolution=request.resolution)
     return sample_grid(model, chunks, request.count)
 
@@ -31,7 +34,9 @@ def reconstructions(request: PlotRequest) -> PlotResult:
     from vaezoo.evaluation.outputs import iter_reconstructions
 
     model = request.model
-    require_images(model)
+    require_drawable(model)
+    if model.is_series:
+        return series.reconstructions(request)
     examples = request.load_examples().limited(request.count)
     chunks = iter_reconstructions(model.model, examples.split, resolution=request.resolution)
     return reconstruction_grid(model, examples, chunks)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
+import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +20,7 @@ TERMS = {"elbo": "-ELBO", "reconstruction": "reconstruction", "kl": "KL"}
 SCORE_TERMS = {"elbo": "score + KL", "reconstruction": "score"}  # where p(x|z) is a score of reconstructions
 
 Report = Mapping[str, object]
+Values: TypeAlias = npt.NDArray[Any]
 
 
 def latent_scatter(
@@ -108,6 +112,44 @@ def compared_curves(groups: Sequence[tuple[str, Sequence[Sequence[Report]]]], te
     legend = figure.legend(lines, [label for label, _ in groups], loc="outside lower center", frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
+    return _png(figure)
+
+
+def series_panels(
+    mean: Values, width: Values | None, given: Values | None, title: str, names: Sequence[str] = ()
+) -> bytes:
+    """Draws series, one panel for each, with a line for each channel. Returns a PNG file.
+
+    Args:
+        mean: The lines, `(N, channels, time)`.
+        width: Half the height of the band around each line, or None.
+        given: Points to draw besides, or None.
+        title: Title of the chart.
+        names: The names of the channels, or none.
+    """
+    columns = max(1, math.ceil(math.sqrt(len(mean))))
+    rows = -(-len(mean) // columns)
+    figure = Figure(figsize=(1 + 2.4 * columns, 1.2 + 1.6 * rows), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    time = range(mean.shape[2])
+    for i, ax in enumerate(panels):
+        if i >= len(mean):
+            ax.set_axis_off()
+            continue
+        for c, line in enumerate(mean[i]):
+            colour = f"C{c % 10}"
+            ax.plot(time, line, colour, linewidth=1.2, label=names[c] if names else f"channel {c}")
+            if width is not None:
+                ax.fill_between(time, line - width[i, c], line + width[i, c], color=colour, alpha=0.2, linewidth=0)
+            if given is not None:
+                ax.plot(time, given[i, c], ".", color=colour, markersize=3, alpha=0.6)
+        ax.grid(alpha=0.3)
+    if mean.shape[1] <= MAX_LEGEND and (names or mean.shape[1] > 1):
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        legend = figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=4)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return _png(figure)
 
 

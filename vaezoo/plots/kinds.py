@@ -44,7 +44,7 @@ class PlotKind:
 
 
 MODEL = frozenset({"checkpoint"})
-DATA = frozenset({"data", "part", "data_dir", "stream", "on_bad_image"}) | MODEL
+DATA = frozenset({"data", "part", "data_dir", "stream", "on_bad_image", "stride"}) | MODEL
 KINDS: Mapping[str, PlotKind] = {
     "samples": PlotKind(samples, MODEL | {"count", "seed", "resolution"}, count=64, takes_exports=True),
     "reconstructions": PlotKind(reconstructions, DATA | {"count", "resolution"}, count=32, takes_exports=True),

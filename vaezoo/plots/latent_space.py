@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vaezoo.core.image_grids import as_bytes, caption, gif, grid_columns, image_grid, png
+from vaezoo.core.image_grids import caption, gif, grid_columns, image_grid, png
 from vaezoo.errors import VaezooError
 from vaezoo.plots.output import PlotResult
 from vaezoo.plots.request import PlotRequest
 from vaezoo.plots.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
+from vaezoo.plots.thumbnails import thumbnails
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ def traversal_rows(run: Run, example: Batch, dims: list[int], count: int) -> byt
     images = traversal(run.vae, example, dims, values)
     heads, sides = show_values(values), [f"z{d}" for d in dims]
     title = "one latent dimension per row, its value above"
-    return png(image_grid(as_bytes(images.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides))
+    return png(image_grid(thumbnails(images.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides))
 
 
 def traversal_frames(run: Run, example: Batch, dims: list[int], count: int) -> bytes:
@@ -59,11 +60,13 @@ def traversal_frames(run: Run, example: Batch, dims: list[int], count: int) -> b
     from vaezoo.evaluation.latents import traversal
 
     values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, TRAVERSAL_FRAMES)
-    images = traversal(run.vae, example, dims, values)
+    images = traversal(run.vae, example, dims, values).transpose(0, 1)
     names, columns = [f"z{d}" for d in dims], grid_columns(len(dims))
+    frames = thumbnails(images.flatten(0, 1).numpy())
+    frames = frames.reshape(TRAVERSAL_FRAMES, len(dims), *frames.shape[1:])
     return gif(
         [
-            image_grid(caption(as_bytes(images[:, i].numpy()), names), columns, title=f"value {value:+.2f}")
+            image_grid(caption(frames[i], names), columns, title=f"value {value:+.2f}")
             for i, value in enumerate(values.tolist())
         ]
     )
@@ -91,10 +94,10 @@ def interpolation(request: PlotRequest) -> PlotResult:
         start, end = (F.interpolate(x, request.resolution) for x in (start, end))
     rows = torch.cat([start.unsqueeze(1), between, end.unsqueeze(1)], dim=1)
     grid = image_grid(
-        as_bytes(rows.flatten(0, 1).numpy()),
+        thumbnails(rows.flatten(0, 1).numpy()),
         rows.shape[1],
-        title="straight lines between the latents of two images",
-        heads=["image", *show_values(torch.linspace(0, 1, INTERPOLATION_STEPS)), "image"],
+        title="straight lines between the latents of two examples",
+        heads=["example", *show_values(torch.linspace(0, 1, INTERPOLATION_STEPS)), "example"],
     )
     return PlotResult(run.path, {".png": png(grid)})
 
@@ -107,7 +110,7 @@ def manifold(request: PlotRequest) -> PlotResult:
     images, values = latents.manifold(run.vae, request.count)
     low, high = latents.QUANTILES
     grid = image_grid(
-        as_bytes(images.flatten(0, 1).numpy()),
+        thumbnails(images.flatten(0, 1).numpy()),
         request.count,
         title=f"z0 to the right, z1 upwards: quantiles {low} to {high} of the standard normal",
         heads=show_values(values),
@@ -140,10 +143,10 @@ def attribute_vector(request: PlotRequest) -> PlotResult:
     amounts = torch.tensor(ATTRIBUTE_AMOUNTS)
     rows = torch.cat([examples.x.unsqueeze(1), latents.edit(run.vae, examples, direction, amounts)], dim=1)
     grid = image_grid(
-        as_bytes(rows.flatten(0, 1).numpy()),
+        thumbnails(rows.flatten(0, 1).numpy()),
         rows.shape[1],
         title=f"code + a (mean code of label {names[label] if names else label} - mean code of others)",
-        heads=["image", *(f"a = {text}" for text in show_values(amounts))],
+        heads=["example", *(f"a = {text}" for text in show_values(amounts))],
         sides=[names[n] if names else f"label {n}" for n in labels.tolist()],
     )
     return PlotResult(run.path, {".png": png(grid)})

@@ -54,6 +54,11 @@ class LoadedModel:
         return self.data["kind"] == "unit" and len(self.shape) == 3 and self.shape[0] in (1, 3)
 
     @property
+    def is_series(self) -> bool:
+        """Whether an example is a series `(channels, time)`."""
+        return self.data["kind"] != "tokens" and len(self.shape) == 2
+
+    @property
     def takes_labels(self) -> bool:
         """Whether samples can be those of a label."""
         if self.export is not None:
@@ -86,6 +91,17 @@ class LoadedModel:
         from vaezoo.evaluation.outputs import iter_samples as iter_run
 
         return iter_run(self.model, count, seed=seed, y=y, draw=draw, resolution=resolution)
+
+    def prior_latents(self, count: int, seed: int, y: Values | None = None) -> Values:
+        """Returns latents drawn from the prior, `(count, *latent_shape)`."""
+        import numpy as np
+
+        if self.export is not None:
+            labels = self.export.labels_in_turn(count) if y is None else y
+            return self.export.sample_prior(count, labels, np.random.default_rng(seed))
+        from vaezoo.evaluation.outputs import sample_latents
+
+        return sample_latents(self.model, count, seed=seed, y=y)
 
     def decode(
         self,
@@ -138,10 +154,10 @@ def from_run(run: Run) -> LoadedModel:
     return LoadedModel(run.path, run, cast("DataEntry", asdict(run.data)))
 
 
-def require_images(model: LoadedModel) -> None:
-    """Raises UnsupportedDataError unless a model was trained on grey or colour images."""
-    if not model.is_image:
+def require_drawable(model: LoadedModel) -> None:
+    """Raises UnsupportedDataError unless a model was trained on images or series, which can be drawn."""
+    if not model.is_image and not model.is_series:
         raise UnsupportedDataError(
-            f"{model.folder} was trained on shape {model.shape}, which is not an image",
-            "give a run that was trained on images",
+            f"{model.folder} was trained on shape {model.shape}, which is not an image or a series",
+            "give a run that was trained on images or series",
         )

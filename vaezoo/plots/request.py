@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from vaezoo.plots.loaded_model import LoadedModel, require_images
+from vaezoo.plots.loaded_model import LoadedModel, require_drawable
 
 if TYPE_CHECKING:
     from vaezoo.data.inference import Examples
@@ -39,15 +39,15 @@ class PlotRequest:
     suffixes: tuple[str, ...] = (".png",)
     resolution: tuple[int, int] | None = None
 
-    def run(self, *, images: bool = True) -> Run:
+    def run(self, *, drawn: bool = True) -> Run:
         """Returns the run.
 
         Args:
-            images: Whether it must have been trained on images.
+            drawn: Whether it must have been trained on images or series.
 
         Raises:
-            UnsupportedDataError: If it was trained on other data, but `images` is set.
+            UnsupportedDataError: If it was trained on other data, but `drawn` is set.
         """
-        if images:
-            require_images(self.model)
+        if drawn:
+            require_drawable(self.model)
         return cast("Run", self.model.model)

@@ -68,6 +68,7 @@ class DataEntry(TypedDict):
     symbols: list[str]
     class_names: NotRequired[list[str]]
     column_names: NotRequired[list[str]]
+    time_column: NotRequired[str]
     offset: NotRequired[list[float]]
     factor: NotRequired[list[float]]
 
@@ -307,7 +308,9 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError("the name of a class or column cannot be printed")
     if names and data["classes"] != [len(names)]:
         raise ValueError(f"there are {len(names)} class names for labels of {data['classes']} values")
-    if column_names and data["shape"] != [len(set(column_names))]:
+    if not isinstance(data.get("time_column", ""), str):
+        raise TypeError(f"time_column {safe_repr(data['time_column'])} is not a text")
+    if column_names and data["shape"][: 1 if len(data["shape"]) < 3 else 0] != [len(set(column_names))]:
         raise ValueError(f"there are {len(column_names)} column names for shape {data['shape']}")
     if not data["shape"]:
         raise ValueError("the data have no dimensions")

@@ -244,6 +244,10 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         on_bad_image=source.on_bad_image,
         channels=source.channels,
         scale="unit" if source.scale == "unit" else spec.scaling,
+        kind=source.kind,
+        time_column=source.time_column,
+        window=source.window,
+        stride=source.stride,
     )
 
 

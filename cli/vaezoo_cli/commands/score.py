@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vaezoo.errors import VaezooError
 from vaezoo.plots.output import output_suffixes
 from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import checkpoint_option, limit_option, open_export, open_run, source_argument
@@ -32,6 +33,7 @@ SUFFIXES = (".csv", ".npz", ".parquet")
     metavar="[auto|none|fixed|dynamic]",
     help="Bits instead of grey levels, as in 'vaezoo eval'.",
 )
+@click.option("--by-time", is_flag=True, help="Write the mean over its windows for each step of a recording.")
 @limit_option
 @click.option("--seed", default=0, help="Seed of bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
@@ -46,6 +48,7 @@ def score(
     threshold: float | None,
     normal_class: str | None,
     binarize: Binarize,
+    by_time: bool,
     limit: int | None,
     seed: int,
     device: str,
@@ -68,6 +71,9 @@ def score(
     training, of which one in a hundred is above it. With labels 0 and 1, or with --normal-class, the area under the ROC
     curve of neg_elbo is shown. It needs the packages of the extra 'eval'.
 
+    The examples of a recording are windows. --by-time writes a row for each step instead: its time, the number of its
+    windows, and the mean of each score over them.
+
     RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
     """
     import vaezoo
@@ -78,6 +84,8 @@ def score(
         require_pyarrow()
     model = open_export(source, checkpoint) or open_run(source, checkpoint)
     examples = data.load(model)
+    if by_time and examples.windows is None:
+        raise VaezooError(f"'{examples.spec.name}' is no recording, whose windows have times", "leave out --by-time")
     with ProgressView("examples") as progress:
         scores = vaezoo.score(
             model,
@@ -93,11 +101,11 @@ def score(
             device=device,
             on_progress=progress.show,
         )
-    columns = scores.columns()
+    columns = scores.by_time() if by_time else scores.columns()
     if out is None:
         write_csv(sys.stdout, [columns])
     else:
-        write_arrays(Path(out), [columns], len(scores.names))
+        write_arrays(Path(out), [columns], len(next(iter(columns.values()))))
         click.echo(out)
     for line in summary(scores):
         click.echo(line, err=True)

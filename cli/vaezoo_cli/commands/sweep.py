@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help="Model option; see 'vaezoo show MODEL'.")
 @click.option("--out", type=click.Path(), metavar="FOLDER", help="Folder of the sweep.  [default: sweeps/MODEL-DATA]")
 @click.option("--likelihood", metavar="NAME", help="As in 'vaezoo train'.  [default: that of the data]")
-@click.option("--scale", default="unit", metavar="NAME", help="As in 'vaezoo train'.")
+@click.option("--scale", metavar="NAME", help="As in 'vaezoo train'.")
 @train_options
 @json_option
 def sweep(
@@ -31,7 +31,7 @@ def sweep(
     options: tuple[str, ...],
     out: str | None,
     likelihood: str | None,
-    scale: str,
+    scale: str | None,
     as_json: bool,
     settings: Mapping[str, object],
 ) -> None:

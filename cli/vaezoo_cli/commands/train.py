@@ -61,9 +61,9 @@ LENGTH = {"epochs", "steps"}  # may change, too, where the schedule does not dep
 )
 @click.option(
     "--scale",
-    default="unit",
     metavar="NAME",
-    help="How the values of arrays become x: unit, or minmax, standardize or none, for each column or channel.",
+    help="How the values of arrays become x: unit, or minmax, standardize or none, for each column or channel.  "
+    "[default: unit; standardize for series]",
 )
 @train_options
 @json_option
@@ -81,7 +81,7 @@ def train(
     init_from: str | None,
     teacher: str | None,
     likelihood: str | None,
-    scale: str,
+    scale: str | None,
     as_json: bool,
     settings: Mapping[str, object],
 ) -> None:
@@ -277,7 +277,7 @@ def refuse_changes(
 
 def refuse_change(path: Path, name: str, old: object, new: object) -> None:
     """Raises VaezooError if an option differs from the value that a run was started with."""
-    from vaezoo.core.options import json_value, show_value
+    from vaezoo.core.option_values import json_value, show_value
 
     if old != new:
         old_text, new_text = (show_value(json_value(value)) for value in (old, new))

@@ -14,7 +14,19 @@ def data_lines(dataset: Dataset) -> list[str]:
     """Returns lines with the numbers of examples of each split, and of each class in the training split."""
     splits = (("training", dataset.train), ("validation", dataset.valid), ("test", dataset.test))
     parts = [f"{len(split):,} {name}" for name, split in splits if split is not None]
-    return [f"data     {', '.join(parts)} examples", *class_lines(dataset)]
+    return [f"data     {', '.join(parts)} examples", *window_lines(dataset), *class_lines(dataset)]
+
+
+def window_lines(dataset: Dataset) -> list[str]:
+    """Returns a line with the times of each split, if the examples are windows of a recording."""
+    from vaezoo.data.base import TensorSplit
+
+    texts = []
+    for name, split in (("training", dataset.train), ("validation", dataset.valid), ("test", dataset.test)):
+        if isinstance(split, TensorSplit) and split.windows is not None:
+            first, last = split.windows.span
+            texts.append(f"{name} {first} to {last}")
+    return [f"windows  split by time, none crosses a border: {', '.join(texts)}"] if texts else []
 
 
 def class_lines(dataset: Dataset) -> list[str]:
