@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from members import MEMBERS, member_data
 from PIL import Image
 
 from vaezoo import Run, TrainConfig, from_arrays, load, train
@@ -44,6 +45,12 @@ def colour_run(folder) -> Run:
     return train("conv-vae", from_arrays(x), options={"channels": "8,16", "latent_dim": 6}, config=config, out=folder)
 
 
+def member_run(name, folder) -> Run:
+    member = MEMBERS[name]
+    config = TrainConfig(steps=20, batch_size=20)
+    return train(member.model, member_data(member.data), options=member.options, config=config, out=folder)
+
+
 SMALL_CODES = {"codebook_size": 32, "channels": "16,16", "residual_channels": 8}
 
 
@@ -57,6 +64,8 @@ def make_run(name, digits, folder) -> Run:
         "conditional": lambda: trained("cvae", options={"latent_dim": 8}),
         "codes": lambda: trained("vq-vae", options=SMALL_CODES),
         "colour": lambda: colour_run(folder),
+        "text": lambda: member_run("sentence-vae", folder),
+        "table": lambda: member_run("table", folder),
     }
     return makers[name]()
 
@@ -108,11 +117,15 @@ class Browser:
         return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)[..., :3].astype(int)
 
     def change(self, script, *arguments):
-        """Runs a script that moves the latents, waits for the new picture, and returns its pixels."""
+        """Runs a script that moves the latents, and returns the pixels of the new image."""
+        self.move(script, *arguments)
+        return self.pixels()
+
+    def move(self, script, *arguments):
+        """Runs a script that moves the latents, and waits until their data are shown."""
         before = self.run("return document.getElementById('picture').dataset.frames")
         self.run(script, *arguments)
         self.until("return document.getElementById('picture').dataset.frames !== arguments[0]", before)
-        return self.pixels()
 
     def code(self, language):
         """What the button copies that gives the code of the picture."""

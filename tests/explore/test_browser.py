@@ -11,23 +11,34 @@ from explore_pages import png, require_package
 
 from vaezoo import runtime
 from vaezoo.core.image_grids import as_bytes
+from vaezoo.data.text.ids import to_ids, to_text
 
 pytestmark = pytest.mark.slow
 KINDS = ("mlp", "latent2", "vae-gan", "conditional", "codes", "colour")
 LEVELS = 2  # of 255, by which the browser's arithmetic may differ
 MOVE = "const s = document.querySelectorAll('.sliders input')[0]; s.value = arguments[0]; "
 MOVE += "s.dispatchEvent(new Event('input'))"
+MIDDLE = "[...document.querySelectorAll('button')].find((b) => b.textContent === 'To the middle').click()"
 PAINT = "const c = document.querySelectorAll('[role=gridcell]')[24]; const n = document.getElementById('code'); "
 PAINT += "n.value = (Number(c.title) + arguments[0]) % 32; n.dispatchEvent(new Event('input')); "
 PAINT += "c.dispatchEvent(new PointerEvent('pointerdown', { button: 0, bubbles: true }))"
 
 
-def expected_pixels(browser, export, monkeypatch):
-    """What the copied Python gives, as pixels."""
+def run_copied(browser, export, monkeypatch):
+    """What the copied Python gives."""
     monkeypatch.chdir(export.parent)
     names = {}
     exec(browser.code("Python"), names)
-    return as_bytes(names["x"])[0].astype(int)
+    return names["x"]
+
+
+def latents_of(browser):
+    """The latents in the Python that is copied."""
+    return np.float64(browser.code("Python").split("np.array([")[1].split("]")[0].split(","))
+
+
+def expected_pixels(browser, export, monkeypatch):
+    return as_bytes(run_copied(browser, export, monkeypatch))[0].astype(int)
 
 
 def close(pixels, expected):
@@ -63,19 +74,43 @@ def test_dropped_image_is_reconstructed(browser, explored, name):
     browser.drop(png(pixels[..., 0] if channels == 1 else pixels))
     browser.until("return !document.querySelector('.pair[hidden]') && document.getElementById('reconstruction')")
     x = np.float32(pixels.transpose(2, 0, 1)[None] / 255)
-    y = np.zeros(1, np.int64) if model.takes_labels() else None
+    y = np.array(json.loads((page / "latents.json").read_text())["y"][0]) if model.takes_labels() else None
     np.testing.assert_array_equal(browser.pixels("#input"), np.broadcast_to(pixels, (height, width, 3)))
     assert close(browser.pixels("#reconstruction"), as_bytes(model.reconstruct(x, y))[0])
+
+
+def test_texts_and_rows_are_those_of_the_runtime(browser, explored, monkeypatch):
+    export, page = explored("text")
+    browser.open(page)
+    browser.move(MIDDLE)
+    ids, symbols = run_copied(browser, export, monkeypatch), runtime.load(export).data["symbols"]
+    assert browser.run("return document.getElementById('picture').innerText") in (*to_text(ids, symbols), "(empty)")
+    send = "document.getElementById('own-text').value = arguments[0]; document.querySelector('form').requestSubmit()"
+    browser.move(send, "ada")
+    shown = browser.run("return document.getElementById('input').innerText")
+    model = runtime.load(export)
+    z = model.encode(to_ids(["ada"], symbols, model.data["shape"][0]).numpy())[model.manifest["mode"]]
+    np.testing.assert_allclose(latents_of(browser), z[0], atol=1e-5)
+    assert shown == "ada"
+    browser.run(send, "ada1")
+    assert "the letter '1' has no id" in browser.until("return document.getElementById('input-note').textContent")
+    export, page = explored("table")
+    browser.open(page)
+    row, model = run_copied(browser, export, monkeypatch), runtime.load(export)
+    cells = browser.run("return [...document.querySelectorAll('#picture td')].map((cell) => cell.textContent)")
+    shown = np.float64([cell.replace(",", "") for cell in cells])
+    np.testing.assert_allclose(shown, model.scaling.invert(row)[0], atol=0.006, rtol=1e-4)
 
 
 def test_labels_change_the_picture(browser, explored, monkeypatch):
     export, page = explored("conditional")
     browser.open(page)
     first = browser.pixels()
-    seven = browser.change("document.querySelectorAll('.labels input')[7].click()")
-    assert np.abs(seven - first).max() > LEVELS
-    assert "np.array([7])" in browser.code("Python")
-    assert close(seven, expected_pixels(browser, export, monkeypatch))
+    label = (json.loads((page / "latents.json").read_text())["y"][0][0] + 1) % 10  # the first example has another one
+    labelled = browser.change("document.querySelectorAll('.labels input')[arguments[0]].click()", label)
+    assert np.abs(labelled - first).max() > LEVELS
+    assert f"np.array([{label}])" in browser.code("Python")
+    assert close(labelled, expected_pixels(browser, export, monkeypatch))
 
 
 def test_javascript_makes_the_picture(browser, explored):
@@ -94,7 +129,7 @@ def test_map_keys_and_interpolation(browser, explored):
     _, page = explored("latent2")
     browser.open(page)
     key = "document.querySelector('.map').dispatchEvent(new KeyboardEvent('keydown', { key: arguments[0] }))"
-    first = browser.pixels()
+    first = browser.change(MIDDLE)
     assert np.abs(browser.change(key, "ArrowRight") - first).max() > 0
     assert "z0 0.30, z1 0.00" in browser.run("return document.querySelector('.map').ariaLabel")
     facts = json.loads((page / "latents.json").read_text())
@@ -102,14 +137,15 @@ def test_map_keys_and_interpolation(browser, explored):
     ends += "r.dispatchEvent(new Event('input'))"
     browser.change(ends, 0.5)
     middle = np.mean(facts["z"][:2], axis=0)
-    shown = browser.code("Python").split("np.array([[")[-1].split("np.array([")[-1].split("]")[0]
-    np.testing.assert_allclose([float(v) for v in shown.split(",")], middle, atol=1e-6)
+    np.testing.assert_allclose(latents_of(browser), middle, atol=1e-6)
     browser.run("[...document.querySelectorAll('button')].find((b) => b.textContent === 'Play').click()")
     browser.until(f"{ends.split(';')[0]}; return Number(r.value) > 0.55")
 
 
-@pytest.mark.parametrize("name", ["latent2", "conditional", "codes"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [("latent2", "light"), ("conditional", "dark"), ("codes", "dark"), ("text", "light"), ("table", "dark")],
+)
 def test_accessible_in_both_schemes(browser, explored, name, scheme):
     """axe-core finds no serious violation, at the width of a phone, with everything unfolded."""
     source = (require_package("axe-core") / "axe.min.js").read_text("utf-8")
@@ -117,7 +153,8 @@ def test_accessible_in_both_schemes(browser, explored, name, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.open(page, width=390)
-    browser.drop(b"no image")
+    if browser.run("return document.getElementById('drop')"):
+        browser.drop(b"no image")
     browser.run("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     browser.code("Python")
     assert browser.run("return document.documentElement.scrollWidth") <= 390
@@ -133,12 +170,12 @@ def test_numbers_of_a_locale_and_keys(browser, explored):
     _, page = explored("mlp")
     browser.open(page, locale="de-DE")
     key = "document.querySelector('.sliders input').dispatchEvent(new KeyboardEvent('keydown', { key: 'PageUp' }))"
+    browser.change(MIDDLE)
     browser.change(key)
     slider = "document.querySelector('.sliders input')"
     assert browser.run(f"return {slider}.getAttribute('aria-valuetext')").startswith("1,00, ")
     assert float(browser.run(f"return {slider}.value")) == pytest.approx(1)
-    shown = browser.code("Python").split("np.array([")[1].split("]")[0]
-    assert sorted(map(float, shown.split(",")))[-2:] == [0, pytest.approx(1)]
+    assert sorted(latents_of(browser))[-2:] == [0, pytest.approx(1)]
 
 
 def dropped(browser, data):

@@ -41,7 +41,7 @@ def run(capsys):
 def test_page_holds_the_export(run, exported, fake_runtime, inside):
     assert run("explore", exported.path, "--runtime", fake_runtime, "--out", "page")[:2] == (0, "written  page/\n")
     files = {file.relative_to("page").as_posix() for file in Path("page").rglob("*") if file.is_file()}
-    runtime = {f"runtime/{name}" for name in web_runtime.WASM}
+    runtime = {f"runtime/{name}" for name in (*web_runtime.WASM, "ONNXRUNTIME-LICENSE.md")}
     own = {"explore.json", "examples.bin", "manifest.json", "latents.json", "encoder.onnx", "decoder.onnx"}
     assert files == own | runtime | set(page.PAGE_FILES)
     for name in ("manifest.json", "decoder.onnx", "latents.json"):

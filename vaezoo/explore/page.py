@@ -5,7 +5,7 @@ OUT/
     explore.json                           what the page is told
     manifest.json, *.onnx, latents.json    of the export, unchanged
     examples.bin                           the export's first held-out examples, if it has some
-    runtime/                               onnxruntime-web
+    runtime/                               onnxruntime-web, with its licence
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vaezoo.runtime.manifest import Manifest
 
 PAGE = Path(__file__).parent / "page"
+LICENSE = PAGE.parent / "ONNXRUNTIME-LICENSE.md"
 PAGE_FILES = ("index.html", "explore.js", "explore.css")
 FACTS = "explore.json"
 EXAMPLES = "examples.bin"
@@ -67,6 +68,7 @@ def write_page(folder: Path, out: Path, runtime: Mapping[str, Path], name: str) 
         (work / "runtime").mkdir()
         for file, source in runtime.items():
             shutil.copyfile(source, work / "runtime" / file)
+        shutil.copyfile(LICENSE, work / "runtime" / LICENSE.name)
     return out
 
 

@@ -7,6 +7,7 @@ import functools
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlunsplit
 
 from vaezoo.errors import VaezooError
 
@@ -60,4 +61,4 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 def address(server: ThreadingHTTPServer) -> str:
     """Returns the URL of a server's page."""
-    return f"http://{HOST}:{server.server_port}/"
+    return urlunsplit(("http", f"{HOST}:{server.server_port}", "/", "", ""))

@@ -73,7 +73,7 @@ function column(name: string, nodes: (HTMLElement | null)[]): HTMLElement {
 
 // The picture of the latents, with the time of its frame.
 function current(explorer: Explorer): HTMLElement {
-  const title = { image: "Picture", text: "Text", table: "Row", curve: "Curve" }[kindOf(explorer.manifest)];
+  const title = { image: "Image", text: "Text", table: "Row", curve: "Curve" }[kindOf(explorer.manifest)];
   const picture = new Picture(explorer.manifest, `${title.toLowerCase()} of the latents`, { id: "picture" });
   const time = element("p", { class: "note", id: "frame" });
   let frames = 0; // tells programs that the picture is new

@@ -33,8 +33,9 @@ export class Explorer {
     readonly examples: Examples | null,
   ) {
     [this.center, this.scale] = spread(this.manifest, facts, model.latents);
-    this.z = this.start();
-    this.y = this.manifest.data.classes.map(() => 0);
+    // The first example, where there is one: the middle of the prior may be an empty image.
+    this.z = [...(facts.z[0] ?? this.center)];
+    this.y = facts.y?.[0].map((label) => Math.max(0, label)) ?? this.manifest.data.classes.map(() => 0);
   }
 
   get manifest(): Manifest {
@@ -44,11 +45,6 @@ export class Explorer {
   // Whether latents are real numbers that may be moved along lines.
   get hasLines(): boolean {
     return this.facts.codes === null && this.manifest.graphs.decoder.inputs[0].dtype !== "int64" && this.facts.space === "real";
-  }
-
-  // Where the sliders begin: the middle of the prior or of the codes, or the first example where lines mean nothing.
-  start(): number[] {
-    return this.hasLines ? [...this.center] : [...(this.facts.z[0] ?? this.center)];
   }
 
   set(z: ArrayLike<number>, y?: number[]): void {

@@ -6,6 +6,7 @@ import type { Explorer } from "./explorer";
 import { type Decoded, fromSource, inverted, readImage } from "./files";
 import { kindOf, Picture } from "./picture";
 import { exampleButtons } from "./samples";
+import { isLetters, toIds } from "./texts";
 
 const MAX_DRAWN = 64; // pixels a side of an image that can be drawn by hand
 const PAD = 280; // pixels a side of the pad
@@ -14,6 +15,7 @@ export function input(explorer: Explorer): HTMLElement | null {
   const { manifest, model } = explorer;
   if (!model.has("encoder")) return null;
   const isImage = kindOf(manifest) === "image";
+  const isText = kindOf(manifest) === "text" && isLetters(manifest);
   const [original, reconstruction] = ["input", "reconstruction"].map((name) => new Picture(manifest, name, { id: name }, true));
   const note = element("p", { class: "note", role: "status", id: "input-note" });
   let current: number[] | null = null;
@@ -42,14 +44,27 @@ export function input(explorer: Explorer): HTMLElement | null {
   };
   const accept = ({ x, notes }: Decoded) => encode(x, undefined, notes);
   const examples = exampleButtons(explorer, (x, y) => void attempt(() => encode(x, y, [])));
-  const own = isImage ? ownImages(explorer, (work) => void attempt(async () => accept(await work()))) : [];
+  const take = (work: () => Promise<Decoded>) => void attempt(async () => accept(await work()));
+  const own = isImage ? ownImages(explorer, take) : isText ? [ownText(explorer, take)] : [];
   const parts = [element("div", { class: "sources" }, ...own), ...(examples ? [element("p", { class: "note" }, "Examples that the model has not seen:"), examples] : []), note, pair];
-  if (!isImage && !examples) return null;
-  return panel(isImage ? "Your image" : "Examples", ...parts);
+  if (!own.length && !examples) return null;
+  return panel(isImage ? "Your image" : isText ? "Your text" : "Examples", ...parts);
 }
 
 function figure(picture: Picture, caption: string): HTMLElement {
   return element("figure", {}, picture.node, element("figcaption", {}, caption));
+}
+
+function ownText({ manifest }: Explorer, accept: (work: () => Promise<Decoded>) => void): HTMLElement {
+  const field = element("input", { type: "text", id: "own-text", maxlength: 1000, autocomplete: "off" });
+  const encode = (event: Event) => {
+    event.preventDefault();
+    accept(async () => ({ x: toIds(field.value, manifest), notes: [] }));
+  };
+  const send = element("button", { type: "submit" }, "Encode");
+  const form = element("form", { class: "actions" }, element("label", { for: "own-text" }, "Text"), field, send);
+  form.addEventListener("submit", encode);
+  return form;
 }
 
 // A place to drop a file on, a button that chooses one, and a pad to draw on for small grey images.

@@ -3,6 +3,7 @@
 import { element, show } from "./dom";
 import { type Manifest, product } from "./manifest";
 import type { Values } from "./model";
+import { textOf } from "./texts";
 
 export type Kind = "image" | "text" | "table" | "curve";
 
@@ -72,28 +73,27 @@ export class Picture {
     this.node.replaceChildren(element("caption", {}, this.name), element("tbody", {}, ...cells));
   }
 
+  // A curve for each channel of a series, and one for other numbers.
   private drawCurve(values: Values): void {
     const canvas = this.node as HTMLCanvasElement;
     const context = this.context();
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const y = (value: number) => canvas.height - 5 - ((value - low) / (high - low || 1)) * (canvas.height - 10);
+    const { shape } = this.manifest.data;
+    const channels = shape.length === 2 ? shape[0] : 1;
+    const steps = values.length / channels;
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.strokeStyle = getComputedStyle(canvas).color;
     context.lineWidth = 2;
-    context.beginPath();
-    values.forEach((value: number, i: number) => context.lineTo((i / Math.max(1, values.length - 1)) * canvas.width, y(value)));
-    context.stroke();
+    for (let channel = 0; channel < channels; channel++) {
+      context.strokeStyle = channels === 1 ? getComputedStyle(canvas).color : `hsl(${(channel * 137.5) % 360} 70% 50%)`;
+      context.beginPath();
+      for (let i = 0; i < steps; i++) {
+        context.lineTo((i / Math.max(1, steps - 1)) * canvas.width, y(values[channel * steps + i]));
+      }
+      context.stroke();
+    }
     canvas.setAttribute("aria-label", `${this.name}: ${values.length} values from ${show(low)} to ${show(high)}`);
   }
-}
-
-// Ids -> text. Id 0 is padding, and behind the end id there is nothing.
-export function textOf(ids: Values, { data, autoregressive }: Manifest): string {
-  const end = autoregressive?.end_id ?? null;
-  const until = end === null ? ids.length : Array.from(ids).indexOf(end);
-  const shown = Array.from(ids.slice(0, until < 0 ? ids.length : until)).filter((id) => id !== 0);
-  const isText = data.symbols.length > 0 && data.symbols.filter((symbol) => symbol.length > 1).length <= 4;
-  return shown.map((id) => data.symbols[id] ?? String(id)).join(isText ? "" : " ") || "(empty)";
 }
 
 function columnNames({ data }: Manifest): string[] {

@@ -5,6 +5,7 @@ import { type Explorer, latentName, order } from "./explorer";
 
 const LIMIT = 3; // standard deviations
 const ATTRIBUTE_LIMIT = 2; // times the attribute's vector
+const SHOWN = 12; // attributes that are not folded away
 
 interface Slider {
   node: HTMLElement;
@@ -54,7 +55,7 @@ export function sliders(explorer: Explorer, onmoved: (dim: number) => void): HTM
   };
   const first = element("div", { class: "sliders" }, ...dims.slice(0, active).map(make));
   explorer.onChange(() => shown.forEach((made, dim) => made.set(explorer.z[dim])));
-  const reset = button("Reset", () => explorer.set(explorer.start()));
+  const reset = button("To the middle", () => explorer.set(explorer.center));
   const by = kl[0] === null ? "The latents that vary most come first." : "Latents with the largest KL come first.";
   const node = panel("Latents", element("p", { class: "note" }, by), first);
   if (dims.length > active) node.append(others(dims.slice(active), (dim, i) => make(dim, active + i), kl[active] !== null));
@@ -95,6 +96,12 @@ export function attributes(explorer: Explorer): HTMLElement | null {
   };
   explorer.onChange(() => own || reset());
   reset();
-  const note = "Each adds the mean code of examples with a label minus that of the others.";
-  return panel("Attributes", element("p", { class: "note" }, note), element("div", { class: "sliders" }, ...made.map((item) => item.node)));
+  const note = element("p", { class: "note" }, "Each adds the mean code of examples with a label minus that of the others.");
+  const list = (items: Slider[]) => element("div", { class: "sliders" }, ...items.map((item) => item.node));
+  const node = panel("Attributes", note, list(made.slice(0, SHOWN)));
+  if (made.length > SHOWN) {
+    const title = element("summary", {}, `${show(made.length - SHOWN, 0)} more attributes`);
+    node.append(element("details", {}, title, list(made.slice(SHOWN))));
+  }
+  return node;
 }

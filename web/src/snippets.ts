@@ -45,7 +45,7 @@ export function javascript({ manifest, z, y, model }: Explorer): string {
 export function snippets(explorer: Explorer): HTMLElement {
   const makers = [["Python", python], ["JavaScript", javascript]] as const;
   const note = element("span", { role: "status" });
-  const listing = element("pre", { tabindex: 0, "aria-label": "code that makes this picture", hidden: true });
+  const listing = element("pre", { tabindex: 0, "aria-label": "code that makes this image", hidden: true });
   const isPossible = (name: string) => name === "Python" || explorer.manifest.graphs.decoder.inputs.every(({ name: input }) => input === "z" || input === "y");
   const buttons = makers
     .filter(([name]) => isPossible(name))
