@@ -14,7 +14,7 @@ from vaezoo.evaluation.onnx_vae import needs_only_mean
 from vaezoo.likelihoods.categorical import draw_ids
 from vaezoo.likelihoods.gaussian import Gaussian
 from vaezoo.likelihoods.make import BUILT_IN, make_likelihood
-from vaezoo.likelihoods.table import LOGVAR_BOUND, column_sizes
+from vaezoo.likelihoods.table import LOGVAR_BOUND, model_columns
 
 torch.manual_seed(0)
 LOGITS = torch.linspace(-12, 12, 97, dtype=torch.float64).reshape(-1, 1)
@@ -346,7 +346,9 @@ def test_real_columns_stay_finite():
 
 
 def test_column_sizes():
-    assert column_sizes(("a:real", "b:2", "c:d:10000")) == (0, 2, 10_000)
+    columns = model_columns(("a:real", "b:2?", "c:d:10000", "e:real?"))
+    assert [column.size for column in columns] == [0, 2, 10_000, 0]
+    assert [column.may_miss for column in columns] == [False, True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def training_data_options(default: str) -> Callable[[F], F]:
     Args:
         default: Default of --data.
     """
-    data = "A data set that 'vaezoo list' shows, an image folder, or a .npz or .npy file."
+    data = "A data set that 'vaezoo list' shows, an image folder, or a .npz, .npy, .csv or .parquet file."
     image_size = click.option(
         "--image-size",
         callback=parse_image_size,
@@ -83,15 +83,22 @@ def training_data_options(default: str) -> Callable[[F], F]:
         help="Resize images to this height and width, such as 64 or 24x32.",
     )
     channels = click.option("--channels", metavar="[grey|colour]", help="Convert images to grey or colour.")
+    columns = click.option(
+        "--columns",
+        multiple=True,
+        metavar="NAME=KIND",
+        help="Kind of a column of a table: continuous, integer, category, boolean, date, or constant or identifier, "
+        "which leaves it out. May be repeated.  [default: found]",
+    )
     data_option = click.option("--data", default=default, show_default=True, metavar="NAME|PATH", help=data)
-    return _options(TrainingData, (data_option, DATA_DIR, image_size, channels, STREAM, BAD_IMAGE))
+    return _options(TrainingData, (data_option, DATA_DIR, image_size, channels, columns, STREAM, BAD_IMAGE))
 
 
 def data_options() -> Callable[[F], F]:
     """Adds the options of data that a trained model is applied to, and passes them on as `data`, a DataOptions."""
     data = (
-        "A data set that 'vaezoo list' shows, an image, an image folder, or a .npz or .npy file.  [default: the data "
-        "of the training]"
+        "A data set that 'vaezoo list' shows, an image, an image folder, or a .npz, .npy, .csv or .parquet file.  "
+        "[default: the data of the training]"
     )
     part = (
         "train, valid, test or all.  [default: the test split, or else the validation split; all, if the data are not "
@@ -117,12 +124,14 @@ class TrainingData:
     data_dir: str | None = None
     image_size: ImageSize | None = None
     channels: str | None = None
+    columns: tuple[str, ...] = ()
     stream: bool | None = None
     on_bad_image: str = "error"
 
     def load(self, likelihood: str | None = None, scale: str | Scaling = "unit") -> Dataset:
         """Loads the data. The arguments are those of `load_data`."""
         import vaezoo
+        from vaezoo.data.tables.kinds import parse_columns
 
         return vaezoo.load_data(
             self.data,
@@ -133,6 +142,7 @@ class TrainingData:
             on_bad_image=self.on_bad_image,
             channels=self.channels,
             scale=scale,
+            columns=parse_columns(self.columns),
         )
 
 

@@ -82,8 +82,8 @@ def test_image_size(name: str, image_size: int) -> None:
         ("photos/cats", InputError, "no file or folder 'photos/cats'", "check the path"),
         ("data.npz", InputError, "no file or folder 'data.npz'", "check the path"),
         (Path("photos"), InputError, "no file or folder 'photos'", "check the path"),
-        ("table.csv", InputError, "neither a folder nor an array file", "pandas"),
-        ("table.txt", InputError, "neither a folder nor an array file", ".npy"),
+        ("table.xlsx", InputError, "neither a folder, an array file nor a table", ".csv"),
+        ("table.txt", InputError, "neither a folder, an array file nor a table", ".npy"),
     ],
 )
 def test_unknown_data(folder: Path, data: str | Path, kind: type[VaezooError], message: str, hint: str) -> None:

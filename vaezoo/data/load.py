@@ -18,7 +18,9 @@ from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.images.decode import to_channels
 from vaezoo.data.series import sines
+from vaezoo.data.tables import load as tables
 from vaezoo.data.tables import penguins
+from vaezoo.data.tables.reading import SUFFIXES as TABLES
 from vaezoo.data.text import names
 from vaezoo.errors import InputError, VaezooError, suggest
 from vaezoo.likelihoods.make import make_likelihood
@@ -43,12 +45,13 @@ def load_data(
     on_bad_image: str = "error",
     channels: str | None = None,
     scale: str | Scaling = "unit",
+    columns: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
 
     Args:
-        data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file. If a folder has the name of
-            a data set, give its path with a slash: `./digits`.
+        data: A name from `DATASETS`, or the path of an image folder, a .npy, .npz, .csv or .parquet file. If a folder
+            has the name of a data set, give its path with a slash: `./digits`.
         data_dir: The folder that contains the standard data sets and to which they are downloaded. The default is
             `vaezoo/data` in the user's cache folder.
         image_size: Height and width to resize images to, 4 to 1024 pixels. One number means both. Other data cannot be
@@ -62,6 +65,7 @@ def load_data(
             "skip" leaves them out with a VaezooWarning. If images are streamed, "skip" decodes all of them first.
         channels: "grey" or "colour" to convert images. None keeps what they have.
         scale: How the values of an array file become x, as in `from_arrays`. Images of files are always "unit".
+        columns: Kinds of columns of a .csv or .parquet file that differ from those that are found; see `from_table`.
 
     Returns:
         The data set. Its `source` holds these arguments with absolute paths.
@@ -79,7 +83,10 @@ def load_data(
     if not isinstance(scale, Scaling):
         check_scale(scale)
     scale_name = scale.name if isinstance(scale, Scaling) else scale
-    if likelihood is not None and data not in OTHER_KINDS:
+    is_table = Path(data).suffix.lower() in TABLES
+    if columns and not is_table:
+        raise VaezooError(f"'{os.fspath(data)}' is no .csv or .parquet file", "leave out --columns")
+    if likelihood is not None and data not in OTHER_KINDS and not is_table:
         # It raises for an unknown name now, because reading the images may take minutes.
         make_likelihood(likelihood, scale_kind(scale_name))
     if on_bad_image not in ON_BAD_IMAGE:
@@ -101,6 +108,10 @@ def load_data(
     else:
         path = find_path(data)
         name, location = slug(path), str(path)
+        if is_table and not path.is_dir():
+            _require_images(f"table '{path}'", image_size, channels)
+            require_image_folder(str(path), stream, skip)
+            return tables.load(path, name, columns=columns, likelihood=likelihood, scale=scale, data_dir=data_path)
         splits = _load_path(path, image_size, stream, skip, channels, scale)
     source = DataSource(
         data=location,
@@ -122,7 +133,9 @@ def to_dataset(data: Dataset | str | os.PathLike[str] | Values | TorchData) -> D
     """
     if isinstance(data, Dataset):
         return data
-    return load_data(data) if isinstance(data, str | os.PathLike) else from_arrays(data)
+    if isinstance(data, str | os.PathLike):
+        return load_data(data)
+    return tables.from_table(data) if tables.is_mixed_frame(data) else from_arrays(data)
 
 
 def checked_image_size(image_size: ImageSize | None) -> ImageSize | None:
@@ -189,9 +202,8 @@ def _load_path(
         _require_unit(str(path), scale)
         return image_folder.load(path, image_size, stream, skip, None if channels is None else CHANNELS[channels])
     if path.suffix.lower() not in npy.SUFFIXES:
-        is_table = path.suffix.lower() in npy.TABLES
-        hint = npy.TABLE_HINT if is_table else "name an image folder, a .npy or a .npz file"
-        raise InputError(f"'{path}' is neither a folder nor an array file", hint)
+        hint = "name an image folder, or a .npy, .npz, .csv or .parquet file"
+        raise InputError(f"'{path}' is neither a folder, an array file nor a table", hint)
     _require_images(f"array file '{path}'", image_size, channels)
     require_image_folder(str(path), stream, skip)
     return arrays.load(path, scale)
@@ -228,7 +240,7 @@ def find_path(data: str | os.PathLike[str]) -> Path:
         return path
     if not isinstance(data, str) or "/" in text or os.sep in text or path.suffix:
         raise InputError(f"no file or folder '{text}'", "check the path")
-    choices = f"use one of {', '.join(DATASETS)}, or the path of an image folder, a .npy or a .npz file"
+    choices = f"use one of {', '.join(DATASETS)}, or the path of an image folder, an array file or a table"
     raise VaezooError(f"no data set named '{text}'", suggest(text, DATASETS, choices))
 
 

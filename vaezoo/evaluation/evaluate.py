@@ -30,6 +30,7 @@ from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_nll, check_settings
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.probes import probe_metrics
+from vaezoo.evaluation.table_metrics import check_target, table_metrics
 from vaezoo.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.registry import find_model
 from vaezoo.runtime import OnnxVAE
@@ -83,6 +84,7 @@ def evaluate(
     elbo_samples: int = 10,
     limit: int | None = None,
     inception: str | os.PathLike[str] | None = None,
+    target: str | None = None,
     seed: int = 0,
     device: str = "auto",
     on_progress: OnProgress = lambda done, total: None,
@@ -94,8 +96,8 @@ def evaluate(
     Args:
         source: A run or its folder, an export, or a module. An export runs in ONNX Runtime.
         data: As in `load_examples`, or what it returned. The default is the data set that the run was trained on.
-            `fid`, `probe` and `nearest-neighbour` compare with training examples: those of the data, or else those
-            that the model was trained on.
+            `fid`, `probe`, `nearest-neighbour` and `table` compare with training examples: those of the data, or else
+            those that the model was trained on.
         metrics: Groups of metrics, from `METRICS`.
         nll_samples: Samples of z per example for the NLL.
         binarize: "none", "fixed" or "dynamic", see `vaezoo.evaluation.likelihood.elbo`. "auto" is "fixed" for models
@@ -103,6 +105,7 @@ def evaluate(
         elbo_samples: Samples of z per example for the ELBO.
         limit: Number of evenly spaced examples to evaluate. The default is all.
         inception: File of Inception's weights. With it, Frechet distances are measured in Inception's features.
+        target: A column of a table. `table` then predicts it from the others, trained on drawn and on real rows.
         seed: Seed of bits and latents.
         device: As in TrainConfig.
         on_progress: Called with the number of examples done and the total, in the slow metrics.
@@ -114,6 +117,7 @@ def evaluate(
         DivergedError: If the model's values are not finite.
     """
     check_metrics(metrics)
+    check_target(target, metrics)
     seed = whole_number("seed", seed)
     if isinstance(source, str | os.PathLike):
         source = load(source)
@@ -137,7 +141,7 @@ def evaluate(
         if device_of(vae).type == "cpu":
             keep_freed_memory()
         split = to_device_if_fits(split, device_of(vae))
-        context = EvalContext(vae, examples, training_split, split, config, inception, on_progress)
+        context = EvalContext(vae, examples, training_split, split, config, inception, on_progress, target)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
         with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
@@ -176,6 +180,7 @@ class EvalContext(NamedTuple):
     config: EvalConfig
     inception: str | os.PathLike[str] | None
     on_progress: OnProgress
+    target: str | None = None
 
 
 def _reconstructions(c: EvalContext) -> list[Metric]:
@@ -214,6 +219,7 @@ METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
     "fid": _fid,
     "rfid": _rfid,
     "codebook": lambda c: codebook_metrics(c.vae, c.split, c.config),
+    "table": lambda c: table_metrics(c.vae, c.train(), c.split, c.config.seed, c.target),
 }
 
 

@@ -24,6 +24,7 @@ from vaezoo.core.json_io import read_json
 from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec
 from vaezoo.data.labels import repeat_label
 from vaezoo.data.load import load_data
+from vaezoo.data.tables.load import kinds_of
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.objectives.base import Objective
 from vaezoo.registry import find_model
@@ -244,6 +245,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         on_bad_image=source.on_bad_image,
         channels=source.channels,
         scale="unit" if source.scale == "unit" else spec.scaling,
+        columns=None if source.scale == "unit" else kinds_of(spec),
     )
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 )
 @limit_option
 @click.option("--inception", type=click.Path(), metavar="FILE", help="Inception weights for fid and rfid.")
+@click.option("--target", metavar="COLUMN", help="Column of a table that the metric table predicts from the others.")
 @click.option("--seed", default=0, help="Seed of bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @checkpoint_option
@@ -52,6 +53,7 @@ def eval_command(
     binarize: Binarize,
     limit: int | None,
     inception: str | None,
+    target: str | None,
     seed: int,
     device: str,
     checkpoint: str,
@@ -73,8 +75,11 @@ def eval_command(
                        classifier for 28x28 grey images, or of Inception
     rfid               Frechet distance of reconstructions from the examples, in the same features
     codebook           perplexity and share of used codes, for models with codes, by level
+    table              distances of drawn rows of a table from held-out ones, by column and by pair; a
+                       classifier that tells them apart; the nearest training rows; with --target, trees
+                       trained on drawn rows and on real ones
 
-    reconstructions, probe and disentanglement need the packages of the extra 'eval'.
+    reconstructions, probe, disentanglement and table need the packages of the extra 'eval'.
 
     RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'. The metrics of a run are also saved in its folder
     eval/, where 'vaezoo compare' reads them.
@@ -102,6 +107,7 @@ def eval_command(
             elbo_samples=elbo_samples,
             limit=limit,
             inception=inception,
+            target=target,
             seed=seed,
             device=device,
             on_progress=progress.show,
