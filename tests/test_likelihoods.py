@@ -309,10 +309,12 @@ def test_table_is_a_sum_of_columns():
 
 def test_table_outputs_are_probabilities():
     likelihood = make_likelihood("table", "table", 0, COLUMNS)
-    ((name, columns),) = likelihood.outputs(PARAMS).items()
+    (name, columns), (deviations_name, deviations) = likelihood.outputs(PARAMS).items()
     age, sex, income, job = columns.split([1, 2, 1, 7], 1)
     distributions = table_distributions(PARAMS)
-    assert name == "columns"
+    assert (name, deviations_name) == ("columns", "deviations")
+    expected = torch.stack([distributions[0].stddev, distributions[2].stddev], 1)
+    torch.testing.assert_close(deviations, expected)
     torch.testing.assert_close(age[:, 0], distributions[0].mean)
     torch.testing.assert_close(income[:, 0], distributions[2].mean)
     torch.testing.assert_close(sex, distributions[1].probs)

@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
     np.save(tmp_path / "vectors.npy", rng.random((10, 3)))
     np.savez(tmp_path / "Images_2.npz", x=rng.random((10, 4, 4)))
-    (tmp_path / "table.csv").write_text("1,2")
+    (tmp_path / "table.xlsx").write_text("1,2")
     (tmp_path / "table.txt").write_text("1,2")
     return tmp_path
 
