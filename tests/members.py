@@ -73,6 +73,7 @@ MEMBERS: Mapping[str, Member] = {
     "aae": Member("aae", options={"hidden": "32", "objective.hidden": 32}),
     "ada-gvae": Member("ada-gvae", "shapes", {**SMALL_CONV, "channels": "8,8,8,8"}),
     "m2-vae": Member("m2-vae", options={"hidden": "32", "latent_dim": 6}),
+    "tvae": Member("tvae", "penguins", {"hidden": "32", "latent_dim": 6}),
     # The same network on each other kind of data, and parts that only options choose.
     "table": Member("mlp-vae", "penguins", {"hidden": "32", "latent_dim": 3}),
     "series": Member("mlp-vae", "sines", {"hidden": "32", "latent_dim": 4}),

@@ -32,7 +32,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]
 LINKED = [*PROSE, ROOT / "CHANGELOG.md"]
-SLOW = {"docs/anomalies.md", "docs/text.md", "README.md", "docs/export.md", "docs/plugins.md"}  # they export to ONNX
+SLOW = {"docs/anomalies.md", "docs/tables.md", "docs/text.md", "README.md", "docs/export.md", "docs/plugins.md"}
 CHEAP = ("list", "show", "recipes", "pretrained", "doctor")  # commands that tests run
 
 MAX_README_WORDS = 900
@@ -158,6 +158,22 @@ def test_commands_from_texts_to_an_export_run(inside, capsys):
     with open("scores.csv", newline="") as file:
         rows = {row["name"]: float(row["neg_elbo"]) for row in csv.DictReader(file)}
     assert max(rows, key=rows.__getitem__) == "other.txt:2" and len(rows) == 3
+
+
+@pytest.mark.slow
+def test_commands_from_a_table_to_an_export_run(inside, capsys):
+    page = ROOT / "docs" / "tables.md"
+    file, *_ = Document.parse(str(page), PythonCodeBlockParser(), SkipParser()).examples()
+    file.evaluate()
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        assert e.value.code == 0, (arguments, capsys.readouterr().err)
+    with open("complete.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 344 and all(all(row.values()) for row in rows)
+    with open("heavy.csv", newline="") as file:
+        assert all(row["sex"] == "FEMALE" and int(row["body_mass_g"]) > 4000 for row in csv.DictReader(file))
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED if commands(p)])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
     from vaezoo.data.inference import Examples
     from vaezoo.data.load import load_data
+    from vaezoo.data.tables.load import from_table
     from vaezoo.errors import UnsupportedDataError, VaezooError
     from vaezoo.evaluation.compare import Comparison, compare
     from vaezoo.evaluation.evaluate import Evaluation, evaluate
@@ -113,6 +114,7 @@ __all__ = [
     "find_recipe",
     "fit_prior",
     "from_arrays",
+    "from_table",
     "get_model",
     "import_folder",
     "kl_with_free_bits",
@@ -144,6 +146,7 @@ _NAMES = {
     "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
     "vaezoo.data.inference": ("Examples",),
     "vaezoo.data.load": ("load_data",),
+    "vaezoo.data.tables.load": ("from_table",),
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
     "vaezoo.evaluation.compare": ("Comparison", "compare"),
     "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),

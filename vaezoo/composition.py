@@ -105,9 +105,13 @@ class ComposedVAE(VAE):
             self.encoder_inputs, self.decoder_inputs = ("x", "y"), ("y",)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
-        features = self.data.features(x).reshape(-1, *self.input_shape)
+        features = self.features(x).reshape(-1, *self.input_shape)
         posterior: Posterior = self.head(self.encoder(with_labels(features, y, self.classes)))
         return posterior
+
+    def features(self, x: Tensor) -> Tensor:
+        """Returns examples as the encoder takes them, `(B, ...)`, floats."""
+        return self.data.features(x)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         params: Tensor = self.decoder(self.decoder_input(z, y))

@@ -44,9 +44,10 @@ def load_examples(
 
     Args:
         model: A run, an export or a module.
-        data: A data set by name, an image file, an image folder, a .npy or .npz file, a recording or a folder of
-            series, a `Dataset`, or an array, a frame or a data set of PyTorch. A model of texts takes a .txt file, a
-            folder of them, a .csv file or a list of texts. The default is the data set that the model was trained on.
+        data: A data set by name, an image file, an image folder, a .npy, .npz, .csv or .parquet file, a recording or a
+            folder of series, a `Dataset`, or an array, a frame or a data set of PyTorch. A model of texts takes a .txt
+            file, a folder of them, a .csv file or a list of texts. The default is the data set that the model was
+            trained on.
         y: The labels of an array.
         part: "train", "valid", "test" or "all" of a source with parts: a data set by name, a folder with a test split,
             or a file with `x_test`. The default is the held-out part: test, or validation if there is no test split.

@@ -419,6 +419,13 @@ def check_kind(ours: DataSpec, data: DataSpec) -> None:
             f"the ids of data set '{data.name}' stand for other symbols than those of the training",
             "give the texts themselves, which become the ids of the model",
         )
+    if data.categories and ours.categories not in ((), data.categories):
+        pairs = zip(data.categories, ours.categories, data.columns, strict=True)
+        column = next(column.rpartition(":")[0] for a, b, column in pairs if a != b)
+        raise UnsupportedDataError(
+            f"data set '{data.name}' has other categories of '{column}' than the training",
+            "give the table itself, whose categories are found by their names",
+        )
     if data.column_names and ours.column_names not in ((), data.column_names):
         pairs = zip(data.column_names, ours.column_names, strict=True)
         found, wanted = next((a, b) for a, b in pairs if a != b)

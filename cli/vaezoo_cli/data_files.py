@@ -89,7 +89,8 @@ def write_data(
     """
     from vaezoo.core.atomic import atomic_file
     from vaezoo.core.result_files import image_name, write_arrays, write_images
-    from vaezoo.runtime.manifest import column_names
+    from vaezoo.core.table_cells import to_cells
+    from vaezoo.runtime.manifest import column_names, table_columns
 
     suffix = output_format(out, model)
     if out is None and suffix == TEXT:
@@ -107,9 +108,13 @@ def write_data(
         with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{line}\n" for chunk in chunks for line in text_lines(chunk, model.data))
     else:
-        columns = unique_names(column_names(model.data), rows or {}) if suffix in TABLES else []
-        sizes = [column.rpartition(":")[2] for column in model.data["columns"]]
-        fields = (table_columns(chunk, columns, sizes) if columns else {"x": chunk} for chunk in chunks)
+        if suffix in TABLES and model.data.get("column_formats"):
+            formats = table_columns(model.data)
+            fields = (to_cells(formats, chunk, typed=suffix != ".csv") for chunk in chunks)
+            rows = {}  # the columns are those of the table alone
+        else:
+            columns = unique_names(column_names(model.data), rows or {}) if suffix in TABLES else []
+            fields = (numbered(chunk, columns, model.data["columns"]) if columns else {"x": chunk} for chunk in chunks)
         write_arrays(path, with_rows(rows or {}, fields), count, "x")
     click.echo(path)
 
@@ -152,9 +157,12 @@ def unique_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
     return unique
 
 
-def table_columns(x: Values, names: Sequence[str], sizes: Sequence[str]) -> Columns:
-    """Returns columns by name. A category, a column of a table that has a number as its size, is its number."""
-    categories = {i for i, size in enumerate(sizes) if size.isdigit()}
+def numbered(x: Values, names: Sequence[str], columns: Sequence[str]) -> Columns:
+    """Returns columns by name. A category, a column `name:k` of a table, is its number."""
+    from vaezoo.core.tables import parse_model_column
+
+    parsed = map(parse_model_column, columns)
+    categories = {i for i, column in enumerate(parsed) if column is not None and column.size}
     return {name: x[:, i].astype(int) if i in categories else x[:, i] for i, name in enumerate(names)}
 
 

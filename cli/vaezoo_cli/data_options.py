@@ -107,8 +107,8 @@ def training_data_options(default: str) -> Callable[[F], F]:
         default: Default of --data.
     """
     data = (
-        "A data set that 'vaezoo list' shows, an image folder, a .npz or .npy file, series, or texts: a .txt file, a "
-        "folder of them, or a .csv file with --column."
+        "A data set that 'vaezoo list' shows, an image folder, a .npz, .npy, .csv or .parquet file, series, or texts: "
+        "a .txt file, a folder of them, or a .csv file with --column."
     )
     image_size = click.option(
         "--image-size",
@@ -117,16 +117,24 @@ def training_data_options(default: str) -> Callable[[F], F]:
         help="Resize images to this height and width, such as 64 or 24x32.",
     )
     channels = click.option("--channels", metavar="[grey|colour]", help="Convert images to grey or colour.")
+    columns = click.option(
+        "--columns",
+        multiple=True,
+        metavar="NAME=KIND",
+        help="Kind of a column of a table: continuous, integer, category, boolean, date, or constant or identifier, "
+        "which leaves it out. May be repeated.  [default: found]",
+    )
     data_option = click.option("--data", default=default, show_default=True, metavar="NAME|PATH", help=data)
     texts = (TOKENIZER, VOCABULARY, LENGTH, COLUMN, LONG_TEXT)
-    return _options(TrainingData, (data_option, DATA_DIR, image_size, channels, STREAM, BAD_IMAGE, *SERIES, *texts))
+    images = (image_size, channels, STREAM, BAD_IMAGE)
+    return _options(TrainingData, (data_option, DATA_DIR, *images, columns, *SERIES, *texts))
 
 
 def data_options() -> Callable[[F], F]:
     """Adds the options of data that a trained model is applied to, and passes them on as `data`, a DataOptions."""
     data = (
-        "A data set that 'vaezoo list' shows, an image, an image folder, a .npz or .npy file, series, or texts: a .txt "
-        "file, a folder of them, or a .csv file with --column.  [default: the data of the training]"
+        "A data set that 'vaezoo list' shows, an image, an image folder, a .npz, .npy, .csv or .parquet file, series, "
+        "or texts: a .txt file, a folder of them, or a .csv file with --column.  [default: the data of the training]"
     )
     part = (
         "train, valid, test or all.  [default: the test split, or else the validation split; all, if the data are not "
@@ -161,6 +169,7 @@ class TrainingData:
     data_dir: str | None = None
     image_size: ImageSize | None = None
     channels: str | None = None
+    columns: tuple[str, ...] = ()
     stream: bool | None = None
     on_bad_image: str = "error"
     kind: str | None = None
@@ -176,6 +185,7 @@ class TrainingData:
     def load(self, likelihood: str | None = None, scale: str | Scaling | None = None) -> Dataset:
         """Loads the data. The arguments are those of `load_data`."""
         import vaezoo
+        from vaezoo.data.tables.kinds import parse_columns
         from vaezoo.data.text.corpus import TextOptions
 
         with option_names_as_typed(("vocabulary", "length", "on_long_text")):
@@ -200,6 +210,7 @@ class TrainingData:
             window=self.window,
             stride=self.stride,
             text=text,
+            columns=parse_columns(self.columns),
         )
 
 

@@ -32,6 +32,8 @@ from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, is_text, load_da
 from vaezoo.data.scaling import check_range
 from vaezoo.data.series.files import is_series, read_series
 from vaezoo.data.series.windows import Windows
+from vaezoo.data.tables import load as tables
+from vaezoo.data.tables.reading import SUFFIXES as TABLES
 from vaezoo.data.text.corpus import given_texts, text_examples
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, suggest
 
@@ -101,9 +103,9 @@ def find_examples(
 
     Args:
         spec: The data of the model.
-        data: A name from `DATASETS`, an image file, an image folder, or a .npy or .npz file. For series also a folder
-            of .npy files, or one recording as a .csv file, which is cut into windows. For texts a .txt file, a folder
-            of them, or a .csv file with a column.
+        data: A name from `DATASETS`, an image file, an image folder, or a .npy, .npz, .csv or .parquet file. For series
+            also a folder of .npy files, or one recording as a .csv file, which is cut into windows. For texts a .txt
+            file, a folder of them, or a .csv file with a column.
         part: "train", "valid", "test" or "all". The default is the held-out part of a source with parts: a data set by
             name, a folder with a test split, or a file with `x_test`. Any other source has all of its examples.
         data_dir: As in `load_data`, like the next two.
@@ -168,6 +170,8 @@ def array_examples(
     if is_texts(x):
         return _examples(Splits(given_texts(cast("Sequence[str]", x), spec, on_long_text)), spec, "texts", part)
     x, y, class_names = arrays.without_torch(x, y, "x")
+    if spec.column_formats and hasattr(x, "to_numpy") and hasattr(x, "columns"):
+        return _examples(Splits(TensorSplit(tables.new_rows(x, spec), None)), spec, "table", part)
     split = TensorSplit(to_model(to_columns(x, _column_names(spec), "x"), spec, "x"), None)
     given = None if y is None else to_array(y, "y", texts=True)
     (labels,), names = convert_labels([given], ["y"], [len(split)])
@@ -264,12 +268,15 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
             _shape_hint(array, spec),
         )
     columns = _column_names(spec)
+    if spec.kind == "table" and array.dtype.kind in "biuf":  # NaN is a missing cell
+        x = torch.from_numpy(spec.scaling.apply(array)) if spec.offset else torch.from_numpy(array.astype(np.float32))
+        if not spec.make_kind().accepts(x):
+            raise _wrong_kind(spec, name)
+        return x
     if spec.offset:
         values = torch.from_numpy(arrays.as_numbers(array, name, columns))
         values = to_channels(values, spec.shape[0]) if grey_or_colour else values
         x = torch.from_numpy(spec.scaling.apply(values.numpy()))
-        if spec.kind == "table" and not spec.make_kind().accepts(x):
-            raise _wrong_kind(spec, name)
         check_range(spec, TensorSplit(x, None), f"examples of {name}", warn=True)
         return x
     if spec.kind == "unit":
@@ -348,8 +355,10 @@ def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> S
     if path.suffix.lower() in SUFFIXES:
         size, channels = image_form(spec)
         return Splits(TensorSplit(read_images([path], path.parent, size, channels), None, (path.name,)))
-    hint = npy.TABLE_HINT if path.suffix.lower() in npy.TABLES else "name an image, a .npy or a .npz file"
-    raise InputError(f"'{path}' is neither a folder, an image nor an array file", hint)
+    if path.suffix.lower() in TABLES:
+        return Splits(TensorSplit(tables.new_rows(path, spec), None))
+    hint = "name an image, or a .npy, .npz, .csv or .parquet file"
+    raise InputError(f"'{path}' is neither a folder, an image, an array file nor a table", hint)
 
 
 def _load_arrays(path: Path, spec: DataSpec) -> Splits:

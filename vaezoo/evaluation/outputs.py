@@ -5,7 +5,7 @@ Each function has a twin that yields the results in chunks, so that memory stays
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.core.conditions import parse_conditions, select
 from vaezoo.core.coordinates import Resolution, parse_resolution
 from vaezoo.core.counts import whole_number
 from vaezoo.core.drawing import Drawing
 from vaezoo.core.seed import isolate_rng, set_seed
 from vaezoo.data.base import Batch, Split
-from vaezoo.errors import VaezooError
+from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import iter_batches, map_batches
-from vaezoo.examples import Data, Model, load_examples, module_of
+from vaezoo.examples import Data, Model, data_of, load_examples, module_of
 from vaezoo.nn.cppn import at_resolution, require_coordinates
 from vaezoo.objectives.vq import check_codes
 from vaezoo.posteriors.base import map_tensors, named_outputs
@@ -59,6 +60,7 @@ def reconstruct(
     limit: int | None = None,
     resolution: Resolution | None = None,
     drawing: Drawing | None = None,
+    impute: bool = False,
 ) -> Values:
     """Returns the means of p(x|z) at the modes of q(z|x), `(N, *shape)`, in the units of the data.
 
@@ -71,16 +73,17 @@ def reconstruct(
         resolution: Size of the images of a decoder that takes coordinates, such as 1024 or (768, 1024). By default that
             of the data.
         drawing: How the ids of texts are chosen. By default they are the most probable ones.
+        impute: Whether only the missing cells of a table are those of the reconstruction. The others stay as they are.
 
     Raises:
-        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
+        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z), or if the data are no table
+            and have no missing cells.
         VaezooError: As `load_examples` does, or if the limit is below 1. Also if there is a resolution, and the decoder
             takes no coordinates.
     """
     split = load_examples(model, data).limited(limit).split
-    return np.concatenate(
-        [*iter_reconstructions(model, split, draw=draw, seed=seed, resolution=resolution, drawing=drawing)]
-    )
+    chunks = iter_reconstructions(model, split, draw=draw, seed=seed, resolution=resolution, drawing=drawing)
+    return np.concatenate([*(iter_imputed(model, split, chunks) if impute else chunks)])
 
 
 def sample(
@@ -92,6 +95,7 @@ def sample(
     draw: bool = False,
     resolution: Resolution | None = None,
     drawing: Drawing | None = None,
+    where: Sequence[str] = (),
 ) -> Values:
     """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`, in the units of the data.
 
@@ -103,12 +107,20 @@ def sample(
         draw: Whether x is drawn from p(x|z) instead.
         resolution: As in `reconstruct`. The latents do not depend on it.
         drawing: How the ids of texts are chosen. By default they are drawn.
+        where: Conditions that all rows of a table meet, such as ["sex=female", "age>30"]. Rows that do not are drawn
+            again; see `vaezoo.core.conditions.select`.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
         VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the prior cannot be
-            sampled. Also if there is a resolution, and the decoder takes no coordinates.
+            sampled. Also if there is a resolution, and the decoder takes no coordinates, or if too few rows meet the
+            conditions.
     """
+    if where:
+        columns = data_of(model).table_columns
+        conditions, n = parse_conditions(where, columns), whole_number("n", n, 1)
+        chunks = select(lambda k, s: iter_samples(model, k, seed=s, draw=draw), conditions, columns, n, seed)
+        return np.concatenate([*chunks])
     return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw, resolution=resolution, drawing=drawing)])
 
 
@@ -164,7 +176,7 @@ def iter_reconstructions(
     """Yields the reconstructions of the examples of a split, in chunks; see `reconstruct`."""
     seed = whole_number("seed", seed)
     _check_drawing(model, drawing)
-    if resolution is not None:
+    if resolution is not None or (draw and isinstance(model, OnnxVAE) and generate.draws_rows(model)):
         yield from _reconstructions_at(model, split, resolution, draw=draw, seed=seed)
         return
     for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
@@ -179,11 +191,31 @@ def iter_reconstructions(
             yield vae.data.scaling.invert(x)
 
 
+def iter_imputed(model: Model, split: Split, chunks: Iterator[Values]) -> Iterator[Values]:
+    """Yields the rows of a table, in whose missing cells those of reconstructions stand.
+
+    Args:
+        model: The model.
+        split: The rows.
+        chunks: Their reconstructions.
+
+    Raises:
+        UnsupportedDataError: If the data are no table.
+    """
+    data, start = data_of(model), 0
+    if data.kind != "table":
+        raise UnsupportedDataError(f"data of kind {data.kind} have no missing cells", "leave out --impute")
+    for chunk in chunks:
+        values = data.scaling.invert(split.gather(slice(start, start + len(chunk))).x.cpu().numpy())
+        yield np.where(np.isnan(values), chunk, values)
+        start += len(chunk)
+
+
 def _reconstructions_at(
-    model: Model, split: Split, resolution: Resolution, *, draw: bool, seed: int
+    model: Model, split: Split, resolution: Resolution | None, *, draw: bool, seed: int
 ) -> Iterator[Values]:
-    """Yields reconstructions at a resolution, in chunks."""
-    if not isinstance(model, OnnxVAE):
+    """Yields reconstructions in chunks, by way of their latents. With a resolution it is theirs."""
+    if resolution is not None and not isinstance(model, OnnxVAE):
         require_coordinates(module_of(model))
     for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
         if isinstance(model, OnnxVAE):

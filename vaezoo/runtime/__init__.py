@@ -19,6 +19,7 @@ from vaezoo.core.coordinates import Resolution, parse_resolution, pixel_coordina
 from vaezoo.core.counts import whole_number
 from vaezoo.core.drawing import Drawing, beam_search
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tables import parse_model_column
 from vaezoo.core.tokenizer import Tokenizer
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.runtime.manifest import (
@@ -37,6 +38,7 @@ from vaezoo.runtime.manifest import (
     tokenizer_of,
 )
 from vaezoo.runtime.ort_session import STOP_SPINNING, Provider, first_line, open_session
+from vaezoo.runtime.tables import from_table, split_columns, to_table
 from vaezoo.runtime.tiling import OVERLAP, Layout, Pad, Tiling, make_tiling, pad_image, run_tiled
 
 if TYPE_CHECKING:
@@ -166,6 +168,21 @@ class OnnxVAE:
         if tokenizer is None:
             raise VaezooError(f"the export {self.source.folder} has no tokenizer", "give token ids")
         return tokenizer
+
+    def from_table(self, table: Mapping[str, Sequence[object]]) -> Array:
+        """Returns x for the rows of a table, whose columns are found by their names.
+
+        Args:
+            table: Name -> cells: numbers, texts or dates. None, NaN and empty texts are missing cells.
+
+        Raises:
+            VaezooError: If a column is missing or unknown, or a cell does not fit it.
+        """
+        return from_table(self.data, table)
+
+    def to_table(self, x: Array) -> dict[str, Array]:
+        """Returns the cells of rows x, as `sample` and `reconstruct` return them, by column."""
+        return to_table(self.data, x)
 
     def encode(
         self,
@@ -511,12 +528,17 @@ class OnnxVAE:
             self._check_categories(x)
 
     def _check_categories(self, x: Array) -> None:
-        for column, values in zip(self.data["columns"], x.T, strict=True):
-            name, _, size = column.rpartition(":")
-            if size.isdigit() and not (values.min() >= 0 and values.max() < int(size)):
+        for column, values in zip(map(parse_model_column, self.data["columns"]), x.T, strict=True):
+            assert column is not None
+            observed = values[~np.isnan(values)]
+            if len(observed) < len(values) and not column.may_miss:
                 raise VaezooError(
-                    f"column '{name}' has values from {values.min():g} to {values.max():g}",
-                    f"its categories are 0 to {int(size) - 1}",
+                    f"column '{column.name}' has missing cells, and it had none in the training", "fill them"
+                )
+            if column.size and len(observed) and not (observed.min() >= 0 and observed.max() < column.size):
+                raise VaezooError(
+                    f"column '{column.name}' has values from {observed.min():g} to {observed.max():g}",
+                    f"its categories are 0 to {column.size - 1}",
                 )
 
     def _check_takes(self, y: object) -> None:
@@ -548,7 +570,7 @@ class OnnxVAE:
             array = as_array(name, array)
             if name == "y" and array.dtype.kind not in "iu":
                 raise VaezooError(f"y holds {array.dtype}, not integers", "give the number of each label")
-            inputs[name] = _check_batch(array, tensor)
+            inputs[name] = _check_batch(array, tensor, may_miss=name == "x" and self.data["kind"] == "table")
         if "y" in inputs and len(inputs["y"]):
             self._check_labels(inputs["y"])
         sizes = {name: len(array) for name, array in inputs.items()}
@@ -586,12 +608,10 @@ def table_rows(output: Array, columns: Sequence[str]) -> Array:
 
     Args:
         output: `(N, ...)`.
-        columns: `name:real` or `name:k`.
+        columns: `name:real` or `name:k`, with `?` where cells may be missing.
     """
-    sizes = [column.rpartition(":")[2] for column in columns]
-    widths = [int(size) if size.isdigit() else 1 for size in sizes]
-    parts = np.split(output, np.cumsum(widths)[:-1], axis=1)
-    rows = [part.argmax(1) if size.isdigit() else part[:, 0] for part, size in zip(parts, sizes, strict=True)]
+    parts = split_columns(output, columns)
+    rows = [part.argmax(1) if part.shape[1] > 1 else part[:, 0] for part in parts]
     return np.stack(rows, 1).astype(output.dtype)
 
 
@@ -621,8 +641,8 @@ def by_column(x: object, names: Sequence[str]) -> Array:
     return as_array("x", values)[:, [places[name] for name in names]]
 
 
-def _check_batch(array: Array, tensor: TensorSignature) -> Array:
-    """Returns a batch as a contiguous array of an input's type.
+def _check_batch(array: Array, tensor: TensorSignature, *, may_miss: bool = False) -> Array:
+    """Returns a batch as a contiguous array of an input's type. NaN may stand for missing cells.
 
     Raises:
         VaezooError: If it has another shape, or a value that is not finite, or if a free size is not a multiple
@@ -641,6 +661,7 @@ def _check_batch(array: Array, tensor: TensorSignature) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # too large for the type, or NaN where integers are wanted
         converted = np.ascontiguousarray(array, np.dtype(tensor["dtype"]))
     # A float that is too large becomes infinite. An integer made of NaN looks like any other.
-    if not np.isfinite(converted if converted.dtype.kind == "f" else array).all():
+    numbers = converted if converted.dtype.kind == "f" else array
+    if not (np.isfinite(numbers) | (np.isnan(numbers) if may_miss else False)).all():
         raise VaezooError(f"{tensor['name']} holds NaN or infinite values", "leave out those rows, or fill them in")
     return converted

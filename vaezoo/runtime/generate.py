@@ -10,9 +10,11 @@ from vaezoo.core.chunks import chunk_seed, row_chunks
 from vaezoo.core.coordinates import Resolution, parse_resolution
 from vaezoo.core.counts import whole_number
 from vaezoo.core.drawing import Drawing
+from vaezoo.core.tables import parse_model_column
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE, as_array
 from vaezoo.runtime.manifest import Array
+from vaezoo.runtime.tables import draw_rows
 from vaezoo.runtime.tiling import OVERLAP
 
 
@@ -46,7 +48,7 @@ def iter_samples(
     y = model.labels_in_turn(n) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(n, model.data["shape"])):
         own_seed, own_y = chunk_seed(seed, number), None if y is None else y[rows]
-        if resolution is None:
+        if resolution is None and not (draw and draws_rows(model)):
             x = model.sample(rows.stop - rows.start, own_seed, y=own_y, drawing=drawing)
             yield model.scaling.invert(draw_from_means(model, x, own_seed) if draw else x)
         else:
@@ -78,12 +80,26 @@ def iter_decoded(
     y = model.labels_in_turn(len(z)) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(len(z), _shape(model, z, resolution))):
         own_y = None if y is None else y[rows]
+        if draw and draws_rows(model):
+            outputs = model.run("decoder", {"z": z[rows]} if own_y is None else {"z": z[rows], "y": own_y})
+            drawn = draw_rows(model.data, outputs, np.random.default_rng([chunk_seed(seed, number), 1]))
+            yield model.scaling.invert(drawn)
+            continue
         if tile is None:
             rng = np.random.default_rng([chunk_seed(seed, number), 1]) if drawing else None
             x = model.decode_latents(z[rows], own_y, rng, resolution=resolution, drawing=drawing)
         else:
             x = model.decode(z[rows], own_y, tile=tile, overlap=overlap)
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
+
+
+def draws_rows(model: OnnxVAE) -> bool:
+    """Tells whether the outputs of the decoder give p(x|z) of a table. They do not in an export of an older version."""
+    decoder = model.manifest["graphs"].get("decoder")
+    if model.data["kind"] != "table" or decoder is None:
+        return False
+    has_real = any(column is not None and not column.size for column in map(parse_model_column, model.data["columns"]))
+    return not has_real or "deviations" in [output["name"] for output in decoder["outputs"]]
 
 
 def _shape(model: OnnxVAE, z: Array, resolution: Resolution | None) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vaezoo.core.atomic import open_regular
 from vaezoo.core.json_io import read_json
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tables import Column, columns_of, parse_model_column
 from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.errors import InputError, VaezooError, safe_repr
 
@@ -30,7 +31,6 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 ENCODER_DECODER: tuple[GraphName, ...] = ("encoder", "decoder")
 GRAPH_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # it becomes the name of a file
-COLUMN = re.compile(r":(real|[0-9]{1,5})\Z")  # of a table: `name:real`, or `name:k` for k categories
 PRIORS = ("standard-normal", "graph", "autoregressive", None)
 MAX_GRAPH_BYTES = 2**31 - 1  # the limit of one protobuf message
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
@@ -70,6 +70,9 @@ class DataEntry(TypedDict):
     class_names: NotRequired[list[str]]
     column_names: NotRequired[list[str]]
     time_column: NotRequired[str]
+    column_formats: NotRequired[list[str]]
+    categories: NotRequired[list[list[str]]]
+    left_out: NotRequired[list[str]]
     offset: NotRequired[list[float]]
     factor: NotRequired[list[float]]
     tokenizer: NotRequired[str]
@@ -332,14 +335,30 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(f"there are {len(column_names)} column names for shape {data['shape']}")
     if not data["shape"]:
         raise ValueError("the data have no dimensions")
-    if not all(COLUMN.search(column) for column in data["columns"]):
+    if not all(map(parse_model_column, data["columns"])):
         raise ValueError(f"columns {safe_repr(data['columns'])} are neither real nor categories")
     if data["kind"] == "table" and data["shape"] != [len(data["columns"])]:
         raise ValueError(f"a table of {len(data['columns'])} columns has shape {data['shape']}")
     if len(data["symbols"]) not in (0, data["vocabulary"]):
         raise ValueError(f"there are {len(data['symbols'])} symbols for {data['vocabulary']} ids")
     check_tokenizer(data.get("tokenizer", ""), data["symbols"])
+    _check_formats(data)
     _check_scaling(data)
+
+
+def _check_formats(data: Mapping[str, Any]) -> None:
+    """Raises an error unless the cells of a table are described for each column, or for none."""
+    lists = [data.get("column_formats", []), data.get("left_out", []), *data.get("categories", [])]
+    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
+        raise TypeError("the formats of columns are not texts")
+    if data.get("column_formats") or data.get("categories"):
+        columns_of(data["columns"], data["column_formats"], data["categories"])
+
+
+def table_columns(data: DataEntry) -> list[Column]:
+    """Returns the columns of a table with their formats. Empty for other data, and if cells are numbers."""
+    formats = data.get("column_formats", [])
+    return columns_of(data["columns"], formats, data["categories"]) if formats else []
 
 
 def _check_scaling(data: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.labels import repeat_label
 from vaezoo.data.load import load_data
+from vaezoo.data.tables.load import kinds_of
 from vaezoo.data.text.corpus import TextOptions
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.objectives.base import Objective
@@ -250,6 +251,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         time_column=source.time_column,
         window=source.window,
         stride=source.stride,
+        columns=None if source.scale == "unit" else kinds_of(spec),
         text=text_options(source, spec),
     )
 

@@ -180,6 +180,8 @@ def build_setup(
         model_config, vae, objective = registration.build(options, data.spec)
         if prior is not None:
             objective = add_prior(vae, prior)
+    if vae.data.likelihood != data.spec.likelihood:  # a model may have one of its own
+        data = replace(data, spec=replace(data.spec, likelihood=vae.data.likelihood))
     return Setup(registration, config_json(model_config), vae, objective, data, config)
 
 
@@ -296,6 +298,7 @@ def init_model(setup: Setup, *, weights: bool) -> None:
     """
     try:
         if weights:
+            setup.vae.likelihood.init_from_data(setup.data.train)
             setup.vae.init_from_data(setup.data.train)
         setup.vae.prior.init_from_data(setup.data.train)
     except Exception as e:

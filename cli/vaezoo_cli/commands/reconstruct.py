@@ -37,6 +37,7 @@ GRID_COUNT = 32
 @click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
 @click.option("--seed", default=0, show_default=True, help="Seed of --draw.")
 @drawing_options
+@click.option("--impute", is_flag=True, help="Keep the cells of a table that are not missing.")
 @resolution_option
 @click.option("--keep-size", is_flag=True, help="Keep the size of image files, by an export of free height and width.")
 @tile_option
@@ -55,6 +56,7 @@ def reconstruct(
     draw: bool,
     seed: int,
     drawing: Drawing | None,
+    impute: bool,
     resolution: tuple[int, int] | None,
     keep_size: bool,
     tile: int | None,
@@ -76,7 +78,7 @@ def reconstruct(
     With --keep-size the images of --data, a file or a folder, are reconstructed one by one in their own size, into the
     folder --out. --tile bounds the memory that each takes.
     """
-    from vaezoo.evaluation.outputs import iter_reconstructions
+    from vaezoo.evaluation.outputs import iter_imputed, iter_reconstructions
     from vaezoo.plots.examples import reconstruction_grid
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data, write_plot
     from vaezoo_cli.options import load_model
@@ -98,6 +100,7 @@ def reconstruct(
     chunks = iter_reconstructions(
         model.model, examples.split, draw=draw, seed=seed, resolution=resolution, drawing=drawing
     )
+    chunks = iter_imputed(model.model, examples.split, chunks) if impute else chunks
     if suffix == ".png":
         write_plot(reconstruction_grid(model, examples, chunks), "reconstructions", out)
     else:
