@@ -414,7 +414,7 @@ def check_kind(ours: DataSpec, data: DataSpec) -> None:
         raise UnsupportedDataError(
             f"{what}, but the model was made for {describe_kind(ours)}", "give data of the same kind"
         )
-    if data.symbols and ours.symbols and (data.symbols, data.tokenizer) != (ours.symbols, ours.tokenizer):
+    if data.symbols and ours.symbols not in ((), data.symbols):
         raise UnsupportedDataError(
             f"the ids of data set '{data.name}' stand for other symbols than those of the training",
             "give the texts themselves, which become the ids of the model",

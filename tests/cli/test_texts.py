@@ -18,7 +18,10 @@ def folder(tmp_path_factory):
     (folder / "corpus.txt").write_text("\n".join(NAMES))
     options = ["-o", "hidden=16", "-o", "layers=1", "-o", "latent_dim=2"]
     arguments = ["--data", folder / "corpus.txt", "--steps", 20, "--batch-size", 20, *options, "--out", folder / "run"]
-    for command in (["train", "sentence-vae", *arguments], ["export", folder / "run", "--out", folder / "export"]):
+    for command in (
+        ["train", "sentence-vae", *arguments],
+        ["export", folder / "run", "--onnx", "--out", folder / "export"],
+    ):
         with pytest.raises(SystemExit) as e:
             main([str(a) for a in command])
         assert e.value.code == 0

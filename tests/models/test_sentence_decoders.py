@@ -14,6 +14,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.models.sentence_vae import SPEC
 from vaezoo.nn.recurrent import STATES, Recurrent
 from vaezoo.objectives.base import StepContext
+from vaezoo.testing import run_checks
 from vaezoo.vae import step_by_step, unroll
 
 CELLS = ("gru", "lstm")
@@ -186,3 +187,12 @@ def test_all_options_resume_exactly(names, tmp_path, monkeypatch):
     assert again.checkpoint.step == whole.checkpoint.step
     for name, tensor in whole.vae.state_dict().items():
         assert again.vae.state_dict()[name].equal(tensor), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"decoder": "gru"}, {"decoder": "lstm", "decoder_window": "2"}, {"decoder_window": "3"}], ids=str
+)
+def test_decoders_pass_the_conformance_suite(options):
+    spec = replace(SPEC, config=configure(SPEC.config, SMALL | options))
+    assert [result for result in run_checks(spec) if result.failure] == []

@@ -140,7 +140,9 @@ def load_data(
             _require_images(f"'{path}' has no images: it", image_size, channels)
             require_image_folder(str(path), stream, skip)
             _require_unit(str(path), scale)
-            own = DataSource(data=location, data_dir=data_path and str(data_path), likelihood=likelihood)
+            own = DataSource(
+                data=location, data_dir=None if data_path is None else str(data_path), likelihood=likelihood
+            )
             return corpus.load(path, name, text, own)
         elif is_table and not path.is_dir():
             _require_images(f"table '{path}'", image_size, channels)

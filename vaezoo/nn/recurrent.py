@@ -48,7 +48,7 @@ class Recurrent(nn.Module):
             state: The states before the first position, `(B, state_size)`.
         """
         with torch.autocast(x.device.type, enabled=False):  # a sum over positions loses too much in bfloat16
-            states = state.float().unflatten(1, (-1, self.width)).transpose(0, 1).contiguous()
+            states = state.float().reshape(len(x), -1, self.width).transpose(0, 1).contiguous()
             output, states = run_layers(x.float(), states, [*self.weights], self.cell)
             return output, states.transpose(0, 1).flatten(1)
 

@@ -129,7 +129,7 @@ class TextDecoder(nn.Module, ABC):
         index = place.unsqueeze(1) + torch.arange(size, device=before.device)  # (T, window)
         texts = padded[:, index].flatten(0, 1)
         rows = z.unsqueeze(1).expand(-1, before.shape[1], -1).flatten(0, 1)
-        return self.features(rows, texts)[:, -1].unflatten(0, before.shape)
+        return self.features(rows, texts)[:, -1].reshape(*before.shape, -1)
 
 
 class TransformerDecoder(TextDecoder):
