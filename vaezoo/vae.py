@@ -420,8 +420,8 @@ def check_kind(ours: DataSpec, data: DataSpec) -> None:
             "give the texts themselves, which become the ids of the model",
         )
     if data.categories and ours.categories not in ((), data.categories):
-        pairs = zip(data.categories, ours.categories, data.columns, strict=True)
-        column = next(column.rpartition(":")[0] for a, b, column in pairs if a != b)
+        changes = zip(data.categories, ours.categories, data.columns, strict=True)
+        column = next(column.rpartition(":")[0] for a, b, column in changes if a != b)
         raise UnsupportedDataError(
             f"data set '{data.name}' has other categories of '{column}' than the training",
             "give the table itself, whose categories are found by their names",

@@ -199,6 +199,19 @@ def array_files(work: Path) -> Harness:
     return Harness([file.getvalue() for file in (npy, npz, packed)], read)
 
 
+def recordings(work: Path) -> Harness:
+    """Reads a recording with a column of times, and cuts it into windows."""
+    rows = [f"{i},{i * i},-{i}.5" for i in range(12)]
+    dates = [f"2024-02-{i + 20:02}T00:00Z,{i},1e{i}" for i in range(9)]
+    path = work / "a.csv"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        load_data(path, time_column="t", window=2)
+
+    return Harness(["\n".join(["t,a,b", *lines]).encode() for lines in (rows, dates)], read)
+
+
 def image_files(work: Path) -> Harness:
     """Reads images of an image folder: the headers, then the pixels."""
     seeds = []
@@ -273,6 +286,7 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "structure": structure,
     "checkpoint": checkpoint,
     "arrays": array_files,
+    "recordings": recordings,
     "images": image_files,
     "tables": tables,
     "parquet": parquet,

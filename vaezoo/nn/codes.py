@@ -134,7 +134,7 @@ class GridVAE(CodeVAE):
 
     codebook: Quantizer
 
-    def __init__(self, data: DataSpec, part: QuantizerPart, grid: tuple[int, int]) -> None:
+    def __init__(self, data: DataSpec, part: QuantizerPart, grid: tuple[int, ...]) -> None:
         super().__init__(data, code_shape(part, grid), code_levels(part, "codebook", grid))
 
     @abstractmethod

@@ -25,7 +25,7 @@ def homotopies(request: PlotRequest) -> PlotResult:
     from vaezoo.evaluation import latents
     from vaezoo.posteriors.base import map_tensors
 
-    run, symbols = request.run(images=False), tuple(request.model.data["symbols"])
+    run, symbols = request.run(drawn=False), tuple(request.model.data["symbols"])
     if not symbols:
         raise UnsupportedDataError(f"the ids of {run.path} have no symbols", "give a run that was trained on texts")
     tokenizer = Tokenizer(request.model.data.get("tokenizer") or "characters", symbols)
