@@ -110,7 +110,7 @@ def write_data(
     else:
         if suffix in TABLES and model.data.get("column_formats"):
             formats = table_columns(model.data)
-            fields = (to_cells(formats, chunk, typed=suffix != ".csv") for chunk in chunks)
+            fields: Iterator[Columns] = (to_cells(formats, chunk, typed=suffix != ".csv") for chunk in chunks)
             rows = {}  # the columns are those of the table alone
         else:
             columns = unique_names(column_names(model.data), rows or {}) if suffix in TABLES else []

@@ -294,6 +294,7 @@ def iter_decoded(
 
 def sample_latents(model: Model, n: int, *, seed: int = 0, y: Values | None = None) -> Values:
     """Returns n latents drawn from the prior of a run or a module, `(n, *latent_shape)`."""
+    assert not isinstance(model, OnnxVAE)
     vae = module_of(model)
     with _seeded(vae, seed), eval_mode(vae):
         z = sample_prior(vae, blank_batch(vae, n, _labels(vae, n, y)))
