@@ -23,6 +23,7 @@ from vaezoo import vae as contracts
 from vaezoo.data.base import Batch
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.export.calibration import calibration_feeds
+from vaezoo.export.cases import example_count
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.half import to_float16
 from vaezoo.export.lazy_signatures import lazy_signatures
@@ -35,7 +36,7 @@ from vaezoo.export.rewrites import (
     set_names,
 )
 from vaezoo.export.translations import TRANSLATIONS
-from vaezoo.posteriors.base import named_outputs
+from vaezoo.posteriors.base import map_tensors, named_outputs
 from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, Float32Node, GraphName, GraphSignature, TensorSignature
 from vaezoo.runtime.ort_session import require_runtime
 from vaezoo.vae import VAE, eval_mode, example_batch
@@ -174,7 +175,9 @@ def export_graphs(
         generator = Generator().manual_seed(0)
         batches = [example_batch(vae.data, 2, generator, shape) for shape in vae.shapes]
         modules = graph_modules(vae, config, parts)
-        samples = [*([] if examples is None else [examples]), *batches]
+        count = example_count(vae.shapes)
+        real = [] if examples is None else [map_tensors(examples, lambda tensor: tensor[:count])]
+        samples = [*real, *batches]
         return {name: _export(name, module, batches, config, samples) for name, module in modules.items()}
 
 

@@ -151,7 +151,7 @@ def model_card(manifest: Manifest) -> str:
             f"| {row['limit']:.1e} |"
             for row in parity["rows"]
         ),
-        golden=EXAMPLES_PER_SET,
+        golden=min(EXAMPLES_PER_SET, max(parity["batches"])),
         golden_source=(
             "The first set holds held-out examples of the data, or their latents."
             if has_examples
