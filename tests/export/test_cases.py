@@ -75,10 +75,9 @@ def test_export_of_large_images(large, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["fp16", "int8"])
-def test_large_images_in_fewer_bits(dtype, large, tmp_path):
+def test_large_images_in_float16(large, tmp_path):
     x = torch.rand(20, *LARGE, generator=torch.Generator().manual_seed(0)).numpy()
-    exported = export_onnx(large, tmp_path / "e", dtype=dtype, examples=x)
+    exported = export_onnx(large, tmp_path / "e", dtype="fp16", examples=x)
     assert exported.manifest["parity"]["batches"] == [1, 2, 3]
 
 
