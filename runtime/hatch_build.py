@@ -22,7 +22,7 @@ MODULES = (
     *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session", "tables", "tiling")),
     *(
         f"export/{name}.py"
-        for name in ("__init__", "config", "golden", "graph_checks", "metadata", "tolerance", "verify")
+        for name in ("__init__", "cases", "config", "golden", "graph_checks", "metadata", "tolerance", "verify")
     ),
     *(f"bench/{name}.py" for name in ("__init__", "backends", "compare", "result", "runner", "timer", "workload")),
 )

@@ -26,10 +26,11 @@ from vaezoo import DataSpec, DiagonalGaussian, TrainConfig, create_model, export
 from vaezoo.data.base import even_indices
 from vaezoo.errors import InputError, ParityError, PluginError, StorageError, UnsupportedDataError, VaezooError
 from vaezoo.export import tolerance
+from vaezoo.export.cases import BATCHES
 from vaezoo.export.config import OLDEST_RUNTIME, ExportConfig
 from vaezoo.export.graphs import Graph, export_graphs, mode_name
 from vaezoo.export.parity import check_parity
-from vaezoo.export.tolerance import BATCHES, Tolerance, check_graphs, compare_output
+from vaezoo.export.tolerance import Tolerance, check_graphs, compare_output
 from vaezoo.posteriors.base import named_outputs
 from vaezoo.runtime.manifest import MANIFEST, set_hash
 

@@ -52,6 +52,22 @@ def test_without_the_rule_the_gate_fails(monkeypatch):
         check_parity(vae, export_graphs(vae, FP16), FP16)
 
 
+def types_of(graph):
+    return {tensor.data_type for tensor in onnx.load_from_string(graph.data).graph.initializer}
+
+
+@pytest.mark.parametrize("name", ["residual-vq-vae", "fsq-vae"])
+def test_an_encoder_of_codes_stays_float32(name):
+    """So the codes are those of the float32 graph, bit for bit. The decoder is halved."""
+    torch.manual_seed(0)
+    options = {"channels": "4,8", "residual_blocks": 0}
+    vae = create_model(name, DataSpec(name="x", shape=(1, 8, 8)), options).eval()
+    half = export_graphs(vae, FP16, ["encoder", "decoder"])
+    assert TensorProto.FLOAT16 not in types_of(half["encoder"]) and TensorProto.FLOAT16 in types_of(half["decoder"])
+    assert half["encoder"].data == export_graphs(vae, parts=["encoder"])["encoder"].data
+    check_parity(vae, half, FP16)
+
+
 def test_usual_layers_are_all_float16():
     graphs = export_graphs(overflowing(1.0), FP16)
     assert not any(graph.float32 for graph in graphs.values())

@@ -17,8 +17,9 @@ from kills import check_ignorable, check_no_leftovers
 import vaezoo
 from vaezoo.errors import StorageError
 from vaezoo.export import export as exporting
+from vaezoo.export.cases import Case
 from vaezoo.export.graphs import Graph
-from vaezoo.export.tolerance import Case, Parity
+from vaezoo.export.tolerance import Parity
 from vaezoo.runtime.manifest import GraphName, read_manifest
 
 FileHashes = dict[str, str]  # path -> SHA-256; empty without an export

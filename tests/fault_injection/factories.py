@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from vaezoo.export.cases import Case
 from vaezoo.export.golden import golden_files
 from vaezoo.export.metadata import add_metadata
-from vaezoo.export.tolerance import Case
 from vaezoo.runtime.manifest import SCHEMA, DataEntry, Description, GraphName, GraphSignature, common_metadata
 
 RNG = np.random.default_rng(0)

@@ -12,10 +12,10 @@ from vaezoo.bench.workload import Workload, task_cases
 from vaezoo.core.options import config_json
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import UnsupportedDataError
+from vaezoo.export.cases import Case
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.graphs import export_graphs, graph_modules, mode_name
 from vaezoo.export.parity import make_case, make_cases
-from vaezoo.export.tolerance import Case
 from vaezoo.registry import Registration, find_model
 from vaezoo.runtime.manifest import ENCODER_DECODER, GraphName
 from vaezoo.training.run import Run

@@ -15,7 +15,8 @@ from vaezoo.bench.workload import TASKS, Workload
 from vaezoo.core.environment import environment, gpu_environment
 from vaezoo.core.memory import is_out_of_memory
 from vaezoo.errors import ParityError, VaezooError
-from vaezoo.export.tolerance import Case, Tolerance, compare_output
+from vaezoo.export.cases import Case
+from vaezoo.export.tolerance import Tolerance, compare_output
 from vaezoo.runtime.ort_session import Provider
 
 BATCHES = (1, 8, 64, 256, 1024)

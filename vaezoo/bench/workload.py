@@ -14,9 +14,9 @@ import numpy as np
 
 from vaezoo.bench.result import Task, WorkloadEntry
 from vaezoo.errors import InputError
+from vaezoo.export.cases import Case
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.golden import read_cases
-from vaezoo.export.tolerance import Case
 from vaezoo.export.verify import read_config, verify_onnx
 from vaezoo.runtime.manifest import ENCODER_DECODER, Array, GraphName, read_graph, read_manifest
 

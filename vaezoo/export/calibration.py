@@ -26,13 +26,16 @@ def calibration_feeds(name: GraphName, module: GraphModule, samples: Sequence[Ba
 
 
 def calibration_inputs(
-    vae: VAE, name: GraphName, module: GraphModule, examples: Batch, sigma: float = 1.0
+    vae: VAE, name: GraphName, module: GraphModule, examples: Batch, sigma: float = 1.0, seed: int = 0
 ) -> list[dict[str, Array]]:
-    """Returns inputs of a graph: examples, or for the decoder their latents, and sigma times the prior's noise."""
+    """Returns inputs of a graph: examples, or for the decoder their latents, and sigma times the prior's noise.
+
+    `seed` is that of the noise.
+    """
     batches = [module.inputs(examples)]
     if name == "decoder" and vae.prior.noise_shape is not None:
         z, *others = batches[0]
-        noise = Generator().manual_seed(0)
+        noise = Generator().manual_seed(seed)
         batches.append((prior_latents(vae, z, examples, sigma, noise), *others))
     return [_named(module, batch) for batch in batches]
 

@@ -24,6 +24,7 @@ from vaezoo.core.device import on_device
 from vaezoo.core.json_io import json_bytes
 from vaezoo.errors import InputError, StorageError, VaezooError, safe_repr
 from vaezoo.examples import Data
+from vaezoo.export.cases import batches_of
 from vaezoo.export.config import OPSET, DType, ExportConfig
 from vaezoo.export.description import Source, describe, find_source
 from vaezoo.export.folding import FoldedVAE, scaling_of_latents
@@ -34,7 +35,7 @@ from vaezoo.export.metadata import add_metadata
 from vaezoo.export.model_card import model_card
 from vaezoo.export.parity import check_parity
 from vaezoo.export.quantize import check_suitable, halves, quantize_graphs
-from vaezoo.export.tolerance import BATCHES, Parity, runtime_name, stated_tolerance
+from vaezoo.export.tolerance import Parity, runtime_name, stated_tolerance
 from vaezoo.runtime.manifest import (
     CARD,
     MANIFEST,
@@ -136,7 +137,7 @@ def write_export(source: Source, path: Path, config: ExportConfig, parts: Sequen
         "files": {name: file_entry(data) for name, data in files.items()},
         "parity": {
             "runtime": runtime_name(),
-            "batches": list(BATCHES),
+            "batches": list(batches_of(cases)),
             "tolerance": stated_tolerance(config.dtype),
             "rows": [row.as_dict() for row in rows],
         },

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from vaezoo.errors import InputError
-from vaezoo.export.tolerance import Case
+from vaezoo.export.cases import Case
 from vaezoo.runtime.manifest import (
     EXPORT_AGAIN,
     GraphName,

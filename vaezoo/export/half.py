@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
+from vaezoo.export.cases import rows_at_once
 from vaezoo.runtime.manifest import Array, Float32Node
 from vaezoo.runtime.ort_session import open_session
 
@@ -110,8 +111,9 @@ def largest_values(proto: ModelProto, feeds: Sequence[Mapping[str, Array]]) -> d
     largest = np.zeros(len(names))
     for feed in feeds:
         count = len(next(iter(feed.values())))
-        for start in range(0, count, ROWS):
-            part = {name: array[start : start + ROWS] for name, array in feed.items()}
+        rows = min(ROWS, rows_at_once(feed))
+        for start in range(0, count, rows):
+            part = {name: array[start : start + rows] for name, array in feed.items()}
             largest = np.fmax(largest, np.array(session.run(None, part), np.float64))
     return dict(zip(names, largest.tolist(), strict=True))
 

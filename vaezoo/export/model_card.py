@@ -151,7 +151,7 @@ def model_card(manifest: Manifest) -> str:
             f"| {row['limit']:.1e} |"
             for row in parity["rows"]
         ),
-        golden=EXAMPLES_PER_SET,
+        golden=min(EXAMPLES_PER_SET, max(parity["batches"])),
         golden_source=(
             "The first set holds held-out examples of the data, or their latents."
             if has_examples
@@ -187,10 +187,17 @@ def _notes(manifest: Manifest) -> list[str]:
             f"{len(nodes)} nodes of {graph}.onnx stay float32, because their values come near the largest float16\n"
             f"number, 65504. The largest is {max(node['largest'] for node in nodes):g}."
         )
+    if manifest["format"]["dtype"] == "fp16":
+        codes = [name for name, graph in manifest["graphs"].items() if _gives_codes(graph) and name != "prior"]
+        notes += [f"{name}.onnx is float32. Rounding to float16 would change some of its codes." for name in codes]
     factors = manifest["graphs"].get("encoder", {"inputs": []})["inputs"]
     for name, multiple in (pair for tensor in factors for pair in tensor.get("multiples", {}).items()):
         notes.append(f"The {name} of an image must be a multiple of {multiple}. vaezoo.runtime pads it with `pad`.")
     return notes
+
+
+def _gives_codes(graph: GraphSignature) -> bool:
+    return any(output["dtype"] == "int64" for output in graph["outputs"])
 
 
 def _quality(manifest: Manifest) -> str:

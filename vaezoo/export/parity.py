@@ -20,14 +20,13 @@ from torch import Generator, Tensor
 
 from vaezoo.data.base import Batch
 from vaezoo.export.calibration import LATENT_SIGMA, prior_latents
+from vaezoo.export.cases import Case, example_count
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.graphs import Graph, GraphModule, graph_modules, mode_name
-from vaezoo.export.tolerance import BATCHES, Case, Parity, check_graphs
+from vaezoo.export.tolerance import Parity, check_graphs
 from vaezoo.posteriors.base import map_tensors
 from vaezoo.runtime.manifest import GraphName
 from vaezoo.vae import VAE, eval_mode, example_batch
-
-COUNT = max(BATCHES)
 
 
 def check_parity(
@@ -58,18 +57,19 @@ def make_cases(
     """Runs the model and returns the cases of each graph, or of some parts."""
     # One generator with a fixed seed: the same model yields the same golden files each time.
     generator = Generator().manual_seed(0)
-    generated = example_batch(vae.data, COUNT, generator)
+    count = example_count(vae.shapes)
+    generated = example_batch(vae.data, count, generator)
     source = "generated examples" if examples is None else "real examples"
     if examples is None:
-        real = example_batch(vae.data, COUNT, generator)
+        real = example_batch(vae.data, count, generator)
     else:
-        index = torch.arange(COUNT) % len(examples.x)
+        index = torch.arange(count) % len(examples.x)
         real = map_tensors(examples, lambda tensor: tensor[index])
     batches = {source: real, "uniform noise" if vae.data.kind == "unit" else "generated values": generated}
     if config.dtype == "int8":  # only what resembles the data fits in the calibrated ranges
         batches = {source: real}
     for shape in vae.shapes[1:] if config.dtype != "int8" else ():
-        batches[f"size {'x'.join(map(str, shape[1:] or shape))}"] = example_batch(vae.data, COUNT, generator, shape)
+        batches[f"size {'x'.join(map(str, shape[1:] or shape))}"] = example_batch(vae.data, count, generator, shape)
     modules, cases = graph_modules(vae, config, parts), {}
     for name, module in modules.items():
         latents = "" if "x" in module.graph.names else "latents of "

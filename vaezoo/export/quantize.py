@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,7 @@ from onnx import ModelProto
 from vaezoo.data.base import Batch
 from vaezoo.errors import VaezooError
 from vaezoo.export.calibration import calibration_inputs
+from vaezoo.export.cases import example_count
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.graphs import Graph, graph_modules, silence
 from vaezoo.export.rewrites import lowest_ir_version
@@ -72,8 +74,9 @@ def quantize_graphs(
     with eval_mode(vae), silence():
         for name, module in graph_modules(vae, config, list(graphs)).items():
             if name in ("encoder", "decoder"):
-                feeds = calibration_inputs(vae, name, module, examples)
-                proto = quantize(name, onnx.load_from_string(graphs[name].data), feeds)
+                parts = split_rows(examples, example_count(vae.shapes))
+                feeds = chain(*(calibration_inputs(vae, name, module, part, seed=i) for i, part in enumerate(parts)))
+                proto = quantize(name, onnx.load_from_string(graphs[name].data), list(feeds))
                 quantized[name] = replace(graphs[name], data=proto.SerializeToString(deterministic=True))
     return quantized
 
@@ -109,3 +112,9 @@ def quantize(name: GraphName, proto: ModelProto, feeds: Sequence[Mapping[str, Ar
     result.producer_name, result.producer_version = "vaezoo", ""
     result.ir_version = lowest_ir_version(result)
     return result
+
+
+def split_rows(examples: Batch, rows: int) -> list[Batch]:
+    """Returns the examples in parts, so that memory stays bounded."""
+    starts = range(0, len(examples.x), rows)
+    return [map_tensors(examples, lambda tensor, i=i: tensor[i : i + rows]) for i in starts]

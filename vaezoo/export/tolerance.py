@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
 import numpy as np
 
 from vaezoo.errors import ParityError
+from vaezoo.export.cases import Case, Inputs, batches_of
 from vaezoo.export.config import DType, ExportConfig
 from vaezoo.export.graph_checks import check_structure, parse
 from vaezoo.runtime.manifest import Array, GraphName, GraphSignature, ParityRow
 from vaezoo.runtime.ort_session import Provider, first_line, has_runtime, open_session
-
-BATCHES = (1, 2, 3, 7, 64)
 
 # (atol, rtol): every element must satisfy |graph - model| <= atol + rtol |model|.
 # Measured on the CPU, conv-vae after its default training: at most 1.4e-6 in float32 and 2.0e-3 in float16.
@@ -33,7 +32,8 @@ TF32_TOLERANCE = (5e-3, 1e-2)
 UINT8_TOLERANCES: Mapping[DType, float] = {"fp32": 1.0, "fp16": 3.0}
 
 # Share of whole numbers, such as a quantizer's codes, that may differ. Two codes can be equally near.
-# Measured on 500 digits, vq-vae: none in float32. In float16 1.1e-3 untrained and 2.9e-4 after 150 steps.
+# Measured on 500 digits, vq-vae: none in float32. In float16 1.1e-3 untrained and 2.9e-4 after 150 steps. Graphs that
+# give codes are float32 in fp16 exports too. Only `vaezoo bench` runs them in float16, in PyTorch.
 MAX_CODE_FLIPS: Mapping[DType, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2}
 
 # int8: the root mean square difference from the model may be this share of the output's standard deviation over the
@@ -41,26 +41,7 @@ MAX_CODE_FLIPS: Mapping[DType, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-
 # latents, which are of the order of 1. The decoder's outputs have the scale of the data, which may be tiny.
 INT8_SHARE, INT8_FLOOR = 0.1, 0.01
 
-Inputs = Mapping[str, Array]
 Runner = Callable[[Inputs], list[Array]]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Inputs of a graph and the model's outputs for them.
-
-    Attributes:
-        name: Where the inputs come from.
-        inputs: The inputs by name, `(N, ...)` each.
-        outputs: The model's outputs by name, `(N, ...)` each.
-    """
-
-    name: str
-    inputs: Inputs
-    outputs: Mapping[str, Array]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +179,8 @@ def compare_cases(
 ) -> list[Parity]:
     """Compares each graph, and the encoder followed by the decoder if both are there, with the model's outputs.
 
-    The graphs run at each size of BATCHES, and cases with fewer examples are repeated. The model's outputs come from
-    one large batch. A graph whose outputs depend on the other examples of a batch therefore differs at some size.
+    The graphs run at each size of `batches_of`, and cases with fewer examples are repeated. The model's outputs come
+    from one large batch. A graph whose outputs depend on the other examples of a batch therefore differs at some size.
 
     Args:
         runners: Functions that run the graphs.
@@ -213,16 +194,17 @@ def compare_cases(
     Raises:
         ParityError: If a shape differs or an element is out of tolerance.
     """
+    batches = batches_of(cases)
     rows = [
         row
         for graph, graph_cases in cases.items()
         for case in graph_cases
-        for row in _largest_differences(case, runners[graph], graph, tolerance)
+        for row in _largest_differences(case, runners[graph], graph, tolerance, batches)
     ]
     if not {"encoder", "decoder"} <= cases.keys():
         return rows
     case, round_trip = _round_trip(runners, cases["encoder"][0], cases["decoder"][0], mode)
-    return [*rows, *_largest_differences(case, round_trip, "round trip", tolerance)]
+    return [*rows, *_largest_differences(case, round_trip, "round trip", tolerance, batches)]
 
 
 def _round_trip(runners: Mapping[GraphName, Runner], encoded: Case, decoded: Case, mode: str) -> tuple[Case, Runner]:
@@ -241,10 +223,12 @@ def _round_trip(runners: Mapping[GraphName, Runner], encoded: Case, decoded: Cas
     return Case(encoded.name, inputs, decoded.outputs), run
 
 
-def _largest_differences(case: Case, run: Runner, graph: str, tolerance: Tolerance) -> Iterator[Parity]:
-    """Runs a case at each size of BATCHES and yields the largest difference of each output."""
+def _largest_differences(
+    case: Case, run: Runner, graph: str, tolerance: Tolerance, batches: Sequence[int]
+) -> Iterator[Parity]:
+    """Runs a case at each batch size and yields the largest difference of each output."""
     largest: dict[str, Parity] = {}
-    for n in BATCHES:
+    for n in batches:
         index = np.arange(n) % len(case)
         try:
             outputs = run({name: array[index] for name, array in case.inputs.items()})

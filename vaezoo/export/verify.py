@@ -19,6 +19,7 @@ from typing import cast
 
 from vaezoo.core.counts import whole_number
 from vaezoo.errors import InputError, ParityError, VaezooError, safe_repr
+from vaezoo.export.cases import batches_of
 from vaezoo.export.config import DType, ExportConfig
 from vaezoo.export.golden import read_cases
 from vaezoo.export.graph_checks import parse
@@ -56,6 +57,7 @@ class VerifyResult:
         runtime: What ran the graphs: onnxruntime or onnx.reference.
         provider: The provider that ran them.
         parity: The largest differences from the golden outputs.
+        batches: The batch sizes at which the graphs ran.
         derived: The graphs that are not the files that were exported. There are none without a tolerance.
     """
 
@@ -63,6 +65,7 @@ class VerifyResult:
     runtime: str
     provider: Provider
     parity: list[Parity]
+    batches: tuple[int, ...]
     derived: list[GraphName] = field(default_factory=list)
 
 
@@ -115,16 +118,16 @@ def verify_onnx(
     if "error" in report:
         raise ERRORS[report["error"]](report["message"], report["hint"])
     rows = [Parity(**row) for row in report["rows"]]
-    return VerifyResult(folder, report["runtime"], provider, rows, report["derived"])
+    return VerifyResult(folder, report["runtime"], provider, rows, tuple(report["batches"]), report["derived"])
 
 
 def child(folder: str, provider: Provider, seconds: str, tolerance: str) -> None:
     """Runs in the child process: checks a folder and writes the rows or the error as JSON to stdout."""
     try:
         given = float(tolerance) if tolerance else None
-        rows, derived = check_folder(Path(folder), provider, int(seconds), given)
+        rows, batches, derived = check_folder(Path(folder), provider, int(seconds), given)
         report: dict[str, object] = {"runtime": runtime_name(), "rows": [row.as_dict() for row in rows]}
-        report["derived"] = derived
+        report |= {"batches": batches, "derived": derived}
     except VaezooError as e:
         report = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
     except MemoryError:
@@ -135,11 +138,11 @@ def child(folder: str, provider: Provider, seconds: str, tolerance: str) -> None
 
 def check_folder(
     folder: Path, provider: Provider, seconds: int, tolerance: float | None = None
-) -> tuple[list[Parity], list[GraphName]]:
+) -> tuple[list[Parity], tuple[int, ...], list[GraphName]]:
     """Limits this process, then runs all checks in it; see `verify_onnx` for the errors.
 
     Returns:
-        The rows, and the graphs that are not the files that were exported.
+        The rows, the batch sizes, and the graphs that are not the files that were exported.
     """
     manifest = read_manifest(folder)
     if tolerance is None:
@@ -159,7 +162,7 @@ def check_folder(
     config = read_config(folder, manifest)
     cases = {name: read_cases(folder, manifest, name) for name in files}
     rows = check_graphs(files, manifest["graphs"], cases, manifest["mode"], config, provider, tolerance)
-    return rows, derived
+    return rows, batches_of(cases), derived
 
 
 def limit_process(provider: Provider, seconds: int, size: int) -> None:

@@ -35,9 +35,7 @@ def render_export(result: ExportResult) -> None:
 
 def render_verification(result: VerifyResult) -> None:
     """Prints the largest differences of a verified export."""
-    from vaezoo.export.tolerance import BATCHES
-
-    batches = ", ".join(map(str, BATCHES))
+    batches = ", ".join(map(str, result.batches))
     render_parity(
         result.parity,
         f"the graphs match the golden outputs in {result.runtime} on {result.provider}, batch sizes {batches}",
