@@ -194,6 +194,18 @@ def test_exports_draw_from_the_same_distribution(likelihood, tmp_path):
     assert (rows[:, 1] == 1).all() and np.array_equal(rows, vaezoo.sample(model, 9, draw=True, where=["b=y"]))
 
 
+@pytest.mark.parametrize("model", ["mlp-vae", "tvae"])
+def test_exports_are_scored_as_their_runs(model, trained, tmp_path):
+    data, *_ = trained
+    run = vaezoo.train(model, data, options={"latent_dim": 2, "hidden": [8]}, config=CONFIG, out=tmp_path / "run")
+    export = vaezoo.runtime.load(vaezoo.export_onnx(run, tmp_path / "export").path)
+    ours, theirs = (vaezoo.score(m, data, nll_samples=5, limit=20) for m in (run, export))
+    np.testing.assert_allclose(theirs.reconstruction, ours.reconstruction, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(theirs.nll, ours.nll, rtol=1e-3, atol=1e-3)
+    values = {m.name: m.value for m in vaezoo.evaluate(export, data, metrics=["elbo"]).metrics}
+    assert np.isfinite(values["-ELBO"])
+
+
 def test_runs_on_tables_resume(trained, tmp_path, capsys):
     data, *_ = trained
     arguments = ["train", "mlp-vae", "--data", data, "-o", "latent_dim=2", "-o", "hidden=8", "--batch-size", 16]
