@@ -36,7 +36,18 @@ def trained(tmp_path_factory):
     data = make_csv(folder / "people.csv")
     options = {"latent_dim": 2, "hidden": [8]}
     run = vaezoo.train("mlp-vae", data, options=options, config=CONFIG, out=folder / "run")
-    return data, run, vaezoo.export_onnx(run, folder / "export").path
+    return data, run
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    return vaezoo.export_onnx(trained[1], tmp_path_factory.mktemp("export") / "export").path
+
+
+@pytest.fixture(params=["run", pytest.param("export", marks=pytest.mark.slow)])
+def path(request, trained):
+    """The folder of the run, and of its export."""
+    return trained[1].path if request.param == "run" else request.getfixturevalue("exported")
 
 
 def command(*arguments):
@@ -117,10 +128,8 @@ def test_encoder_is_given_the_mask():
     assert not kind.accepts(torch.tensor([[0.0, 1.0, nan]])) and kind.accepts(torch.tensor([[nan, nan, 1.0]]))
 
 
-@pytest.mark.parametrize("source", ["run", "export"])
-def test_results_look_like_the_table(source, trained, inside):
-    data, run, export = trained
-    path = run.path if source == "run" else export
+def test_results_look_like_the_table(path, trained, inside):
+    data, _ = trained
     assert command("sample", path, "-n", 9, "--out", "s.csv") == 0
     assert command("reconstruct", path, "--data", data, "--out", "r.csv") == 0
     for rows, count in ((read("s.csv"), 9), (read("r.csv"), 60)):
@@ -136,24 +145,24 @@ def test_results_look_like_the_table(source, trained, inside):
     assert types == ["double", "int64", "string", "date32[day]"]
 
 
-def test_new_files_are_scored_and_encoded(trained, inside, capsys):
-    data, run, export = trained
-    assert command("score", run.path, "--data", data) == 0
+def test_new_files_are_scored_and_encoded(path, trained, inside, capsys):
+    data, _ = trained
+    assert command("score", path, "--data", data) == 0
     assert len(capsys.readouterr().out.splitlines()) == 61
-    for path in (run.path, export):
-        assert command("encode", path, "--data", data, "--out", "z.npz") == 0
-        assert np.isfinite(np.load("z.npz")["mu"]).all()
-    assert command("eval", run.path, "--data", data) == 0
+    assert command("encode", path, "--data", data, "--out", "z.npz") == 0
+    assert np.isfinite(np.load("z.npz")["mu"]).all()
+    assert command("eval", path, "--data", data) == 0
     text = data.read_text().replace(",f,", ",x,", 1)
     (data.parent / "new.csv").write_text(text)
     capsys.readouterr()
-    assert command("score", run.path, "--data", data.parent / "new.csv") == 3
+    assert command("score", path, "--data", data.parent / "new.csv") == 3
     assert "line 2 of" in (error := capsys.readouterr().err) and "'x' is not a category of the training" in error
 
 
-def test_runtime_reads_and_writes_cells(trained):
-    data, run, export = trained
-    model = vaezoo.runtime.load(export)
+@pytest.mark.slow
+def test_runtime_reads_and_writes_cells(trained, exported):
+    data, run = trained
+    model = vaezoo.runtime.load(exported)
     rows = read(data)
     table = {name: [row[name] for row in rows] for name in rows[0]}
     x = model.from_table(table)
@@ -168,6 +177,7 @@ def test_runtime_reads_and_writes_cells(trained):
         model.from_table({**table, "sex": ["f"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["table", "table:modes"])
 def test_exports_draw_from_the_same_distribution(likelihood, tmp_path):
     torch.manual_seed(0)
@@ -194,6 +204,19 @@ def test_exports_draw_from_the_same_distribution(likelihood, tmp_path):
     assert (rows[:, 1] == 1).all() and np.array_equal(rows, vaezoo.sample(model, 9, draw=True, where=["b=y"]))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp-vae", "tvae"])
+def test_exports_are_scored_as_their_runs(model, trained, tmp_path):
+    data, *_ = trained
+    run = vaezoo.train(model, data, options={"latent_dim": 2, "hidden": [8]}, config=CONFIG, out=tmp_path / "run")
+    export = vaezoo.runtime.load(vaezoo.export_onnx(run, tmp_path / "export").path)
+    ours, theirs = (vaezoo.score(m, data, nll_samples=5, limit=20) for m in (run, export))
+    np.testing.assert_allclose(theirs.reconstruction, ours.reconstruction, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(theirs.nll, ours.nll, rtol=1e-3, atol=1e-3)
+    values = {m.name: m.value for m in vaezoo.evaluate(export, data, metrics=["elbo"]).metrics}
+    assert np.isfinite(values["-ELBO"])
+
+
 def test_runs_on_tables_resume(trained, tmp_path, capsys):
     data, *_ = trained
     arguments = ["train", "mlp-vae", "--data", data, "-o", "latent_dim=2", "-o", "hidden=8", "--batch-size", 16]
@@ -210,12 +233,11 @@ def test_runs_on_tables_resume(trained, tmp_path, capsys):
     assert "was started with --columns" in capsys.readouterr().err
 
 
-def test_missing_cells_are_imputed(trained, inside):
-    data, run, export = trained
-    for path in (run.path, export):
-        assert command("reconstruct", path, "--data", data, "--impute", "--out", "i.csv") == 0
-        for before, after in zip(read(data), read("i.csv"), strict=True):
-            assert after["age"] and all(after[name] == before[name] for name in after if before[name])
+def test_missing_cells_are_imputed(path, trained, inside):
+    data, run = trained
+    assert command("reconstruct", path, "--data", data, "--impute", "--out", "i.csv") == 0
+    for before, after in zip(read(data), read("i.csv"), strict=True):
+        assert after["age"] and all(after[name] == before[name] for name in after if before[name])
     with pytest.raises(vaezoo.UnsupportedDataError, match="no missing cells"):
         vaezoo.reconstruct(vaezoo.create_model("mlp-vae", DataSpec(name="v", shape=(2,))), np.ones((1, 2)), impute=True)
     values = np.array([[np.nan, 3.0, 1.0, 18262.0]])

@@ -123,6 +123,7 @@ def test_constant_columns_have_one_mode():
     assert len(weights) == 1 and means.item() == pytest.approx(0.5) and scales.item() >= 1e-3
 
 
+@pytest.mark.slow
 def test_model_has_the_likelihood_in_its_run(tmp_path):
     data = vaezoo.load_data("penguins")
     options = {"hidden": "16", "latent_dim": 3}

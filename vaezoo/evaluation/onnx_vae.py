@@ -10,9 +10,10 @@ from torch import Tensor
 from vaezoo.core.options import construct
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import UnsupportedDataError
+from vaezoo.evaluation.onnx_tables import ExportedTable
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.runtime import OnnxVAE
-from vaezoo.runtime.generate import needs_only_mean
+from vaezoo.runtime.generate import draws_rows, needs_only_mean
 from vaezoo.vae import VAE
 
 MIN_MEAN, MAX_MEAN = 2**-25, 1 - 2**-24  # the means closest to 0 and 1 that ONNX Runtime's sigmoid returns
@@ -31,21 +32,21 @@ class OnnxModuleVAE(VAE):
     Raises:
         UnsupportedDataError: If the files lack something that a likelihood needs. This is so for a posterior that is
             not Gaussian or lacks a part, another prior, images rounded to bytes, and every likelihood but `bernoulli`,
-            and a `gaussian` or `laplace` whose scale is a number.
+            those of tables, and a `gaussian` or `laplace` whose scale is a number.
     """
 
     def __init__(self, model: OnnxVAE) -> None:
         if missing := sorted({"encoder", "decoder"} - model.sessions.keys()):
             raise UnsupportedDataError(f"the export has no {missing[0]}", "export the run without --parts")
-        kind = model.data["kind"]
+        kind, is_table = model.data["kind"], draws_rows(model)
         obstacles = {
-            f"data of kind {kind} need more than the decoder's output": kind not in ("unit", "real"),
+            f"data of kind {kind} need more than the decoder's output": not is_table and kind not in ("unit", "real"),
             "its sizes are free": any(isinstance(n, str) for n in model.latent_shape),
             "its images are rounded to bytes": model.dtype == "uint8",
             "its posterior is not a diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
             "it leaves out a part of the posterior": bool(model.manifest.get("left_out")),
             "its prior is not the standard normal": model.manifest["prior"] != "standard-normal",
-            "its likelihood needs more than the mean": not needs_only_mean(model.data["likelihood"]),
+            "its likelihood needs more than the mean": not (is_table or needs_only_mean(model.data["likelihood"])),
         }
         if reasons := [reason for reason, holds in obstacles.items() if holds]:
             raise UnsupportedDataError(f"the export cannot be evaluated: {', '.join(reasons)}", "evaluate the run")
@@ -53,6 +54,11 @@ class OnnxModuleVAE(VAE):
             construct(DataSpec, cast("dict[str, object]", model.data)), tuple(model.manifest["latent_shape"])
         )
         self.model = model
+        self.table: ExportedTable | None = None
+        if is_table:
+            outputs = {tensor["name"]: tensor["shape"] for tensor in model.manifest["graphs"]["decoder"]["outputs"]}
+            modes = outputs.get("mode_means", ["batch", 0, 1])[2]
+            self.table = self.likelihood = ExportedTable(self.data.columns, int(modes))
         graphs = model.manifest["graphs"]
         self.encoder_inputs = tuple(tensor["name"] for tensor in graphs["encoder"]["inputs"])
         # Coordinates are those of the data's resolution.
@@ -64,5 +70,8 @@ class OnnxModuleVAE(VAE):
         return DiagonalGaussian(*(torch.from_numpy(fields[name]) for name in DiagonalGaussian._fields))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.table is not None:
+            labels = {} if y is None else {"y": y.numpy()}
+            return self.table.to_params(self.model.run("decoder", {"z": z.numpy(), **labels}))
         mean = torch.from_numpy(self.model.decode(z.numpy(), None if y is None else y.numpy()))
         return torch.logit(mean.clamp(MIN_MEAN, MAX_MEAN)) if self.data.kind == "unit" else mean
