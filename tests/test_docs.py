@@ -143,6 +143,19 @@ def test_commands_from_series_to_runtime_run(inside, capsys):
     assert max(rows, key=lambda row: float(row["neg_elbo"]))["time"][:10] == "2024-05-13"
 
 
+@pytest.mark.slow
+def test_commands_from_sound_to_sound_run(inside, capsys):
+    """The commands of the page about sound run as they stand."""
+    page = ROOT / "docs" / "sound.md"
+    (tones,) = Document.parse(str(page), PythonCodeBlockParser()).examples()
+    tones.evaluate()
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        assert e.value.code == 0, capsys.readouterr().err
+    assert len([*Path("again").iterdir()]) == 40 and len([*Path("new").iterdir()]) == 5
+
+
 @pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in LINKED if commands(p)])
 def test_commands_parse(page):
     for arguments in commands(page):

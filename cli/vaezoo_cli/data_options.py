@@ -40,10 +40,15 @@ BAD_IMAGE = click.option(
     help="What to do with unreadable images of a folder: error or skip.",
 )
 SERIES = (
-    click.option("--kind", metavar="series", help="Take an array file, or a folder of .npy files, as series."),
+    click.option(
+        "--kind",
+        metavar="[series|sound]",
+        help="Take an array file, or a folder of .npy files, as series, or a folder of sound files as spectrograms.",
+    ),
     click.option("--time-column", metavar="NAME", help="Column of a .csv file that holds the times of a recording."),
     click.option("--window", type=int, metavar="STEPS", help="Cut one recording into windows of so many steps."),
     click.option("--stride", type=int, metavar="STEPS", help="Steps between two windows.  [default: --window]"),
+    click.option("--sample-rate", type=int, metavar="HZ", help="Resample sound.  [default: the rate of the files]"),
 )
 
 
@@ -135,6 +140,7 @@ class TrainingData:
     time_column: str | None = None
     window: int | None = None
     stride: int | None = None
+    sample_rate: int | None = None
 
     def load(self, likelihood: str | None = None, scale: str | Scaling | None = None) -> Dataset:
         """Loads the data. The arguments are those of `load_data`."""
@@ -153,6 +159,7 @@ class TrainingData:
             time_column=self.time_column,
             window=self.window,
             stride=self.stride,
+            sample_rate=self.sample_rate,
         )
 
 

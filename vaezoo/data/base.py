@@ -73,6 +73,7 @@ class DataSpec:
 
         column_names: The names of the columns of vectors, or of the channels of series. Empty if they have none.
         time_column: The column of times in the files of the recording that series were cut from. Empty for other data.
+        sample_rate: Samples in a second of the sound whose spectrograms the examples are. 0 for other data.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -91,6 +92,7 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
+    sample_rate: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -126,6 +128,10 @@ class DataSpec:
         if not all(name.isprintable() for name in (*self.class_names, *self.column_names, self.time_column)):
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
+            )
+        if self.sample_rate and len(self.shape) != 3:
+            raise VaezooError(
+                f"data set '{self.name}' has a sample rate and shape {self.shape}", "use (1, frequencies, frames)"
             )
         if self.offset or self.factor:
             self._check_scaling()
@@ -336,6 +342,7 @@ class DataSource:
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.
+        sample_rate: Samples in a second to which sound is resampled.
     """
 
     data: str
@@ -349,6 +356,7 @@ class DataSource:
     time_column: str | None = None
     window: int | None = None
     stride: int | None = None
+    sample_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,6 +393,7 @@ class Splits(NamedTuple):
         class_names: The name of each label, if the labels are the indices of these names. Empty otherwise.
         column_names: The names of the columns of vectors, or of the channels of series, or none.
         time_column: The column of times of the recording that series were cut from. Empty for other data.
+        sample_rate: Samples in a second of sound. 0 for other data.
     """
 
     train: Split
@@ -393,6 +402,7 @@ class Splits(NamedTuple):
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
+    sample_rate: int = 0
 
 
 def valid_mask(n: int) -> Tensor:

@@ -32,6 +32,7 @@ from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, load_data, requi
 from vaezoo.data.scaling import check_range
 from vaezoo.data.series.files import is_series, read_series
 from vaezoo.data.series.windows import Windows
+from vaezoo.data.sound.folders import read_for_model
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, suggest
 
 PARTS = ("train", "valid", "test", "all")
@@ -119,13 +120,16 @@ def find_examples(
         raise VaezooError(f"on_bad_image '{on_bad_image}' is not known", hint)
     skip = on_bad_image == "skip"
     is_named = isinstance(data, str) and data in DATASETS
-    if stride is not None and (is_named or not is_series(spec)):
+    if stride is not None and (is_named or not (is_series(spec) or spec.sample_rate)):
         raise VaezooError(f"a stride has no effect on '{data}', which is no recording of series", "leave it out")
     if isinstance(data, str) and data in DATASETS:
         require_image_folder(data, stream, skip)
         return examples_of(load_named(data, spec, data_dir), part)
     path = find_path(data)
     splits = _load_series(path, spec, stride) if is_series(spec) else None
+    if spec.sample_rate and path.suffix.lower() not in npy.SUFFIXES:
+        sound = read_for_model(path, spec, stride)
+        splits = Splits(TensorSplit(to_model(sound.x, spec, f"'{path}'"), None, sound.names))
     return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)
 
 

@@ -248,6 +248,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         time_column=source.time_column,
         window=source.window,
         stride=source.stride,
+        sample_rate=source.sample_rate,
     )
 
 
