@@ -23,6 +23,7 @@ from vaezoo.core.json_io import json_bytes
 from vaezoo.core.options import configure
 from vaezoo.data import arrays
 from vaezoo.data.images import decode, image_headers
+from vaezoo.data.load import load_data
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.export.golden import read_cases
 from vaezoo.export.graph_checks import check_structure, parse
@@ -194,6 +195,19 @@ def array_files(work: Path) -> Harness:
     return Harness([file.getvalue() for file in (npy, npz, packed)], read)
 
 
+def recordings(work: Path) -> Harness:
+    """Reads a recording with a column of times, and cuts it into windows."""
+    rows = [f"{i},{i * i},-{i}.5" for i in range(12)]
+    dates = [f"2024-02-{i + 20:02}T00:00Z,{i},1e{i}" for i in range(9)]
+    path = work / "a.csv"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        load_data(path, time_column="t", window=2)
+
+    return Harness(["\n".join(["t,a,b", *lines]).encode() for lines in (rows, dates)], read)
+
+
 def image_files(work: Path) -> Harness:
     """Reads images of an image folder: the headers, then the pixels."""
     seeds = []
@@ -236,5 +250,6 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "structure": structure,
     "checkpoint": checkpoint,
     "arrays": array_files,
+    "recordings": recordings,
     "images": image_files,
 }
