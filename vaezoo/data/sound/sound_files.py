@@ -38,9 +38,13 @@ def read_sound(path: Path) -> tuple[Values, int]:
     """
     try:
         samples, rate = _read_pcm(path) if path.suffix.lower() == ".wav" else _read_other(path)
-    except wave.Error:  # no PCM, such as floats
+    except wave.Error as error:
+        if "unknown" not in str(error):  # "unknown format: 3" is that of floats
+            raise _damaged(path, first_line(error)) from error
         samples, rate = _read_other(path)
-    except (EOFError, OSError) as error:
+    except VaezooError:
+        raise
+    except Exception as error:  # Python's reader raises several types of error for damaged files
         raise _damaged(path, first_line(error) or "it ends too early") from error
     if not len(samples) or not LOW_RATE <= rate <= HIGH_RATE:
         what = f"has {rate:,} samples in a second" if len(samples) else "holds no sound"
