@@ -132,7 +132,7 @@ def test_commands_from_series_to_runtime_run(inside, capsys):
         captured = capsys.readouterr()
         assert e.value.code == 0, captured.err
         if "--time-column" in arguments:
-            assert "test 2024-07-12 00:00:00 to 2024-07-19 23:00:00" in " ".join(captured.err.split())
+            assert "test 2025-01-26 00:00:00 to 2025-02-24 23:00:00" in " ".join(captured.err.split())
     for example in (runtime, *others):
         example.evaluate()
     with open("times.csv", newline="") as file:
