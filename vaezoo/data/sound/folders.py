@@ -118,7 +118,7 @@ def read_sounds(folder: Path, files: Sequence[str], rate: int | None) -> list[So
     Raises:
         InputError: If a file cannot be read, or the files have several rates and there is none to choose.
     """
-    sounds = []
+    sounds: list[Sound] = []
     for name in files:
         samples, own_rate = read_sound(folder / name)
         if rate is None and sounds and own_rate != sounds[0].rate:

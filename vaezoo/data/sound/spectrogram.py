@@ -31,7 +31,8 @@ def log_mel(samples: Values, rate: int) -> Values:
     """
     size = frame_size(rate)
     magnitude = np.abs(stft(samples, size))
-    return np.log(np.maximum(mel_filters(rate, size) @ magnitude, FLOOR)).astype(np.float32)
+    spectrogram: Values = np.log(np.maximum(mel_filters(rate, size) @ magnitude, FLOOR)).astype(np.float32)
+    return spectrogram
 
 
 def to_sound(spectrogram: Values, rate: int, seed: int = 0) -> Values:
@@ -74,7 +75,8 @@ def istft(spectrum: Values, size: int) -> Values:
         total[i * hop : i * hop + size] += frame
         weight[i * hop : i * hop + size] += window**2
     inner = slice(size // 2, len(total) - size // 2)
-    return total[inner] / np.maximum(weight[inner], 1e-8)
+    sound: Values = total[inner] / np.maximum(weight[inner], 1e-8)
+    return sound
 
 
 def hann(size: int) -> Values:
@@ -95,7 +97,8 @@ def mel_filters(rate: int, size: int) -> Values:
     triangles = np.maximum(triangles, 0)
     empty = triangles.sum(1) == 0  # narrower than the distance of two frequencies: the nearest one
     triangles[empty, np.rint(centre[empty, 0] * size / rate).astype(int)] = 1
-    return triangles / triangles.sum(1, keepdims=True)
+    filters: Values = triangles / triangles.sum(1, keepdims=True)
+    return filters
 
 
 def linear_magnitude(mel: Values, filters: Values) -> Values:
