@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UNSAFE := \b(c?pickle|cloudpickle|joblib|dill)\b|\btorch\.(load|save)\b(?!\(.*weights_only=True)|np\.load\((?!.*allow_pickle=False)|allow_pickle=True
 UNSAFE := $(UNSAFE)|yaml\.load|(?<!\.)\beval\(|\bexec\(|builtins\.(eval|exec)|extractall|shell=True|os\.system|["']http://
 
-.PHONY: install demo docs test test-all test-javascript faults check wheel-test bench bench-train clean
+.PHONY: install demo docs web wheel test test-all test-javascript faults check wheel-test bench bench-train clean
 
 install: $(STAMP)
 
@@ -63,6 +63,20 @@ docs: $(STAMP)
 test-javascript: $(STAMP)
 	ONNXRUNTIME_NODE_INSTALL=skip npm install --prefix examples/javascript --no-package-lock --no-audit --no-fund
 	$(BIN)/python -m pytest tests/test_examples.py -k "node or web"
+
+# The page of `vaezoo explore`, which is committed, and the copy of onnxruntime-web that wheels carry, which is not.
+RUNTIME := vaezoo/explore/runtime
+ORT := web/node_modules/onnxruntime-web/dist
+web:
+	npm install --prefix web --no-package-lock --no-audit --no-fund
+	npm run --prefix web check
+	npm run --prefix web build
+	mkdir -p $(RUNTIME)
+	cp $(ORT)/ort.wasm.min.mjs $(ORT)/ort-wasm-simd-threaded.mjs $(ORT)/ort-wasm-simd-threaded.wasm $(RUNTIME)
+
+wheel: $(STAMP) web
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,13 +4,16 @@
     python scripts/gallery.py --runs FOLDER NAME ...     some of them
     python scripts/gallery.py --runs FOLDER --page       only the page, from finished runs
 
-Finished runs in FOLDER are not trained again, and stopped ones are resumed. Look at each image before it is committed.
+The page keeps the rows of models that have no run in FOLDER. Finished runs in FOLDER are not trained again, and
+stopped ones are resumed. Look at each image before it is committed.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,7 @@ SAMPLE_ROWS = 2
 DATA = {"ada-gvae": "shapes"}  # others: digits
 NOT_IMAGES = ("sentence-vae",)
 # Nothing holds the codes of these models near a prior, so their samples come from one that is fitted.
-CODES = ("vq-vae", "vq-vae-2", "fsq-vae", "lfq-vae", "residual-vq-vae")
+CODES = ("vq-vae", "vq-vae-2", "fsq-vae", "lfq-vae", "residual-vq-vae", "vq-autoencoder")
 FITTED = {"autoencoder": "gmm", "rae": "gmm", **dict.fromkeys(CODES, "autoregressive")}
 NO_SAMPLES = ("autoencoder-kl", "tiny-autoencoder")  # their prior is for a second model over the latents
 FRECHET = "Frechet distance"  # that of samples comes before its floor
@@ -84,6 +87,18 @@ def row(name: str, folder: Path) -> str:
     return f"| `{name}` | ![{name}](gallery/{name}.png) | {samples} | {distance} | {loss} |"
 
 
+def write_page(names: Sequence[str], folder: Path) -> None:
+    """Writes the table of docs/gallery.md. Models without a run in `folder` keep their row."""
+    page = DOCS / "gallery.md"
+    before, _, rest = page.read_text("utf-8").partition(MARK[0])
+    old, _, after = rest.partition(MARK[1])
+    kept = {found[1]: found[0] for found in re.finditer(r"^\| `(.+?)` \|.*$", old, re.MULTILINE)}
+    rows = [row(n, folder) if (folder / n / "result.json").exists() else kept.get(n) for n in names]
+    head = "| model | images | samples | Fréchet distance | reconstruction + KL |"
+    table = "\n".join([head, "|---|---|---|---|---|", *filter(None, rows)])
+    write_file(page, f"{before}{MARK[0]}\n\n{table}\n\n{MARK[1]}{after}".encode())
+
+
 def main() -> None:
     """Trains what is named and writes images and page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,12 +111,7 @@ def main() -> None:
         run = with_prior(name, train(name, args.runs), args.runs)
         write_file(DOCS / "gallery" / f"{name}.png", sample_image(name, run))
         print(name, run.result["metrics"], file=sys.stderr)
-    rows = [row(name, args.runs) for name in built_in if (DOCS / "gallery" / f"{name}.png").exists()]
-    page = DOCS / "gallery.md"
-    before, _, rest = page.read_text("utf-8").partition(MARK[0])
-    head = "| model | images | samples | Fréchet distance | reconstruction + KL |"
-    table = "\n".join([head, "|---|---|---|---|---|", *rows])
-    write_file(page, f"{before}{MARK[0]}\n\n{table}\n\n{MARK[1]}{rest.partition(MARK[1])[2]}".encode())
+    write_page(built_in, args.runs)
 
 
 if __name__ == "__main__":

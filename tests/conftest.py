@@ -19,7 +19,7 @@ from vaezoo import Dataset, Run, TrainConfig, load_data, train
 from vaezoo.data.base import TensorSplit
 
 if TYPE_CHECKING:
-    from vaezoo import ExportResult
+    from vaezoo import ExportResult, LpipsFiles
 
 # Child processes inherit ignored signals: SIGHUP under nohup, SIGINT in the background of a script.
 if hasattr(signal, "SIGHUP"):
@@ -42,6 +42,14 @@ def shorten(data: Dataset, n: int) -> Dataset:
 def digits() -> Dataset:
     """600 real digits."""
     return shorten(load_data("digits"), 600)
+
+
+@pytest.fixture(scope="session")
+def lpips_files(tmp_path_factory: pytest.TempPathFactory) -> LpipsFiles:
+    """Files of LPIPS with random weights."""
+    from lpips_weights import write_lpips
+
+    return write_lpips(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,8 @@ def main(wheel: Path, runtime: Path, uv: str) -> None:
     assert runtime.name.split("-")[1] == wheel.name.split("-")[1], "the wheels have different versions"
     files = [set(ZipFile(file).namelist()) for file in (wheel, runtime)]
     assert not files[0] & files[1] and "vaezoo_runtime/__init__.py" in files[1]
+    assert {f"vaezoo/explore/page/{name}" for name in ("index.html", "explore.js", "explore.css")} <= files[0]
+    has_runtime = "vaezoo/explore/runtime/ort-wasm-simd-threaded.wasm" in files[0]  # after `make web`
     folders = {name.split("/")[0] for name in ZipFile(wheel).namelist()}
     assert {name for name in folders if not name.endswith(".dist-info")} == {"vaezoo", "vaezoo_cli"}, folders
     with tempfile.TemporaryDirectory() as folder:
@@ -70,6 +72,9 @@ def main(wheel: Path, runtime: Path, uv: str) -> None:
         call(vaezoo, "new-plugin", "my-vae")
         call(vaezoo, "verify", "exports/run")
         call(vaezoo, "sample", "exports/conv-vae-mnist")
+        if has_runtime:
+            call(vaezoo, "explore", "exports/conv-vae-mnist", "--out", "page")
+            assert (Path(folder) / "page" / "runtime" / "ort-wasm-simd-threaded.wasm").stat().st_size > 10_000_000
         python = str(venv / "bin" / "python")
         call(uv, "pip", "install", "--quiet", *target, "--constraints", str(CONSTRAINTS), str(runtime))
         call(python, "-c", USE_BOTH)

@@ -37,6 +37,7 @@ ORDER = (
     ("recipes",),
     ("pretrained",),
     ("plots",),
+    ("explore",),
     ("bench",),
     ("doctor",),
     ("testing",),

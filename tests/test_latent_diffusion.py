@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lpips_weights import lpips_of_torchmetrics, save
 from torch import nn
 
 import vaezoo
 from vaezoo import Batch, DataSpec, StepContext, TrainConfig
 from vaezoo.core.foreign_weights import read_weights
 from vaezoo.core.options import configure
+from vaezoo.core.perceptual import Layer, LpipsFiles, PerceptualDistance, load_classifier, load_lpips
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 from vaezoo.models.autoencoder_kl import SPEC
-from vaezoo.objectives import perceptual
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.objectives.latent_diffusion import LatentDiffusionPart, adaptive_weight, last_weight
 from vaezoo.objectives.patch_discriminator import PatchDiscriminator, hinge
-from vaezoo.objectives.perceptual import Layer, PerceptualDistance, load_classifier, load_lpips
 
 SMALL = {"channels": "4,4", "norm_groups": 2, "objective": "latent-diffusion", "objective.channels": 4}
 SMALL |= {"objective.layers": 1, "objective.start": 5}
@@ -224,57 +224,23 @@ def test_classifier_sees_grey_images(digits):
     )
 
 
-def save(path, tensors):
-    """Writes a file of weights and returns the first digits of its SHA-256."""
-    torch.save(tensors, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Random weights in the two published layouts, and the digits of their hashes."""
-    folder, generator = tmp_path_factory.mktemp("weights"), torch.Generator().manual_seed(0)
-    vgg, linear, channels = {}, {}, 3
-    for level, width in zip(perceptual.VGG16, perceptual.VGG16_CHANNELS, strict=True):
-        for i in level:
-            scale = math.sqrt(2 / (9 * channels))
-            vgg[f"features.{i}.weight"] = scale * torch.randn(width, channels, 3, 3, generator=generator)
-            vgg[f"features.{i}.bias"] = 0.1 * torch.randn(width, generator=generator)
-            channels = width
-    for i, width in enumerate(perceptual.VGG16_CHANNELS):
-        linear[f"lin{i}.model.1.weight"] = torch.rand(1, width, 1, 1, generator=generator)
-    paths = folder / "vgg.pth", folder / "linear.pth"
-    return paths, (save(paths[0], vgg), save(paths[1], linear)), (vgg, linear)
-
-
 @pytest.mark.slow
-def test_lpips_is_that_of_torchmetrics(files):
-    from torchmetrics.functional.image.lpips import _LPIPS
-
-    (vgg, linear), digits, (features, heads) = files
-    reference = _LPIPS(pretrained=False, pnet_rand=True, net="vgg", use_dropout=True, eval_mode=True)
-    names = {
-        f"features.{n.partition('.')[2]}": n for n in reference.net.state_dict()
-    }  # slices keep torchvision's numbers
-    reference.net.load_state_dict({name: features[torchvision] for torchvision, name in names.items()})
-    for i in range(5):
-        getattr(reference, f"lin{i}").load_state_dict({"model.1.weight": heads[f"lin{i}.model.1.weight"]})
-    ours = load_lpips(vgg, digits[0], linear, digits[1])
+def test_lpips_is_that_of_torchmetrics(lpips_files):
     x, y = torch.rand(2, 3, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(ours(x, y), reference(2 * x - 1, 2 * y - 1).flatten(), rtol=1e-4, atol=1e-5)
+        expected = lpips_of_torchmetrics(lpips_files)(2 * x - 1, 2 * y - 1).flatten()
+        torch.testing.assert_close(load_lpips(lpips_files)(x, y), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_run_is_loaded_without_the_files(files, tmp_path):
+def test_run_is_loaded_without_the_files(lpips_files, tmp_path):
     """Training reads them before it writes anything. Everything else does without them."""
-    (vgg, linear), digits, _ = files
     copies = [tmp_path / "vgg.pth", tmp_path / "linear.pth"]
-    for source, copy in zip((vgg, linear), copies, strict=True):
+    for source, copy in zip((lpips_files.vgg, lpips_files.lpips), copies, strict=True):
         copy.write_bytes(source.read_bytes())
     options = {**SMALL, "objective.perceptual": "lpips", "objective.vgg": str(copies[0])}
-    options |= {"objective.vgg_sha256": digits[0], "objective.lpips": str(copies[1]), "objective.start": 0}
-    options |= {"objective.lpips_sha256": digits[1]}
+    options |= {"objective.vgg_sha256": lpips_files.vgg_sha256, "objective.lpips": str(copies[1])}
+    options |= {"objective.lpips_sha256": lpips_files.lpips_sha256, "objective.start": 0}
     data = vaezoo.from_arrays(np.random.default_rng(0).random((30, 3, 16, 16), np.float32))
     config = TrainConfig(steps=2, batch_size=4)
     trained = vaezoo.train("autoencoder-kl", data, options=options, config=config, out=tmp_path / "run")
@@ -295,7 +261,7 @@ def test_other_files_are_refused(tmp_path):
         read_weights(path, "397923af", 1 << 30, "hint")
     assert e.value.hint
     with pytest.raises(InputError, match=r"no finite tensor 'features.0.bias' of shape \(64,\)"):
-        load_lpips(path, digits, path, digits)
+        load_lpips(LpipsFiles(vgg=path, vgg_sha256=digits, lpips=path, lpips_sha256=digits))
     path.write_bytes(b"no weights")
     digits = hashlib.sha256(b"no weights").hexdigest()[:8]
     with pytest.raises(InputError, match="holds no weights"):

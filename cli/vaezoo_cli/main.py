@@ -38,6 +38,7 @@ COMMANDS = {
     "reconstruct": "reconstruct:reconstruct",
     "encode": "encode:encode",
     "plot": "plot:plot",
+    "explore": "explore:explore",
     "export": "export:export",
     "verify": "verify:verify",
     "bench": "bench:bench",

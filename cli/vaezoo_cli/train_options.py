@@ -11,7 +11,8 @@ from typing import Any, Literal, cast, get_args, get_origin
 import click
 from click.core import ParameterSource
 
-from vaezoo.core.options import options_of, show_value
+from vaezoo.core.option_values import show_value
+from vaezoo.core.options import options_of
 from vaezoo.training.config import TrainConfig
 from vaezoo_cli.options import F
 

@@ -40,6 +40,14 @@ def test_fid_names_floor_and_features(evaluated):
     assert "(mnist-lenet64 " in distance["name"] and "of training examples" in floor["name"]
 
 
+def test_lpips_names_its_network(evaluated, trained, run):
+    """It is in the table and in the JSON, and compare has a column for it."""
+    (metric,) = evaluated("--metrics", "lpips")["metrics"]
+    assert metric["name"] == "perceptual distance (mnist-lenet64 b7b6fa37)" and 0 < metric["value"] < 4
+    code, out, err = run("compare", trained.path, "--json")
+    assert code == 0 and f"eval {metric['name']} of 50 examples" in json.loads(out)["metrics"], err
+
+
 def test_inception_file_is_checked(trained, run, inside):
     (inside / "weights.pth").write_bytes(b"none")
     code, _, err = run("eval", trained.path, *SMALL, "--inception", "weights.pth")
@@ -53,6 +61,9 @@ def test_inception_file_is_checked(trained, run, inside):
         (("--metrics", ""), 2, "no metrics given"),
         (("--metrics", "fid", "--limit", 64), 2, "have no Frechet distance"),
         (("--inception", "nowhere.pth"), 3, "nowhere.pth"),
+        (("--metrics", "lpips", "--vgg", "a.pth"), 2, "--vgg needs --lpips as well"),
+        (("--vgg", "nowhere.pth", "--lpips", "nowhere.pth"), 3, "nowhere.pth"),
+        (("--vgg", "a", "--lpips", "a", "--vgg-sha256", "12"), 2, "vgg_sha256 is '12'"),
         (("--nll-samples", 0), 2, "the number of samples of z for each example is 0"),
         (("--data", "penguins"), 2, "shape"),
         (("--part", "tset"), 2, "no part named 'tset'"),

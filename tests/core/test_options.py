@@ -5,7 +5,8 @@ from typing import Literal
 
 import pytest
 
-from vaezoo.core.options import config_json, configure, options_of, show_value
+from vaezoo.core.option_values import show_value
+from vaezoo.core.options import config_json, configure, options_of
 from vaezoo.errors import VaezooError
 
 

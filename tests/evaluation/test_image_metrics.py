@@ -8,10 +8,11 @@ import pytest
 import scipy.linalg
 import torch
 import torchmetrics
+from stub_vae import StubVAE
 from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from vaezoo import DataSpec, GaussianVAE, TensorSplit, create_model
+from vaezoo import TensorSplit, create_model
 from vaezoo.core.dependencies import install_hint
 from vaezoo.errors import DivergedError, VaezooError
 from vaezoo.evaluation.feature_extractors import FeatureExtractor
@@ -28,24 +29,6 @@ from vaezoo.evaluation.image_metrics import (
 SHAPE = (1, 16, 16)
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand((120, *SHAPE), generator=GENERATOR)
-
-
-class StubVAE(GaussianVAE):
-    """Returns given reconstructions and samples, in order."""
-
-    def __init__(self, reconstructions=None, samples=None, shape=SHAPE):
-        super().__init__(DataSpec(name="fixed", shape=shape), 1, nn.Linear(1, 2), nn.Identity())
-        self.reconstructions, self.samples, self.done = reconstructions, samples, 0
-
-    def reconstruct(self, x, y=None):
-        assert not self.training  # dropout would be active
-        self.done += len(x)
-        return self.reconstructions[self.done - len(x) : self.done]
-
-    def sample(self, n):
-        assert not self.training
-        self.done += n
-        return self.samples[self.done - n : self.done]
 
 
 def split(x):

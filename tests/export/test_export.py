@@ -34,7 +34,7 @@ from vaezoo.posteriors.base import named_outputs
 from vaezoo.runtime.manifest import MANIFEST, set_hash
 
 MODELS = image_models()
-FILES = ["README.md", "decoder.onnx", "encoder.onnx", "golden", MANIFEST]
+FILES = ["README.md", "decoder.onnx", "encoder.onnx", "golden", "latents.json", MANIFEST]
 FP16_UINT8 = ExportConfig(dtype="fp16", uint8=True)
 GRAY, COLOUR = (1, 28, 28), (3, 33, 45)
 
@@ -318,7 +318,14 @@ def test_names_of_fields_are_kept_apart(trained):
 @pytest.mark.parametrize("parts", [["decoder"], pytest.param(["encoder"], marks=pytest.mark.slow)])
 def test_parts_are_exported_alone(trained, tmp_path, parts):
     exported = export_onnx(trained, tmp_path / "out", parts=parts)
-    assert sorted(p.name for p in exported.path.iterdir()) == ["README.md", f"{parts[0]}.onnx", "golden", MANIFEST]
+    facts = ["latents.json"] if parts == ["encoder"] else []
+    assert sorted(p.name for p in exported.path.iterdir()) == [
+        "README.md",
+        f"{parts[0]}.onnx",
+        "golden",
+        *facts,
+        MANIFEST,
+    ]
     assert list(exported.manifest["graphs"]) == parts == [p.name for p in (exported.path / "golden").iterdir()]
     assert {row.graph for row in exported.parity} == set(parts) == {r.graph for r in verify_onnx(exported.path).parity}
     program = (exported.path / "README.md").read_text().split("```python\n")[1].split("```")[0]

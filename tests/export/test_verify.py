@@ -112,11 +112,14 @@ def test_every_export_passes(name, options, digits, tmp_path):
     assert all(row.max_abs <= row.limit for row in verified.parity)
 
 
-def test_changed_card_is_reported(export_copy):
-    card = export_copy / "README.md"
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("README.md", "conv-vae", "best-vae"), ("latents.json", "real", "ball")]
+)
+def test_changed_description_is_reported(export_copy, name, old, new):
+    card = export_copy / name
     text = card.read_text()
-    card.write_text(text.replace("conv-vae", "best-vae"))
-    with pytest.raises(InputError, match=r"README.md is not the file that was exported: its SHA-256 differs"):
+    card.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=rf"{name} is not the file that was exported: its SHA-256 differs"):
         verify_onnx(export_copy)
     verify_onnx(export_copy, tolerance=1e-3)  # compares outputs only
     vaezoo.runtime.load(export_copy)

@@ -10,57 +10,18 @@ option of it. JSON holds both keys side by side.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
-import math
 import re
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
-from vaezoo.core.entry_points import Plugin, choose, find_plugins
-from vaezoo.errors import PluginError, VaezooError, safe_repr, suggest
+from vaezoo.core.option_values import Json, convert, json_value, part_name, part_of, show_value, type_name
+from vaezoo.errors import VaezooError, safe_repr, suggest
 
 ConfigT = TypeVar("ConfigT")
-MAX_VALUES = 1_000  # values of one option; each layer takes a millisecond to build, numbers are columns' scalings
-
-
-@dataclass(frozen=True, slots=True)
-class PartOf:
-    """Marks an option whose value is a part: an instance of a frozen dataclass with a class attribute `part`, its name.
-
-    Attributes:
-        group: The entry-point group that names the choices.
-    """
-
-    group: str
-
-    def choices(self) -> list[str]:
-        """Returns the names of the parts, built-in ones and those of other packages."""
-        return sorted({plugin.name for plugin in find_plugins(self.group, Plugin)[0] if plugin.allowed})
-
-    def load(self, name: str) -> object:
-        """Returns the part of a name with its default options.
-
-        Raises:
-            VaezooError: If there is none.
-            PluginError: If its package cannot be imported, or does not name a part.
-        """
-        what = self.group.rpartition(".")[2].removesuffix("s")
-        plugin = choose(name, find_plugins(self.group, Plugin)[0], what, f"use one of {', '.join(self.choices())}")
-        part = plugin.load_object()
-        part = part() if isinstance(part, type) else part
-        if not dataclasses.is_dataclass(part) or getattr(part, "part", None) != plugin.name:
-            raise PluginError(
-                f"{plugin} is not a dataclass with part = '{plugin.name}'", f"fix or update {plugin.distribution}"
-            )
-        return part
-
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +46,10 @@ def options_of(config: object) -> list[Option]:
     help_texts = _docstrings(type(config))
     options = []
     for name, hint in _hints(config).items():
-        value, part_of = getattr(config, name), _part_of(hint)
-        default = part_name(value) if part_of else json_value(value)
-        options.append(Option(name, _type_name(hint), default, help_texts.get(name, "")))
-        if part_of:
+        value, is_part = getattr(config, name), part_of(hint) is not None
+        default = part_name(value) if is_part else json_value(value)
+        options.append(Option(name, type_name(hint), default, help_texts.get(name, "")))
+        if is_part:
             options += [dataclasses.replace(o, name=f"{name}.{o.name}") for o in options_of(value)]
     return options
 
@@ -117,7 +78,7 @@ def full_names(config: object, values: Mapping[str, object]) -> dict[str, object
         VaezooError: If an option comes under both names.
     """
     hints = _hints(config)
-    parts = {name: getattr(config, name) for name, hint in hints.items() if _part_of(hint)}
+    parts = {name: getattr(config, name) for name, hint in hints.items() if part_of(hint)}
     parts |= _converted({name: value for name, value in values.items() if name in parts}, hints, parts, "")
 
     def full_name(name: str) -> str:
@@ -137,7 +98,7 @@ def _configure(config: ConfigT, values: Mapping[str, object], prefix: str) -> Co
     plain: dict[str, object] = {}
     for name, value in values.items():
         head, dot, tail = name.partition(".")
-        if dot and head in hints and _part_of(hints[head]):
+        if dot and head in hints and part_of(hints[head]):
             nested.setdefault(head, {})[tail] = value
         else:
             plain[name] = value
@@ -177,15 +138,15 @@ def check_types(config: object) -> None:
     """
     for name, hint in _hints(config).items():
         value = getattr(config, name)
-        if _part_of(hint):
+        if part_of(hint):
             check_types(value)
             continue
         try:
-            valid = _convert(value, hint) == value  # false for "3", which converts to 3
+            valid = convert(value, hint) == value  # false for "3", which converts to 3
         except (ValueError, OverflowError, TypeError):
             valid = False
         if not valid:
-            raise VaezooError(f"'{name}' takes {_type_name(hint)}, not '{safe_repr(value)}'", f"change '{name}'")
+            raise VaezooError(f"'{name}' takes {type_name(hint)}, not '{safe_repr(value)}'", f"change '{name}'")
 
 
 def require_positive(option: str, *values: int) -> None:
@@ -199,7 +160,7 @@ def config_json(config: object) -> dict[str, Json]:
     values: dict[str, Json] = {}
     for name, hint in _hints(config).items():
         value = getattr(config, name)
-        if _part_of(hint):
+        if part_of(hint):
             values[name] = part_name(value)
             values |= {f"{name}.{option}": v for option, v in config_json(value).items()}
         else:
@@ -207,46 +168,9 @@ def config_json(config: object) -> dict[str, Json]:
     return values
 
 
-def part_name(part: object) -> str:
-    """Returns the name of a part.
-
-    Raises:
-        TypeError: If the value is not a part.
-    """
-    name = getattr(part, "part", None)
-    if not isinstance(name, str) or not dataclasses.is_dataclass(part):
-        raise TypeError(f"{part!r} is not a part: a dataclass with a class attribute 'part'")
-    return name
-
-
-def json_value(value: object) -> Json:
-    """Returns an option's value as JSON. Tuples become lists.
-
-    Raises:
-        TypeError: If JSON has no such value.
-    """
-    if isinstance(value, tuple | list):
-        return [json_value(v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"an option's value must be plain data, not {value!r}")
-
-
-def show_value(value: Json) -> str:
-    """Formats an option's value as a user types it."""
-    if isinstance(value, list):
-        return ",".join(show_value(v) for v in value)
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _hints(config: object) -> dict[str, Any]:
     types_by_name = typing.get_type_hints(type(config), include_extras=True)
     return {field.name: types_by_name[field.name] for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-
-
-def _part_of(hint: Any) -> PartOf | None:
-    """Returns the mark of an option that is a part, or None."""
-    return next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, PartOf)), None)
 
 
 def _docstrings(config: type) -> dict[str, str]:
@@ -268,15 +192,15 @@ def _converted(
         if name not in hints:
             known = ", ".join(prefix + n for n in hints) or "none"
             hint = suggest(prefix + name, [prefix + n for n in hints], f"the options are: {known}")
-            parts = [n for n, part in examples.items() if _part_of(hints[n]) and name in _hints(part)]
+            parts = [n for n, part in examples.items() if part_of(hints[n]) and name in _hints(part)]
             hint = f"did you mean '{prefix}{parts[0]}.{name}'?" if parts else hint
             raise VaezooError(f"no option named '{safe_repr(prefix + name)}'", hint)
-        if part_of := _part_of(hints[name]):
+        if mark := part_of(hints[name]):
             now = examples.get(name)
-            changes[name] = now if getattr(now, "part", None) == value else part_of.load(str(value))
+            changes[name] = now if getattr(now, "part", None) == value else mark.load(str(value))
             continue
         try:
-            changes[name] = _convert(value, hints[name])
+            changes[name] = convert(value, hints[name])
         except (ValueError, OverflowError):
             example = (
                 f"{prefix}{name}={show_value(json_value(examples[name])) or '32,64'}"
@@ -284,71 +208,7 @@ def _converted(
                 else "another value"
             )
             raise VaezooError(
-                f"option '{prefix}{name}' takes {_type_name(hints[name])}, not '{safe_repr(value)}'",
+                f"option '{prefix}{name}' takes {type_name(hints[name])}, not '{safe_repr(value)}'",
                 f"for example {example}",
             ) from None
     return changes
-
-
-def _convert(value: object, hint: Any) -> object:
-    """Converts text or a JSON value to an option's type.
-
-    Raises:
-        ValueError: If that is impossible.
-    """
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None or value == "none":
-            return None
-        *others, last = (a for a in args if a is not type(None))
-        for other in others:
-            with contextlib.suppress(ValueError, OverflowError):
-                return _convert(value, other)
-        return _convert(value, last)
-    if origin is Literal:
-        if value in args:
-            return value
-        raise ValueError
-    if origin is tuple:
-        items = [item for item in value.split(",") if item] if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            items = [items]
-        if len(items) > MAX_VALUES and args[0] is not float:
-            raise VaezooError(f"{len(items):,} values for one option", f"give at most {MAX_VALUES:,}")
-        if args[-1] is not Ellipsis and len(items) != len(args):
-            raise ValueError
-        return tuple(_convert(item, args[0]) for item in items)
-    if hint is bool:
-        return _to_bool(value)
-    if hint is str and isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError
-    if hint is int and (isinstance(value, str) or value == int(value)) and abs(int(value)) < 2**63:
-        return int(value)
-    if hint is float and math.isfinite(float(value)):
-        return float(value)
-    raise ValueError
-
-
-def _to_bool(value: object) -> bool:
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise ValueError
-
-
-def _type_name(hint: Any) -> str:
-    """Describes a type in words for users."""
-    origin, args = get_origin(hint), get_args(hint)
-    if part_of := _part_of(hint):
-        return "one of " + ", ".join(part_of.choices())
-    if origin in (Union, types.UnionType):
-        return " or ".join(_type_name(a) for a in args if a is not type(None)) + " or none"
-    if origin is Literal:
-        return "one of " + ", ".join(str(a) for a in args)
-    if origin is tuple:
-        return {int: "integers", float: "numbers"}.get(args[0], "values") + " separated by commas"
-    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(hint, str(hint))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vaezoo.core.json_io import read_json
-from vaezoo.core.options import json_value, show_value
+from vaezoo.core.option_values import json_value, show_value
 from vaezoo.errors import InputError, VaezooError, VaezooWarning, suggest
 from vaezoo.training.run_files import RESULT, metrics_of, read_evaluations, read_result, read_run_record
 

@@ -5,6 +5,7 @@ exports/conv-vae-digits-1/
     manifest.json                 what the graphs are, where they come from, and the largest differences from the model
     README.md                     the model card, made from the manifest
     golden/                       inputs with the model's outputs; see golden.py
+    latents.json                  codes of some examples, the KL of each latent, attribute vectors; see latents.py
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from vaezoo.export.description import Source, describe, find_source
 from vaezoo.export.folding import FoldedVAE, scaling_of_latents
 from vaezoo.export.golden import golden_files
 from vaezoo.export.graphs import export_graphs
+from vaezoo.export.latents import latent_files
 from vaezoo.export.metadata import add_metadata
 from vaezoo.export.model_card import model_card
 from vaezoo.export.parity import check_parity
@@ -128,6 +130,7 @@ def write_export(source: Source, path: Path, config: ExportConfig, parts: Sequen
     graphs = {name: replace(graph, data=onnx_files[name]) for name, graph in graphs.items()}
     rows, cases = check_parity(vae, graphs, config, examples)
     files = {f"{name}.onnx": data for name, data in onnx_files.items()} | golden_files(cases)
+    files |= latent_files(vae, graphs, examples)
     manifest: Manifest = {
         **description,
         "files": {name: file_entry(data) for name, data in files.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaezoo.core.options import json_value, show_value
+from vaezoo.core.option_values import json_value, show_value
 from vaezoo.export.config import OLDEST_RUNTIME
 from vaezoo.export.golden import EXAMPLES_PER_SET
 from vaezoo.runtime.manifest import ENCODER_DECODER, GraphSignature, Manifest, QualityEntry, TensorSignature

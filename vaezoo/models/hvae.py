@@ -12,7 +12,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from vaezoo.core.options import PartOf, require_positive
+from vaezoo.core.option_values import PartOf
+from vaezoo.core.options import require_positive
 from vaezoo.data.base import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.nn.activations import Activation

@@ -13,7 +13,8 @@ from typing import Annotated, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from vaezoo.core.options import PartOf, require_positive
+from vaezoo.core.option_values import PartOf
+from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import UnsupportedDataError, VaezooError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,20 +10,22 @@ from torch import Tensor, nn
 
 from vaezoo.core import distributed
 from vaezoo.core.options import require_positive
+from vaezoo.core.perceptual import (
+    LpipsFiles,
+    Network,
+    PerceptualDistance,
+    check_digits,
+    load_classifier,
+    load_lpips,
+    misfit,
+)
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.laplace import Laplace
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
 from vaezoo.objectives.elbo import elbo_terms, kl_with_free_bits
 from vaezoo.objectives.patch_discriminator import PatchDiscriminator, check_patches, hinge
-from vaezoo.objectives.perceptual import (
-    LENET_MIN_SIDE,
-    MIN_DIGITS,
-    VGG16_MIN_SIDE,
-    PerceptualDistance,
-    load_classifier,
-    load_lpips,
-)
+from vaezoo.objectives.vq import perplexities
 from vaezoo.posteriors.base import Shape
 from vaezoo.vae import VAE
 
@@ -81,10 +82,7 @@ class LatentDiffusionPart(ObjectivePart):
             what = f"objective.{given[0]} has no effect with objective.perceptual={self.perceptual}"
             raise VaezooError(what, "leave it out, or give objective.perceptual=lpips")
         for name in ("vgg_sha256", "lpips_sha256"):
-            digits = getattr(self, name)
-            if len(digits) < MIN_DIGITS or digits.strip("0123456789abcdef"):
-                what = f"objective.{name} is '{digits}'"
-                raise VaezooError(what, f"give {MIN_DIGITS} to 64 of the digits 0 to 9 and a to f")
+            check_digits(f"objective.{name}", getattr(self, name))
 
     def build(self, data: DataSpec, latent_shape: Shape) -> LatentDiffusion:
         """Builds the objective.
@@ -102,13 +100,11 @@ class LatentDiffusionPart(ObjectivePart):
         return LatentDiffusion(self, data)
 
 
-def check_perceptual(data: DataSpec, network: str) -> None:
+def check_perceptual(data: DataSpec, network: Network) -> None:
     """Raises UnsupportedDataError if a network of the perceptual loss does not take such images."""
-    smallest = VGG16_MIN_SIDE if network == "lpips" else LENET_MIN_SIDE
-    if min(data.shape[1:]) < smallest or (network == "lpips" and data.shape[0] not in (1, 3)):
-        takes = "1 or 3 channels and " if network == "lpips" else ""
-        what = f"objective.perceptual={network} takes images of {takes}at least {smallest} pixels a side"
-        raise UnsupportedDataError(f"{what}, not {data.shape}", "use objective.perceptual=none")
+    if (takes := misfit(network, data.shape)) is not None:
+        what = f"objective.perceptual={network} takes {takes}, not {data.shape}"
+        raise UnsupportedDataError(what, "use objective.perceptual=none")
 
 
 class LatentDiffusion(Objective):
@@ -152,7 +148,8 @@ class LatentDiffusion(Objective):
     def _load_lpips(self) -> PerceptualDistance:
         options = self.options
         assert options.vgg is not None and options.lpips is not None
-        return load_lpips(Path(options.vgg), options.vgg_sha256, Path(options.lpips), options.lpips_sha256)
+        digits = {"vgg_sha256": options.vgg_sha256, "lpips_sha256": options.lpips_sha256}
+        return load_lpips(LpipsFiles(vgg=options.vgg, lpips=options.lpips, **digits))
 
     def parameter_groups(self, vae: VAE) -> dict[str, list[nn.Parameter]]:
         groups = {"vae": list(vae.parameters())}
@@ -165,7 +162,7 @@ class LatentDiffusion(Objective):
         reconstruction = terms.reconstruction.mean() + perceptual
         kl = kl_with_free_bits(terms.kl_terms, step.free_bits)
         loss = terms.with_auxiliary(reconstruction + self.options.beta * step.kl_weight * kl)
-        metrics = {**terms.metrics, "perceptual": perceptual.detach()}
+        metrics = {**terms.metrics, **perplexities(terms.z, vae.latent_levels), "perceptual": perceptual.detach()}
         metrics["weighted_elbo"] = -(reconstruction.detach() + self.options.beta * metrics["kl"])
         if self.discriminator is None:
             return LossOutput({"vae": loss}, metrics)

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from vaezoo.core import distributed, signals
 from vaezoo.core.json_io import check_schema, read_json, write_json
-from vaezoo.core.options import Json, config_json, configure, full_names, json_value, show_value
+from vaezoo.core.option_values import Json, json_value, show_value
+from vaezoo.core.options import config_json, configure, full_names
 from vaezoo.data.base import Dataset
 from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.load import to_dataset

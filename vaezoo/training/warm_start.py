@@ -9,7 +9,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from vaezoo.core import distributed
-from vaezoo.core.options import json_value, show_value
+from vaezoo.core.option_values import json_value, show_value
 from vaezoo.errors import InputError, VaezooWarning, safe_repr
 from vaezoo.likelihoods.base import Likelihood
 from vaezoo.objectives.base import Objective

@@ -21,7 +21,7 @@ def list_command(as_json: bool) -> None:
     of models says is read from their sources. Posterior, prior and objective are those by default. A part is chosen
     with an option, such as -o prior=vamp. 'vaezoo show MODEL' shows which models have these options.
     """
-    from vaezoo.core.options import PartOf
+    from vaezoo.core.option_values import PartOf
     from vaezoo.data.catalog import DATASETS
     from vaezoo.registry import list_models
 

@@ -277,7 +277,7 @@ def refuse_changes(
 
 def refuse_change(path: Path, name: str, old: object, new: object) -> None:
     """Raises VaezooError if an option differs from the value that a run was started with."""
-    from vaezoo.core.options import json_value, show_value
+    from vaezoo.core.option_values import json_value, show_value
 
     if old != new:
         old_text, new_text = (show_value(json_value(value)) for value in (old, new))

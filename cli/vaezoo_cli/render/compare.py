@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from vaezoo.core.options import json_value, show_value
+from vaezoo.core.option_values import json_value, show_value
 from vaezoo_cli.render.console import OUT, table
 
 if TYPE_CHECKING:

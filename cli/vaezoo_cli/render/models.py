@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from vaezoo.core.entry_points import PACKAGE
-from vaezoo.core.options import Option, show_value
+from vaezoo.core.option_values import show_value
+from vaezoo.core.options import Option
 from vaezoo_cli.render.console import OUT, table
 
 WIDE = 150  # columns that a table with all texts needs

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from rich.markup import escape
 from rich.table import Table
 
-from vaezoo.core.options import config_json, json_value, show_value
+from vaezoo.core.option_values import json_value, show_value
+from vaezoo.core.options import config_json
 from vaezoo.recipes import Recipe
 from vaezoo.training.config import TrainConfig
 from vaezoo_cli.render.console import OUT, table

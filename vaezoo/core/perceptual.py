@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from vaezoo.core.classifier import classifier_file, read_classifier
 from vaezoo.core.foreign_weights import read_weights
 from vaezoo.core.precision import to_float32
-from vaezoo.errors import InputError
+from vaezoo.errors import InputError, VaezooError
 
-MIN_DIGITS = 8  # of a SHA-256; as many stand in the names of torchvision's files
+Network = Literal["lenet", "lpips"]
+
+MIN_DIGITS, MAX_DIGITS = 8, 64  # of a SHA-256; eight stand in the names of torchvision's files
 MAX_BYTES = 1 << 30
 HINT = "restore the file, or give the SHA-256 of this one"
 NORM_EPSILON = 1e-10  # as in the lpips package
@@ -28,6 +31,44 @@ VGG16_MIN_SIDE = 16  # pixels, because four poolings halve them
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels from -1 to 1, in the lpips package
 LENET = ((0,), (3,))  # the convolutions of the packaged classifier, numbered in its body
 LENET_MIN_SIDE = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class LpipsFiles:
+    """The files of LPIPS in version 0.1 with VGG16.
+
+    Attributes:
+        vgg: Weights of torchvision's `vgg16`, as its state_dict.
+        lpips: Weights of the lpips package for `vgg`, as its file `v0.1/vgg.pth`.
+        vgg_sha256: How the SHA-256 of `vgg` begins, with at least eight digits. The default is the published file.
+        lpips_sha256: The same of `lpips`.
+
+    Raises:
+        VaezooError: If a SHA-256 has too few digits, or others.
+    """
+
+    vgg: str | Path
+    lpips: str | Path
+    vgg_sha256: str = "397923af"
+    lpips_sha256: str = "a78928a0"
+
+    def __post_init__(self) -> None:
+        check_digits("vgg_sha256", self.vgg_sha256)
+        check_digits("lpips_sha256", self.lpips_sha256)
+
+
+def check_digits(name: str, digits: str) -> None:
+    """Raises VaezooError unless the value of an option is the beginning of a SHA-256."""
+    if not MIN_DIGITS <= len(digits) <= MAX_DIGITS or digits.strip("0123456789abcdef"):
+        raise VaezooError(f"{name} is '{digits}'", f"give {MIN_DIGITS} to {MAX_DIGITS} of the digits 0 to 9 and a to f")
+
+
+def misfit(network: Network, shape: Sequence[int]) -> str | None:
+    """Returns what images a network takes, if it does not take examples of a shape. Otherwise None."""
+    smallest, channels = (VGG16_MIN_SIDE, (1, 3)) if network == "lpips" else (LENET_MIN_SIDE, None)
+    if len(shape) == 3 and min(shape[1:]) >= smallest and (channels is None or shape[0] in channels):
+        return None
+    return f"images of {'1 or 3 channels and ' if channels else ''}at least {smallest} pixels a side"
 
 
 class Layer(NamedTuple):
@@ -123,19 +164,15 @@ def load_classifier() -> PerceptualDistance:
     return PerceptualDistance(levels, 0, ones, (-1.0,), (2.0,))
 
 
-def load_lpips(vgg: Path, vgg_sha256: str, linear: Path, linear_sha256: str) -> PerceptualDistance:
+def load_lpips(files: LpipsFiles) -> PerceptualDistance:
     """Returns LPIPS in version 0.1 with VGG16.
-
-    Args:
-        vgg: Weights of torchvision's `vgg16`, as its state_dict.
-        vgg_sha256: The first digits of the SHA-256 of this file, at least eight.
-        linear: Weights of the lpips package for `vgg`, as its file `v0.1/vgg.pth`.
-        linear_sha256: The same of this file.
 
     Raises:
         InputError: If a file cannot be read, is another one, or does not hold such weights.
     """
-    features, heads = (read_weights(*pair, MAX_BYTES, HINT) for pair in ((vgg, vgg_sha256), (linear, linear_sha256)))
+    vgg, linear = Path(files.vgg), Path(files.lpips)
+    features = read_weights(vgg, files.vgg_sha256, MAX_BYTES, HINT)
+    heads = read_weights(linear, files.lpips_sha256, MAX_BYTES, HINT)
     levels, channels = [], 3
     for level, out_channels in zip(VGG16, VGG16_CHANNELS, strict=True):
         layers = []
@@ -154,5 +191,5 @@ def take(weights: Mapping[str, object], name: str, shape: tuple[int, ...], file:
     tensor = weights.get(name)
     if not isinstance(tensor, Tensor) or tensor.shape != shape or not tensor.isfinite().all():
         what = f"{file} has no finite tensor '{name}' of shape {shape}"
-        raise InputError(what, "give torchvision's vgg16 for objective.vgg, and lpips' vgg.pth for objective.lpips")
+        raise InputError(what, "give torchvision's vgg16 as the file vgg, and lpips' vgg.pth as lpips")
     return tensor.float()
