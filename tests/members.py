@@ -32,6 +32,7 @@ MEMBERS: Mapping[str, Member] = {
     "conv-vae": Member("conv-vae", options=SMALL_CONV),
     "conv1d-vae": Member("conv1d-vae", "sines", SMALL_CONV),
     "time-vae": Member("time-vae", "sines", {**SMALL_CONV, "seasons": "4,8", "season_steps": "1,2"}),
+    "spectrogram-vae": Member("spectrogram-vae", options=SMALL_CONV),
     "beta-vae": Member("beta-vae", options=SMALL_CONV),
     "vae-gan": Member("vae-gan", options=SMALL_CONV),
     "autoencoder": Member("autoencoder"),

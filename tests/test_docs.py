@@ -136,7 +136,7 @@ def test_commands_from_series_to_runtime_run(inside, capsys):
         captured = capsys.readouterr()
         assert e.value.code == 0, captured.err
         if "--time-column" in arguments:
-            assert "test 2024-07-12 00:00:00 to 2024-07-19 23:00:00" in " ".join(captured.err.split())
+            assert "test 2025-01-26 00:00:00 to 2025-02-24 23:00:00" in " ".join(captured.err.split())
     for example in (runtime, *others):
         example.evaluate()
     with open("times.csv", newline="") as file:
@@ -145,6 +145,19 @@ def test_commands_from_series_to_runtime_run(inside, capsys):
     marked = {row["time"][:10] for row in rows if row["anomaly"] == "1"}
     assert "2024-05-13" in marked and marked <= {f"2024-05-{day}" for day in range(11, 16)}
     assert max(rows, key=lambda row: float(row["neg_elbo"]))["time"][:10] == "2024-05-13"
+
+
+@pytest.mark.slow
+def test_commands_from_sound_to_sound_run(inside, capsys):
+    """The commands of the page about sound run as they stand."""
+    page = ROOT / "docs" / "sound.md"
+    (tones,) = Document.parse(str(page), PythonCodeBlockParser()).examples()
+    tones.evaluate()
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        assert e.value.code == 0, capsys.readouterr().err
+    assert len([*Path("again").iterdir()]) == 40 and len([*Path("new").iterdir()]) == 5
 
 
 @pytest.mark.slow

@@ -27,13 +27,14 @@ FOLDER = "/"  # stands for the suffix of a folder of image files
 TEXT = ".txt"
 TABLES = (".csv", ".parquet")
 ARRAYS = (".npz", ".npy")
+SOUND = ".wav"
 MAX_GRID = 10_000  # images in one PNG file
 
 
 def check_suffix(out: str | None) -> None:
     """Raises VaezooError if no data at all can be written under a name. Reading the model may take long."""
     if out is not None and not _is_folder(out):
-        output_suffixes(out, (".png", *ARRAYS, *TABLES, TEXT))
+        output_suffixes(out, (".png", *ARRAYS, *TABLES, TEXT, SOUND))
 
 
 def check_grid(count: int) -> int:
@@ -65,6 +66,8 @@ def output_format(out: str | None, model: LoadedModel) -> str:
 
 def formats_of(model: LoadedModel) -> tuple[str, ...]:
     """Returns the suffixes of the files that can hold data of a model, the usual one first."""
+    if model.data.get("sample_rate"):
+        return (SOUND, *ARRAYS, FOLDER)
     if model.is_image:
         return (".png", *ARRAYS, FOLDER)
     if model.data["kind"] == "tokens":
@@ -99,7 +102,9 @@ def write_data(
                 click.echo(printable(line))
         return
     path = Path(out) if out else default_output_dir(model.folder) / f"{name}{suffix}"
-    if suffix == FOLDER:
+    if suffix == SOUND or (suffix == FOLDER and model.data.get("sample_rate")):
+        write_sounds(path, chunks, model.data["sample_rate"], rows)
+    elif suffix == FOLDER:
         taken: set[str] = set()
         names = iter(rows["name"].astype(str)) if rows and "name" in rows else (f"{i:06}" for i in count_from())
         images = (image for chunk in chunks for image in model.pixels(chunk))
@@ -117,6 +122,30 @@ def write_data(
             fields = (numbered(chunk, columns, model.data["columns"]) if columns else {"x": chunk} for chunk in chunks)
         write_arrays(path, with_rows(rows or {}, fields), count, "x")
     click.echo(path)
+
+
+def write_sounds(path: Path, chunks: Iterator[Values], rate: int, rows: Columns | None) -> None:
+    """Writes log-mel spectrograms as sound: a file for each in a new folder, or all of them in one .wav file."""
+    import numpy as np
+
+    from vaezoo.core.atomic import write_file
+    from vaezoo.core.result_files import write_folder
+    from vaezoo.data.sound.sound_files import write_wav
+    from vaezoo.data.sound.spectrogram import to_sound
+
+    sounds = (to_sound(spectrogram[0], rate) for chunk in chunks for spectrogram in chunk)
+    if path.suffix.lower() == SOUND:
+        write_file(path, write_wav(np.concatenate([*sounds]), rate))
+        return
+    names = rows["name"].astype(str).tolist() if rows and "name" in rows else (f"{i:06}" for i in count_from())
+    files = ((f"{sound_name(name)}{SOUND}", write_wav(sound, rate)) for name, sound in zip(names, sounds, strict=False))
+    write_folder(path, files)
+
+
+def sound_name(name: str) -> str:
+    """Returns the name of the file of a window: that of its own file without suffix, and the second of its start."""
+    file, at, second = name.partition("@")
+    return f"{os.path.splitext(file)[0]}{at}{second}"
 
 
 def write_plot(result: PlotResult, name: str, out: str | None) -> None:

@@ -40,10 +40,15 @@ BAD_IMAGE = click.option(
     help="What to do with unreadable images of a folder: error or skip.",
 )
 SERIES = (
-    click.option("--kind", metavar="series", help="Take an array file, or a folder of .npy files, as series."),
+    click.option(
+        "--kind",
+        metavar="[series|sound]",
+        help="Take an array file, or a folder of .npy files, as series, or a folder of sound files as spectrograms.",
+    ),
     click.option("--time-column", metavar="NAME", help="Column of a .csv file that holds the times of a recording."),
     click.option("--window", type=int, metavar="STEPS", help="Cut one recording into windows of so many steps."),
     click.option("--stride", type=int, metavar="STEPS", help="Steps between two windows.  [default: --window]"),
+    click.option("--sample-rate", type=int, metavar="HZ", help="Resample sound.  [default: the rate of the files]"),
 )
 TOKENIZER = click.option(
     "--tokenizer",
@@ -176,6 +181,7 @@ class TrainingData:
     time_column: str | None = None
     window: int | None = None
     stride: int | None = None
+    sample_rate: int | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
     length: int | None = None
@@ -209,6 +215,7 @@ class TrainingData:
             time_column=self.time_column,
             window=self.window,
             stride=self.stride,
+            sample_rate=self.sample_rate,
             text=text,
             columns=parse_columns(self.columns),
         )

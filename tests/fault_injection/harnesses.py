@@ -11,6 +11,7 @@ import io
 import json
 import re
 import resource
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from vaezoo.core.options import configure
 from vaezoo.data import arrays
 from vaezoo.data.images import decode, image_headers
 from vaezoo.data.load import load_data
+from vaezoo.data.sound import sound_files
+from vaezoo.data.sound.spectrogram import log_mel
 from vaezoo.data.tables.load import new_rows
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.export.golden import read_cases
@@ -212,6 +215,21 @@ def recordings(work: Path) -> Harness:
     return Harness(["\n".join(["t,a,b", *lines]).encode() for lines in (rows, dates)], read)
 
 
+def sounds(work: Path) -> Harness:
+    """Reads a sound file. Python's reader of .wav is what others damage; soundfile is another package's."""
+    path, file = work / "a.wav", io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setparams((2, 3, 8_000, 0, "NONE", ""))
+        wav.writeframes(RNG.bytes(600))
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        samples, rate = sound_files.read_sound(path)
+        log_mel(samples.mean(1)[:1_000], rate)
+
+    return Harness([file.getvalue(), sound_files.write_wav(RNG.random(100), 11_025)], read)
+
+
 def image_files(work: Path) -> Harness:
     """Reads images of an image folder: the headers, then the pixels."""
     seeds = []
@@ -287,6 +305,7 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "checkpoint": checkpoint,
     "arrays": array_files,
     "recordings": recordings,
+    "sounds": sounds,
     "images": image_files,
     "tables": tables,
     "parquet": parquet,

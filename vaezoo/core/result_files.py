@@ -6,6 +6,7 @@ A file is complete or absent under its name. Memory does not grow with the numbe
 from __future__ import annotations
 
 import csv
+import io
 import os
 import tempfile
 import zipfile
@@ -61,13 +62,28 @@ def write_images(folder: Path, images: Iterable[tuple[str, Values]]) -> None:
     """
     from PIL import Image
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StorageError(f"'{folder}' is not an empty folder", "name a new folder for the images")
-    with atomic_dir(folder, replace=True) as temporary:
+    def encoded() -> Iterator[tuple[str, bytes]]:
         for name, pixels in images:
+            buffer = io.BytesIO()
+            Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, format="PNG")
+            yield name, buffer.getvalue()
+
+    write_folder(folder, encoded())
+
+
+def write_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Writes files, by their names relative to a folder, into that folder, which must be new or empty.
+
+    Raises:
+        StorageError: If the folder holds files already, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"'{folder}' is not an empty folder", "name a new folder for the files")
+    with atomic_dir(folder, replace=True) as temporary:
+        for name, content in files:
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path, format="PNG")
+            path.write_bytes(content)
 
 
 def image_name(name: str, taken: set[str]) -> str:

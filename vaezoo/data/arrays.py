@@ -148,6 +148,7 @@ def make_dataset(
         class_names=splits.class_names if classes else (),
         column_names=splits.column_names,
         time_column=splits.time_column,
+        sample_rate=splits.sample_rate,
         offset=scaling.offset,
         factor=scaling.factor,
     )

@@ -77,6 +77,7 @@ class DataSpec:
         tokenizer: How texts become ids; see `vaezoo.core.tokenizer.Tokenizer`. Empty if unknown, and for other data.
         column_names: The names of the columns of vectors, or of the channels of series. Empty if they have none.
         time_column: The column of times in the files of the recording that series were cut from. Empty for other data.
+        sample_rate: Samples in a second of the sound whose spectrograms the examples are. 0 for other data.
         column_formats: How each column of a table is written, such as `integer` or `date:%d.%m.%Y`; see
             `vaezoo.core.tables`. Empty if cells are numbers.
         categories: The texts of the categories of each column, none for a real one. Empty without formats.
@@ -99,6 +100,7 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
+    sample_rate: int = 0
     tokenizer: str = ""
     column_formats: tuple[str, ...] = ()
     categories: tuple[tuple[str, ...], ...] = ()
@@ -138,6 +140,10 @@ class DataSpec:
         if not all(name.isprintable() for name in (*self.class_names, *self.column_names, self.time_column)):
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
+            )
+        if self.sample_rate and len(self.shape) != 3:
+            raise VaezooError(
+                f"data set '{self.name}' has a sample rate and shape {self.shape}", "use (1, frequencies, frames)"
             )
         try:
             check_tokenizer(self.tokenizer, self.symbols)
@@ -389,6 +395,7 @@ class DataSource:
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.
+        sample_rate: Samples in a second to which sound is resampled.
         tokenizer: How lines of texts become ids: characters, words or subwords; see `vaezoo.data.text.corpus`.
         vocabulary: The largest number of ids.
         length: Number of ids of an example.
@@ -408,6 +415,7 @@ class DataSource:
     time_column: str | None = None
     window: int | None = None
     stride: int | None = None
+    sample_rate: int | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
     length: int | None = None
@@ -450,6 +458,7 @@ class Splits(NamedTuple):
         class_names: The name of each label, if the labels are the indices of these names. Empty otherwise.
         column_names: The names of the columns of vectors, or of the channels of series, or none.
         time_column: The column of times of the recording that series were cut from. Empty for other data.
+        sample_rate: Samples in a second of sound. 0 for other data.
     """
 
     train: Split
@@ -458,6 +467,7 @@ class Splits(NamedTuple):
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
+    sample_rate: int = 0
 
 
 def valid_mask(n: int) -> Tensor:

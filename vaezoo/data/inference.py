@@ -32,6 +32,7 @@ from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, is_text, load_da
 from vaezoo.data.scaling import check_range
 from vaezoo.data.series.files import is_series, read_series
 from vaezoo.data.series.windows import Windows
+from vaezoo.data.sound.folders import read_for_model
 from vaezoo.data.tables import load as tables
 from vaezoo.data.tables.reading import SUFFIXES as TABLES
 from vaezoo.data.text.corpus import given_texts, text_examples
@@ -127,7 +128,7 @@ def find_examples(
         raise VaezooError(f"on_bad_image '{on_bad_image}' is not known", hint)
     skip = on_bad_image == "skip"
     is_named = isinstance(data, str) and data in DATASETS
-    if stride is not None and (is_named or not is_series(spec)):
+    if stride is not None and (is_named or not (is_series(spec) or spec.sample_rate)):
         raise VaezooError(f"a stride has no effect on '{data}', which is no recording of series", "leave it out")
     if isinstance(data, str) and data in DATASETS:
         require_image_folder(data, stream, skip)
@@ -139,6 +140,9 @@ def find_examples(
     if column is not None:
         raise VaezooError("--column names the texts of a .csv file, for a model of texts", "leave out --column")
     splits = _load_series(path, spec, stride) if is_series(spec) else None
+    if spec.sample_rate and path.suffix.lower() not in npy.SUFFIXES:
+        sound = read_for_model(path, spec, stride)
+        splits = Splits(TensorSplit(to_model(sound.x, spec, f"'{path}'"), None, sound.names))
     return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)
 
 

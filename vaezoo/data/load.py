@@ -19,7 +19,8 @@ from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.images.decode import to_channels
 from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.series import files, sines
-from vaezoo.data.series.files import SeriesOptions
+from vaezoo.data.series.options import SeriesOptions
+from vaezoo.data.sound import folders
 from vaezoo.data.tables import load as tables
 from vaezoo.data.tables import penguins
 from vaezoo.data.tables.reading import SUFFIXES as TABLES
@@ -53,6 +54,7 @@ def load_data(
     time_column: str | None = None,
     window: int | None = None,
     stride: int | None = None,
+    sample_rate: int | None = None,
     text: TextOptions | None = None,
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
@@ -77,10 +79,12 @@ def load_data(
         scale: How the values of an array file or of series become x, as in `from_arrays`. Images of files are always
             "unit".
         columns: Kinds of columns of a .csv or .parquet file that differ from those that are found; see `from_table`.
-        kind: "series" for array files and folders of series. None: the kind follows from the source.
+        kind: "series" for array files and folders of series, "sound" for a folder of sound files. None: the kind
+            follows from the source.
         time_column: The column of a .csv file that holds the times of one recording.
-        window: Cuts one recording into windows of so many steps.
+        window: Cuts one recording into windows of so many steps, or sound into windows of so many frames.
         stride: Steps between the starts of two windows. The default is `window`: they do not overlap.
+        sample_rate: Samples in a second to which sound is resampled. The default is that of the files.
         text: How the lines of text files become examples.
 
     Returns:
@@ -96,7 +100,7 @@ def load_data(
     image_size = checked_image_size(image_size)
     if channels is not None and channels not in CHANNELS:
         raise VaezooError(f"channels '{channels}' are not known", suggest(channels, CHANNELS, "use grey or colour"))
-    series = SeriesOptions(kind=kind, time_column=time_column, window=window, stride=stride)
+    series = SeriesOptions(kind=kind, time_column=time_column, window=window, stride=stride, sample_rate=sample_rate)
     scale = scale or (arrays.SERIES_SCALE if series.names else "unit")
     if not isinstance(scale, Scaling):
         check_scale(scale)
@@ -135,7 +139,7 @@ def load_data(
             _require_images(f"'{path}'", image_size, channels)
             _require_texts(f"'{path}'", text)
             require_image_folder(str(path), stream, skip)
-            splits = files.load(path, series, scale)
+            splits = (folders if kind == "sound" else files).load(path, series, scale)
         elif are_texts:
             _require_images(f"'{path}' has no images: it", image_size, channels)
             require_image_folder(str(path), stream, skip)

@@ -29,6 +29,7 @@ from vaezoo.nn.cppn import at_resolution, require_coordinates
 from vaezoo.objectives.vq import check_codes
 from vaezoo.posteriors.base import map_tensors, named_outputs
 from vaezoo.runtime import OnnxVAE, as_array, generate
+from vaezoo.training.run import Run
 from vaezoo.vae import VAE, blank_batch, device_of, eval_mode, example_batch, sample_prior, sampled_with
 
 CPU = torch.device("cpu")
@@ -292,7 +293,7 @@ def iter_decoded(
         yield vae.data.scaling.invert(x)
 
 
-def sample_latents(model: Model, n: int, *, seed: int = 0, y: Values | None = None) -> Values:
+def sample_latents(model: Run | VAE, n: int, *, seed: int = 0, y: Values | None = None) -> Values:
     """Returns n latents drawn from the prior of a run or a module, `(n, *latent_shape)`."""
     assert not isinstance(model, OnnxVAE)
     vae = module_of(model)

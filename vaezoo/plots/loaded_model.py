@@ -103,7 +103,7 @@ class LoadedModel:
             return self.export.sample_prior(count, labels, np.random.default_rng(seed))
         from vaezoo.evaluation.outputs import sample_latents
 
-        return sample_latents(self.model, count, seed=seed, y=y)
+        return sample_latents(cast("Run", self.model), count, seed=seed, y=y)
 
     def decode(
         self,

@@ -34,6 +34,7 @@ GRAPH_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # it becomes the name of a fil
 PRIORS = ("standard-normal", "graph", "autoregressive", None)
 MAX_GRAPH_BYTES = 2**31 - 1  # the limit of one protobuf message
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
+MAX_RATE = 1_000_000  # samples in a second
 EXPORT_AGAIN = "export the run again"
 
 
@@ -70,6 +71,7 @@ class DataEntry(TypedDict):
     class_names: NotRequired[list[str]]
     column_names: NotRequired[list[str]]
     time_column: NotRequired[str]
+    sample_rate: NotRequired[int]
     column_formats: NotRequired[list[str]]
     categories: NotRequired[list[list[str]]]
     left_out: NotRequired[list[str]]
@@ -331,6 +333,9 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(f"there are {len(names)} class names for labels of {data['classes']} values")
     if not isinstance(data.get("time_column", ""), str):
         raise TypeError(f"time_column {safe_repr(data['time_column'])} is not a text")
+    rate = data.get("sample_rate", 0)
+    if type(rate) is not int or not 0 <= rate <= MAX_RATE or (rate and len(data["shape"]) != 3):
+        raise ValueError(f"sample_rate {safe_repr(rate)} is out of range, or the data are no spectrograms")
     if column_names and data["shape"][: 1 if len(data["shape"]) < 3 else 0] != [len(set(column_names))]:
         raise ValueError(f"there are {len(column_names)} column names for shape {data['shape']}")
     if not data["shape"]:

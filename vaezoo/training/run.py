@@ -251,6 +251,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         time_column=source.time_column,
         window=source.window,
         stride=source.stride,
+        sample_rate=source.sample_rate,
         columns=None if source.scale == "unit" else kinds_of(spec),
         text=text_options(source, spec),
     )

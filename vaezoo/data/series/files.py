@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -16,57 +16,13 @@ from vaezoo.core.scaling import Scaling
 from vaezoo.data import arrays, npy
 from vaezoo.data.base import DataSpec, Splits, TensorSplit
 from vaezoo.data.npy import Array
-from vaezoo.data.series.layout import MIN_STEPS, as_recording, series_first
+from vaezoo.data.series.layout import as_recording, series_first
+from vaezoo.data.series.options import SeriesOptions
 from vaezoo.data.series.recordings import read_csv
 from vaezoo.data.series.windows import Recording, Windows, cut, part_borders, require_window, window_starts
-from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, safe_repr, suggest
+from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 
-KINDS = ("series",)
 CSV = ".csv"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesOptions:
-    """The options of data that say that they are series. Each of them does.
-
-    Attributes:
-        kind: "series", or None.
-        time_column: The column of a CSV file that holds times.
-        window: Steps of each window of a recording.
-        stride: Steps between the starts of two windows. None: as many as a window has.
-
-    Raises:
-        VaezooError: If a value is out of range, or a stride comes without a window.
-    """
-
-    kind: str | None = None
-    time_column: str | None = None
-    window: int | None = None
-    stride: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in KINDS:
-            kind = safe_repr(self.kind)
-            raise VaezooError(f"no kind of data named '{kind}'", suggest(kind, KINDS, "use series"))
-        if not isinstance(self.time_column, str | None):
-            raise VaezooError(f"time column {safe_repr(self.time_column)} is not a name", "give the name of a column")
-        if self.window is not None:
-            whole_number("window", self.window, MIN_STEPS)
-        if self.stride is not None:
-            whole_number("stride", self.stride, 1)
-            if self.window is None:
-                raise VaezooError("a stride needs a window", "give --window, too")
-
-    @property
-    def names(self) -> list[str]:
-        """The options that are given, as a user types them."""
-        given = {"--kind series": self.kind, "--time-column": self.time_column, "--window": self.window}
-        return [name for name, value in given.items() if value is not None]
-
-    def refuse(self, data: str) -> None:
-        """Raises VaezooError if one of the options is given for data that are no series in files."""
-        if self.names:
-            raise VaezooError(f"{self.names[0]} has no effect on '{data}'", f"leave out {self.names[0]}")
 
 
 def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:

@@ -1,0 +1,63 @@
+"""The options of data that are series or sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaezoo.core.counts import whole_number
+from vaezoo.data.series.layout import MIN_STEPS
+from vaezoo.data.sound.sound_files import check_rate
+from vaezoo.errors import VaezooError, safe_repr, suggest
+
+KINDS = ("series", "sound")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesOptions:
+    """The options of data that say that they are series or sound. Each of them does.
+
+    Attributes:
+        kind: "series", "sound", or None.
+        time_column: The column of a CSV file that holds times.
+        window: Steps of each window of a recording.
+        stride: Steps between the starts of two windows. None: as many as a window has.
+        sample_rate: Samples of sound in a second, to which files are resampled.
+
+    Raises:
+        VaezooError: If a value is out of range, or a stride comes without a window.
+    """
+
+    kind: str | None = None
+    time_column: str | None = None
+    window: int | None = None
+    stride: int | None = None
+    sample_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in KINDS:
+            kind = safe_repr(self.kind)
+            raise VaezooError(f"no kind of data named '{kind}'", suggest(kind, KINDS, "use series or sound"))
+        if not isinstance(self.time_column, str | None):
+            raise VaezooError(f"time column {safe_repr(self.time_column)} is not a name", "give the name of a column")
+        if self.window is not None:
+            whole_number("window", self.window, MIN_STEPS)
+        if self.stride is not None:
+            whole_number("stride", self.stride, 1)
+            if self.window is None and self.kind != "sound":
+                raise VaezooError("a stride needs a window", "give --window, too")
+
+        if self.sample_rate is not None:
+            check_rate(whole_number("sample rate", self.sample_rate, 1))
+            if self.kind != "sound":
+                raise VaezooError("a sample rate is that of sound", "give --kind sound, too")
+
+    @property
+    def names(self) -> list[str]:
+        """The options that are given, as a user types them."""
+        given = {f"--kind {self.kind}": self.kind, "--time-column": self.time_column, "--window": self.window}
+        return [name for name, value in given.items() if value is not None]
+
+    def refuse(self, data: str) -> None:
+        """Raises VaezooError if one of the options is given for data that are no series in files."""
+        if self.names:
+            raise VaezooError(f"{self.names[0]} has no effect on '{data}'", f"leave out {self.names[0]}")
