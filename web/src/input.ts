@@ -74,6 +74,8 @@ function ownImages(explorer: Explorer, accept: (work: () => Promise<Decoded>) =>
   const read = (file: File | undefined) => file && accept(() => readImage(file, manifest));
   chooser.addEventListener("change", () => read(chooser.files?.[0]));
   const zone = element("div", { class: "drop", id: "drop" }, element("label", { for: "chosen-image" }, "Drop an image here, or choose a file"), chooser);
+  // Beside the place a browser would leave the page and open the file.
+  for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
   for (const kind of ["dragenter", "dragover"]) {
     zone.addEventListener(kind, (event) => {
       event.preventDefault();
