@@ -13,7 +13,7 @@ from vaezoo import runtime
 from vaezoo.core.image_grids import as_bytes
 from vaezoo.data.text.ids import to_ids, to_text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:the posterior has collapsed")]
 KINDS = ("mlp", "latent2", "vae-gan", "conditional", "codes", "colour")
 LEVELS = 2  # of 255, by which the browser's arithmetic may differ
 MOVE = "const s = document.querySelectorAll('.sliders input')[0]; s.value = arguments[0]; "
