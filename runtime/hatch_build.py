@@ -18,8 +18,8 @@ MODULES = (
     "py.typed",
     "errors.py",
     *(f"core/{name}.py" for name in ("__init__", "atomic", "coordinates", "counts", "environment", "json_io")),
-    *(f"core/{name}.py" for name in ("memory", "scaling")),
-    *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session", "tiling")),
+    *(f"core/{name}.py" for name in ("drawing", "memory", "scaling", "table_cells", "tables", "tokenizer")),
+    *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session", "tables", "tiling")),
     *(
         f"export/{name}.py"
         for name in ("__init__", "config", "golden", "graph_checks", "metadata", "tolerance", "verify")

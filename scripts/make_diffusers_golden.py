@@ -12,7 +12,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from foreign import CASES, SIZES, images, latents, sampled, weights_of
+from foreign import CASES, SIZES, images, latents, mode_of, sampled, weights_of
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "interop" / "golden.json"
 
@@ -27,10 +27,12 @@ def golden(settings: dict[str, object]) -> dict[str, object]:
     outputs = {}
     for height, width in SIZES:
         encoded = model.encode(2 * images((height, width)) - 1)
-        mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        mode = mode_of(encoded)
         values = {"mode": mode}
         if hasattr(encoded, "latent_dist"):
             values["logvar"] = encoded.latent_dist.logvar
+        if hasattr(model, "quantize"):
+            values["codes"] = model.quantize(mode)[2][2]
         values["decoded"] = (model.decode(latents(tuple(mode.shape[1:]))).sample + 1) / 2
         outputs[f"{height}x{width}"] = {name: sampled(value) for name, value in values.items()}
     config = {name: value for name, value in dict(model.config).items() if not name.startswith("_")}

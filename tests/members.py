@@ -59,6 +59,7 @@ MEMBERS: Mapping[str, Member] = {
     ),
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
+    "vq-autoencoder": Member("vq-autoencoder", options={"channels": "8,8", "norm_groups": 4, "codebook_size": 32}),
     "tiny-autoencoder": Member("tiny-autoencoder", options={"channels": 8, "blocks": "1,1", "latent_norm": True}),
     "cppn-vae": Member("cppn-vae", options={"hidden": "32", "latent_dim": 6, "units": 16, "layers": 2}),
     "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),
@@ -72,6 +73,7 @@ MEMBERS: Mapping[str, Member] = {
     "aae": Member("aae", options={"hidden": "32", "objective.hidden": 32}),
     "ada-gvae": Member("ada-gvae", "shapes", {**SMALL_CONV, "channels": "8,8,8,8"}),
     "m2-vae": Member("m2-vae", options={"hidden": "32", "latent_dim": 6}),
+    "tvae": Member("tvae", "penguins", {"hidden": "32", "latent_dim": 6}),
     # The same network on each other kind of data, and parts that only options choose.
     "table": Member("mlp-vae", "penguins", {"hidden": "32", "latent_dim": 3}),
     "series": Member("mlp-vae", "sines", {"hidden": "32", "latent_dim": 4}),
@@ -100,6 +102,11 @@ MEMBERS: Mapping[str, Member] = {
         "autoencoder-kl",
         options={"channels": "8,8", "norm_groups": 4, "objective": "latent-diffusion", "objective.channels": 8}
         | {"objective.layers": 2, "objective.start": 0},
+    ),
+    "latent-diffusion-codes": Member(
+        "vq-autoencoder",
+        options={"channels": "8,8", "norm_groups": 4, "quantizer": "fsq", "levels": "3,4"}
+        | {"objective": "latent-diffusion", "objective.channels": 8, "objective.layers": 2, "objective.start": 0},
     ),
     "latent-diffusion-conv": Member(
         "conv-vae",

@@ -14,7 +14,7 @@ from vaezoo.evaluation.onnx_vae import needs_only_mean
 from vaezoo.likelihoods.categorical import draw_ids
 from vaezoo.likelihoods.gaussian import Gaussian
 from vaezoo.likelihoods.make import BUILT_IN, make_likelihood
-from vaezoo.likelihoods.table import LOGVAR_BOUND, column_sizes
+from vaezoo.likelihoods.table import LOGVAR_BOUND, model_columns
 
 torch.manual_seed(0)
 LOGITS = torch.linspace(-12, 12, 97, dtype=torch.float64).reshape(-1, 1)
@@ -309,10 +309,12 @@ def test_table_is_a_sum_of_columns():
 
 def test_table_outputs_are_probabilities():
     likelihood = make_likelihood("table", "table", 0, COLUMNS)
-    ((name, columns),) = likelihood.outputs(PARAMS).items()
+    (name, columns), (deviations_name, deviations) = likelihood.outputs(PARAMS).items()
     age, sex, income, job = columns.split([1, 2, 1, 7], 1)
     distributions = table_distributions(PARAMS)
-    assert name == "columns"
+    assert (name, deviations_name) == ("columns", "deviations")
+    expected = torch.stack([distributions[0].stddev, distributions[2].stddev], 1)
+    torch.testing.assert_close(deviations, expected)
     torch.testing.assert_close(age[:, 0], distributions[0].mean)
     torch.testing.assert_close(income[:, 0], distributions[2].mean)
     torch.testing.assert_close(sex, distributions[1].probs)
@@ -346,7 +348,9 @@ def test_real_columns_stay_finite():
 
 
 def test_column_sizes():
-    assert column_sizes(("a:real", "b:2", "c:d:10000")) == (0, 2, 10_000)
+    columns = model_columns(("a:real", "b:2?", "c:d:10000", "e:real?"))
+    assert [column.size for column in columns] == [0, 2, 10_000, 0]
+    assert [column.may_miss for column in columns] == [False, True, False, True]
 
 
 @pytest.mark.parametrize(

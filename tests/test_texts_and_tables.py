@@ -245,8 +245,8 @@ def test_texts_need_no_symbols(runs, inside, tmp_path):
     from vaezoo_cli.render.values import text_lines
 
     ids = np.array([[2, 3, 1, 0], [4, 0, 0, 0], [0, 0, 0, 0]])
-    assert text_lines(ids, SYMBOLS) == b"ab.\nc\n\n"
-    assert text_lines(ids, ()) == b"2 3 1\n4\n\n"
+    assert text_lines(ids, {"symbols": SYMBOLS}) == ["ab.", "c", ""]
+    assert text_lines(ids, {"symbols": ()}) == ["2 3 1", "4", ""]
 
 
 def test_plots_need_images(runs, inside, capsys):

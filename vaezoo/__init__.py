@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from vaezoo import runtime
     from vaezoo.composition import ConvParts, MLPParts, composed
     from vaezoo.core import distributed, signals
+    from vaezoo.core.drawing import Drawing
+    from vaezoo.core.tokenizer import Tokenizer
     from vaezoo.data.arrays import from_arrays
     from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
     from vaezoo.data.inference import Examples
     from vaezoo.data.load import load_data
+    from vaezoo.data.tables.load import from_table
+    from vaezoo.data.text.corpus import TextOptions
     from vaezoo.errors import UnsupportedDataError, VaezooError
     from vaezoo.evaluation.compare import Comparison, compare
     from vaezoo.evaluation.evaluate import Evaluation, evaluate
@@ -64,6 +68,7 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "DiagonalGaussian",
+    "Drawing",
     "Evaluation",
     "Examples",
     "ExportResult",
@@ -93,6 +98,8 @@ __all__ = [
     "StandardNormal",
     "StepContext",
     "TensorSplit",
+    "TextOptions",
+    "Tokenizer",
     "TrainConfig",
     "Trainer",
     "TrainerState",
@@ -113,6 +120,7 @@ __all__ = [
     "find_recipe",
     "fit_prior",
     "from_arrays",
+    "from_table",
     "get_model",
     "import_folder",
     "kl_with_free_bits",
@@ -141,9 +149,13 @@ _NAMES = {
     "vaezoo.composition": ("ConvParts", "MLPParts", "composed"),
     "vaezoo.core.perceptual": ("LpipsFiles",),
     "vaezoo.data.arrays": ("from_arrays",),
+    "vaezoo.core.drawing": ("Drawing",),
+    "vaezoo.core.tokenizer": ("Tokenizer",),
     "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
     "vaezoo.data.inference": ("Examples",),
     "vaezoo.data.load": ("load_data",),
+    "vaezoo.data.tables.load": ("from_table",),
+    "vaezoo.data.text.corpus": ("TextOptions",),
     "vaezoo.errors": ("UnsupportedDataError", "VaezooError"),
     "vaezoo.evaluation.compare": ("Comparison", "compare"),
     "vaezoo.evaluation.evaluate": ("Evaluation", "evaluate"),

@@ -22,7 +22,7 @@ from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
 from vaezoo.nn.labels import InferredLabelVAE, with_labels
 from vaezoo.nn.mlp import MLPConfig
-from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior
+from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior, check_no_codes
 from vaezoo.objectives.elbo import ELBOPart
 from vaezoo.posteriors.base import Density, Head, Posterior, PosteriorPart, Shape
 from vaezoo.posteriors.gaussian import DiagonalGaussianPart
@@ -105,9 +105,13 @@ class ComposedVAE(VAE):
             self.encoder_inputs, self.decoder_inputs = ("x", "y"), ("y",)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Posterior:
-        features = self.data.features(x).reshape(-1, *self.input_shape)
+        features = self.features(x).reshape(-1, *self.input_shape)
         posterior: Posterior = self.head(self.encoder(with_labels(features, y, self.classes)))
         return posterior
+
+    def features(self, x: Tensor) -> Tensor:
+        """Returns examples as the encoder takes them, `(B, ...)`, floats."""
+        return self.data.features(x)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         params: Tensor = self.decoder(self.decoder_input(z, y))
@@ -224,6 +228,7 @@ def check_parts(config: ComposedConfig) -> tuple[PosteriorPart, PriorPart, Objec
             f"{loss} mixes the latents of examples, which leaves the space of {q}",
             "use objective=elbo, or another one",
         )
+    check_no_codes(objective)
     check_batch_prior(prior, objective)
     _check_inferred(config.condition, prior, objective)
     if prior.needs_density and posterior.density == "none":

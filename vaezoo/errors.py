@@ -154,6 +154,7 @@ MEANT = {
     "vaegan": ("vae-gan",),
     "ae": ("autoencoder",),
     "ldm": ("autoencoder-kl",),
+    "vqgan": ("vq-autoencoder",),
     "mse": ("gaussian",),
     "l2": ("gaussian",),
     "normal": ("gaussian",),

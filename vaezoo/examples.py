@@ -21,7 +21,7 @@ from vaezoo.vae import VAE, check_classes, check_kind, check_labels, conditioned
 
 Model: TypeAlias = Run | OnnxVAE | VAE
 Part: TypeAlias = Literal["encoder", "decoder", "prior"]
-Data: TypeAlias = str | os.PathLike[str] | Values | TorchData | Dataset | Examples
+Data: TypeAlias = str | os.PathLike[str] | Values | TorchData | Dataset | Examples | list[str]
 
 
 def load_examples(
@@ -34,6 +34,8 @@ def load_examples(
     stream: bool | None = None,
     on_bad_image: str = "error",
     stride: int | None = None,
+    column: str | None = None,
+    on_long_text: str = "error",
 ) -> Examples:
     """Loads examples for a trained model, in the form of the data that it was trained on.
 
@@ -42,9 +44,10 @@ def load_examples(
 
     Args:
         model: A run, an export or a module.
-        data: A data set by name, an image file, an image folder, a .npy or .npz file, a recording or a folder of
-            series, a `Dataset`, or an array, a frame or a data set of PyTorch. The default is the data set that the
-            model was trained on.
+        data: A data set by name, an image file, an image folder, a .npy, .npz, .csv or .parquet file, a recording or a
+            folder of series, a `Dataset`, or an array, a frame or a data set of PyTorch. A model of texts takes a .txt
+            file, a folder of them, a .csv file or a list of texts. The default is the data set that the model was
+            trained on.
         y: The labels of an array.
         part: "train", "valid", "test" or "all" of a source with parts: a data set by name, a folder with a test split,
             or a file with `x_test`. The default is the held-out part: test, or validation if there is no test split.
@@ -53,6 +56,8 @@ def load_examples(
             of the available memory.
         on_bad_image: What to do with unreadable images of a folder: error or skip.
         stride: Steps between the starts of two windows of a recording in a file. By default windows do not overlap.
+        column: The column of a .csv file that holds texts.
+        on_long_text: What to do with texts that are longer than those of the model: error or cut.
 
     Returns:
         The examples with their names: files relative to the folder, or indices.
@@ -74,10 +79,18 @@ def load_examples(
     elif isinstance(data, str | os.PathLike):
         folder = None if data_dir is None else os.fspath(data_dir)
         examples = find_examples(
-            spec, data, part=part, data_dir=folder, stream=stream, on_bad_image=on_bad_image, stride=stride
+            spec,
+            data,
+            part=part,
+            data_dir=folder,
+            stream=stream,
+            on_bad_image=on_bad_image,
+            stride=stride,
+            column=column,
+            on_long_text=on_long_text,
         )
     else:
-        examples = array_examples(spec, data, y, part)
+        examples = array_examples(spec, data, y, part, on_long_text)
     return fitted(model, examples)
 
 

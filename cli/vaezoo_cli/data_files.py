@@ -13,6 +13,7 @@ import click
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.plots.loaded_model import LoadedModel
 from vaezoo.plots.output import PlotResult, default_output_dir, output_suffixes
+from vaezoo_cli.render.values import printable, text_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Columns = Mapping[str, Values]
 
 FOLDER = "/"  # stands for the suffix of a folder of image files
+TEXT = ".txt"
 TABLES = (".csv", ".parquet")
 ARRAYS = (".npz", ".npy")
 MAX_GRID = 10_000  # images in one PNG file
@@ -31,7 +33,7 @@ MAX_GRID = 10_000  # images in one PNG file
 def check_suffix(out: str | None) -> None:
     """Raises VaezooError if no data at all can be written under a name. Reading the model may take long."""
     if out is not None and not _is_folder(out):
-        output_suffixes(out, (".png", *ARRAYS, *TABLES, ".txt"))
+        output_suffixes(out, (".png", *ARRAYS, *TABLES, TEXT))
 
 
 def check_grid(count: int) -> int:
@@ -66,7 +68,7 @@ def formats_of(model: LoadedModel) -> tuple[str, ...]:
     if model.is_image:
         return (".png", *ARRAYS, FOLDER)
     if model.data["kind"] == "tokens":
-        return (".txt", *ARRAYS)
+        return (TEXT, *ARRAYS)
     if model.data["kind"] == "table":
         return (*TABLES, *ARRAYS)
     return (".npy", ".npz", *(TABLES if len(model.shape) == 1 else ()))
@@ -75,7 +77,7 @@ def formats_of(model: LoadedModel) -> tuple[str, ...]:
 def write_data(
     model: LoadedModel, name: str, out: str | None, chunks: Iterator[Values], count: int, rows: Columns | None = None
 ) -> None:
-    """Writes data of a model in chunks, and prints the path.
+    """Writes data of a model in chunks, and prints the path. Texts without a path are printed instead, one a line.
 
     Args:
         model: The model.
@@ -87,29 +89,44 @@ def write_data(
     """
     from vaezoo.core.atomic import atomic_file
     from vaezoo.core.result_files import image_name, write_arrays, write_images
-    from vaezoo.runtime.manifest import column_names
-    from vaezoo_cli.render.values import text_lines
+    from vaezoo.core.table_cells import to_cells
+    from vaezoo.runtime.manifest import column_names, table_columns
 
     suffix = output_format(out, model)
+    if out is None and suffix == TEXT:
+        for chunk in chunks:
+            for line in text_lines(chunk, model.data):
+                click.echo(printable(line))
+        return
     path = Path(out) if out else default_output_dir(model.folder) / f"{name}{suffix}"
     if suffix == FOLDER:
         taken: set[str] = set()
         names = iter(rows["name"].astype(str)) if rows and "name" in rows else (f"{i:06}" for i in count_from())
         images = (image for chunk in chunks for image in model.pixels(chunk))
         write_images(path, ((image_name(name, taken), image) for name, image in zip(names, images, strict=False)))
-    elif suffix == ".txt":
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            file.writelines(text_lines(chunk, model.data["symbols"]) for chunk in chunks)
+    elif suffix == TEXT:
+        with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for chunk in chunks for line in text_lines(chunk, model.data))
     else:
-        columns = unique_names(column_names(model.data), rows or {}) if suffix in TABLES else []
-        sizes = [column.rpartition(":")[2] for column in model.data["columns"]]
-        fields = (table_columns(chunk, columns, sizes) if columns else {"x": chunk} for chunk in chunks)
+        if suffix in TABLES and model.data.get("column_formats"):
+            formats = table_columns(model.data)
+            fields: Iterator[Columns] = (to_cells(formats, chunk, typed=suffix != ".csv") for chunk in chunks)
+            rows = {}  # the columns are those of the table alone
+        else:
+            columns = unique_names(column_names(model.data), rows or {}) if suffix in TABLES else []
+            fields = (numbered(chunk, columns, model.data["columns"]) if columns else {"x": chunk} for chunk in chunks)
         write_arrays(path, with_rows(rows or {}, fields), count, "x")
     click.echo(path)
 
 
 def write_plot(result: PlotResult, name: str, out: str | None) -> None:
-    """Writes the files of a plot, and prints their paths; for the arguments see `PlotResult.save`."""
+    """Writes the files of a plot, and prints their paths; for the arguments see `PlotResult.save`.
+
+    Lines of texts without a path are printed instead.
+    """
+    if out is None and [*result.files] == [TEXT]:
+        click.echo("\n".join(map(printable, result.files[TEXT].decode().splitlines())))
+        return
     for path in result.save(name, out):
         click.echo(path)
 
@@ -140,9 +157,12 @@ def unique_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
     return unique
 
 
-def table_columns(x: Values, names: Sequence[str], sizes: Sequence[str]) -> Columns:
-    """Returns columns by name. A category, a column of a table that has a number as its size, is its number."""
-    categories = {i for i, size in enumerate(sizes) if size.isdigit()}
+def numbered(x: Values, names: Sequence[str], columns: Sequence[str]) -> Columns:
+    """Returns columns by name. A category, a column `name:k` of a table, is its number."""
+    from vaezoo.core.tables import parse_model_column
+
+    parsed = map(parse_model_column, columns)
+    categories = {i for i, column in enumerate(parsed) if column is not None and column.size}
     return {name: x[:, i].astype(int) if i in categories else x[:, i] for i, name in enumerate(names)}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from vaezoo.errors import VaezooError
-from vaezoo_cli.options import F
+from vaezoo_cli.options import F, option_names_as_typed
 
 if TYPE_CHECKING:
     from vaezoo import Dataset
@@ -44,6 +44,31 @@ SERIES = (
     click.option("--time-column", metavar="NAME", help="Column of a .csv file that holds the times of a recording."),
     click.option("--window", type=int, metavar="STEPS", help="Cut one recording into windows of so many steps."),
     click.option("--stride", type=int, metavar="STEPS", help="Steps between two windows.  [default: --window]"),
+)
+TOKENIZER = click.option(
+    "--tokenizer",
+    metavar="NAME",
+    help="How the lines of texts become ids: characters, words or subwords.  [default: characters]",
+)
+VOCABULARY = click.option(
+    "--vocabulary",
+    type=int,
+    metavar="N",
+    help="The largest number of ids.  [default: all characters, 10,000 words, 2,000 subwords]",
+)
+LENGTH = click.option(
+    "--length",
+    type=int,
+    metavar="N",
+    help="Number of ids of a text, its end included.  [default: that of the longest text, up to 512]",
+)
+COLUMN = click.option("--column", metavar="NAME", help="The column of a .csv file that holds texts.")
+LONG_TEXT = click.option(
+    "--on-long-text",
+    default="error",
+    show_default=True,
+    metavar="ACTION",
+    help="What to do with texts that are too long: error or cut.",
 )
 
 
@@ -81,7 +106,10 @@ def training_data_options(default: str) -> Callable[[F], F]:
     Args:
         default: Default of --data.
     """
-    data = "A data set that 'vaezoo list' shows, an image folder, a .npz or .npy file, or series."
+    data = (
+        "A data set that 'vaezoo list' shows, an image folder, a .npz, .npy, .csv or .parquet file, series, or texts: "
+        "a .txt file, a folder of them, or a .csv file with --column."
+    )
     image_size = click.option(
         "--image-size",
         callback=parse_image_size,
@@ -89,15 +117,24 @@ def training_data_options(default: str) -> Callable[[F], F]:
         help="Resize images to this height and width, such as 64 or 24x32.",
     )
     channels = click.option("--channels", metavar="[grey|colour]", help="Convert images to grey or colour.")
+    columns = click.option(
+        "--columns",
+        multiple=True,
+        metavar="NAME=KIND",
+        help="Kind of a column of a table: continuous, integer, category, boolean, date, or constant or identifier, "
+        "which leaves it out. May be repeated.  [default: found]",
+    )
     data_option = click.option("--data", default=default, show_default=True, metavar="NAME|PATH", help=data)
-    return _options(TrainingData, (data_option, DATA_DIR, image_size, channels, STREAM, BAD_IMAGE, *SERIES))
+    texts = (TOKENIZER, VOCABULARY, LENGTH, COLUMN, LONG_TEXT)
+    images = (image_size, channels, STREAM, BAD_IMAGE)
+    return _options(TrainingData, (data_option, DATA_DIR, *images, columns, *SERIES, *texts))
 
 
 def data_options() -> Callable[[F], F]:
     """Adds the options of data that a trained model is applied to, and passes them on as `data`, a DataOptions."""
     data = (
-        "A data set that 'vaezoo list' shows, an image, an image folder, a .npz or .npy file, or series.  [default: "
-        "the data of the training]"
+        "A data set that 'vaezoo list' shows, an image, an image folder, a .npz, .npy, .csv or .parquet file, series, "
+        "or texts: a .txt file, a folder of them, or a .csv file with --column.  [default: the data of the training]"
     )
     part = (
         "train, valid, test or all.  [default: the test split, or else the validation split; all, if the data are not "
@@ -107,6 +144,7 @@ def data_options() -> Callable[[F], F]:
         DataOptions,
         (
             click.option("--data", metavar="NAME|PATH", help=data),
+            click.option("--text", multiple=True, metavar="TEXT", help="A text instead of --data. Repeat it for more."),
             click.option("--part", metavar="PART", help=part),
             DATA_DIR,
             STREAM,
@@ -117,6 +155,8 @@ def data_options() -> Callable[[F], F]:
                 metavar="STEPS",
                 help="Steps between two windows of a recording.  [default: those of a window]",
             ),
+            COLUMN,
+            LONG_TEXT,
         ),
     )
 
@@ -129,17 +169,33 @@ class TrainingData:
     data_dir: str | None = None
     image_size: ImageSize | None = None
     channels: str | None = None
+    columns: tuple[str, ...] = ()
     stream: bool | None = None
     on_bad_image: str = "error"
     kind: str | None = None
     time_column: str | None = None
     window: int | None = None
     stride: int | None = None
+    tokenizer: str | None = None
+    vocabulary: int | None = None
+    length: int | None = None
+    column: str | None = None
+    on_long_text: str = "error"
 
     def load(self, likelihood: str | None = None, scale: str | Scaling | None = None) -> Dataset:
         """Loads the data. The arguments are those of `load_data`."""
         import vaezoo
+        from vaezoo.data.tables.kinds import parse_columns
+        from vaezoo.data.text.corpus import TextOptions
 
+        with option_names_as_typed(("vocabulary", "length", "on_long_text")):
+            text = TextOptions(
+                tokenizer=self.tokenizer,
+                vocabulary=self.vocabulary,
+                length=self.length,
+                column=self.column,
+                on_long_text=self.on_long_text,
+            )
         return vaezoo.load_data(
             self.data,
             data_dir=self.data_dir,
@@ -153,6 +209,8 @@ class TrainingData:
             time_column=self.time_column,
             window=self.window,
             stride=self.stride,
+            text=text,
+            columns=parse_columns(self.columns),
         )
 
 
@@ -166,6 +224,9 @@ class DataOptions:
     stream: bool | None = None
     on_bad_image: str = "error"
     stride: int | None = None
+    text: tuple[str, ...] = ()
+    column: str | None = None
+    on_long_text: str = "error"
 
     def load(self, model: Model, default_part: str | None = None) -> Examples:
         """Loads the examples for a model.
@@ -176,12 +237,17 @@ class DataOptions:
         """
         import vaezoo
 
+        if self.text and self.data is not None:
+            raise VaezooError("--text and --data both name the examples", "leave out one of them")
+        data = [*self.text] or self.data
         return vaezoo.load_examples(
             model,
-            self.data,
-            part=self.part or (default_part if self.data is None else None),
+            data,
+            part=self.part or (default_part if data is None else None),
             data_dir=self.data_dir,
             stream=self.stream,
             on_bad_image=self.on_bad_image,
             stride=self.stride,
+            column=self.column,
+            on_long_text=self.on_long_text,
         )

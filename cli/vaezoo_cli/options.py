@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -53,6 +54,28 @@ tile_option = click.option(
 overlap_option = click.option(
     "--overlap", type=int, metavar="PIXELS", help="Pixels that two tiles share.  [default: 64]"
 )
+TEMPERATURE = click.option(
+    "--temperature",
+    type=float,
+    metavar="NUMBER",
+    help="Of the draw of a text: 1 is that of the model, 0 takes the likeliest.",
+)
+TOP_K = click.option("--top-k", type=int, metavar="N", help="Draw from the N likeliest ids of a text.")
+BEAM = click.option("--beam", type=int, metavar="N", help="Find the likeliest texts by a beam search of width N.")
+
+
+def drawing_options(f: F) -> F:
+    """Adds the options of how the ids of texts are chosen, and passes them on as `drawing`, a Drawing or None."""
+
+    @functools.wraps(f)
+    def wrapper(*args: Any, temperature: float | None, top_k: int | None, beam: int | None, **kwargs: Any) -> Any:
+        from vaezoo.core.drawing import Drawing
+
+        given = {"temperature": temperature, "top_k": top_k, "beam": beam}
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return f(*args, drawing=Drawing(**values) if values else None, **kwargs)
+
+    return TEMPERATURE(TOP_K(BEAM(cast("F", wrapper))))
 
 
 def check_overlap(tile: int | None, overlap: int | None) -> int:

@@ -23,6 +23,14 @@ SMALL = {
         "up_block_types": ["UpDecoderBlock2D"] * 2,
         "norm_num_groups": 2,
     },
+    "VQModel": {
+        "block_out_channels": [4, 8],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "norm_num_groups": 2,
+        "latent_channels": 4,
+        "num_vq_embeddings": 16,
+    },
     "AutoencoderTiny": {
         "encoder_block_out_channels": [4, 4],
         "decoder_block_out_channels": [4, 4],
@@ -31,13 +39,15 @@ SMALL = {
     },
 }
 
+GRIDS = {"AutoencoderKL": "4x8x8", "VQModel": "8x8", "AutoencoderTiny": "4x8x8"}  # of images of 16x16 pixels
+
 
 def small_folder(path, name="AutoencoderKL", **changes):
     """Writes a small folder of a class, and returns its weights."""
     settings = {"_class_name": name, **SMALL[name]}
     data = DataSpec(name="x", shape=(3, 8, 8), likelihood="gaussian-identity")
     vae = create_model(FORMATS[name].model, data, FORMATS[name].read(settings))
-    weights = weights_of({name: tuple(t.shape) for name, t in vae.state_dict().items()})
+    weights = weights_of({name: tuple(t.shape) for name, t in FORMATS[name].export(vae.state_dict()).items()})
     write_folder(path, {**settings, **changes}, weights)
     return weights
 
@@ -58,7 +68,7 @@ def photos(inside):
 def test_every_command_takes_an_imported_run(name, photos, inside, run, run_ok):
     small_folder(inside / "vae", name)
     code, out, err = run("import", "vae", "--out", "first", "--image-size", 16)
-    assert (code, err) == (0, "") and "images 3x16x16, latents 4x8x8" in out and "written  first/" in out
+    assert (code, err) == (0, "") and f"images 3x16x16, latents {GRIDS[name]}\n" in out and "written  first/" in out
     code, _, err = run("eval", "first", "--data", "photos", "--metrics", "reconstructions", "--json")
     assert code == 0 and "not finished" not in err
     for command in ("reconstruct", "encode", "sample"):
@@ -187,6 +197,23 @@ CASES_OF_BAD_INPUT = {
     "huge header": (lambda p, w: huge_header(p), "is damaged", "again"),
     "repeated name": (lambda p, w: repeated_name(p), "a name appears twice", "again"),
 }
+
+
+CASES_OF_BAD_CODES = {
+    "normalisation": ({"norm_type": "spatial"}, "norm_type spatial, which vq-autoencoder does not have", "group"),
+    "no codes": ({"num_vq_embeddings": 0}, "'codebook_size' is 0", "correct"),
+    "terabytes of codes": ({"num_vq_embeddings": 10**9}, "'codebook_size' makes 1,000,000,000 codes", "correct"),
+    "no number": ({"vq_embed_dim": "x"}, "'quantizer.code_dim' takes", "correct"),
+    "another codebook": ({"num_vq_embeddings": 17}, "has shape (16, 4), not (17, 4)", "one model"),
+    "attention": ({"up_block_types": ["AttnUpDecoderBlock2D"] * 2}, "up_block_types", "UpDecoderBlock2D"),
+}
+
+
+@pytest.mark.parametrize("case", CASES_OF_BAD_CODES)
+def test_bad_folder_of_codes(case, inside, run):
+    changes, message, hint = CASES_OF_BAD_CODES[case]
+    small_folder(inside / "vae", "VQModel", **changes)
+    refused(run, inside, 3, message, hint, "import", "vae", "--out", "new")
 
 
 @pytest.mark.parametrize("case", CASES_OF_BAD_INPUT)

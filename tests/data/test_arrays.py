@@ -234,7 +234,7 @@ def test_data_frames() -> None:
     assert data.train.x[0].tolist() == [pytest.approx(FLOATS[1, 0]), 0.0]
     with pytest.raises(InputError, match="x has columns that are not numbers: 'b'") as error:
         from_arrays(Frame(a=FLOATS[:, 0], b=names))
-    assert "get_dummies" in error.value.hint
+    assert "from_table" in error.value.hint
 
 
 def test_pandas() -> None:

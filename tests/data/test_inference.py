@@ -194,7 +194,7 @@ def test_images_need_a_model_of_images():
     with pytest.raises(UnsupportedDataError, match="but the data are images"):
         find_examples(VECTORS, "one.png")
     Path("notes.txt").write_text("")
-    with pytest.raises(InputError, match="neither a folder, an image nor an array file"):
+    with pytest.raises(InputError, match="neither a folder, an image, an array file nor a table"):
         find_examples(GREY, "notes.txt")
 
 

@@ -26,8 +26,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
     np.save(tmp_path / "vectors.npy", rng.random((10, 3)))
     np.savez(tmp_path / "Images_2.npz", x=rng.random((10, 4, 4)))
-    (tmp_path / "table.csv").write_text("1,2")
-    (tmp_path / "table.txt").write_text("1,2")
+    (tmp_path / "table.xlsx").write_text("1,2")
+    (tmp_path / "table.tsv").write_text("1,2")
     return tmp_path
 
 
@@ -82,8 +82,8 @@ def test_image_size(name: str, image_size: int) -> None:
         ("photos/cats", InputError, "no file or folder 'photos/cats'", "check the path"),
         ("data.npz", InputError, "no file or folder 'data.npz'", "check the path"),
         (Path("photos"), InputError, "no file or folder 'photos'", "check the path"),
-        ("table.csv", InputError, "neither a folder nor an array file", "pandas"),
-        ("table.txt", InputError, "neither a folder nor an array file", ".npy"),
+        ("table.xlsx", InputError, "neither a folder, an array file nor a table", ".csv"),
+        ("table.tsv", InputError, "neither a folder, an array file nor a table", ".npy"),
     ],
 )
 def test_unknown_data(folder: Path, data: str | Path, kind: type[VaezooError], message: str, hint: str) -> None:

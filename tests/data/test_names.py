@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vaezoo import data
+from vaezoo.core.tokenizer import Tokenizer, end_id, make_symbols
 from vaezoo.data.text import names
-from vaezoo.data.text.ids import end_id, make_symbols, to_ids, to_text
-from vaezoo.errors import VaezooError
+from vaezoo.errors import InputError
 
 FILES = Path(data.__file__).parent / "files"
 SOURCE = Path(__file__).parents[2] / "../shared/data/text/names.txt"
@@ -34,37 +34,37 @@ def test_every_text_ends_once():
 
 def test_ids_become_texts_again():
     spec, train, test = names.load()
-    texts = to_text(test.x, spec.symbols)
+    texts = spec.make_tokenizer().to_texts(test.x)
     assert texts[:5] == ["emma", "abigail", "victoria", "lily", "leah"]
-    assert to_ids(texts, spec.symbols, 16).equal(test.x)
-    assert max(len(text) for text in texts + to_text(train.x, spec.symbols)) == 15
+    assert torch.from_numpy(spec.make_tokenizer().to_ids(texts, 16)).equal(test.x)
+    assert max(len(text) for text in texts + spec.make_tokenizer().to_texts(train.x)) == 15
 
 
 def test_count_is_that_of_letters_and_end():
     spec, train, _ = names.load()
-    texts = to_text(train.x, spec.symbols)
+    texts = spec.make_tokenizer().to_texts(train.x)
     assert spec.make_kind().count(train.x).tolist() == [len(text) + 1 for text in texts]
 
 
 def test_splits_share_no_name():
     (spec, *splits), (_, *again) = names.load(), names.load()
     assert all(a.x.equal(b.x) for a, b in zip(splits, again, strict=True))
-    train, test = (set(to_text(split.x, spec.symbols)) for split in splits)
+    train, test = (set(spec.make_tokenizer().to_texts(split.x)) for split in splits)
     assert not train & test and train | test == set(names.read())
 
 
 def test_texts_of_windows_have_no_end():
     symbols = ("", "t", "o", "\n")  # the line break is a letter like the others
     assert end_id(symbols) is None and end_id(()) is None and end_id(make_symbols("to")) == 1
-    assert to_text(torch.tensor([[1, 2, 3, 1]]), symbols) == ["to\nt"]
+    assert Tokenizer("characters", symbols).to_texts(torch.tensor([[1, 2, 3, 1]])) == ["to\nt"]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("zoé", "'zoé' has the letter 'é'"), ("maximilianalexander", "has 19 letters")]
+    ("text", "message"), [("zoé", "'zoé' has the symbol 'é'"), ("maximilianalexander", "has 20 ids, more than 16")]
 )
 def test_other_texts_are_refused(text, message):
-    with pytest.raises(VaezooError, match=message) as error:
-        to_ids(["anna", text], names.SYMBOLS, names.LENGTH)
+    with pytest.raises(InputError, match=message) as error:
+        names.load()[0].make_tokenizer().to_ids(["anna", text], names.LENGTH)
     assert error.value.hint
 
 

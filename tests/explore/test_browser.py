@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from explore_pages import png, require_package
+from vaezoo.data.text.ids import to_ids, to_text
 
 from vaezoo import runtime
 from vaezoo.core.image_grids import as_bytes
-from vaezoo.data.text.ids import to_ids, to_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:the posterior has collapsed")]
 KINDS = ("mlp", "latent2", "vae-gan", "conditional", "codes", "colour")

@@ -19,7 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-NAMES = ("run-json", "options", "manifest", "graph", "structure", "checkpoint", "arrays", "images")
+NAMES = ("run-json", "options", "manifest", "graph", "structure", "checkpoint", "arrays", "images", "tables", "parquet")
 INPUT_SECONDS = 20  # an input that takes longer counts as a hang
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import factories
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +26,8 @@ from vaezoo.core.json_io import json_bytes
 from vaezoo.core.options import configure
 from vaezoo.data import arrays
 from vaezoo.data.images import decode, image_headers
+from vaezoo.data.load import load_data
+from vaezoo.data.tables.load import new_rows
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.export.golden import read_cases
 from vaezoo.export.graph_checks import check_structure, parse
@@ -194,6 +199,19 @@ def array_files(work: Path) -> Harness:
     return Harness([file.getvalue() for file in (npy, npz, packed)], read)
 
 
+def recordings(work: Path) -> Harness:
+    """Reads a recording with a column of times, and cuts it into windows."""
+    rows = [f"{i},{i * i},-{i}.5" for i in range(12)]
+    dates = [f"2024-02-{i + 20:02}T00:00Z,{i},1e{i}" for i in range(9)]
+    path = work / "a.csv"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        load_data(path, time_column="t", window=2)
+
+    return Harness(["\n".join(["t,a,b", *lines]).encode() for lines in (rows, dates)], read)
+
+
 def image_files(work: Path) -> Harness:
     """Reads images of an image folder: the headers, then the pixels."""
     seeds = []
@@ -228,6 +246,38 @@ def image_files(work: Path) -> Harness:
 
 
 RNG = np.random.default_rng(0)
+
+
+def tables(work: Path) -> Harness:
+    """Reads a .csv file as data to train on, and as new rows for a model."""
+    path, seed = (
+        work / "table.csv",
+        b"age,sex,day,ok\n1.5,f,2001-01-02,no\n2,m,2001-01-03,yes\n3,f,,no\n4,m,2001-01-05,no\n",
+    )
+    path.write_bytes(seed)
+    spec = load_data(path).spec
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        with contextlib.suppress(VaezooError):
+            new_rows(path, spec)
+        return load_data(path)
+
+    return Harness([seed, seed.replace(b"\n", b"\r\n"), b'a,b\n"x,\n""1",2\n"y",3.25\n'], read)
+
+
+def parquet(work: Path) -> Harness:
+    """Reads a .parquet file."""
+    path = work / "table.parquet"
+    pq.write_table(pa.table({"age": [1.5, None, 2.5], "sex": ["f", "m", "f"]}), path)
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return load_data(path)
+
+    return Harness([path.read_bytes()], read)
+
+
 HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "run-json": run_json,
     "options": options,
@@ -236,5 +286,8 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "structure": structure,
     "checkpoint": checkpoint,
     "arrays": array_files,
+    "recordings": recordings,
     "images": image_files,
+    "tables": tables,
+    "parquet": parquet,
 }

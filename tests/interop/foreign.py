@@ -14,7 +14,7 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float32]
 SIZES = ((16, 16), (24, 40), (8, 56))  # height and width of images
-# The settings of Stable Diffusion's and of FLUX's autoencoder in small, and two of AutoencoderTiny.
+# The settings of Stable Diffusion's and of FLUX's autoencoder in small, and two of each other class.
 CASES: Mapping[str, Mapping[str, object]] = {
     "stable-diffusion": {
         "_class_name": "AutoencoderKL",
@@ -40,6 +40,29 @@ CASES: Mapping[str, Mapping[str, object]] = {
         "use_quant_conv": False,
         "use_post_quant_conv": False,
         "mid_block_add_attention": False,
+    },
+    "vqgan": {
+        "_class_name": "VQModel",
+        "block_out_channels": [8, 16],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "layers_per_block": 2,
+        "norm_num_groups": 4,
+        "latent_channels": 6,
+        "num_vq_embeddings": 32,
+        "vq_embed_dim": 4,
+        "scaling_factor": 0.2,
+        "sample_size": 256,
+    },
+    "vq-without-attention": {
+        "_class_name": "VQModel",
+        "block_out_channels": [8, 12, 12],
+        "down_block_types": ["DownEncoderBlock2D"] * 3,
+        "up_block_types": ["UpDecoderBlock2D"] * 3,
+        "norm_num_groups": 2,
+        "num_vq_embeddings": 100,
+        "mid_block_add_attention": False,
+        "lookup_from_codebook": True,
     },
     "tiny": {
         "_class_name": "AutoencoderTiny",
@@ -88,6 +111,17 @@ def images(size: tuple[int, int], channels: int = 3) -> Tensor:
 def latents(shape: tuple[int, ...]) -> Tensor:
     """Returns two latents of size 1."""
     return torch.from_numpy(4 * numbers(2 * int(np.prod(shape)), 11).reshape(2, *shape) - 2)
+
+
+def mode_of(encoded: object) -> Tensor:
+    """Returns the latents of what a class of diffusers encodes to: a point, or the mode of a distribution."""
+    for name in ("latents", "latent"):
+        if isinstance(mode := getattr(encoded, name, None), Tensor):
+            return mode
+    distribution = encoded.latent_dist  # type: ignore[attr-defined]
+    mode = distribution.mode()
+    assert isinstance(mode, Tensor)
+    return mode
 
 
 def sampled(x: Tensor) -> list[float]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign import CASES, SIZES, images, latents, sampled, weights_of, write_folder
+from foreign import CASES, SIZES, images, latents, mode_of, sampled, weights_of, write_folder
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import vaezoo
 from vaezoo import VaezooError, export_diffusers, import_folder
 from vaezoo.errors import VaezooWarning
+from vaezoo.interop.formats import FORMATS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())["cases"]
 FILE, HALF = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"
@@ -40,9 +41,20 @@ def folder(tmp_path):
 def outputs(vae, size):
     """Returns what the golden numbers hold, computed by a model."""
     posterior = vae.encode(images(size))
-    z = latents((vae.latent_shape[0], *(side // vae.factor for side in size)))
-    values = {"mode": posterior.mode(), "decoded": vae.decode(z)}
-    return values | ({"logvar": posterior.logvar} if hasattr(posterior, "logvar") else {})
+    values = {"mode": mode(posterior)}
+    values["decoded"] = decode(vae, latents(tuple(values["mode"].shape[1:])))
+    fields = {"logvar": "logvar", "codes": "z"} if hasattr(vae, "codebook") else {"logvar": "logvar"}
+    return values | {name: getattr(posterior, field) for name, field in fields.items() if hasattr(posterior, field)}
+
+
+def mode(posterior):
+    """Returns what diffusers calls the latents. Those of a model with codes are not quantized yet."""
+    return posterior.features if hasattr(posterior, "features") else posterior.mode()
+
+
+def decode(vae, h):
+    """Decodes such latents."""
+    return vae.decode(vae.codebook.nearest(h) if hasattr(vae, "codebook") else h)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -63,16 +75,17 @@ def test_run_holds_what_the_folder_says(case, folder, tmp_path):
     settings = GOLDEN[case]["config"]
     assert run.data.shape == (3, 16, 24) and run.data.name == "my-vae" and run.data.kind == "unit"
     assert run.options["scaling_factor"] == settings["scaling_factor"] == run.vae.scaling_factor
-    assert run.options["shift_factor"] == (settings["shift_factor"] or 0) == run.vae.shift_factor
+    if "shift_factor" in settings:
+        assert run.options["shift_factor"] == (settings["shift_factor"] or 0) == run.vae.shift_factor
     assert run.imported["class"] == settings["_class_name"] and run.imported["config"] == settings
     assert [*run.imported["files"]] == [FILE] and run.checkpoint.step == 0
-    again = vaezoo.load(tmp_path / "run")
-    assert all(torch.equal(t, weights(case)[name]) for name, t in again.vae.state_dict().items())
+    again = FORMATS[settings["_class_name"]].export(vaezoo.load(tmp_path / "run").vae.state_dict())
+    assert all(torch.equal(t, again[name]) for name, t in weights(case).items())
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("likelihood", ["gaussian-identity", "laplace-identity:0.1"])
-@pytest.mark.parametrize("case", ["stable-diffusion", "tiny"])
+@pytest.mark.parametrize("case", ["stable-diffusion", "vqgan", "tiny"])
 def test_run_gives_images_in_the_unit_interval(case, likelihood, folder, tmp_path):
     vae = import_folder(folder(case), tmp_path / "run", likelihood=likelihood).vae
     x = images((16, 16))
@@ -119,7 +132,7 @@ def test_half_precision_becomes_float32(dtype, folder, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_export_gives_tensors_and_settings_back(case, folder, tmp_path):
-    source = folder(case, force_upcast=False)
+    source = folder(case, **{name: False for name in ("force_upcast",) if name in GOLDEN[case]["config"]})
     back = export_diffusers(import_folder(source, tmp_path / "run"), tmp_path / "back")
     expected, actual = load_file(source / FILE), load_file(back / FILE)
     assert expected.keys() == actual.keys() and all(torch.equal(t, actual[n]) for n, t in expected.items())
@@ -139,12 +152,32 @@ def test_a_trained_run_becomes_a_folder(digits, tmp_path):
     assert torch.equal(again.vae.reconstruct(data.valid.x[:4] / 255), run.vae.reconstruct(data.valid.x[:4] / 255))
 
 
+def test_a_trained_codebook_becomes_a_folder(digits, tmp_path):
+    """Moving averages and a fitted prior stay behind."""
+    data = replace(digits, spec=replace(digits.spec, likelihood="gaussian-identity"))
+    options = {"channels": "8,8", "norm_groups": 4, "quantizer.codebook": "ema", "codebook_size": 16}
+    run = vaezoo.train("vq-autoencoder", data, options=options, config={"steps": 2}, out=tmp_path / "run")
+    fit = {"options": {"hidden": 16, "layers": 1}, "steps": 1, "data": data}
+    run = vaezoo.fit_prior(run, "autoregressive", out=tmp_path / "fitted", **fit)
+    again = import_folder(export_diffusers(run, tmp_path / "folder"), tmp_path / "again", image_size=28)
+    changed = {name for name, value in again.options.items() if run.options.get(name) != value}
+    assert changed == {"quantizer.codebook"}
+    assert torch.equal(again.vae.encode(data.valid.x[:4] / 255).z, run.vae.encode(data.valid.x[:4] / 255).z)
+    assert torch.equal(again.vae.reconstruct(data.valid.x[:4] / 255), run.vae.reconstruct(data.valid.x[:4] / 255))
+
+
 @pytest.mark.parametrize(
     ("model", "options", "likelihood", "message"),
     [
         ("conv-vae", {}, "gaussian-identity", "diffusers has no conv-vae"),
         ("autoencoder-kl", {"channels": "8,8", "norm_groups": 4}, "bernoulli", "puts out no images"),
         ("tiny-autoencoder", {"channels": 4, "latent_norm": True}, "gaussian-identity", "has no path with a norm"),
+        (
+            "vq-autoencoder",
+            {"channels": "8,8", "norm_groups": 4, "quantizer": "fsq"},
+            "gaussian-identity",
+            "has one codebook, and not quantizer=fsq",
+        ),
     ],
 )
 def test_what_diffusers_does_not_have(model, options, likelihood, message, digits, tmp_path):
@@ -182,6 +215,8 @@ def test_models_equal_diffusers(case, size, tmp_path):
     cls = getattr(diffusers, CASES[case]["_class_name"])
     torch.manual_seed(0)
     model = cls(**{name: value for name, value in CASES[case].items() if name != "_class_name"}).eval()
+    if hasattr(model, "quantize"):
+        torch.nn.init.normal_(model.quantize.embedding.weight)  # its own are so small that all are equally near
     model.save_pretrained(tmp_path / "theirs")
     run = import_folder(tmp_path / "theirs", tmp_path / "run")
     back = cls.from_pretrained(export_diffusers(run, tmp_path / "back")).eval()
@@ -191,7 +226,6 @@ def test_models_equal_diffusers(case, size, tmp_path):
     assert ours == config
     for theirs in (model, back):
         encoded = theirs.encode(2 * images(size) - 1)
-        mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        z = latents(tuple(mode.shape[1:]))
-        torch.testing.assert_close(run.vae.encode(images(size)).mode(), mode, **CLOSE)
-        torch.testing.assert_close(run.vae.decode(z), (theirs.decode(z).sample + 1) / 2, **CLOSE)
+        h = latents(tuple(mode_of(encoded).shape[1:]))
+        torch.testing.assert_close(mode(run.vae.encode(images(size))), mode_of(encoded), **CLOSE)
+        torch.testing.assert_close(decode(run.vae, h), (theirs.decode(h).sample + 1) / 2, **CLOSE)

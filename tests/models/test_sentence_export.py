@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from vaezoo import Dataset, TrainConfig, export_onnx, load_data, runtime, train
-from vaezoo.data.text.ids import to_text
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +51,7 @@ def test_seeds_fix_the_samples(exported):
     assert x.shape == (100, 16) and x.dtype == np.int64
     np.testing.assert_array_equal(x, model.sample(100, seed=1))
     assert (x != model.sample(100, seed=2)).any()
-    names = to_text(torch.from_numpy(x), model.data["symbols"])
+    names = model.tokenizer.to_texts(x)
     assert len(set(names)) > 80 and all(name.isalpha() for name in names if name)
 
 

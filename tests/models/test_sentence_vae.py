@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from vaezoo import Batch, Dataset, DataSpec, TrainConfig, load_data
 from vaezoo.core.options import configure
-from vaezoo.data.text.ids import to_text
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation.likelihood import elbo
 from vaezoo.models.sentence_vae import SPEC
@@ -150,7 +149,7 @@ def test_probabilities_of_texts_add_up(vocabulary, length):
 def test_bits_are_per_letter(names):
     vae, split = build(names.spec), names.test.subsample(40)
     estimate = elbo(vae, split, num_samples=1)
-    letters = sum(len(text) + 1 for text in to_text(split.x, names.spec.symbols))
+    letters = sum(len(text) + 1 for text in names.spec.make_tokenizer().to_texts(split.x))
     assert estimate.bits_per_dim == pytest.approx(-estimate.elbo.value * 40 / letters / np.log(2))
 
 
@@ -161,7 +160,7 @@ def test_drawn_texts_end_with_padding(names):
     assert x.shape == (200, 16) and x.dtype == torch.int64 and names.spec.make_kind().accepts(x)
     after = (x == 1).cumsum(1) - (x == 1).long()
     assert (after <= 1).all() and ((x == 0) == (after == 1)).all()  # padding behind the end, and nowhere else
-    assert len(set(to_text(x, names.spec.symbols))) > 150
+    assert len(set(names.spec.make_tokenizer().to_texts(x))) > 150
     torch.manual_seed(1)
     assert vae.sample(200).equal(x)
 

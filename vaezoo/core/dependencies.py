@@ -33,6 +33,17 @@ def eval_dependencies(user: str = "this evaluation") -> Iterator[None]:
 
 
 @contextmanager
+def table_dependencies(user: str) -> Iterator[None]:
+    """Wraps imports of packages of the extra `tables`, as `eval_dependencies` does."""
+    try:
+        yield
+    except ImportError as error:
+        raise VaezooError(
+            f"{user} need a package that is missing: {first_line(error)}", install_hint("tables")
+        ) from error
+
+
+@contextmanager
 def plot_dependencies() -> Iterator[None]:
     """Wraps imports of packages of the extra `plot`, as `eval_dependencies` does."""
     try:

@@ -26,7 +26,7 @@ class Scaling(NamedTuple):
     beyond those of the training part becomes an x beyond theirs.
 
     Attributes:
-        kind: The kind of x, "unit" or "real"; see `vaezoo.data.kinds`.
+        kind: The kind of x: unit, real or table; see `vaezoo.data.kinds`.
         offset: One number per column or channel. Empty if values are not mapped.
         factor: Likewise, each above 0.
     """
@@ -53,7 +53,8 @@ class Scaling(NamedTuple):
             offset, factor = self._column(self.offset, 0.0, x.ndim), self._column(self.factor, 1.0, x.ndim)
             with np.errstate(over="ignore"):
                 x[rows] = (values[rows].astype(np.float64) - offset) / factor
-        if not np.isfinite(x).all():
+        # NaN is a missing cell of a table.
+        if not (np.isfinite(x) | (np.isnan(values) if self.kind == "table" else False)).all():
             raise InputError("there are values that float32 cannot hold", "give --scale standardize or minmax")
         return x
 

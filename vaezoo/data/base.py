@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.table_cells import to_cells
+from vaezoo.core.tables import Array, Column, columns_of
+from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.data.kinds import Kind, make_kind
 from vaezoo.data.series.windows import Windows
-from vaezoo.errors import InputError, VaezooError
+from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.base import Likelihood, Shape
 from vaezoo.likelihoods.make import make_likelihood
 
@@ -64,15 +67,20 @@ class DataSpec:
         kind: What the numbers mean: unit, real, count, tokens or table; see `vaezoo.data.kinds`.
         classes: How many values each label has. Empty for data without labels. A label is one of 0, 1, 2 ...
         vocabulary: Number of token ids, padding included. 0 for other data.
-        columns: The columns of a table, `name:real` or `name:k` for k categories. Empty for other data.
+        columns: The columns of a table, `name:real` or `name:k` for k categories. A `?` follows where cells may be
+            missing. Empty for other data.
         symbols: The text of each token id. Empty if unknown.
         offset: What was subtracted from the values of each column or channel. Empty if they were not scaled.
         factor: What they were then divided by; see `vaezoo.core.scaling.Scaling`.
         class_names: The name of each value of the label, in the order of its numbers. Empty if they have no names, or
             if examples have several labels.
-
+        tokenizer: How texts become ids; see `vaezoo.core.tokenizer.Tokenizer`. Empty if unknown, and for other data.
         column_names: The names of the columns of vectors, or of the channels of series. Empty if they have none.
         time_column: The column of times in the files of the recording that series were cut from. Empty for other data.
+        column_formats: How each column of a table is written, such as `integer` or `date:%d.%m.%Y`; see
+            `vaezoo.core.tables`. Empty if cells are numbers.
+        categories: The texts of the categories of each column, none for a real one. Empty without formats.
+        left_out: The columns of the table that the model does not see.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -91,6 +99,10 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
+    tokenizer: str = ""
+    column_formats: tuple[str, ...] = ()
+    categories: tuple[tuple[str, ...], ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -127,10 +139,22 @@ class DataSpec:
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
+        try:
+            check_tokenizer(self.tokenizer, self.symbols)
+        except ValueError as e:
+            raise VaezooError(f"data set '{self.name}': {e}", "load the texts again") from None
+        if self.column_formats or self.categories:
+            self._check_columns()
         if self.offset or self.factor:
             self._check_scaling()
         self.make_kind()
         self.make_likelihood()
+
+    def _check_columns(self) -> None:
+        try:
+            columns_of(self.columns, self.column_formats, self.categories)
+        except ValueError as e:
+            raise VaezooError(f"data set '{self.name}' has formats of columns that do not fit: {e}", "name each") from e
 
     def _check_scaling(self) -> None:
         if self.kind not in ("unit", "real", "table") or not len(self.offset) == len(self.factor) == self.shape[0]:
@@ -146,6 +170,24 @@ class DataSpec:
     def scaling(self) -> Scaling:
         """How values become x."""
         return Scaling(self.kind, self.offset, self.factor)
+
+    @property
+    def table_columns(self) -> list[Column]:
+        """The columns of a table with their formats. Empty if cells are numbers."""
+        return columns_of(self.columns, self.column_formats, self.categories) if self.column_formats else []
+
+    def to_table(self, values: Array) -> dict[str, Array]:
+        """Returns the cells of a table by column, as that of the training has them.
+
+        Args:
+            values: Rows `(N, columns)` in the units of the data, as `vaezoo.sample` and `reconstruct` return them.
+
+        Raises:
+            VaezooError: If the data are no table whose cells are known.
+        """
+        if not self.column_formats:
+            raise VaezooError(f"data set '{self.name}' is no table of cells", "use the values as they are")
+        return to_cells(self.table_columns, values)
 
     @property
     def dims(self) -> int:
@@ -169,6 +211,17 @@ class DataSpec:
     def make_kind(self) -> Kind:
         """Returns the kind of the data."""
         return make_kind(self.kind, self.vocabulary, self.columns)
+
+    def make_tokenizer(self) -> Tokenizer:
+        """Returns the map between texts and ids.
+
+        Raises:
+            UnsupportedDataError: If the data are not texts, or it is not known.
+        """
+        if not self.tokenizer:
+            what = f"data set '{self.name}' of kind {self.kind} has no tokenizer"
+            raise UnsupportedDataError(what, "give data as arrays, like those of the training")
+        return Tokenizer(self.tokenizer, self.symbols)
 
     def make_likelihood(self) -> Likelihood:
         """Builds p(x|z), with new parameters if the family has any."""
@@ -336,6 +389,12 @@ class DataSource:
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.
+        tokenizer: How lines of texts become ids: characters, words or subwords; see `vaezoo.data.text.corpus`.
+        vocabulary: The largest number of ids.
+        length: Number of ids of an example.
+        column: The column of a .csv file that holds the texts.
+        on_long_text: What to do with longer texts: error or cut.
+        columns: Kinds of columns of a table that a user chose, as `name=kind`.
     """
 
     data: str
@@ -349,6 +408,12 @@ class DataSource:
     time_column: str | None = None
     window: int | None = None
     stride: int | None = None
+    tokenizer: str | None = None
+    vocabulary: int | None = None
+    length: int | None = None
+    column: str | None = None
+    on_long_text: str = "error"
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

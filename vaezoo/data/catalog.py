@@ -10,7 +10,7 @@ DATASETS: Mapping[str, str] = MappingProxyType(
         "digits": "12,000 handwritten digits of MNIST, 28 x 28 grey; packaged, needs no network",
         "shapes": "22,000 sprites with five known factors, 64 x 64 grey; generated, needs no network",
         "names": "29,494 first names, character by character; packaged, needs no network",
-        "penguins": "333 penguins, a table of four measurements and three categories; packaged, needs no network",
+        "penguins": "344 penguins, a table of four measurements and three categories; packaged, needs no network",
         "sines": "6,000 noisy sines, series of 2 x 32 real values; generated, needs no network",
         "mnist": "70,000 handwritten digits, 28 x 28 grey",
         "fashion-mnist": "70,000 images of clothing, 28 x 28 grey",

@@ -112,7 +112,7 @@ def _frame_to_array(frame: Any, name: str, texts: bool) -> Array:
     if odd := [column for column, values in zip(columns, arrays, strict=True) if values.dtype.kind not in "biuf"]:
         raise InputError(
             f"{name} has columns that are not numbers: {some_columns(odd)}",
-            "leave them out, or give one column of 0 and 1 for each category, as pandas.get_dummies makes them",
+            "give the frame to vaezoo.from_table, which takes columns of any kind",
         )
     return np.stack(arrays, axis=1)
 

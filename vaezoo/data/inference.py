@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,13 @@ from vaezoo.data.images.decode import read_images, to_channels
 from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.images.streamed import StreamedImages
 from vaezoo.data.labels import convert_labels
-from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, load_data, require_image_folder, slug
+from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, is_text, load_data, require_image_folder, slug
 from vaezoo.data.scaling import check_range
 from vaezoo.data.series.files import is_series, read_series
 from vaezoo.data.series.windows import Windows
+from vaezoo.data.tables import load as tables
+from vaezoo.data.tables.reading import SUFFIXES as TABLES
+from vaezoo.data.text.corpus import given_texts, text_examples
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, suggest
 
 PARTS = ("train", "valid", "test", "all")
@@ -93,13 +96,16 @@ def find_examples(
     stream: bool | None = None,
     on_bad_image: str = "error",
     stride: int | None = None,
+    column: str | None = None,
+    on_long_text: str = "error",
 ) -> Examples:
     """Loads examples from a data set or a path, in the form of a model's data.
 
     Args:
         spec: The data of the model.
-        data: A name from `DATASETS`, an image file, an image folder, or a .npy or .npz file. For series also a folder
-            of .npy files, or one recording as a .csv file, which is cut into windows.
+        data: A name from `DATASETS`, an image file, an image folder, or a .npy, .npz, .csv or .parquet file. For series
+            also a folder of .npy files, or one recording as a .csv file, which is cut into windows. For texts a .txt
+            file, a folder of them, or a .csv file with a column.
         part: "train", "valid", "test" or "all". The default is the held-out part of a source with parts: a data set by
             name, a folder with a test split, or a file with `x_test`. Any other source has all of its examples.
         data_dir: As in `load_data`, like the next two.
@@ -107,6 +113,8 @@ def find_examples(
         on_bad_image: What to do with unreadable images: error or skip.
         stride: Steps between the starts of two windows of a recording. By default windows do not overlap. An array file
             is one recording if there is a stride.
+        column: The column of a .csv file that holds texts.
+        on_long_text: What to do with texts that are longer than those of the model: error or cut.
 
     Raises:
         InputError: If a file cannot be read, or holds values of another kind.
@@ -125,24 +133,45 @@ def find_examples(
         require_image_folder(data, stream, skip)
         return examples_of(load_named(data, spec, data_dir), part)
     path = find_path(data)
+    if spec.tokenizer and is_text(path, column or ""):
+        require_image_folder(str(path), stream, skip)
+        return _examples(Splits(text_examples(path, spec, column, on_long_text)), spec, slug(path), part)
+    if column is not None:
+        raise VaezooError("--column names the texts of a .csv file, for a model of texts", "leave out --column")
     splits = _load_series(path, spec, stride) if is_series(spec) else None
     return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)
 
 
-def array_examples(spec: DataSpec, x: Values | TorchData, y: Values | None = None, part: str | None = None) -> Examples:
+def is_texts(x: object) -> bool:
+    """Tells whether a value is a list of texts."""
+    return isinstance(x, list | tuple) and bool(x) and all(isinstance(text, str) for text in x)
+
+
+def array_examples(
+    spec: DataSpec,
+    x: Values | TorchData | Sequence[str],
+    y: Values | None = None,
+    part: str | None = None,
+    on_long_text: str = "error",
+) -> Examples:
     """Returns the examples of an array in a program, in the form of a model's data.
 
     Args:
         spec: The data of the model.
         x: Examples as `from_arrays` takes them. The columns of a frame are found by their names, if the model knows
-            them.
+            them. A list of texts, for a model of texts.
         y: Their labels.
         part: "all" or None.
+        on_long_text: As in `find_examples`.
 
     Raises:
         VaezooError: As `find_examples` and `from_arrays` do.
     """
+    if is_texts(x):
+        return _examples(Splits(given_texts(cast("Sequence[str]", x), spec, on_long_text)), spec, "texts", part)
     x, y, class_names = arrays.without_torch(x, y, "x")
+    if spec.column_formats and hasattr(x, "to_numpy") and hasattr(x, "columns"):
+        return _examples(Splits(TensorSplit(tables.new_rows(x, spec), None)), spec, "table", part)
     split = TensorSplit(to_model(to_columns(x, _column_names(spec), "x"), spec, "x"), None)
     given = None if y is None else to_array(y, "y", texts=True)
     (labels,), names = convert_labels([given], ["y"], [len(split)])
@@ -239,12 +268,15 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
             _shape_hint(array, spec),
         )
     columns = _column_names(spec)
+    if spec.kind == "table" and array.dtype.kind in "biuf":  # NaN is a missing cell
+        x = torch.from_numpy(spec.scaling.apply(array)) if spec.offset else torch.from_numpy(array.astype(np.float32))
+        if not spec.make_kind().accepts(x):
+            raise _wrong_kind(spec, name)
+        return x
     if spec.offset:
         values = torch.from_numpy(arrays.as_numbers(array, name, columns))
         values = to_channels(values, spec.shape[0]) if grey_or_colour else values
         x = torch.from_numpy(spec.scaling.apply(values.numpy()))
-        if spec.kind == "table" and not spec.make_kind().accepts(x):
-            raise _wrong_kind(spec, name)
         check_range(spec, TensorSplit(x, None), f"examples of {name}", warn=True)
         return x
     if spec.kind == "unit":
@@ -323,8 +355,10 @@ def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> S
     if path.suffix.lower() in SUFFIXES:
         size, channels = image_form(spec)
         return Splits(TensorSplit(read_images([path], path.parent, size, channels), None, (path.name,)))
-    hint = npy.TABLE_HINT if path.suffix.lower() in npy.TABLES else "name an image, a .npy or a .npz file"
-    raise InputError(f"'{path}' is neither a folder, an image nor an array file", hint)
+    if path.suffix.lower() in TABLES:
+        return Splits(TensorSplit(tables.new_rows(path, spec), None))
+    hint = "name an image, or a .npy, .npz, .csv or .parquet file"
+    raise InputError(f"'{path}' is neither a folder, an image, an array file nor a table", hint)
 
 
 def _load_arrays(path: Path, spec: DataSpec) -> Splits:

@@ -9,7 +9,7 @@ how many of its numbers are observed (`count`). A likelihood names the kinds tha
 | real | floats of any size, standardized as a rule |
 | count | whole numbers from 0 on, as floats |
 | tokens | ids below the vocabulary, int64; 0 is padding |
-| table | real columns, and categories stored as their number, as floats |
+| table | real columns, and categories stored as their number, as floats; NaN is a missing cell |
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from torch import Generator, Tensor
 from vaezoo.errors import VaezooError, suggest
 from vaezoo.likelihoods.base import Shape
 from vaezoo.likelihoods.categorical import PADDING
-from vaezoo.likelihoods.table import column_sizes
+from vaezoo.likelihoods.table import model_columns
 
+MISSING_SHARE = 0.2  # of the examples that resemble no particular data
 KINDS = ("unit", "real", "count", "tokens", "table")
 
 
@@ -114,28 +115,55 @@ class Tokens(Kind):
 
 @dataclass(frozen=True)
 class TableColumns(Kind):
-    """Columns `name:real` or `name:k`. A network gets real columns as they are and categories one-hot."""
+    """Columns `name:real` or `name:k`, with `?` where cells may be missing. NaN in x is a missing cell.
+
+    A network gets real columns as they are, and categories one-hot. It gets the mask too: a missing category has no 1,
+    and a real column that may miss cells comes with a column that is 1 where the cell is observed. Its value is 0 else.
+    """
 
     columns: tuple[str, ...]
 
     def example(self, n: int, shape: Shape, generator: Generator) -> Tensor:
-        columns = [
-            torch.randint(0, k, (n,), generator=generator).float() if k else torch.randn(n, generator=generator)
-            for k in column_sizes(self.columns)
-        ]
+        columns = []
+        for size, may_miss in self._sizes():
+            whole = torch.randint(0, size or 1, (n,), generator=generator).float()
+            values = whole if size else torch.randn(n, generator=generator)
+            is_missing = torch.rand(n, generator=generator) < MISSING_SHARE if may_miss else torch.zeros(n).bool()
+            columns.append(values.masked_fill(is_missing, torch.nan))
         return torch.stack(columns, 1)
 
     def accepts(self, x: Tensor) -> bool:
-        """Overridden: categories are whole numbers below k."""
-        columns = zip(column_sizes(self.columns), x.unbind(1), strict=True)
-        return super().accepts(x) and all(bool(((c >= 0) & (c < k) & (c == c.round())).all()) for k, c in columns if k)
+        """Overridden: categories are whole numbers below k, and cells may be missing."""
+        if x.dtype != self.dtype or bool(x.isinf().any()):
+            return False
+        for (size, may_miss), column in zip(self._sizes(), x.unbind(1), strict=True):
+            observed = column[~column.isnan()]
+            if len(observed) < len(column) and not may_miss:
+                return False
+            if size and not bool(((observed >= 0) & (observed < size) & (observed == observed.round())).all()):
+                return False
+        return True
 
     def features_shape(self, shape: Shape) -> Shape:
-        return (sum(max(k, 1) for k in column_sizes(self.columns)),)
+        return (sum(size or 1 + may_miss for size, may_miss in self._sizes()),)
 
     def features(self, x: Tensor) -> Tensor:
-        columns = zip(column_sizes(self.columns), x.unbind(1), strict=True)
-        return torch.cat([F.one_hot(c.long(), k).float() if k else c.unsqueeze(1) for k, c in columns], 1)
+        missing, features = x.isnan(), []
+        x = x.masked_fill(missing, 0)
+        for i, (size, may_miss) in enumerate(self._sizes()):
+            observed = ~missing[:, i : i + 1]
+            if size:
+                features.append(F.one_hot(x[:, i].long(), size) * observed)
+            else:
+                features += [x[:, i : i + 1], *([observed] if may_miss else [])]
+        return torch.cat([part.to(x.dtype) for part in features], 1)
+
+    def count(self, x: Tensor) -> Tensor:
+        """Overridden: missing cells do not count."""
+        return (~x.isnan()).sum(1).double()
+
+    def _sizes(self) -> list[tuple[int, bool]]:
+        return [(column.size, column.may_miss) for column in model_columns(self.columns)]
 
 
 def make_kind(name: str, vocabulary: int = 0, columns: tuple[str, ...] = ()) -> Kind:

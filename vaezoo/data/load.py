@@ -17,10 +17,14 @@ from vaezoo.data.catalog import DATASETS
 from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.images.decode import to_channels
+from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.series import files, sines
 from vaezoo.data.series.files import SeriesOptions
+from vaezoo.data.tables import load as tables
 from vaezoo.data.tables import penguins
-from vaezoo.data.text import names
+from vaezoo.data.tables.reading import SUFFIXES as TABLES
+from vaezoo.data.text import corpus, lines, names
+from vaezoo.data.text.corpus import TextOptions
 from vaezoo.errors import InputError, VaezooError, suggest
 from vaezoo.likelihoods.make import make_likelihood
 
@@ -44,16 +48,19 @@ def load_data(
     on_bad_image: str = "error",
     channels: str | None = None,
     scale: str | Scaling | None = None,
+    columns: Mapping[str, str] | None = None,
     kind: str | None = None,
     time_column: str | None = None,
     window: int | None = None,
     stride: int | None = None,
+    text: TextOptions | None = None,
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
 
     Args:
-        data: A name from `DATASETS`, or the path of an image folder, a .npy or a .npz file, or of series; see
-            `vaezoo.data.series.files.load`. If a folder has the name of a data set, give its path with a slash:
+        data: A name from `DATASETS`, or the path of an image folder, a .npy, .npz, .csv or .parquet file, of series
+            (see `vaezoo.data.series.files.load`), or of texts: a .txt file or a folder of them, one example a line, or
+            a .csv file with `text.column`. If a folder has the name of a data set, give its path with a slash:
             `./digits`.
         data_dir: The folder that contains the standard data sets and to which they are downloaded. The default is
             `vaezoo/data` in the user's cache folder.
@@ -69,10 +76,12 @@ def load_data(
         channels: "grey" or "colour" to convert images. None keeps what they have.
         scale: How the values of an array file or of series become x, as in `from_arrays`. Images of files are always
             "unit".
+        columns: Kinds of columns of a .csv or .parquet file that differ from those that are found; see `from_table`.
         kind: "series" for array files and folders of series. None: the kind follows from the source.
         time_column: The column of a .csv file that holds the times of one recording.
         window: Cuts one recording into windows of so many steps.
         stride: Steps between the starts of two windows. The default is `window`: they do not overlap.
+        text: How the lines of text files become examples.
 
     Returns:
         The data set. Its `source` holds these arguments with absolute paths.
@@ -92,7 +101,13 @@ def load_data(
     if not isinstance(scale, Scaling):
         check_scale(scale)
     scale_name = scale.name if isinstance(scale, Scaling) else scale
-    if likelihood is not None and data not in OTHER_KINDS:
+    text = text or TextOptions()
+    path = None if isinstance(data, str) and data in DATASETS else find_path(data)
+    are_texts = path is not None and is_text(path, text.column)
+    is_table = path is not None and not are_texts and not series.names and path.suffix.lower() in TABLES
+    if columns and not is_table:
+        raise VaezooError(f"'{os.fspath(data)}' is not read as a table", "leave out --columns, or give a .csv file")
+    if likelihood is not None and data not in OTHER_KINDS and not are_texts and not is_table:
         # It raises for an unknown name now, because reading the images may take minutes.
         make_likelihood(likelihood, scale_kind(scale_name))
     if on_bad_image not in ON_BAD_IMAGE:
@@ -104,6 +119,7 @@ def load_data(
     if isinstance(data, str) and data in DATASETS:
         series.refuse(data)
         _require_unit(data, scale)
+        _require_texts(f"'{data}'", text)
     if isinstance(data, str) and data in OTHER_KINDS:
         require_image_folder(data, stream, skip)
         return _load_other(data, data_path, image_size, likelihood, channels)
@@ -113,13 +129,28 @@ def load_data(
         train, test = load_images(data, data_path, image_size, channels)
         splits = Splits(train, test, class_names=standard_sets.CLASS_NAMES.get(data, ()))
     else:
-        path = find_path(data)
+        assert path is not None
         name, location = slug(path), str(path)
         if series.names:
             _require_images(f"'{path}'", image_size, channels)
+            _require_texts(f"'{path}'", text)
             require_image_folder(str(path), stream, skip)
             splits = files.load(path, series, scale)
+        elif are_texts:
+            _require_images(f"'{path}' has no images: it", image_size, channels)
+            require_image_folder(str(path), stream, skip)
+            _require_unit(str(path), scale)
+            own = DataSource(
+                data=location, data_dir=None if data_path is None else str(data_path), likelihood=likelihood
+            )
+            return corpus.load(path, name, text, own)
+        elif is_table and not path.is_dir():
+            _require_images(f"table '{path}'", image_size, channels)
+            _require_texts(f"'{path}'", text)
+            require_image_folder(str(path), stream, skip)
+            return tables.load(path, name, columns=columns, likelihood=likelihood, scale=scale, data_dir=data_path)
         else:
+            _require_texts(f"'{path}'", text)
             splits = _load_path(path, image_size, stream, skip, channels, scale)
     source = DataSource(
         data=location,
@@ -142,7 +173,9 @@ def to_dataset(data: Dataset | str | os.PathLike[str] | Values | TorchData) -> D
     """
     if isinstance(data, Dataset):
         return data
-    return load_data(data) if isinstance(data, str | os.PathLike) else from_arrays(data)
+    if isinstance(data, str | os.PathLike):
+        return load_data(data)
+    return tables.from_table(data) if tables.is_mixed_frame(data) else from_arrays(data)
 
 
 def checked_image_size(image_size: ImageSize | None) -> ImageSize | None:
@@ -209,12 +242,25 @@ def _load_path(
         _require_unit(str(path), scale)
         return image_folder.load(path, image_size, stream, skip, None if channels is None else CHANNELS[channels])
     if path.suffix.lower() not in npy.SUFFIXES:
-        is_table = path.suffix.lower() in npy.TABLES
-        hint = npy.TABLE_HINT if is_table else "name an image folder, a .npy or a .npz file"
-        raise InputError(f"'{path}' is neither a folder nor an array file", hint)
+        hint = "name an image folder, or a .npy, .npz, .csv, .parquet or .txt file"
+        raise InputError(f"'{path}' is neither a folder, an array file nor a table", hint)
     _require_images(f"array file '{path}'", image_size, channels)
     require_image_folder(str(path), stream, skip)
     return arrays.load(path, scale)
+
+
+def is_text(path: Path, column: str | None) -> bool:
+    """Tells whether a path holds texts: a .txt file, a folder of them without images, or a column of a .csv file."""
+    if path.is_dir():
+        return lines.is_text_folder(path, SUFFIXES)
+    return path.suffix.lower() == lines.TEXT or (path.suffix.lower() == lines.CSV and column is not None)
+
+
+def _require_texts(data: str, text: TextOptions) -> None:
+    """Raises an error if an option was given that only files of texts support."""
+    if text.given is not None:
+        option = f"--{text.given.replace('_', '-')}"
+        raise VaezooError(f"{option} is for files of texts, and {data} is none", f"leave out {option}")
 
 
 def _require_unit(data: str, scale: str | Scaling) -> None:
@@ -248,7 +294,7 @@ def find_path(data: str | os.PathLike[str]) -> Path:
         return path
     if not isinstance(data, str) or "/" in text or os.sep in text or path.suffix:
         raise InputError(f"no file or folder '{text}'", "check the path")
-    choices = f"use one of {', '.join(DATASETS)}, or the path of an image folder, a .npy or a .npz file"
+    choices = f"use one of {', '.join(DATASETS)}, or the path of an image folder, an array file, a table or a .txt file"
     raise VaezooError(f"no data set named '{text}'", suggest(text, DATASETS, choices))
 
 

@@ -21,8 +21,6 @@ from vaezoo.core.memory import machine_memory
 from vaezoo.errors import InputError, first_line
 
 SUFFIXES = (".npy", ".npz")
-TABLES = (".csv", ".parquet")  # are written, but not read
-TABLE_HINT = "in Python, read it with pandas and give vaezoo the numeric columns; or save them with numpy.save"
 MAX_BYTES = 16 * 2**30  # of numbers in one file
 NUMBERS, TEXTS = "biuf", "US"  # kinds of NumPy types
 MAX_NAMES = 6  # of arrays in an error

@@ -31,7 +31,9 @@ from vaezoo.evaluation.likelihood import ACTIVE_UNITS, check_nll, check_settings
 from vaezoo.evaluation.metrics import Binarize, EvalConfig, Metric, OnProgress
 from vaezoo.evaluation.onnx_vae import OnnxModuleVAE
 from vaezoo.evaluation.perceptual import perceptual_distance
+from vaezoo.evaluation.perplexity import perplexity_metrics
 from vaezoo.evaluation.probes import probe_metrics
+from vaezoo.evaluation.table_metrics import check_target, table_metrics
 from vaezoo.examples import Data, Model, load_examples, module_of, own_data
 from vaezoo.registry import find_model
 from vaezoo.runtime import OnnxVAE
@@ -86,6 +88,7 @@ def evaluate(
     limit: int | None = None,
     inception: str | os.PathLike[str] | None = None,
     lpips: LpipsFiles | None = None,
+    target: str | None = None,
     seed: int = 0,
     device: str = "auto",
     on_progress: OnProgress = lambda done, total: None,
@@ -97,8 +100,8 @@ def evaluate(
     Args:
         source: A run or its folder, an export, or a module. An export runs in ONNX Runtime.
         data: As in `load_examples`, or what it returned. The default is the data set that the run was trained on.
-            `fid`, `probe` and `nearest-neighbour` compare with training examples: those of the data, or else those
-            that the model was trained on.
+            `fid`, `probe`, `nearest-neighbour` and `table` compare with training examples: those of the data, or else
+            those that the model was trained on.
         metrics: Groups of metrics, from `METRICS`.
         nll_samples: Samples of z per example for the NLL.
         binarize: "none", "fixed" or "dynamic", see `vaezoo.evaluation.likelihood.elbo`. "auto" is "fixed" for models
@@ -108,6 +111,7 @@ def evaluate(
         inception: File of Inception's weights. With it, Frechet distances are measured in Inception's features.
         lpips: Files of LPIPS. Without them, `lpips` measures a distance in the features of the packaged classifier, and
             its name says so.
+        target: A column of a table. `table` then predicts it from the others, trained on drawn and on real rows.
         seed: Seed of bits and latents.
         device: As in TrainConfig.
         on_progress: Called with the number of examples done and the total, in the slow metrics.
@@ -119,6 +123,7 @@ def evaluate(
         DivergedError: If the model's values are not finite.
     """
     check_metrics(metrics)
+    check_target(target, metrics)
     seed = whole_number("seed", seed)
     if isinstance(source, str | os.PathLike):
         source = load(source)
@@ -142,7 +147,7 @@ def evaluate(
         if device_of(vae).type == "cpu":
             keep_freed_memory()
         split = to_device_if_fits(split, device_of(vae))
-        context = EvalContext(vae, examples, training_split, split, config, inception, lpips, on_progress)
+        context = EvalContext(vae, examples, training_split, split, config, inception, lpips, on_progress, target)
         # The ELBO and the NLL come last. The NLL may take hours, and errors of the other groups should come before it.
         order = sorted(metrics, key=("elbo", "nll").__contains__)
         with find_model(source.full_name).failures("evaluated") if isinstance(source, Run) else nullcontext():
@@ -182,6 +187,7 @@ class EvalContext(NamedTuple):
     inception: str | os.PathLike[str] | None
     lpips: LpipsFiles | None
     on_progress: OnProgress
+    target: str | None = None
 
 
 def _reconstructions(c: EvalContext) -> list[Metric]:
@@ -210,9 +216,17 @@ def _rfid(c: EvalContext) -> list[Metric]:
     return [reconstruction_frechet(c.vae, c.split, extractor, c.on_progress)]
 
 
+def _with_perplexity(c: EvalContext, metrics: list[Metric]) -> list[Metric]:
+    """Adds the perplexities of texts, which follow from the first metric."""
+    first = metrics[0]
+    assert isinstance(first.value, float)
+    has_bound = first.unit == "nats"  # not a score of reconstructions
+    return [*metrics, *(perplexity_metrics(c.vae.data, c.split, first.value, first.name) if has_bound else [])]
+
+
 METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
-    "elbo": lambda c: elbo_metrics(c.vae, c.split, c.config),
-    "nll": lambda c: nll_metrics(c.vae, c.split, c.config, c.on_progress),
+    "elbo": lambda c: _with_perplexity(c, elbo_metrics(c.vae, c.split, c.config)),
+    "nll": lambda c: _with_perplexity(c, nll_metrics(c.vae, c.split, c.config, c.on_progress)),
     "reconstructions": _reconstructions,
     "probe": lambda c: probe_metrics(c.vae, c.train(), c.split),
     "disentanglement": _disentanglement,
@@ -221,6 +235,7 @@ METRICS: Mapping[str, Callable[[EvalContext], list[Metric]]] = {
     "rfid": _rfid,
     "lpips": lambda c: [perceptual_distance(c.vae, c.split, c.lpips, c.on_progress)],
     "codebook": lambda c: codebook_metrics(c.vae, c.split, c.config),
+    "table": lambda c: table_metrics(c.vae, c.train(), c.split, c.config.seed, c.target),
 }
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vaezoo.core.drawing import Drawing
 from vaezoo.data.base import Batch, Split
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.batches import iter_batches, map_batches
@@ -43,7 +44,9 @@ def encode_split(vae: VAE, split: Split) -> npt.NDArray[np.float64]:
     return codes.flatten(1).double().numpy()
 
 
-def decode(vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = True) -> Tensor:
+def decode(
+    vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = True, drawing: Drawing | None = None
+) -> Tensor:
     """Returns the data of latents, the means of p(x|z).
 
     Args:
@@ -51,6 +54,7 @@ def decode(vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = True)
         z: Latents `(..., *latent_shape)`.
         y: Their labels, `(...)` or `(..., factors)`, for a conditional model.
         greedy: Whether an autoregressive decoder takes the most probable ids. If not, it draws them.
+        drawing: How it chooses ids, instead of `greedy`.
 
     Returns:
         Data `(..., *shape)`, on the CPU.
@@ -59,7 +63,9 @@ def decode(vae: VAE, z: Tensor, y: Tensor | None = None, *, greedy: bool = True)
     y = None if y is None else y.reshape(-1, *y.shape[len(leading_shape) :])
     rows = Batch(z.reshape(-1, *vae.latent_shape), y)
     with eval_mode(vae):
-        x = map_batches(lambda part: decode_latents(vae, part.x, part, greedy=greedy), rows, device_of(vae))
+        x = map_batches(
+            lambda part: decode_latents(vae, part.x, part, greedy=greedy, drawing=drawing), rows, device_of(vae)
+        )
     return x.view(*leading_shape, *x.shape[1:])  # a decoder may draw at another resolution than that of the data
 
 

@@ -5,7 +5,7 @@ Each function has a twin that yields the results in chunks, so that memory stays
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.chunks import chunk_seed, row_chunks
+from vaezoo.core.conditions import parse_conditions, select
 from vaezoo.core.coordinates import Resolution, parse_resolution
 from vaezoo.core.counts import whole_number
+from vaezoo.core.drawing import Drawing
 from vaezoo.core.seed import isolate_rng, set_seed
 from vaezoo.data.base import Batch, Split
-from vaezoo.errors import VaezooError
+from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation import latents
 from vaezoo.evaluation.batches import iter_batches, map_batches
-from vaezoo.examples import Data, Model, load_examples, module_of
+from vaezoo.examples import Data, Model, data_of, load_examples, module_of
 from vaezoo.nn.cppn import at_resolution, require_coordinates
 from vaezoo.objectives.vq import check_codes
 from vaezoo.posteriors.base import map_tensors, named_outputs
@@ -57,6 +59,8 @@ def reconstruct(
     seed: int = 0,
     limit: int | None = None,
     resolution: Resolution | None = None,
+    drawing: Drawing | None = None,
+    impute: bool = False,
 ) -> Values:
     """Returns the means of p(x|z) at the modes of q(z|x), `(N, *shape)`, in the units of the data.
 
@@ -68,14 +72,18 @@ def reconstruct(
         limit: Number of evenly spaced examples. The default is all.
         resolution: Size of the images of a decoder that takes coordinates, such as 1024 or (768, 1024). By default that
             of the data.
+        drawing: How the ids of texts are chosen. By default they are the most probable ones.
+        impute: Whether only the missing cells of a table are those of the reconstruction. The others stay as they are.
 
     Raises:
-        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
+        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z), or if the data are no table
+            and have no missing cells.
         VaezooError: As `load_examples` does, or if the limit is below 1. Also if there is a resolution, and the decoder
             takes no coordinates.
     """
     split = load_examples(model, data).limited(limit).split
-    return np.concatenate([*iter_reconstructions(model, split, draw=draw, seed=seed, resolution=resolution)])
+    chunks = iter_reconstructions(model, split, draw=draw, seed=seed, resolution=resolution, drawing=drawing)
+    return np.concatenate([*(iter_imputed(model, split, chunks) if impute else chunks)])
 
 
 def sample(
@@ -86,6 +94,8 @@ def sample(
     y: Values | None = None,
     draw: bool = False,
     resolution: Resolution | None = None,
+    drawing: Drawing | None = None,
+    where: Sequence[str] = (),
 ) -> Values:
     """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`, in the units of the data.
 
@@ -96,13 +106,22 @@ def sample(
         y: Labels `(n,)` or `(n, factors)`, for a conditional model. By default all labels in turn.
         draw: Whether x is drawn from p(x|z) instead.
         resolution: As in `reconstruct`. The latents do not depend on it.
+        drawing: How the ids of texts are chosen. By default they are drawn.
+        where: Conditions that all rows of a table meet, such as ["sex=female", "age>30"]. Rows that do not are drawn
+            again; see `vaezoo.core.conditions.select`.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
         VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the prior cannot be
-            sampled. Also if there is a resolution, and the decoder takes no coordinates.
+            sampled. Also if there is a resolution, and the decoder takes no coordinates, or if too few rows meet the
+            conditions.
     """
-    return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw, resolution=resolution)])
+    if where:
+        columns = data_of(model).table_columns
+        conditions, n = parse_conditions(where, columns), whole_number("n", n, 1)
+        chunks = select(lambda k, s: iter_samples(model, k, seed=s, draw=draw), conditions, columns, n, seed)
+        return np.concatenate([*chunks])
+    return np.concatenate([*iter_samples(model, n, seed=seed, y=y, draw=draw, resolution=resolution, drawing=drawing)])
 
 
 def decode(
@@ -113,6 +132,7 @@ def decode(
     draw: bool = False,
     seed: int = 0,
     resolution: Resolution | None = None,
+    drawing: Drawing | None = None,
 ) -> Values:
     """Returns the means of p(x|z) of latents, `(N, *shape)`, in the units of the data.
 
@@ -123,13 +143,14 @@ def decode(
         draw: Whether x is drawn from p(x|z) instead.
         seed: Seed of such draws.
         resolution: As in `reconstruct`.
+        drawing: As in `reconstruct`.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z).
         VaezooError: If z has another shape, values that are not finite or no codes, or labels are wrong. Also if there
             is a resolution, and the decoder takes no coordinates.
     """
-    return np.concatenate([*iter_decoded(model, z, y=y, draw=draw, seed=seed, resolution=resolution)])
+    return np.concatenate([*iter_decoded(model, z, y=y, draw=draw, seed=seed, resolution=resolution, drawing=drawing)])
 
 
 def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
@@ -144,30 +165,57 @@ def iter_encoded(model: Model, split: Split) -> Iterator[dict[str, Values]]:
 
 
 def iter_reconstructions(
-    model: Model, split: Split, *, draw: bool = False, seed: int = 0, resolution: Resolution | None = None
+    model: Model,
+    split: Split,
+    *,
+    draw: bool = False,
+    seed: int = 0,
+    resolution: Resolution | None = None,
+    drawing: Drawing | None = None,
 ) -> Iterator[Values]:
     """Yields the reconstructions of the examples of a split, in chunks; see `reconstruct`."""
     seed = whole_number("seed", seed)
-    if resolution is not None:
+    _check_drawing(model, drawing)
+    if resolution is not None or (draw and isinstance(model, OnnxVAE) and generate.draws_rows(model)):
         yield from _reconstructions_at(model, split, resolution, draw=draw, seed=seed)
         return
     for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
         own_seed = chunk_seed(seed, number)
         if isinstance(model, OnnxVAE):
-            x = model.reconstruct(_input(model, batch.x), _export_labels(model, batch))
+            x = model.reconstruct(_input(model, batch.x), _export_labels(model, batch), drawing=drawing, seed=own_seed)
             yield model.scaling.invert(generate.draw_from_means(model, x, own_seed) if draw else x)
         else:
             vae = module_of(model)
             with _seeded(vae, own_seed):
-                x = _decode(vae, latents.encode(vae, batch), batch.y, draw=draw, greedy=not draw)
+                x = _decode(vae, latents.encode(vae, batch), batch.y, draw=draw, greedy=not draw, drawing=drawing)
             yield vae.data.scaling.invert(x)
 
 
+def iter_imputed(model: Model, split: Split, chunks: Iterator[Values]) -> Iterator[Values]:
+    """Yields the rows of a table, in whose missing cells those of reconstructions stand.
+
+    Args:
+        model: The model.
+        split: The rows.
+        chunks: Their reconstructions.
+
+    Raises:
+        UnsupportedDataError: If the data are no table.
+    """
+    data, start = data_of(model), 0
+    if data.kind != "table":
+        raise UnsupportedDataError(f"data of kind {data.kind} have no missing cells", "leave out --impute")
+    for chunk in chunks:
+        values = data.scaling.invert(split.gather(slice(start, start + len(chunk))).x.cpu().numpy())
+        yield np.where(np.isnan(values), chunk, values)
+        start += len(chunk)
+
+
 def _reconstructions_at(
-    model: Model, split: Split, resolution: Resolution, *, draw: bool, seed: int
+    model: Model, split: Split, resolution: Resolution | None, *, draw: bool, seed: int
 ) -> Iterator[Values]:
-    """Yields reconstructions at a resolution, in chunks."""
-    if not isinstance(model, OnnxVAE):
+    """Yields reconstructions in chunks, by way of their latents. With a resolution it is theirs."""
+    if resolution is not None and not isinstance(model, OnnxVAE):
         require_coordinates(module_of(model))
     for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
         if isinstance(model, OnnxVAE):
@@ -189,12 +237,14 @@ def iter_samples(
     y: Values | None = None,
     draw: bool = False,
     resolution: Resolution | None = None,
+    drawing: Drawing | None = None,
 ) -> Iterator[Values]:
     """Yields samples in chunks; see `sample`."""
     if isinstance(model, OnnxVAE):
-        yield from generate.iter_samples(model, n, seed=seed, y=y, draw=draw, resolution=resolution)
+        yield from generate.iter_samples(model, n, seed=seed, y=y, draw=draw, resolution=resolution, drawing=drawing)
         return
     n, seed = whole_number("n", n, 1), whole_number("seed", seed)
+    _check_drawing(model, drawing)
     vae = module_of(model)
     labels = _labels(vae, n, y)
     for number, rows in enumerate(row_chunks(n, vae.data.shape)):
@@ -202,7 +252,7 @@ def iter_samples(
             batch = blank_batch(vae, rows.stop - rows.start, None if labels is None else labels[rows])
             with eval_mode(vae):
                 z = sample_prior(vae, batch)
-            x = None if resolution is not None else _decode(vae, z, batch.y, draw=draw, greedy=False)
+            x = None if resolution is not None else _decode(vae, z, batch.y, draw=draw, greedy=False, drawing=drawing)
         if x is not None:
             yield vae.data.scaling.invert(x)
             continue
@@ -219,12 +269,14 @@ def iter_decoded(
     draw: bool = False,
     seed: int = 0,
     resolution: Resolution | None = None,
+    drawing: Drawing | None = None,
 ) -> Iterator[Values]:
     """Yields the data of latents in chunks; see `decode`."""
     if isinstance(model, OnnxVAE):
-        yield from generate.iter_decoded(model, z, y=y, draw=draw, seed=seed, resolution=resolution)
+        yield from generate.iter_decoded(model, z, y=y, draw=draw, seed=seed, resolution=resolution, drawing=drawing)
         return
     vae, seed = module_of(model), whole_number("seed", seed)
+    _check_drawing(model, drawing)
     z = generate.check_latents(z, vae.latent_shape)
     check_codes(torch.from_numpy(z), vae.latent_levels)
     generate.check_decoder_labels(y, takes="y" in vae.decoder_inputs)
@@ -236,12 +288,13 @@ def iter_decoded(
     for number, rows in enumerate(row_chunks(len(z), shape)):
         with _seeded(vae, chunk_seed(seed, number)), at_resolution(vae, resolution):
             own_y = None if labels is None else labels[rows]
-            x = _decode(vae, torch.from_numpy(z[rows]), own_y, draw=draw, greedy=not draw)
+            x = _decode(vae, torch.from_numpy(z[rows]), own_y, draw=draw, greedy=not draw, drawing=drawing)
         yield vae.data.scaling.invert(x)
 
 
 def sample_latents(model: Model, n: int, *, seed: int = 0, y: Values | None = None) -> Values:
     """Returns n latents drawn from the prior of a run or a module, `(n, *latent_shape)`."""
+    assert not isinstance(model, OnnxVAE)
     vae = module_of(model)
     with _seeded(vae, seed), eval_mode(vae):
         z = sample_prior(vae, blank_batch(vae, n, _labels(vae, n, y)))
@@ -290,10 +343,18 @@ def _seeded(vae: VAE, seed: int) -> Iterator[None]:
         yield
 
 
-def _decode(vae: VAE, z: Tensor, y: Tensor | None, *, draw: bool, greedy: bool) -> Values:
+def _check_drawing(model: Model, drawing: Drawing | None) -> None:
+    """Raises VaezooError if a model whose x is not drawn id by id is asked how to choose ids."""
+    loop = model.manifest["autoregressive"] if isinstance(model, OnnxVAE) else module_of(model).autoregressive
+    generate.check_drawing(drawing, takes=loop is not None)
+
+
+def _decode(
+    vae: VAE, z: Tensor, y: Tensor | None, *, draw: bool, greedy: bool, drawing: Drawing | None = None
+) -> Values:
     """Returns the means of p(x|z), or draws from it, `(N, *shape)`."""
     if not draw or vae.autoregressive is not None:
-        return latents.decode(vae, z, y, greedy=greedy).numpy()
+        return latents.decode(vae, z, y, greedy=greedy, drawing=drawing).numpy()
     device = device_of(vae)
     with eval_mode(vae):
         x = map_batches(lambda part: vae.likelihood.sample(vae.generate(part.x, part)), Batch(z, y), device)

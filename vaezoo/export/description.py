@@ -206,7 +206,10 @@ def license_of(distribution: str) -> str | None:
 def autoregressive_entry(vae: VAE) -> AutoregressiveEntry | None:
     """Returns the manifest's entry about how x is drawn id by id, or None if it is not."""
     loop = vae.autoregressive
-    return None if loop is None else {"length": loop.length, "end_id": loop.end_id}
+    if loop is None:
+        return None
+    entry: AutoregressiveEntry = {"length": loop.length, "end_id": loop.end_id}
+    return entry if loop.start_id is None else {**entry, "start_id": loop.start_id}
 
 
 def prior_entry(vae: VAE, graphs: Mapping[GraphName, Graph]) -> str | None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from vaezoo.core.atomic import atomic_dir
 from vaezoo.core.json_io import json_bytes
 from vaezoo.errors import StorageError, VaezooError, safe_repr
-from vaezoo.interop.formats import CONFIG, FORMATS, Format
+from vaezoo.interop.base import CONFIG, Format
+from vaezoo.interop.formats import FORMATS
 from vaezoo.interop.importing import OWN, WEIGHTS
 from vaezoo.training.checkpoint import not_finite
 from vaezoo.training.run import Run, load
@@ -37,7 +38,7 @@ def export_diffusers(
     An imported run gives its tensors back bit for bit: in float32, or as float16 if that is what they came from.
 
     Args:
-        model: A run of autoencoder-kl or tiny-autoencoder, or its folder.
+        model: A run of a model that diffusers has, or its folder.
         out: The new folder; by default `exports/` and the name of the run, with `-diffusers`.
         dtype: Type of the weights: "fp32" or "fp16". The latter has the name that diffusers loads as `variant="fp16"`.
 
@@ -50,7 +51,8 @@ def export_diffusers(
         raise VaezooError(f"unknown dtype '{safe_repr(dtype)}'", f"use {' or '.join(get_args(FloatType))}")
     settings = describe(run)
     file, float_type = FILES[dtype]
-    weights = {name: t for name, t in run.vae.state_dict().items() if not name.startswith(OWN)}
+    own = {name: t for name, t in run.vae.state_dict().items() if not name.startswith(OWN)}
+    weights = find_format(run).export(own)
     data = save(convert(weights, float_type), METADATA)
     path = Path(out) if out is not None else EXPORTS / f"{run.path.resolve().name}-diffusers"
     if path.exists():
@@ -88,8 +90,11 @@ def find_format(run: Run) -> Format:
 
 
 def convert(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Returns weights as another type. Raises VaezooError if one is too large for it."""
-    converted = {name: t.detach().to("cpu", dtype).contiguous().clone() for name, t in weights.items()}
+    """Returns weights as another type, but for whole numbers. Raises VaezooError if one is too large for it."""
+    converted = {
+        name: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype).contiguous().clone()
+        for name, t in weights.items()
+    }
     if bad := not_finite({name: t.float() for name, t in converted.items()}):
         raise VaezooError(f"a weight in {bad} is too large for float16", "export in float32: leave out --dtype")
     return converted

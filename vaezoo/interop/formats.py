@@ -1,111 +1,41 @@
-"""Which class of diffusers is which model, and what its settings mean.
-
-A class is a table: settings have other names here, and some must have the value that the model has. Nothing of
-diffusers is imported.
-"""
+"""Which class of diffusers is which model, and what its settings mean. Nothing of diffusers is imported."""
 
 from __future__ import annotations
 
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from vaezoo.errors import InputError, VaezooError, safe_repr
+from vaezoo.interop.base import CLASS, CONFIG, Format, Settings, as_list, check_layers
 
-CONFIG = "config.json"
-CLASS = "_class_name"
 CODE = ("auto_map", "custom_pipeline", "trust_remote_code")  # settings that ask for a program of the folder
-MAX_CHANNELS = 1_000  # of images
-MAX_LAYERS = 100  # of blocks at one resolution; published models have at most 3
-
-Settings = Mapping[str, object]
-
-
-class Format(ABC):
-    """One class of diffusers.
-
-    Attributes:
-        name: The class.
-        model: Our name of it.
-        defaults: All settings, with the values that diffusers gives those that a file leaves out.
-        options: Setting -> option of the model, for those that only have another name.
-        fixed: Setting -> the values that the model can have.
-        kept: Settings that change nothing in the model. Exports of an imported run write them back.
-        renamed: Old parts of the weights' names -> those of today.
-    """
-
-    name: ClassVar[str]
-    model: ClassVar[str]
-    defaults: ClassVar[Settings]
-    options: ClassVar[Mapping[str, str]]
-    fixed: ClassVar[Mapping[str, Sequence[object]]]
-    kept: ClassVar[tuple[str, ...]]
-    renamed: ClassVar[Mapping[str, str]] = {}
-
-    def read(self, settings: Settings) -> dict[str, object]:
-        """Returns the options of the model.
-
-        Args:
-            settings: The contents of config.json.
-
-        Raises:
-            InputError: If a setting is not known, or has a value that the model cannot have.
-        """
-        own = {name: value for name, value in settings.items() if not name.startswith("_")}
-        if unknown := [name for name in own if name not in self.defaults]:
-            what = f"{CONFIG} has the setting '{safe_repr(unknown[0])}', which {self.name} does not have here"
-            raise InputError(what, "update vaezoo, or remove the setting if it changes nothing")
-        full = {**self.defaults, **own}
-        for name, values in self.fixed.items():
-            self.require(full, name, *values)
-        self.require(full, "out_channels", full["in_channels"])
-        return {option: full[name] for name, option in self.options.items()} | self.read_layers(full)
-
-    def channels(self, settings: Settings) -> int:
-        """Returns the channels of the images. Raises InputError if that is no number."""
-        count = settings.get("in_channels", self.defaults["in_channels"])
-        if type(count) is not int or not 1 <= count <= MAX_CHANNELS:
-            raise InputError(f"'in_channels' is {safe_repr(count)}, not 1 to {MAX_CHANNELS}", f"correct {CONFIG}")
-        return count
-
-    def write(self, options: Mapping[str, object], channels: int, size: int) -> dict[str, object]:
-        """Returns the settings of a model, all that diffusers has.
-
-        Args:
-            options: All options of the model.
-            channels: Channels of its images.
-            size: Height of the images that it was made for.
-
-        Raises:
-            VaezooError: If the class of diffusers does not have an option.
-        """
-        named = {name: options[option] for name, option in self.options.items()}
-        shared = {"in_channels": channels, "out_channels": channels}
-        return {CLASS: self.name, **self.defaults, **named, **shared, **self.write_layers(options, size)}
-
-    def rename(self, weight: str) -> str:
-        """Returns the name of a weight in the model."""
-        for old, new in self.renamed.items():
-            weight = re.sub(old, new, weight)
-        return weight
-
-    def require(self, settings: Settings, name: str, *values: object) -> None:
-        """Raises InputError unless a setting has one of some values."""
-        if settings[name] not in values:
-            what = f"{CONFIG} has {name} {safe_repr(settings[name])}, which {self.model} does not have"
-            raise InputError(what, f"import a model with {name} {safe_repr(values[0])}")
-
-    @abstractmethod
-    def read_layers(self, settings: Settings) -> dict[str, object]:
-        """Returns further options. Raises InputError for settings that the model cannot have."""
-
-    @abstractmethod
-    def write_layers(self, options: Mapping[str, object], size: int) -> dict[str, object]:
-        """Returns further settings; see `write`."""
+DOWN, UP = "DownEncoderBlock2D", "UpDecoderBlock2D"  # the blocks that the networks of latent diffusion have here
+OLD_ATTENTION = {  # its names before diffusers 0.13
+    r"(\.attentions\.\d+\.)query\.": r"\1to_q.",
+    r"(\.attentions\.\d+\.)key\.": r"\1to_k.",
+    r"(\.attentions\.\d+\.)value\.": r"\1to_v.",
+    r"(\.attentions\.\d+\.)proj_attn\.": r"\1to_out.0.",
+}
 
 
-class AutoencoderKL(Format):
+class LatentDiffusionFormat(Format):
+    """A class with the convolutional networks of latent diffusion."""
+
+    def require_blocks(self, settings: Settings) -> None:
+        """Raises InputError unless the blocks at all resolutions are those that the networks have."""
+        count = len(as_list(settings, "block_out_channels"))
+        self.require(settings, "down_block_types", [DOWN] * count)
+        self.require(settings, "up_block_types", [UP] * count)
+        check_layers("layers_per_block", settings["layers_per_block"])
+
+
+def blocks(options: Mapping[str, object]) -> dict[str, object]:
+    """Returns the settings of the blocks at all resolutions."""
+    count = len(as_list(options, "channels"))
+    return {"down_block_types": [DOWN] * count, "up_block_types": [UP] * count}
+
+
+class AutoencoderKL(LatentDiffusionFormat):
     """The autoencoder of Stable Diffusion 1 to 3, SDXL and FLUX."""
 
     name = "AutoencoderKL"
@@ -113,8 +43,8 @@ class AutoencoderKL(Format):
     defaults: ClassVar[Settings] = {
         "in_channels": 3,
         "out_channels": 3,
-        "down_block_types": ["DownEncoderBlock2D"],
-        "up_block_types": ["UpDecoderBlock2D"],
+        "down_block_types": [DOWN],
+        "up_block_types": [UP],
         "block_out_channels": [64],
         "layers_per_block": 1,
         "act_fn": "silu",
@@ -142,30 +72,77 @@ class AutoencoderKL(Format):
     }
     fixed: ClassVar[Mapping[str, Sequence[object]]] = {"act_fn": ("silu", "swish")}
     kept = ("act_fn", "sample_size", "latents_mean", "latents_std", "force_upcast")
-    # The names of attention before diffusers 0.13.
-    renamed: ClassVar[Mapping[str, str]] = {
-        r"(\.attentions\.\d+\.)query\.": r"\1to_q.",
-        r"(\.attentions\.\d+\.)key\.": r"\1to_k.",
-        r"(\.attentions\.\d+\.)value\.": r"\1to_v.",
-        r"(\.attentions\.\d+\.)proj_attn\.": r"\1to_out.0.",
-    }
+    renamed = OLD_ATTENTION
 
     def read_layers(self, settings: Settings) -> dict[str, object]:
-        channels = as_list(settings, "block_out_channels")
-        self.require(settings, "down_block_types", ["DownEncoderBlock2D"] * len(channels))
-        self.require(settings, "up_block_types", ["UpDecoderBlock2D"] * len(channels))
-        check_layers("layers_per_block", settings["layers_per_block"])
+        self.require_blocks(settings)
         shift = settings["shift_factor"]
         return {"shift_factor": 0.0 if shift is None else shift}
 
     def write_layers(self, options: Mapping[str, object], size: int) -> dict[str, object]:
-        channels, shift = as_list(options, "channels"), options["shift_factor"]
+        shift = options["shift_factor"]
+        return {**blocks(options), "sample_size": size, "shift_factor": None if shift == 0 else shift}
+
+
+class VQModel(LatentDiffusionFormat):
+    """The autoencoder of VQGAN, for latent diffusion and for models of codes."""
+
+    name = "VQModel"
+    model = "vq-autoencoder"
+    defaults: ClassVar[Settings] = {
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": [DOWN],
+        "up_block_types": [UP],
+        "block_out_channels": [64],
+        "layers_per_block": 1,
+        "act_fn": "silu",
+        "latent_channels": 3,
+        "sample_size": 32,
+        "num_vq_embeddings": 256,
+        "norm_num_groups": 32,
+        "vq_embed_dim": None,
+        "scaling_factor": 0.18215,
+        "norm_type": "group",
+        "mid_block_add_attention": True,
+        "lookup_from_codebook": False,
+        "force_upcast": False,
+    }
+    options: ClassVar[Mapping[str, str]] = {
+        "block_out_channels": "channels",
+        "layers_per_block": "layers_per_block",
+        "latent_channels": "latent_channels",
+        "num_vq_embeddings": "quantizer.codebook_size",
+        "norm_num_groups": "norm_groups",
+        "scaling_factor": "scaling_factor",
+        "mid_block_add_attention": "mid_attention",
+    }
+    fixed: ClassVar[Mapping[str, Sequence[object]]] = {"act_fn": ("silu", "swish"), "norm_type": ("group",)}
+    kept = ("act_fn", "sample_size", "vq_embed_dim", "lookup_from_codebook", "force_upcast")
+    renamed: ClassVar[Mapping[str, str]] = {**OLD_ATTENTION, r"^quantize\.embedding\.weight$": "codebook.vectors"}
+    exported: ClassVar[Mapping[str, str | None]] = {
+        "codebook.vectors": "quantize.embedding.weight",
+        "codebook.usage": None,  # of a codebook of moving averages, which only training needs
+    }
+
+    def read_layers(self, settings: Settings) -> dict[str, object]:
+        self.require_blocks(settings)
+        dim = settings["vq_embed_dim"]
         return {
-            "down_block_types": ["DownEncoderBlock2D"] * len(channels),
-            "up_block_types": ["UpDecoderBlock2D"] * len(channels),
-            "sample_size": size,
-            "shift_factor": None if shift == 0 else shift,
+            "quantizer": "vq",
+            "quantizer.codebook": "gradient",
+            "quantizer.code_dim": settings["latent_channels"] if dim is None else dim,
         }
+
+    def write(self, options: Mapping[str, object], channels: int, size: int) -> dict[str, object]:
+        """Overridden: a quantizer of another kind has no place in the class."""
+        if options["quantizer"] != "vq":
+            what = f"{self.name} has one codebook, and not quantizer={options['quantizer']}"
+            raise VaezooError(what, "export it with --onnx")
+        return super().write(options, channels, size)
+
+    def write_layers(self, options: Mapping[str, object], size: int) -> dict[str, object]:
+        return {**blocks(options), "sample_size": size, "vq_embed_dim": options["quantizer.code_dim"]}
 
 
 class AutoencoderTiny(Format):
@@ -227,7 +204,7 @@ class AutoencoderTiny(Format):
         }
 
 
-FORMATS: Mapping[str, Format] = {each.name: each for each in (AutoencoderKL(), AutoencoderTiny())}
+FORMATS: Mapping[str, Format] = {each.name: each for each in (AutoencoderKL(), VQModel(), AutoencoderTiny())}
 
 
 def find_format(settings: Settings) -> Format:
@@ -246,18 +223,3 @@ def find_format(settings: Settings) -> Format:
     if found is None:
         raise InputError(f"the class {safe_repr(name)} is not supported", f"import {' or '.join(FORMATS)}")
     return found
-
-
-def as_list(settings: Mapping[str, object], name: str) -> list[object]:
-    """Returns a setting that is a list and not empty. Raises InputError for anything else."""
-    value = settings[name]
-    if not isinstance(value, list) or not value:
-        raise InputError(f"'{name}' is {safe_repr(value)}, not a list of numbers", f"correct {CONFIG}")
-    return value
-
-
-def check_layers(name: str, *counts: object) -> None:
-    """Raises InputError unless these are numbers of layers. To build too many would take forever."""
-    for count in counts:
-        if type(count) is not int or not 1 <= count <= MAX_LAYERS:
-            raise InputError(f"'{name}' is {safe_repr(count)}, not 1 to {MAX_LAYERS} layers", f"correct {CONFIG}")

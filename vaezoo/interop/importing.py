@@ -21,7 +21,8 @@ from vaezoo.data.base import DataSpec, ImageSize
 from vaezoo.data.load import checked_image_size, slug
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, VaezooWarning
 from vaezoo.interop import taesd
-from vaezoo.interop.formats import CONFIG, find_format
+from vaezoo.interop.base import CONFIG
+from vaezoo.interop.formats import find_format
 from vaezoo.interop.weights import read_shapes, read_weights
 from vaezoo.registry import find_model
 from vaezoo.training.checkpoint import save_checkpoint
@@ -37,7 +38,7 @@ IMAGE_SIZE = 64  # of the run by default; its samples have this size, and export
 LIKELIHOOD = "gaussian-identity"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
-OWN = "likelihood."  # how the names of weights begin that no folder has
+OWN = ("likelihood.", "prior.")  # how the names of weights begin that no folder has
 
 ValueT = TypeVar("ValueT")
 
@@ -86,10 +87,10 @@ def import_folder(
     image_size: ImageSize | None = None,
     likelihood: str = LIKELIHOOD,
 ) -> Run:
-    """Makes a run of a folder of diffusers' AutoencoderKL or AutoencoderTiny, or of TAESD's two files.
+    """Makes a run of a folder of an autoencoder of diffusers, or of TAESD's two files.
 
-    The weights become float32. No program of the folder is run, and diffusers is not needed. The run takes and gives
-    images in [0, 1].
+    docs/import.md lists the classes. The weights become float32. No program of the folder is run, and diffusers is not
+    needed. The run takes and gives images in [0, 1].
 
     Args:
         folder: It holds config.json and diffusion_pytorch_model.safetensors (or its fp16 variant), or the files of an

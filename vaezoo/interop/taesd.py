@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaezoo.errors import InputError, safe_repr
-from vaezoo.interop.formats import check_layers
+from vaezoo.interop.base import check_layers
 from vaezoo.interop.weights import Shapes
 
 MODEL = "tiny-autoencoder"

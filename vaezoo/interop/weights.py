@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from vaezoo.core.atomic import open_regular, read_file
@@ -17,6 +16,7 @@ from vaezoo.errors import InputError, format_error, safe_repr, with_hint
 from vaezoo.training.checkpoint import MAX_HEADER_BYTES, not_finite, unpack
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # the types that are read; all become float32
+COUNTER = ".num_batches_tracked"  # of a batch normalisation: a whole number, which stays I64
 METADATA = "__metadata__"  # texts that the header may hold beside the tensors
 RESTORE = "download or save the file again"
 
@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Weights(NamedTuple):
-    """The tensors of a file, float32, and the SHA-256 of the file."""
+    """The tensors of a file, float32 but for counters, and the SHA-256 of the file."""
 
     tensors: dict[str, Tensor]
     sha256: str
@@ -40,16 +40,16 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_weights(file: Path) -> Weights:
-    """Reads all tensors of a file as float32.
+    """Reads all tensors of a file as float32. Counters of batch normalisations stay whole numbers.
 
     Raises:
         InputError: As `read_shapes` does. Also if a value is not finite.
     """
     header = _read_header(file)
-    data_bytes = sum(ITEM_BYTES[dtype] * math.prod(shape) for dtype, shape in header.values())
+    data_bytes = sum(ITEM_BYTES.get(dtype, 8) * math.prod(shape) for dtype, shape in header.values())
     with with_hint(RESTORE):
         data = read_file(file, data_bytes + MAX_HEADER_BYTES)
-        tensors = {name: tensor.to(torch.float32) for name, tensor in unpack(data, file).items()}
+        tensors = {name: t.float() if t.is_floating_point() else t for name, t in unpack(data, file).items()}
     if bad := not_finite(tensors):
         raise InputError(f"{file} holds values that are not finite, in {safe_repr(bad)}", RESTORE)
     return Weights(tensors, hashlib.sha256(data).hexdigest())
@@ -79,7 +79,7 @@ def _read_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise InputError(f"{file} is damaged: {format_error(e)}", RESTORE) from e
     for name, (dtype, _) in found.items():
-        if dtype not in ITEM_BYTES:
+        if dtype not in ITEM_BYTES and not (dtype == "I64" and name.endswith(COUNTER)):
             what = f"{safe_repr(name)} in {file} is of type {safe_repr(dtype)}"
             raise InputError(what, f"save the weights as one of {', '.join(ITEM_BYTES)}")
     return found

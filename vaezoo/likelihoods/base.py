@@ -7,12 +7,15 @@ or a sample.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vaezoo.errors import VaezooError
+
+if TYPE_CHECKING:
+    from vaezoo.data.base import Split
 
 Shape = tuple[int, ...]
 
@@ -59,6 +62,15 @@ class Likelihood(nn.Module, ABC):
         rounding decides.
         """
         return {"x_mean": self.mean(params)}
+
+    def init_from_data(self, train: Split) -> None:
+        """Takes what the likelihood needs of the training examples, such as the modes of columns. By default nothing.
+
+        It is called once, before the model is initialised. It must be deterministic, as `VAE.init_from_data`.
+
+        Args:
+            train: The training split.
+        """
 
     def params_of_mean(self, mean: Tensor) -> Tensor | None:
         """Returns the parameters whose mean is `mean`, or near it. By default None: there is no simple inverse.

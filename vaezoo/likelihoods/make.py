@@ -25,6 +25,7 @@ from vaezoo.likelihoods.levels import CategoricalLevels, DiscretizedLogistic, Di
 from vaezoo.likelihoods.log_cosh import LogCosh
 from vaezoo.likelihoods.ms_ssim import MSSSIM
 from vaezoo.likelihoods.table import Table
+from vaezoo.likelihoods.table_modes import ModeTable
 
 GROUP = "vaezoo.likelihoods"
 BUILT_IN: Mapping[str, type[Likelihood]] = {
@@ -83,6 +84,7 @@ def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns:
             is then half the squared error. `laplace` takes its scale, `laplace:0.1` or `laplace:learned`,
             `discretized-logistic-mixture` its number of components, and `log-cosh` its sharpness. `gaussian-identity`
             and `laplace-identity` are for decoders that put out data in [0, 1] themselves, and no logits.
+            `table:modes` has the modes of a Gaussian mixture in each real column.
         kind: The kind of the data; see `vaezoo.data.kinds`.
         vocabulary: Number of token ids.
         columns: The columns of a table.
@@ -119,6 +121,8 @@ def _built_in(text: str, data: DataKind) -> Likelihood:
             return Categorical(data.vocabulary if data.kind == "tokens" else 2)
         case "table", "", "":
             return Table(data.columns)
+        case "table", ":", "modes":
+            return ModeTable(data.columns)
         case "gaussian", "", "":
             return Gaussian(unit=unit)
         case "gaussian", ":", "heteroscedastic":

@@ -1,11 +1,11 @@
 """The sentence VAE: a VAE of texts whose decoder sees the ids before (Bowman et al. 2016, arXiv 1511.06349).
 
-Encoder and decoder of the paper are LSTMs. Here they are small transformers, for two reasons. torch.compile refuses
-nn.LSTM and nn.GRU in a step that is one graph, and a loop over positions would fix the length of texts in the exported
-graphs. Attention needs neither: one pass computes all positions, for texts of any length.
+Encoder and decoder of the paper are LSTMs. Here the encoder is a small transformer, and so is the decoder by default.
+`-o decoder=gru` and `-o decoder=lstm` make it recurrent.
 
-A decoder that sees the ids before can do without z. The paper names two remedies, and both are here: word dropout hides
-some of these ids in training, and `--kl-warmup` begins with a small weight of the KL.
+A decoder that sees the ids before can do without z. Four remedies are here. Word dropout hides some of these ids in
+training, and `--kl-warmup` begins with a small weight of the KL, as in the paper. `--free-bits` grants each latent some
+information, and `-o decoder_window=K` lets the decoder see the last K ids alone.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective
-from vaezoo.data.base import LABELS_HINT, DataSpec
-from vaezoo.data.text.ids import end_id
+from vaezoo.core.tokenizer import end_id
+from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, given
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.nn.labels import with_labels
 from vaezoo.nn.mlp import unflatten
-from vaezoo.nn.sequence import SequenceConfig, TextDecoder, TextEncoder
+from vaezoo.nn.sequence import RecurrentDecoder, SequenceConfig, TextEncoder, make_decoder
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import Head, Posterior
 from vaezoo.priors.base import Autoregressive
 from vaezoo.spec import ModelSpec
-from vaezoo.vae import VAE
+from vaezoo.vae import VAE, Graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +58,16 @@ class SentenceVAE(VAE):
         self.latent_scale = latent_scale
         if classes:
             self.encoder_inputs = self.decoder_inputs = ("x", "y")
-        self.autoregressive = Autoregressive(length, end_id(data.symbols))
         self.encoder = TextEncoder(vocabulary, length, config.hidden, config.layers)
         self.features = nn.Sequential(
             nn.Linear(config.hidden + sum(classes), math.prod(head.inputs)), *unflatten(head.inputs)
         )
         self.head = head
-        self.decoder = TextDecoder(
-            vocabulary, length, config.latent_dim + sum(classes), config.hidden, config.layers, config.word_dropout
-        )
+        self.decoder = make_decoder(vocabulary, length, config.latent_dim + sum(classes), config)
+        self.autoregressive = Autoregressive(length, end_id(data.symbols))
+        if isinstance(self.decoder, RecurrentDecoder) and not config.decoder_window:
+            start, size = self.decoder.start_id, self.decoder.recurrent.state_size
+            self.autoregressive = self.autoregressive._replace(start_id=start, state_size=size)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -82,6 +84,35 @@ class SentenceVAE(VAE):
         z = z if self.latent_scale == 1 else self.latent_scale * z
         logits: Tensor = self.decoder(with_labels(z, y, self.classes), x)
         return logits
+
+    def step(self, before: Tensor, state: Tensor, z: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Returns the logits of the next id and the states behind it; see `RecurrentDecoder.step`."""
+        decoder = cast("RecurrentDecoder", self.decoder)
+        z = z if self.latent_scale == 1 else self.latent_scale * z
+        logits, state = decoder.step(with_labels(z, y, self.classes), before, state)
+        return {"logits": logits, "state": state}
+
+    def graphs(self) -> dict[str, Graph]:
+        """Overridden: a recurrent decoder has a graph of a single step, so that a text takes one step for each id."""
+        graphs = super().graphs()
+        if self.autoregressive is None or self.autoregressive.start_id is None:
+            return graphs
+        start_id, size = self.autoregressive.start_id, self.autoregressive.state_size
+        labels = self.decoder_inputs[1:]
+
+        def inputs(batch: Batch, before: Tensor) -> tuple[Tensor, ...]:
+            z = self.infer(batch).mode()
+            state = torch.tanh(z[:, :1].repeat(1, size) + torch.linspace(-1, 1, size, device=z.device))
+            return before, state, z, *given(labels, batch)
+
+        return graphs | {
+            "step": Graph(
+                ("id", "state", "z", *labels),
+                self.step,
+                lambda batch: inputs(batch, batch.x[:, 0]),
+                (lambda batch: inputs(batch, torch.full_like(batch.x[:, 0], start_id)),),
+            )
+        }
 
     def inference_parameters(self) -> list[nn.Parameter]:
         """Overridden: the layer between encoder and head is among them."""
@@ -125,6 +156,6 @@ SPEC = ModelSpec(
     config=Config(),
     build=build,
     objective=objective,
-    summary="Transformer encoder and a decoder that sees the letters before, for texts",
+    summary="Transformer encoder and a transformer, GRU or LSTM that sees the ids before, for texts",
     reference="Bowman et al. 2016, arXiv 1511.06349",
 )

@@ -121,7 +121,47 @@ class CodeVAE(VAE):
 
 
 class GridVAE(CodeVAE):
-    """A convolutional autoencoder with one grid of codes: the network of the VQ-VAE (van den Oord et al. 2017).
+    """An autoencoder with one grid of codes. A model makes features of images, and images of vectors.
+
+    Args:
+        data: Images.
+        part: The choice of a quantizer.
+        grid: Height and width of the grid.
+
+    Attributes:
+        codebook: The quantizer, which the model builds. The name is that of its tensors in saved runs.
+    """
+
+    codebook: Quantizer
+
+    def __init__(self, data: DataSpec, part: QuantizerPart, grid: tuple[int, ...]) -> None:
+        super().__init__(data, code_shape(part, grid), code_levels(part, "codebook", grid))
+
+    @abstractmethod
+    def grid_features(self, x: Tensor) -> Tensor:
+        """Returns what becomes codes, `(B, dim, h, w)`, for images `(B, *data.shape)`."""
+
+    def encode(self, x: Tensor) -> Codes:
+        features = to_float32(self.grid_features(x))
+        with torch.autocast(x.device.type, enabled=False):  # distances in bfloat16 would give other codes
+            return Codes(self.codebook.nearest(features), features)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decode_vectors(self.codebook.embed(z))
+
+    def quantize(self, features: Tensor, z: Tensor) -> Quantized:
+        return Quantized(self.codebook.straight_through(features, z), self.codebook.learn(features, z))
+
+    @torch.no_grad()
+    def init_codebook(self, train: Split) -> None:
+        """Initialises the codebook with features of the data."""
+        if self.codebook.first_vectors:
+            x = first_images(train, self.codebook, math.prod(self.latent_shape[-2:]))
+            self.codebook.init_from_features(to_float32(self.grid_features(x)))
+
+
+class ConvGridVAE(GridVAE):
+    """The network of the VQ-VAE (van den Oord et al. 2017), with any quantizer.
 
     Args:
         config: The options.
@@ -134,40 +174,30 @@ class GridVAE(CodeVAE):
     def __init__(self, config: CodeConfig, data: DataSpec) -> None:
         network, part = ConvConfig(channels=config.channels), config.part()
         specs, outer = (conv_specs(network, data, shape[0]) for shape in (data.features_shape, data.params_shape))
-        channels, grid = config.channels[-1], specs[-1].out_size
-        super().__init__(data, code_shape(part, grid), code_levels(part, "codebook", grid))
+        channels = config.channels[-1]
+        super().__init__(data, part, specs[-1].out_size)
         self.encoder = nn.Sequential(
             *conv_layers(specs, network.activation),
             nn.Conv2d(channels, channels, 3, padding=1),
             *config.residual(),
             nn.Conv2d(channels, part.dim, 1),
         )
-        self.codebook = part.build()  # the name is that of its tensors in saved runs
+        self.codebook = part.build()
         layers = [nn.Conv2d(part.dim, channels, 3, padding=1), *config.residual()]
         self.decoder = nn.Sequential(*layers, *upsampling(outer, network.activation))
 
-    def encode(self, x: Tensor) -> Codes:
-        features = to_float32(self.encoder(self.data.features(x)))
-        with torch.autocast(x.device.type, enabled=False):  # distances in bfloat16 would give other codes
-            return Codes(self.codebook.nearest(features), features)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.decode_vectors(self.codebook.embed(z))
-
-    def quantize(self, features: Tensor, z: Tensor) -> Quantized:
-        return Quantized(self.codebook.straight_through(features, z), self.codebook.learn(features, z))
+    def grid_features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.encoder(self.data.features(x))
+        return features
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         params: Tensor = self.decoder(vectors)
         return params
 
-    @torch.no_grad()
     def init_from_data(self, train: Split) -> None:
         """Overridden: initialises the decoder's output bias, and the codebook with features of the data."""
         init_output_bias(self.decoder, self.likelihood, train)
-        if self.codebook.first_vectors:
-            x = first_images(train, self.codebook, math.prod(self.latent_shape[-2:]))
-            self.codebook.init_from_features(to_float32(self.encoder(self.data.features(x))))
+        self.init_codebook(train)
 
 
 def code_shape(part: QuantizerPart, grid: tuple[int, ...]) -> tuple[int, ...]:
@@ -195,9 +225,9 @@ def first_images(train: Split, quantizer: Quantizer, positions: int) -> Tensor:
     return train.subsample(count).batch(slice(None)).x
 
 
-def build(config: CodeConfig, data: DataSpec) -> GridVAE:
-    """Builds a model with one grid of codes. Raises as GridVAE does."""
-    return GridVAE(config, data)
+def build(config: CodeConfig, data: DataSpec) -> ConvGridVAE:
+    """Builds a model with one grid of codes. Raises as ConvGridVAE does."""
+    return ConvGridVAE(config, data)
 
 
 def objective(config: CodeConfig, data: DataSpec) -> VQLoss:

@@ -21,7 +21,7 @@ from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.activations import Activation
 from vaezoo.nn.mlp import mlp_layers
-from vaezoo.objectives.base import ObjectivePart, check_batch_prior
+from vaezoo.objectives.base import ObjectivePart, check_batch_prior, check_no_codes
 from vaezoo.posteriors.base import Posterior
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.priors.base import Prior, PriorPart
@@ -277,10 +277,11 @@ def check_objective(model: str, objective: object) -> ObjectivePart:
     """Returns the objective of a hierarchy.
 
     Raises:
-        VaezooError: If it needs a point or a diagonal Gaussian, or detaches q(z|x) from its encoder. In a hierarchy,
-            part of q are the networks that go down.
+        VaezooError: If it needs codes, a point or a diagonal Gaussian, or detaches q(z|x) from its encoder. In a
+            hierarchy, part of q are the networks that go down.
     """
     objective = cast("ObjectivePart", objective)
+    check_no_codes(objective)
     if objective.needs_point:
         raise VaezooError(
             f"objective={objective.part} needs posterior=delta, not the levels of {model}", "use another objective"

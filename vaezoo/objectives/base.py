@@ -65,6 +65,7 @@ class ObjectivePart(ABC):
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
         permutes_latents: Whether latents of different examples are mixed, which must not leave the space of z.
         needs_point: Whether z must be a point, as of `posterior=delta`.
+        needs_codes: Whether z must be codes of a quantizer.
         infers_labels: Whether the model must infer the label, as with `condition=inferred`.
     """
 
@@ -72,6 +73,7 @@ class ObjectivePart(ABC):
     needs_diagonal_gaussian: ClassVar[bool] = False
     permutes_latents: ClassVar[bool] = False
     needs_point: ClassVar[bool] = False
+    needs_codes: ClassVar[bool] = False
     infers_labels: ClassVar[bool] = False
 
     @property
@@ -90,6 +92,14 @@ def check_batch_prior(prior: PriorPart, objective: ObjectivePart) -> None:
         raise VaezooError(
             f"prior={prior.part} trains with a p(z) for each batch, which objective={objective.part} does not take",
             "use objective=elbo, or another prior",
+        )
+
+
+def check_no_codes(objective: ObjectivePart) -> None:
+    """Raises VaezooError if an objective takes codes, for models whose latents are real numbers."""
+    if objective.needs_codes:
+        raise VaezooError(
+            f"objective={objective.part} needs latents that are codes", "use objective=elbo, or vq-autoencoder"
         )
 
 

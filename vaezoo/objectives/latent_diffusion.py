@@ -25,6 +25,7 @@ from vaezoo.likelihoods.laplace import Laplace
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
 from vaezoo.objectives.elbo import elbo_terms, kl_with_free_bits
 from vaezoo.objectives.patch_discriminator import PatchDiscriminator, check_patches, hinge
+from vaezoo.objectives.vq import perplexities
 from vaezoo.posteriors.base import Shape
 from vaezoo.vae import VAE
 
@@ -161,7 +162,7 @@ class LatentDiffusion(Objective):
         reconstruction = terms.reconstruction.mean() + perceptual
         kl = kl_with_free_bits(terms.kl_terms, step.free_bits)
         loss = terms.with_auxiliary(reconstruction + self.options.beta * step.kl_weight * kl)
-        metrics = {**terms.metrics, "perceptual": perceptual.detach()}
+        metrics = {**terms.metrics, **perplexities(terms.z, vae.latent_levels), "perceptual": perceptual.detach()}
         metrics["weighted_elbo"] = -(reconstruction.detach() + self.options.beta * metrics["kl"])
         if self.discriminator is None:
             return LossOutput({"vae": loss}, metrics)

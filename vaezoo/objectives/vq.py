@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import Batch
+from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import VaezooError
-from vaezoo.objectives.base import LossOutput, Objective, StepContext
+from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
 from vaezoo.objectives.elbo import elbo_terms
-from vaezoo.posteriors.base import active_units
+from vaezoo.posteriors.base import Shape, active_units
 from vaezoo.vae import VAE, LatentLevel
 
 
@@ -29,10 +30,31 @@ class VQLoss(Objective):
     def forward(self, vae: VAE, batch: Batch, step: StepContext) -> LossOutput:
         terms = elbo_terms(vae, batch)
         loss = terms.reconstruction.mean() + step.kl_weight * terms.kl_terms.sum(1).mean()
-        levels = vae.latent_levels
-        counts = split_counts(code_counts(terms.z, levels), levels)
-        metrics = {name: perplexity(n) for name, n in zip(level_names("perplexity", levels), counts, strict=True)}
-        return LossOutput({"vae": terms.with_auxiliary(loss)}, terms.metrics | metrics)
+        return LossOutput({"vae": terms.with_auxiliary(loss)}, terms.metrics | perplexities(terms.z, vae.latent_levels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQLossPart(ObjectivePart):
+    """The bound and the losses of the quantizer, for models of codes (van den Oord et al. 2017, arXiv 1711.00937)."""
+
+    part = "vq"
+    needs_codes = True
+
+    def build(self, data: DataSpec, latent_shape: Shape) -> VQLoss:
+        return VQLoss()
+
+
+def perplexities(z: Tensor, levels: Sequence[LatentLevel]) -> dict[str, Tensor]:
+    """Returns the metric `perplexity` of each level, `()`, for the codes of a batch. Empty for models without codes.
+
+    Args:
+        z: Codes, `(B, *latent_shape)`.
+        levels: The levels of z.
+    """
+    if not levels:
+        return {}
+    counts = split_counts(code_counts(z, levels), levels)
+    return {name: perplexity(n) for name, n in zip(level_names("perplexity", levels), counts, strict=True)}
 
 
 def code_counts(z: Tensor, levels: Sequence[LatentLevel]) -> Tensor:

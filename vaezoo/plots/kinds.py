@@ -44,14 +44,16 @@ class PlotKind:
 
 
 MODEL = frozenset({"checkpoint"})
-DATA = frozenset({"data", "part", "data_dir", "stream", "on_bad_image", "stride"}) | MODEL
+DATA = MODEL | {"data", "text", "part", "data_dir", "stream", "on_bad_image", "stride", "column", "on_long_text"}
 KINDS: Mapping[str, PlotKind] = {
     "samples": PlotKind(samples, MODEL | {"count", "seed", "resolution"}, count=64, takes_exports=True),
     "reconstructions": PlotKind(reconstructions, DATA | {"count", "resolution"}, count=32, takes_exports=True),
     "traversals": PlotKind(
         traversals, DATA | {"count", "seed", "dims"}, count=9, max_count=100, suffixes=(".png", ".gif")
     ),
-    "interpolation": PlotKind(interpolation, DATA | {"count", "seed", "resolution"}, count=8, max_count=100),
+    "interpolation": PlotKind(
+        interpolation, DATA | {"count", "seed", "resolution"}, count=8, max_count=100, suffixes=(".png", ".txt")
+    ),
     "manifold": PlotKind(manifold, MODEL | {"count"}, count=15, max_count=100),
     "latents": PlotKind(latents, DATA | {"count", "factor"}, count=2_000),
     "learning-curves": PlotKind(learning_curves, frozenset()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vaezoo.core.image_grids import caption, gif, grid_columns, image_grid, png
 from vaezoo.errors import VaezooError
+from vaezoo.plots.homotopies import homotopies
 from vaezoo.plots.output import PlotResult
 from vaezoo.plots.request import PlotRequest
 from vaezoo.plots.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
@@ -73,7 +74,10 @@ def traversal_frames(run: Run, example: Batch, dims: list[int], count: int) -> b
 
 
 def interpolation(request: PlotRequest) -> PlotResult:
-    """Draws pairs of held-out images and, between them, images on the straight line between their codes."""
+    """Draws pairs of held-out images and, between them, images on the straight line between their codes.
+
+    Of texts it writes lines; see `homotopies`.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -81,6 +85,8 @@ def interpolation(request: PlotRequest) -> PlotResult:
     from vaezoo.nn.cppn import at_resolution
     from vaezoo.posteriors.base import map_tensors
 
+    if request.model.data["kind"] == "tokens":
+        return homotopies(request)
     run = request.run()
     split = request.load_examples().split
     if len(split) < 2:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vaezoo import Run
     from vaezoo.core.coordinates import Resolution
+    from vaezoo.core.drawing import Drawing
     from vaezoo.examples import Model
     from vaezoo.runtime import OnnxVAE
     from vaezoo.runtime.manifest import DataEntry
@@ -82,15 +83,16 @@ class LoadedModel:
         *,
         draw: bool = False,
         resolution: Resolution | None = None,
+        drawing: Drawing | None = None,
     ) -> Iterator[Values]:
         """Yields the data of latents drawn from the prior, in chunks."""
         if self.export is not None:
             from vaezoo.runtime.generate import iter_samples
 
-            return iter_samples(self.export, count, seed=seed, y=y, draw=draw, resolution=resolution)
+            return iter_samples(self.export, count, seed=seed, y=y, draw=draw, resolution=resolution, drawing=drawing)
         from vaezoo.evaluation.outputs import iter_samples as iter_run
 
-        return iter_run(self.model, count, seed=seed, y=y, draw=draw, resolution=resolution)
+        return iter_run(self.model, count, seed=seed, y=y, draw=draw, resolution=resolution, drawing=drawing)
 
     def prior_latents(self, count: int, seed: int, y: Values | None = None) -> Values:
         """Returns latents drawn from the prior, `(count, *latent_shape)`."""
@@ -113,6 +115,7 @@ class LoadedModel:
         resolution: Resolution | None = None,
         tile: int | None = None,
         overlap: int | None = None,
+        drawing: Drawing | None = None,
     ) -> Iterator[Values]:
         """Yields the data of latents, in chunks. Only exports take tiles; see `vaezoo.runtime.OnnxVAE`.
 
@@ -132,12 +135,13 @@ class LoadedModel:
                 resolution=resolution,
                 tile=tile,
                 overlap=OVERLAP if overlap is None else overlap,
+                drawing=drawing,
             )
         from vaezoo.evaluation.outputs import iter_decoded as iter_run
 
         if tile is not None:
             raise VaezooError(f"{self.folder} is a run, and only an export runs in tiles", "export it: vaezoo export")
-        return iter_run(self.model, z, seed=seed, y=y, draw=draw, resolution=resolution)
+        return iter_run(self.model, z, seed=seed, y=y, draw=draw, resolution=resolution, drawing=drawing)
 
     @property
     def mode(self) -> str:

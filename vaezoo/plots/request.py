@@ -27,6 +27,7 @@ class PlotRequest:
         factor: Index of the label, if each example has several.
         suffixes: Suffixes of the files to draw.
         resolution: Height and width of the images of a decoder of coordinates. None means those of the data.
+        in_order: Whether pairs are those of the examples in their order. If not, they are random.
     """
 
     model: LoadedModel
@@ -38,6 +39,7 @@ class PlotRequest:
     factor: int | None = None
     suffixes: tuple[str, ...] = (".png",)
     resolution: tuple[int, int] | None = None
+    in_order: bool = False
 
     def run(self, *, drawn: bool = True) -> Run:
         """Returns the run.

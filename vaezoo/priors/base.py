@@ -24,11 +24,16 @@ class Autoregressive(NamedTuple):
         length: Number of ids. They are drawn in the order in which they lie in memory.
         end_id: The id behind which only padding follows. None: there are always `length` ids.
         shape: The shape of one z, such as a grid of codes. None: `(length,)`.
+        start_id: What the graph `step` takes as the id before the first one. None: the model has no such graph, and
+            each id takes a pass over all ids before it.
+        state_size: The number of features that `step` hands on from id to id.
     """
 
     length: int
     end_id: int | None = None
     shape: tuple[int, ...] | None = None
+    start_id: int | None = None
+    state_size: int = 0
 
 
 class PriorPart(ABC):
@@ -122,7 +127,7 @@ class Prior(nn.Module, ABC):
     @torch.no_grad()
     def _sample_ids(self, n: int, *given: Tensor) -> Tensor:
         assert self.autoregressive is not None
-        length, _, shape = self.autoregressive
+        length, _, shape, *_ = self.autoregressive
         device = next(chain(self.parameters(), self.buffers())).device
         ids = torch.zeros((n, length), dtype=torch.int64, device=device)
         z = ids.view(n, *(shape or (length,)))  # the same memory

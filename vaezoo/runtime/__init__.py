@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,10 @@ import numpy as np
 
 from vaezoo.core.coordinates import Resolution, parse_resolution, pixel_coordinates
 from vaezoo.core.counts import whole_number
+from vaezoo.core.drawing import Drawing, beam_search
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tables import parse_model_column
+from vaezoo.core.tokenizer import Tokenizer
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.runtime.manifest import (
     Array,
@@ -32,8 +35,10 @@ from vaezoo.runtime.manifest import (
     read_graph,
     read_manifest,
     scaling_of,
+    tokenizer_of,
 )
 from vaezoo.runtime.ort_session import STOP_SPINNING, Provider, first_line, open_session
+from vaezoo.runtime.tables import from_table, split_columns, to_table
 from vaezoo.runtime.tiling import OVERLAP, Layout, Pad, Tiling, make_tiling, pad_image, run_tiled
 
 if TYPE_CHECKING:
@@ -135,11 +140,11 @@ class OnnxVAE:
 
     @property
     def factors(self) -> tuple[int, int]:
-        """Pixels of an image for each pixel of its latents, vertically and horizontally, if both are images."""
-        sizes, latents = self.data["shape"], self.manifest["latent_shape"]
-        if not len(sizes) == len(latents) == 3:
+        """Pixels of an image for each place of its latents, vertically and horizontally, if both are grids."""
+        sizes, grid = self.data["shape"], self.manifest["latent_shape"][-2:]
+        if len(sizes) != 3 or len(grid) != 2:
             return (1, 1)
-        return max(1, sizes[1] // latents[1]), max(1, sizes[2] // latents[2])
+        return max(1, sizes[1] // grid[0]), max(1, sizes[2] // grid[1])
 
     @property
     def takes_coordinates(self) -> bool:
@@ -151,6 +156,33 @@ class OnnxVAE:
     def scaling(self) -> Scaling:
         """How values became x: `scaling.apply(values)` before the graphs, `scaling.invert(x)` after them."""
         return scaling_of(self.data)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The map between texts and ids: `tokenizer.to_ids(texts, model.shape[0])` and `tokenizer.to_texts(ids)`.
+
+        Raises:
+            VaezooError: If the data of the model have none.
+        """
+        tokenizer = tokenizer_of(self.data)
+        if tokenizer is None:
+            raise VaezooError(f"the export {self.source.folder} has no tokenizer", "give token ids")
+        return tokenizer
+
+    def from_table(self, table: Mapping[str, Sequence[object]]) -> Array:
+        """Returns x for the rows of a table, whose columns are found by their names.
+
+        Args:
+            table: Name -> cells: numbers, texts or dates. None, NaN and empty texts are missing cells.
+
+        Raises:
+            VaezooError: If a column is missing or unknown, or a cell does not fit it.
+        """
+        return from_table(self.data, table)
+
+    def to_table(self, x: Array) -> dict[str, Array]:
+        """Returns the cells of rows x, as `sample` and `reconstruct` return them, by column."""
+        return to_table(self.data, x)
 
     def encode(
         self,
@@ -232,10 +264,13 @@ class OnnxVAE:
         overlap: int = OVERLAP,
         pad: Pad | None = None,
         resolution: Resolution | None = None,
+        drawing: Drawing | None = None,
+        seed: int = 0,
     ) -> Array:
         """Returns the mean of p(x|z) at the mode of q(z|x), `(N, *shape)`. A category is the most probable one.
 
-        An image that was padded is cropped to its size again. For the arguments see `encode` and `decode`.
+        An image that was padded is cropped to its size again. For the arguments see `encode` and `decode`. The ids of
+        texts are the most probable ones, or with a `drawing` those that it chooses. `seed` is that of its draws.
         """
         self._require("decoder")
         self._resolution(resolution)  # an error of it comes before the work
@@ -244,7 +279,8 @@ class OnnxVAE:
         if tile is not None:
             means = self.decode(z, y, tile=tile, overlap=overlap)
         else:
-            means = self.decode_latents(z, y, resolution=resolution)
+            rng = np.random.default_rng(seed) if drawing else None
+            means = self.decode_latents(z, y, rng, resolution=resolution, drawing=drawing)
         if pad is None or resolution is not None:
             return means
         rows, columns = self._image_axes
@@ -252,7 +288,15 @@ class OnnxVAE:
         cut[rows], cut[columns] = (slice(np.shape(x)[axis]) for axis in self._image_axes)
         return means[tuple(cut)]
 
-    def sample(self, n: int, seed: int = 0, *, y: Array | None = None, resolution: Resolution | None = None) -> Array:
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        y: Array | None = None,
+        resolution: Resolution | None = None,
+        drawing: Drawing | None = None,
+    ) -> Array:
         """Returns the means of p(x|z) of n latents drawn from the prior, `(n, *shape)`. The seed fixes the result.
 
         A category of a table is the most probable one.
@@ -262,6 +306,7 @@ class OnnxVAE:
             seed: Seed of the latents, and of token ids, a whole number of at least 0.
             y: Labels, for a conditional model. By default all labels in turn.
             resolution: Size of the images, if the decoder takes coordinates. The latents do not depend on it.
+            drawing: How token ids are chosen. By default they are drawn with the probabilities of the model.
 
         Raises:
             VaezooError: If n or the seed is out of range, labels are wrong or the model takes none, or the export does
@@ -273,7 +318,8 @@ class OnnxVAE:
         self._resolution(resolution)
         rng = np.random.default_rng(seed)
         y = self.labels_in_turn(n) if y is None else y
-        return self.decode_latents(self.sample_prior(n, y, rng), y, rng, resolution=resolution)
+        z = self.sample_prior(n, y, rng)
+        return self.decode_latents(z, y, rng, resolution=resolution, drawing=drawing)
 
     def takes_labels(self, *graphs: GraphName) -> bool:
         """Returns whether one of some graphs takes labels. By default these are all graphs of the export."""
@@ -309,7 +355,7 @@ class OnnxVAE:
             ids = np.zeros((n, length), np.int64)
             for position in range(length):
                 inputs = self._inputs("prior", {"z": ids.reshape(n, *latent_shape), "y": y})
-                ids[:, position] = draw_ids(self._run("prior", inputs)[0][:, position], rng)
+                ids[:, position] = Drawing().choose(self._run("prior", inputs)[0][:, position], rng)
             return ids.reshape(n, *latent_shape)
         raise VaezooError(
             f"{self.manifest['model']} has a custom prior, which this export does not hold",
@@ -323,6 +369,7 @@ class OnnxVAE:
         rng: np.random.Generator | None = None,
         *,
         resolution: Resolution | None = None,
+        drawing: Drawing | None = None,
     ) -> Array:
         """Returns the data of latents, `(N, *shape)`, id by id if the decoder is autoregressive.
 
@@ -331,6 +378,7 @@ class OnnxVAE:
             y: Labels, if the decoder is conditioned on them.
             rng: Draws the ids of an autoregressive decoder. Without it they are the most probable.
             resolution: As in `decode`.
+            drawing: How these ids are chosen. By default they are drawn with the probabilities of the model.
         """
         loop = self.manifest["autoregressive"]
         if loop is None:
@@ -338,27 +386,70 @@ class OnnxVAE:
             if self.data["kind"] == "table":
                 return table_rows(x, self.data["columns"])
             return x.argmax(-1) if self.data["kind"] == "tokens" else x
-        x, ended = np.zeros((len(z), loop["length"]), np.int64), np.zeros(len(z), bool)
-        has_free_length = isinstance(self._signature("decoder", "x")["shape"][1], str)
-        for position in range(loop["length"]):
-            logits = self.decode(z, y, x=x[:, : position + 1] if has_free_length else x)[:, position]
-            ids = logits.argmax(-1) if rng is None else draw_ids(logits, rng)
+        length, end_id, drawing = loop["length"], loop["end_id"], drawing or Drawing()
+        if drawing.beam:
+            rows = None if y is None else np.asarray(y)
+            return beam_search(
+                lambda index, ids: self._next_logits(z[index], None if rows is None else rows[index], ids),
+                len(z),
+                length,
+                end_id,
+                drawing.beam,
+            )
+        x, ended = np.zeros((len(z), length), np.int64), np.zeros(len(z), bool)
+        next_logits = self._step_by_step(z, y)
+        for position in range(length):
+            ids = drawing.choose(next_logits(x[:, : position + 1]), rng)
             x[:, position] = np.where(ended, 0, ids)
-            ended |= ids == loop["end_id"]
+            ended |= ids == end_id
             if ended.all():
                 break
         return x
+
+    def _step_by_step(self, z: Array, y: Array | None) -> Callable[[Array], Array]:
+        """Returns a function like `_next_logits`, to be called for each position in turn.
+
+        With a graph `step` it looks at the id before the last one only.
+        """
+        loop = self.manifest["autoregressive"]
+        assert loop is not None
+        if "start_id" not in loop or "step" not in self.sessions:
+            return lambda x: self._next_logits(z, y, x)
+        start, size = loop["start_id"], example_shape(self._signature("step", "state"))
+        state: Array = np.zeros((len(z), *map(int, size)), np.float32)
+
+        def next_logits(x: Array) -> Array:
+            nonlocal state
+            before = x[:, -2] if x.shape[1] > 1 else np.full(len(x), start)
+            outputs = self.run("step", {"id": before, "state": state, "z": z, **({} if y is None else {"y": y})})
+            state = outputs["state_out"]
+            return outputs["logits"]
+
+        return next_logits
+
+    def _next_logits(self, z: Array, y: Array | None, x: Array) -> Array:
+        """Returns the logits of the last of some ids, `(N, ids)`, given those before it."""
+        last, length = x.shape[1] - 1, self._signature("decoder", "x")["shape"][1]
+        if not isinstance(length, str):
+            x = np.pad(x, ((0, 0), (0, length - x.shape[1])))
+        logits: Array = self.decode(z, y, x=x)[:, last]
+        return logits
 
     @property
     def _image_axes(self) -> tuple[int, int]:
         """The axes of height and width in a batch of images."""
         return (1, 2) if self.dtype == np.uint8 else (2, 3)
 
+    @property
+    def _grid_axes(self) -> tuple[int, int]:
+        """The axes of height and width in a batch of latents: the last two. Codes need no axis of channels."""
+        return len(self.latent_shape) - 1, len(self.latent_shape)
+
     def _require_free_size(self, graph: GraphName, name: str) -> None:
-        """Raises VaezooError unless an input of a graph is an image whose height and width are free."""
+        """Raises VaezooError unless an input of a graph is an image or a grid whose height and width are free."""
         shape = example_shape(self._signature(graph, name))
-        axes = self._image_axes if name == "x" else (2, 3)
-        if len(shape) != 3 or any(isinstance(shape[axis - 1], int) for axis in axes):
+        axes = self._image_axes if name == "x" else self._grid_axes
+        if not max(axes) <= len(shape) <= 3 or len(shape) < 2 or any(isinstance(shape[axis - 1], int) for axis in axes):
             raise VaezooError(
                 f"the {graph} of {self.source.folder} takes inputs of one size only, {shape}",
                 "leave out tile and pad, which are for graphs of free height and width",
@@ -380,7 +471,7 @@ class OnnxVAE:
         """Runs a graph on tiles of its image, x or z."""
         if not len(next(iter(inputs.values()))):
             return self._run(graph, inputs)
-        images, latents = Layout(self._image_axes, self.factors), Layout((2, 3), (1, 1))
+        images, latents = Layout(self._image_axes, self.factors), Layout(self._grid_axes, (1, 1))
         name, read, write = ("x", images, latents) if graph == "encoder" else ("z", latents, images)
         return run_tiled(lambda tile: self._run(graph, tile), inputs, name, tiling, read, write)
 
@@ -437,12 +528,17 @@ class OnnxVAE:
             self._check_categories(x)
 
     def _check_categories(self, x: Array) -> None:
-        for column, values in zip(self.data["columns"], x.T, strict=True):
-            name, _, size = column.rpartition(":")
-            if size.isdigit() and not (values.min() >= 0 and values.max() < int(size)):
+        for column, values in zip(map(parse_model_column, self.data["columns"]), x.T, strict=True):
+            assert column is not None
+            observed = values[~np.isnan(values)]
+            if len(observed) < len(values) and not column.may_miss:
                 raise VaezooError(
-                    f"column '{name}' has values from {values.min():g} to {values.max():g}",
-                    f"its categories are 0 to {int(size) - 1}",
+                    f"column '{column.name}' has missing cells, and it had none in the training", "fill them"
+                )
+            if column.size and len(observed) and not (observed.min() >= 0 and observed.max() < column.size):
+                raise VaezooError(
+                    f"column '{column.name}' has values from {observed.min():g} to {observed.max():g}",
+                    f"its categories are 0 to {column.size - 1}",
                 )
 
     def _check_takes(self, y: object) -> None:
@@ -474,7 +570,7 @@ class OnnxVAE:
             array = as_array(name, array)
             if name == "y" and array.dtype.kind not in "iu":
                 raise VaezooError(f"y holds {array.dtype}, not integers", "give the number of each label")
-            inputs[name] = _check_batch(array, tensor)
+            inputs[name] = _check_batch(array, tensor, may_miss=name == "x" and self.data["kind"] == "table")
         if "y" in inputs and len(inputs["y"]):
             self._check_labels(inputs["y"])
         sizes = {name: len(array) for name, array in inputs.items()}
@@ -507,23 +603,15 @@ class OnnxVAE:
         return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]
 
 
-def draw_ids(logits: Array, rng: np.random.Generator) -> Array:
-    """Draws one id from each row of logits `(N, ids)`. The largest of logit + Gumbel noise has the softmax's odds."""
-    ids: Array = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
-    return ids
-
-
 def table_rows(output: Array, columns: Sequence[str]) -> Array:
     """Returns rows `(N, columns)` from the decoder's output, in which a category has k probabilities side by side.
 
     Args:
         output: `(N, ...)`.
-        columns: `name:real` or `name:k`.
+        columns: `name:real` or `name:k`, with `?` where cells may be missing.
     """
-    sizes = [column.rpartition(":")[2] for column in columns]
-    widths = [int(size) if size.isdigit() else 1 for size in sizes]
-    parts = np.split(output, np.cumsum(widths)[:-1], axis=1)
-    rows = [part.argmax(1) if size.isdigit() else part[:, 0] for part, size in zip(parts, sizes, strict=True)]
+    parts = split_columns(output, columns)
+    rows = [part.argmax(1) if part.shape[1] > 1 else part[:, 0] for part in parts]
     return np.stack(rows, 1).astype(output.dtype)
 
 
@@ -553,8 +641,8 @@ def by_column(x: object, names: Sequence[str]) -> Array:
     return as_array("x", values)[:, [places[name] for name in names]]
 
 
-def _check_batch(array: Array, tensor: TensorSignature) -> Array:
-    """Returns a batch as a contiguous array of an input's type.
+def _check_batch(array: Array, tensor: TensorSignature, *, may_miss: bool = False) -> Array:
+    """Returns a batch as a contiguous array of an input's type. NaN may stand for missing cells.
 
     Raises:
         VaezooError: If it has another shape, or a value that is not finite, or if a free size is not a multiple
@@ -573,6 +661,7 @@ def _check_batch(array: Array, tensor: TensorSignature) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # too large for the type, or NaN where integers are wanted
         converted = np.ascontiguousarray(array, np.dtype(tensor["dtype"]))
     # A float that is too large becomes infinite. An integer made of NaN looks like any other.
-    if not np.isfinite(converted if converted.dtype.kind == "f" else array).all():
+    numbers = converted if converted.dtype.kind == "f" else array
+    if not (np.isfinite(numbers) | (np.isnan(numbers) if may_miss else False)).all():
         raise VaezooError(f"{tensor['name']} holds NaN or infinite values", "leave out those rows, or fill them in")
     return converted

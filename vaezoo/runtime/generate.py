@@ -9,9 +9,12 @@ import numpy as np
 from vaezoo.core.chunks import chunk_seed, row_chunks
 from vaezoo.core.coordinates import Resolution, parse_resolution
 from vaezoo.core.counts import whole_number
+from vaezoo.core.drawing import Drawing
+from vaezoo.core.tables import parse_model_column
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE, as_array
 from vaezoo.runtime.manifest import Array
+from vaezoo.runtime.tables import draw_rows
 from vaezoo.runtime.tiling import OVERLAP
 
 
@@ -23,6 +26,7 @@ def iter_samples(
     y: Array | None = None,
     draw: bool = False,
     resolution: Resolution | None = None,
+    drawing: Drawing | None = None,
 ) -> Iterator[Array]:
     """Yields n samples in chunks, as `OnnxVAE.sample` returns them, but in the units of the data.
 
@@ -33,17 +37,19 @@ def iter_samples(
         y: Labels, for a conditional model. By default all labels in turn.
         draw: Whether x is drawn from p(x|z). Without it x is the mean.
         resolution: As in `OnnxVAE.sample`, which draws the same latents.
+        drawing: How the ids of texts are chosen. By default they are drawn.
 
     Raises:
         UnsupportedDataError: If x cannot be drawn, because the export does not hold p(x|z).
         VaezooError: As `OnnxVAE.sample` does.
     """
     n, seed = whole_number("n", n, 1), whole_number("seed", seed)
+    check_drawing(drawing, takes=model.manifest["autoregressive"] is not None)
     y = model.labels_in_turn(n) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(n, model.data["shape"])):
         own_seed, own_y = chunk_seed(seed, number), None if y is None else y[rows]
-        if resolution is None:
-            x = model.sample(rows.stop - rows.start, own_seed, y=own_y)
+        if resolution is None and not (draw and draws_rows(model)):
+            x = model.sample(rows.stop - rows.start, own_seed, y=own_y, drawing=drawing)
             yield model.scaling.invert(draw_from_means(model, x, own_seed) if draw else x)
         else:
             z = model.sample_prior(rows.stop - rows.start, own_y, np.random.default_rng(own_seed))
@@ -61,21 +67,39 @@ def iter_decoded(
     resolution: Resolution | None = None,
     tile: int | None = None,
     overlap: int = OVERLAP,
+    drawing: Drawing | None = None,
 ) -> Iterator[Array]:
     """Yields the data of latents z `(N, *latent_shape)` in chunks.
 
-    For the other arguments see `iter_samples`, and for tiles `OnnxVAE`.
+    For the other arguments see `iter_samples`, and for tiles `OnnxVAE`. By default the ids of texts are the most
+    probable ones.
     """
     z, seed = check_latents(z, model.latent_shape), whole_number("seed", seed)
     check_decoder_labels(y, takes=model.takes_labels("decoder"))
+    check_drawing(drawing, takes=model.manifest["autoregressive"] is not None)
     y = model.labels_in_turn(len(z)) if y is None else np.asarray(y)
     for number, rows in enumerate(row_chunks(len(z), _shape(model, z, resolution))):
         own_y = None if y is None else y[rows]
+        if draw and draws_rows(model):
+            outputs = model.run("decoder", {"z": z[rows]} if own_y is None else {"z": z[rows], "y": own_y})
+            drawn = draw_rows(model.data, outputs, np.random.default_rng([chunk_seed(seed, number), 1]))
+            yield model.scaling.invert(drawn)
+            continue
         if tile is None:
-            x = model.decode_latents(z[rows], own_y, resolution=resolution)
+            rng = np.random.default_rng([chunk_seed(seed, number), 1]) if drawing else None
+            x = model.decode_latents(z[rows], own_y, rng, resolution=resolution, drawing=drawing)
         else:
             x = model.decode(z[rows], own_y, tile=tile, overlap=overlap)
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
+
+
+def draws_rows(model: OnnxVAE) -> bool:
+    """Tells whether the outputs of the decoder give p(x|z) of a table. They do not in an export of an older version."""
+    decoder = model.manifest["graphs"].get("decoder")
+    if model.data["kind"] != "table" or decoder is None:
+        return False
+    has_real = any(column is not None and not column.size for column in map(parse_model_column, model.data["columns"]))
+    return not has_real or "deviations" in [output["name"] for output in decoder["outputs"]]
 
 
 def _shape(model: OnnxVAE, z: Array, resolution: Resolution | None) -> tuple[int, ...]:
@@ -92,6 +116,13 @@ def check_decoder_labels(y: object, *, takes: bool) -> None:
     """Raises VaezooError if latents come with labels that the decoder does not take. They would have no effect."""
     if y is not None and not takes:
         raise VaezooError("the decoder of this model takes no labels", "leave out the labels")
+
+
+def check_drawing(drawing: Drawing | None, *, takes: bool) -> None:
+    """Raises VaezooError if ids are to be chosen, and the model draws none."""
+    if drawing is not None and not takes:
+        what = "temperature, top_k and beam are for texts that are drawn id by id, and this model draws none"
+        raise VaezooError(what, "leave them out")
 
 
 def draw_from_means(model: OnnxVAE, means: Array, seed: int) -> Array:

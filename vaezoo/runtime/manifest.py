@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from vaezoo.core.atomic import open_regular
 from vaezoo.core.json_io import read_json
 from vaezoo.core.scaling import Scaling
+from vaezoo.core.tables import Column, columns_of, parse_model_column
+from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.errors import InputError, VaezooError, safe_repr
 
 GraphName = str  # "encoder" and "decoder"; "prior" if the prior is a graph; and what a model adds
@@ -29,7 +31,6 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 ENCODER_DECODER: tuple[GraphName, ...] = ("encoder", "decoder")
 GRAPH_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # it becomes the name of a file
-COLUMN = re.compile(r":(real|[0-9]{1,5})\Z")  # of a table: `name:real`, or `name:k` for k categories
 PRIORS = ("standard-normal", "graph", "autoregressive", None)
 MAX_GRAPH_BYTES = 2**31 - 1  # the limit of one protobuf message
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
@@ -69,8 +70,12 @@ class DataEntry(TypedDict):
     class_names: NotRequired[list[str]]
     column_names: NotRequired[list[str]]
     time_column: NotRequired[str]
+    column_formats: NotRequired[list[str]]
+    categories: NotRequired[list[list[str]]]
+    left_out: NotRequired[list[str]]
     offset: NotRequired[list[float]]
     factor: NotRequired[list[float]]
+    tokenizer: NotRequired[str]
 
 
 class AutoregressiveEntry(TypedDict):
@@ -78,6 +83,7 @@ class AutoregressiveEntry(TypedDict):
 
     length: int
     end_id: int | None
+    start_id: NotRequired[int]
 
 
 class QualityEntry(TypedDict):
@@ -281,6 +287,7 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         _check_shape([manifest["autoregressive"]["length"]])
         if not isinstance(manifest["autoregressive"]["end_id"], int | None):
             raise TypeError("end_id is not an integer")
+        _check_step(manifest)
     if not manifest["graphs"]:
         raise ValueError("there are no graphs")
     for name in manifest["graphs"]:
@@ -293,6 +300,20 @@ def _check_fields(manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"the decoder's input does not have latent_shape {manifest['latent_shape']}")
     if encoder and manifest["mode"] not in [output["name"] for output in encoder["outputs"]]:
         raise ValueError(f"mode {safe_repr(manifest['mode'])} is not an output of the encoder")
+
+
+def _check_step(manifest: Mapping[str, Any]) -> None:
+    """Raises an error unless the graph of a single step, if there is one, takes and returns what the runtime gives."""
+    if "start_id" not in manifest["autoregressive"] or "step" not in manifest["graphs"]:
+        return
+    step = manifest["graphs"]["step"]
+    inputs = {tensor["name"]: tensor for tensor in step["inputs"]}
+    outputs = [tensor["name"] for tensor in step["outputs"]]
+    sizes = inputs["state"]["shape"]
+    if not inputs.keys() >= {"id", "state", "z"} or outputs != ["logits", "state_out"] or len(sizes) != 2:
+        raise ValueError("the graph step does not take an id, a state and z, and return logits and a state")
+    if not isinstance(manifest["autoregressive"]["start_id"], int) or not isinstance(sizes[1], int):
+        raise TypeError("start_id or the size of the state is not an integer")
 
 
 def _check_data(data: Mapping[str, Any]) -> None:
@@ -314,13 +335,30 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(f"there are {len(column_names)} column names for shape {data['shape']}")
     if not data["shape"]:
         raise ValueError("the data have no dimensions")
-    if not all(COLUMN.search(column) for column in data["columns"]):
+    if not all(map(parse_model_column, data["columns"])):
         raise ValueError(f"columns {safe_repr(data['columns'])} are neither real nor categories")
     if data["kind"] == "table" and data["shape"] != [len(data["columns"])]:
         raise ValueError(f"a table of {len(data['columns'])} columns has shape {data['shape']}")
     if len(data["symbols"]) not in (0, data["vocabulary"]):
         raise ValueError(f"there are {len(data['symbols'])} symbols for {data['vocabulary']} ids")
+    check_tokenizer(data.get("tokenizer", ""), data["symbols"])
+    _check_formats(data)
     _check_scaling(data)
+
+
+def _check_formats(data: Mapping[str, Any]) -> None:
+    """Raises an error unless the cells of a table are described for each column, or for none."""
+    lists = [data.get("column_formats", []), data.get("left_out", []), *data.get("categories", [])]
+    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
+        raise TypeError("the formats of columns are not texts")
+    if data.get("column_formats") or data.get("categories"):
+        columns_of(data["columns"], data["column_formats"], data["categories"])
+
+
+def table_columns(data: DataEntry) -> list[Column]:
+    """Returns the columns of a table with their formats. Empty for other data, and if cells are numbers."""
+    formats = data.get("column_formats", [])
+    return columns_of(data["columns"], formats, data["categories"]) if formats else []
 
 
 def _check_scaling(data: Mapping[str, Any]) -> None:
@@ -336,6 +374,12 @@ def _check_scaling(data: Mapping[str, Any]) -> None:
 def column_names(data: DataEntry) -> list[str]:
     """Returns the names of the columns of vectors or of a table. Empty if they have none."""
     return data.get("column_names") or [column.rpartition(":")[0] for column in data["columns"]]
+
+
+def tokenizer_of(data: DataEntry) -> Tokenizer | None:
+    """Returns the map between texts and ids, or None if the data have none."""
+    name = data.get("tokenizer", "")
+    return Tokenizer(name, tuple(data["symbols"])) if name else None
 
 
 def scaling_of(data: DataEntry) -> Scaling:
@@ -489,6 +533,8 @@ def common_metadata(description: Description) -> dict[str, str]:
     }
     if "latent_scaling" in description:
         entries["latent_scaling"] = json.dumps(description["latent_scaling"])
+    if tokenizer := tokenizer_of(data):
+        entries["tokenizer"], entries["tokenizer_sha256"] = tokenizer.name, tokenizer.sha256
     if data.get("offset"):
         # Values of the data become the graphs' x by (value - offset) / factor, for each column or channel.
         return entries | {"offset": json.dumps(data["offset"]), "factor": json.dumps(data["factor"])}

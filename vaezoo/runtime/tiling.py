@@ -193,7 +193,7 @@ def _blend(
 def _empty(output: Array, cells: Sequence[int], axes: Sequence[Axis], write: Layout) -> Array:
     """Returns zeros in the size of the whole, for an output of one tile. Floats and bytes are added up as float32."""
     shape, wanted = list(output.shape), [axis.size * scale for axis, scale in zip(axes, write.scale, strict=True)]
-    if output.ndim != 4 or [shape[dim] for dim in write.axes] != wanted:
+    if output.ndim <= max(write.axes) or [shape[dim] for dim in write.axes] != wanted:
         raise VaezooError(f"a tile has an output of shape {output.shape}, which is no image", "leave out tile")
     for dim, n, scale in zip(write.axes, cells, write.scale, strict=True):
         shape[dim] = n * scale

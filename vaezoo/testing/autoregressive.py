@@ -51,7 +51,7 @@ def _check_decoder(vae: VAE, batch: Batch) -> None:
 def _check_prior(vae: VAE, batch: Batch) -> None:
     prior, conditions = vae.prior, given(vae.prior.inputs, batch)
     assert prior.autoregressive is not None
-    length, _, shape = prior.autoregressive
+    length, _, shape, *_ = prior.autoregressive
     latents = math.prod(vae.latent_shape)
     what = "the prior's autoregressive"
     assert length == latents, f"{what}.length must be the number of latents, {latents}, not {length}"

@@ -164,6 +164,8 @@ def check_same_data(path: Path, record: RunRecord, data: Dataset) -> None:
     spec = replace(data.spec, name=record.data.name)
     if not (spec.column_names and record.data.column_names):  # a file has no names, and neither has an old run
         spec = replace(spec, column_names=record.data.column_names)
+    if spec.likelihood == "table":  # the default, instead of which a model may have a likelihood of its own
+        spec = replace(spec, likelihood=record.data.likelihood)
     if spec != record.data or fingerprint(data) != record.fingerprint:
         raise InputError(f"the data are not those that {path} was trained on", "restore them, or train a new run")
 

@@ -22,8 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from vaezoo.core.json_io import read_json
 from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec
+from vaezoo.data.catalog import DATASETS
 from vaezoo.data.labels import repeat_label
 from vaezoo.data.load import load_data
+from vaezoo.data.tables.load import kinds_of
+from vaezoo.data.text.corpus import TextOptions
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.objectives.base import Objective
 from vaezoo.registry import find_model
@@ -248,6 +251,24 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         time_column=source.time_column,
         window=source.window,
         stride=source.stride,
+        columns=None if source.scale == "unit" else kinds_of(spec),
+        text=text_options(source, spec),
+    )
+
+
+def text_options(source: DataSource, spec: DataSpec) -> TextOptions | None:
+    """Returns how the texts of a run become its examples, with its own tokenizer. None: its data are no files of texts.
+
+    Raises:
+        VaezooError: If the record is damaged.
+    """
+    if not spec.tokenizer or source.data in DATASETS:
+        return None
+    return TextOptions(
+        tokenizer=spec.make_tokenizer(),
+        length=spec.shape[0],
+        column=source.column,
+        on_long_text=source.on_long_text,
     )
 
 

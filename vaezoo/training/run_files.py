@@ -89,7 +89,7 @@ def read_run_record(path: Path) -> RunRecord:
         return RunRecord(
             model=_text(record["model"]),
             options=_mapping(record["options"]),
-            data=construct(DataSpec, _mapping(record["data"])),
+            data=_data(record),
             source=None if source is None else construct(DataSource, _mapping(source)),
             training=configure(TrainConfig(), _mapping(record["training"])),
             world_size=_integer(record["world_size"]),
@@ -106,6 +106,15 @@ def read_run_record(path: Path) -> RunRecord:
         raise InputError(f"{file} is damaged: {format_error(e)}", "restore the file, or train again") from e
     except VaezooError as e:
         raise InputError(f"{file} is damaged: {e.message}", e.hint) from e
+
+
+def _data(record: Mapping[str, object]) -> DataSpec:
+    """Returns the data of a run. The hash of a tokenizer, if there is one, must be that of the record."""
+    data = construct(DataSpec, _mapping(record["data"]))
+    expected = record.get("tokenizer_sha256")
+    if expected is not None and (not data.tokenizer or data.make_tokenizer().sha256 != expected):
+        raise InputError("the symbols of its tokenizer have changed", "restore the file, or train again")
+    return data
 
 
 def fingerprint(data: Dataset) -> str:

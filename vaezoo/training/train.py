@@ -180,6 +180,8 @@ def build_setup(
         model_config, vae, objective = registration.build(options, data.spec)
         if prior is not None:
             objective = add_prior(vae, prior)
+    if vae.data.likelihood != data.spec.likelihood:  # a model may have one of its own
+        data = replace(data, spec=replace(data.spec, likelihood=vae.data.likelihood))
     return Setup(registration, config_json(model_config), vae, objective, data, config)
 
 
@@ -206,6 +208,7 @@ def describe(
         "options": setup.options,
         "data": asdict(data.spec),
         "source": data.source and asdict(data.source),
+        **({"tokenizer_sha256": data.spec.make_tokenizer().sha256} if data.spec.tokenizer else {}),
         "fingerprint": fingerprint(data),
         "training": asdict(setup.config),
         "monitor": setup.objective.monitor,
@@ -295,6 +298,7 @@ def init_model(setup: Setup, *, weights: bool) -> None:
     """
     try:
         if weights:
+            setup.vae.likelihood.init_from_data(setup.data.train)
             setup.vae.init_from_data(setup.data.train)
         setup.vae.prior.init_from_data(setup.data.train)
     except Exception as e:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--vgg-sha256", metavar="DIGITS", help="How its SHA-256 begins.  [default: 397923af]")
 @click.option("--lpips", type=click.Path(), metavar="FILE", help="The lpips package's vgg.pth for lpips.")
 @click.option("--lpips-sha256", metavar="DIGITS", help="How its SHA-256 begins.  [default: a78928a0]")
+@click.option("--target", metavar="COLUMN", help="Column of a table that the metric table predicts from the others.")
 @click.option("--seed", default=0, help="Seed of bits and latents.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @checkpoint_option
@@ -62,6 +63,7 @@ def eval_command(
     vgg_sha256: str | None,
     lpips: str | None,
     lpips_sha256: str | None,
+    target: str | None,
     seed: int,
     device: str,
     checkpoint: str,
@@ -85,8 +87,11 @@ def eval_command(
     lpips              perceptual distance of reconstructions: LPIPS with the files --vgg and --lpips, or the
                        distance in the packaged classifier's features, which the metric's name states
     codebook           perplexity and share of used codes, for models with codes, by level
+    table              distances of drawn rows of a table from held-out ones, by column and by pair; a
+                       classifier that tells them apart; the nearest training rows; with --target, trees
+                       trained on drawn rows and on real ones
 
-    reconstructions, probe and disentanglement need the packages of the extra 'eval'.
+    reconstructions, probe, disentanglement and table need the packages of the extra 'eval'.
 
     RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'. The metrics of a run are also saved in its folder
     eval/, where 'vaezoo compare' reads them.
@@ -118,6 +123,7 @@ def eval_command(
             limit=limit,
             inception=inception,
             lpips=files,
+            target=target,
             seed=seed,
             device=device,
             on_progress=progress.show,

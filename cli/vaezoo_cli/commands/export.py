@@ -70,7 +70,7 @@ def export(
     The graphs accept any batch size. Nothing is written unless they match the model. RUN, MODEL and PRETRAINED are as
     in 'vaezoo sample'.
 
-    A folder for diffusers takes --out and --dtype fp32 or fp16. Its model is autoencoder-kl or tiny-autoencoder.
+    A folder for diffusers takes --out and --dtype fp32 or fp16. docs/import.md lists its models.
     """
     if not onnx and file_format is None:
         raise VaezooError("no format given", "add --onnx")

@@ -58,6 +58,8 @@ def plot(
     learning-curves   -ELBO, reconstruction and KL during the training
     attribute-vector  -n 8 held-out images with a label's vector subtracted and added
 
+    The interpolation of texts is lines, which are printed without --out: --text A --text B names the two ends.
+
     RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'. An EXPORT has samples and reconstructions only.
     """
     from vaezoo.plots.kinds import check_count, find_kind
@@ -86,6 +88,7 @@ def plot(
         factor=factor,
         suffixes=suffixes,
         resolution=resolution,
+        in_order=bool(data.text),
     )
     write_plot(plot_kind.draw(request), kind, out)
 

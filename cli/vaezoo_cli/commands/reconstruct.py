@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -11,11 +11,15 @@ from vaezoo_cli.data_options import DataOptions, data_options
 from vaezoo_cli.options import (
     checkpoint_option,
     data_out_option,
+    drawing_options,
     overlap_option,
     resolution_option,
     source_argument,
     tile_option,
 )
+
+if TYPE_CHECKING:
+    from vaezoo.core.drawing import Drawing
 
 GRID_COUNT = 32
 
@@ -32,6 +36,8 @@ GRID_COUNT = 32
 )
 @click.option("--draw", is_flag=True, help="Draw x from p(x|z). Without it x is the mean.")
 @click.option("--seed", default=0, show_default=True, help="Seed of --draw.")
+@drawing_options
+@click.option("--impute", is_flag=True, help="Keep the cells of a table that are not missing.")
 @resolution_option
 @click.option("--keep-size", is_flag=True, help="Keep the size of image files, by an export of free height and width.")
 @tile_option
@@ -49,6 +55,8 @@ def reconstruct(
     count: int | None,
     draw: bool,
     seed: int,
+    drawing: Drawing | None,
+    impute: bool,
     resolution: tuple[int, int] | None,
     keep_size: bool,
     tile: int | None,
@@ -64,17 +72,20 @@ def reconstruct(
     of each example. The examples come from --data, by default from the held-out part of the data set that the model
     was trained on. RUN, MODEL, PRETRAINED and EXPORT are as in 'vaezoo sample'.
 
+    Texts are printed without --out. Their ids are the likeliest ones, one by one. --beam looks further ahead, and
+    --temperature and --top-k draw them.
+
     With --keep-size the images of --data, a file or a folder, are reconstructed one by one in their own size, into the
     folder --out. --tile bounds the memory that each takes.
     """
-    from vaezoo.evaluation.outputs import iter_reconstructions
+    from vaezoo.evaluation.outputs import iter_imputed, iter_reconstructions
     from vaezoo.plots.examples import reconstruction_grid
     from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data, write_plot
     from vaezoo_cli.options import load_model
 
     if keep_size:
-        if count is not None or draw or resolution is not None:
-            raise VaezooError("--keep-size does not go with -n, --draw and --resolution", "leave them out")
+        if count is not None or draw or resolution is not None or drawing is not None:
+            raise VaezooError("--keep-size does not go with -n, --draw, --resolution and --beam", "leave them out")
         write_full_size(source, checkpoint, data, out, tile, overlap, pad)
         return
     if tile is not None or overlap is not None or pad is not None:
@@ -86,7 +97,10 @@ def reconstruct(
     if suffix == ".png":
         count = check_grid(GRID_COUNT if count is None else count)
     examples = examples.limited(count)
-    chunks = iter_reconstructions(model.model, examples.split, draw=draw, seed=seed, resolution=resolution)
+    chunks = iter_reconstructions(
+        model.model, examples.split, draw=draw, seed=seed, resolution=resolution, drawing=drawing
+    )
+    chunks = iter_imputed(model.model, examples.split, chunks) if impute else chunks
     if suffix == ".png":
         write_plot(reconstruction_grid(model, examples, chunks), "reconstructions", out)
     else:

@@ -8,13 +8,20 @@ if TYPE_CHECKING:
     from vaezoo import Dataset
 
 MAX_CLASSES = 12  # in one line
+MAX_COLUMNS = 40  # in as many lines
 
 
 def data_lines(dataset: Dataset) -> list[str]:
     """Returns lines with the numbers of examples of each split, and of each class in the training split."""
     splits = (("training", dataset.train), ("validation", dataset.valid), ("test", dataset.test))
     parts = [f"{len(split):,} {name}" for name, split in splits if split is not None]
-    return [f"data     {', '.join(parts)} examples", *window_lines(dataset), *class_lines(dataset)]
+    return [
+        f"data     {', '.join(parts)} examples",
+        *window_lines(dataset),
+        *text_lines(dataset),
+        *column_lines(dataset),
+        *class_lines(dataset),
+    ]
 
 
 def window_lines(dataset: Dataset) -> list[str]:
@@ -27,6 +34,32 @@ def window_lines(dataset: Dataset) -> list[str]:
             first, last = split.windows.span
             texts.append(f"{name} {first} to {last}")
     return [f"windows  split by time, none crosses a border: {', '.join(texts)}"] if texts else []
+
+
+def text_lines(dataset: Dataset) -> list[str]:
+    """Returns a line with the ids of texts. There is none for other data."""
+    spec = dataset.spec
+    if not spec.tokenizer:
+        return []
+    return [f"texts    {spec.tokenizer}: {spec.vocabulary:,} ids, at most {spec.shape[0]:,} in a text with its end"]
+
+
+def column_lines(dataset: Dataset) -> list[str]:
+    """Returns a line with the kind of each column of a table, and one with those that are left out."""
+    from vaezoo.core.tables import some_names
+    from vaezoo.errors import safe_repr
+
+    spec, lines = dataset.spec, []
+    missing = dataset.train.gather(slice(None)).x.isnan().sum(0).tolist() if spec.table_columns else []
+    for column, empty in zip(spec.table_columns, missing, strict=True):
+        kind = f"{column.kind} of {len(column.categories)}" if column.kind == "category" else column.notation
+        kind = kind if column.kind in ("category", "date") else column.kind
+        lines.append(f"column   {safe_repr(column.name)}: {kind}" + (f", {empty:,} missing" if empty else ""))
+    if len(lines) > MAX_COLUMNS:
+        lines[MAX_COLUMNS:] = [f"         and {len(lines) - MAX_COLUMNS:,} more columns"]
+    if spec.left_out:
+        lines.append(f"left out {some_names(spec.left_out)}: constants or identifiers")
+    return lines
 
 
 def class_lines(dataset: Dataset) -> list[str]:

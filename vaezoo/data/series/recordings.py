@@ -37,7 +37,7 @@ def read_csv(path: Path, time_column: str) -> Recording:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = _rows(path, csv.reader(file, strict=True))
+            rows = _rows(csv.reader(file, strict=True))
             header = [name.strip() for name in next(rows, (0, []))[1]]
             place = _time_place(path, header, time_column)
             lines, texts, values = _columns(path, header, place, rows)
@@ -51,7 +51,7 @@ def read_csv(path: Path, time_column: str) -> Recording:
     return Recording(np.ascontiguousarray(table.T), np.array(texts), time_column, channels)
 
 
-def _rows(path: Path, reader: Iterator[list[str]]) -> Iterator[Cells]:
+def _rows(reader: Iterator[list[str]]) -> Iterator[Cells]:
     """Yields the rows that are not blank, with the number of their line."""
     for number, row in enumerate(reader, 1):
         line = getattr(reader, "line_num", number)  # a quoted cell may have several lines

@@ -6,87 +6,59 @@ import csv
 from collections.abc import Mapping
 from importlib import resources
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from vaezoo.core.scaling import Scaling
+from vaezoo.core.tables import Column, is_missing, to_numbers
 from vaezoo.data.base import DataSpec, TensorSplit, even_indices
+from vaezoo.data.tables.load import describe
 
 FILE = "penguins.csv"
 TEST_DIVISOR = 5  # one row in five is a test example
 
-
-class Scaling(NamedTuple):
-    """How a real column is standardised: x = (value - mean) / deviation.
-
-    Attributes:
-        mean: In the unit of the column.
-        deviation: The standard deviation, in the unit of the column.
-    """
-
-    mean: float
-    deviation: float
-
-
-# The category k of a column is stored as the number k.
-CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+COLUMNS = (
+    Column("species", "category", "", ("Adelie", "Chinstrap", "Gentoo")),
+    Column("island", "category", "", ("Biscoe", "Dream", "Torgersen")),
+    Column("bill_length_mm", "continuous", "1"),
+    Column("bill_depth_mm", "continuous", "1"),
+    Column("flipper_length_mm", "integer", "0"),
+    Column("body_mass_g", "integer", "0"),
+    Column("sex", "category", "", ("FEMALE", "MALE")),
+)
+# Mean and deviation of the training rows, rounded: x = (value - mean) / deviation.
+SCALINGS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
-        "species": ("Adelie", "Chinstrap", "Gentoo"),
-        "island": ("Biscoe", "Dream", "Torgersen"),
-        "sex": ("FEMALE", "MALE"),
+        "bill_length_mm": (43.96, 5.48),
+        "bill_depth_mm": (17.17, 1.95),
+        "flipper_length_mm": (201.0, 14.1),
+        "body_mass_g": (4206.0, 809.0),
     }
 )
-# Mean and deviation of the training rows, rounded. The last unit is the gram, the others are millimetres.
-SCALINGS: Mapping[str, Scaling] = MappingProxyType(
-    {
-        "bill_length_mm": Scaling(44.0, 5.51),
-        "bill_depth_mm": Scaling(17.15, 1.98),
-        "flipper_length_mm": Scaling(200.9, 13.9),
-        "body_mass_g": Scaling(4184.0, 808.0),
-    }
-)
+UNSCALED = (0.0, 1.0)  # of categories
 
 
-UNSCALED = Scaling(0.0, 1.0)  # of categories
-
-
-def read() -> list[dict[str, str]]:
-    """Returns the 333 rows without a missing value, column -> text.
-
-    The file has 344 rows. 11 are left out: two without any measurement, and nine more without the sex.
-    """
+def read() -> dict[str, list[str | None]]:
+    """Returns the 344 rows by column, None where a cell is missing: two rows lack all measurements, 11 the sex."""
     text = (resources.files("vaezoo.data") / "files" / FILE).read_text("utf-8")
-    return [row for row in csv.DictReader(text.splitlines()) if all(row.values())]
+    rows = list(csv.DictReader(text.splitlines()))
+    return {c.name: [None if is_missing(row[c.name]) else row[c.name] for row in rows] for c in COLUMNS}
 
 
 def load() -> tuple[DataSpec, TensorSplit, TensorSplit]:
     """Reads the table. Every fifth row is a test example. The file is sorted by species, so all are in both splits.
 
     Returns:
-        The description, the training split and the test split. x is `(267, 7)` and `(66, 7)`, float32, in the order of
-        the file's columns. Real columns are standardised by `SCALINGS`, categories are the numbers of `CATEGORIES`.
-        The description holds this scaling, so that results are in grams and millimetres.
+        The description, the training split and the test split. x is `(276, 7)` and `(68, 7)`, float32, in the order of
+        the file's columns. Real columns are standardised by `SCALINGS`, categories are their numbers, and a missing
+        cell is NaN. The description holds the scaling, so that results are in grams and millimetres.
     """
-    rows = read()
-    means, deviations = zip(*(SCALINGS.get(column, UNSCALED) for column in rows[0]), strict=True)
-    values = np.array([[to_number(column, text) for column, text in row.items()] for row in rows])
-    is_test = torch.zeros(len(rows), dtype=torch.bool)
-    is_test[even_indices(len(rows) // TEST_DIVISOR, len(rows))] = True
-    columns = tuple(f"{name}:{len(CATEGORIES[name]) if name in CATEGORIES else 'real'}" for name in rows[0])
-    data = DataSpec(
-        name="penguins",
-        shape=(len(columns),),
-        likelihood="table",
-        kind="table",
-        columns=columns,
-        offset=means,
-        factor=deviations,
-    )
+    cells = read()
+    values = np.stack([to_numbers(column, cells[column.name], lambda row: f"row {row}") for column in COLUMNS], 1)
+    means, deviations = zip(*(SCALINGS.get(column.name, UNSCALED) for column in COLUMNS), strict=True)
+    data = describe("penguins", COLUMNS, values, Scaling("table", means, deviations))
+    is_test = torch.zeros(len(values), dtype=torch.bool)
+    is_test[even_indices(len(values) // TEST_DIVISOR, len(values))] = True
     x = torch.from_numpy(data.scaling.apply(values))
     return data, TensorSplit(x[~is_test], None), TensorSplit(x[is_test], None)
-
-
-def to_number(column: str, text: str) -> float:
-    """Returns the number for the text of a column: that of its category, or the measurement."""
-    return float(CATEGORIES[column].index(text)) if column in CATEGORIES else float(text)

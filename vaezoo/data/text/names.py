@@ -8,8 +8,8 @@ from string import ascii_lowercase
 
 import torch
 
+from vaezoo.core.tokenizer import Tokenizer, make_symbols
 from vaezoo.data.base import DataSpec, TensorSplit, even_indices
-from vaezoo.data.text.ids import make_symbols, to_ids
 
 FILE = "names.txt.gz"
 SYMBOLS = make_symbols(ascii_lowercase)
@@ -34,7 +34,7 @@ def load() -> tuple[DataSpec, TensorSplit, TensorSplit]:
         The description, the training split and the test split. x is `(26545, 16)` and `(2949, 16)`, int64: letters, the
         end, then padding.
     """
-    x = to_ids(read(), SYMBOLS, LENGTH)
+    x = torch.from_numpy(Tokenizer("characters", SYMBOLS).to_ids(read(), LENGTH))
     is_test = torch.zeros(len(x), dtype=torch.bool)
     is_test[even_indices(len(x) // TEST_DIVISOR, len(x))] = True
     data = DataSpec(
@@ -44,5 +44,6 @@ def load() -> tuple[DataSpec, TensorSplit, TensorSplit]:
         kind="tokens",
         vocabulary=len(SYMBOLS),
         symbols=SYMBOLS,
+        tokenizer="characters",
     )
     return data, TensorSplit(x[~is_test], None), TensorSplit(x[is_test], None)
