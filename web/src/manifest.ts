@@ -21,6 +21,8 @@ export interface Manifest {
     symbols: string[];
     class_names?: string[];
     column_names?: string[];
+    column_formats?: string[];
+    categories?: string[][];
     offset?: number[];
     factor?: number[];
   };
