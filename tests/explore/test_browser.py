@@ -94,7 +94,7 @@ def test_texts_and_rows_are_those_of_the_runtime(browser, explored, monkeypatch)
     np.testing.assert_allclose(latents_of(browser), z[0], atol=1e-5)
     assert shown == "ada"
     browser.run(send, "ada1")
-    assert "the letter '1' has no id" in browser.until("return document.getElementById('input-note').textContent")
+    assert "the symbol '1' has no id" in browser.until("return document.getElementById('input-note').textContent")
     export, page = explored("table")
     browser.open(page)
     row, model = run_copied(browser, export, monkeypatch), runtime.load(export)

@@ -19,6 +19,7 @@ export interface Manifest {
     vocabulary: number;
     columns: string[];
     symbols: string[];
+    tokenizer?: string;
     class_names?: string[];
     column_names?: string[];
     column_formats?: string[];
