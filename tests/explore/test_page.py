@@ -14,6 +14,7 @@ import pytest
 from explore_pages import WEB, require_package
 
 from vaezoo import export_onnx
+from vaezoo.core.tokenizer import BYTE_SYMBOLS, Tokenizer, make_symbols
 from vaezoo.data import download
 from vaezoo.errors import InputError, StorageError, VaezooError
 from vaezoo.explore import page, web_runtime
@@ -72,6 +73,33 @@ def test_page_is_the_build_of_the_sources(tmp_path):
     subprocess.run(["node", "build.mjs", tmp_path / "built"], cwd=copy, check=True)
     for name in page.PAGE_FILES:
         assert (tmp_path / "built" / name).read_bytes() == (page.PAGE / name).read_bytes(), "run 'make web'"
+
+
+LETTERS = Tokenizer("characters", make_symbols("abcdefé"))
+WORDS = Tokenizer("words", ("", "\n", "\ufffd", "the", "cat", "sat"))
+SUBWORDS = Tokenizer("subwords", make_symbols((*BYTE_SYMBOLS, "th", "the", "Ġt", "Ġth", "Ġthe", "ca", "cat")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tokenizer", "texts"),
+    [
+        (LETTERS, ["abé", "fade", ""]),
+        (WORDS, ["the  cat ran", "sat"]),
+        (SUBWORDS, ["the cat, thé the", "a!! b"]),
+    ],
+)
+def test_page_reads_texts_as_the_tokenizers_do(tokenizer, texts, tmp_path):
+    esbuild = require_package("esbuild").parent / ".bin" / "esbuild"
+    module = tmp_path / "texts.mjs"
+    subprocess.run([esbuild, WEB / "src" / "texts.ts", "--bundle", "--format=esm", f"--outfile={module}"], check=True)
+    data = {"symbols": tokenizer.symbols, "tokenizer": tokenizer.name, "shape": [40]}
+    code = f"import {{ toIds, textOf }} from {json.dumps(str(module))}; const m = {{ data: {json.dumps(data)} }};"
+    code += f"console.log(JSON.stringify({json.dumps(texts)}.map((t) => [toIds(t, m), textOf(toIds(t, m), m)])))"
+    done = subprocess.run(["node", "--input-type=module", "-e", code], capture_output=True, text=True, check=True)
+    ids, shown = zip(*json.loads(done.stdout), strict=True)
+    np.testing.assert_array_equal(ids, tokenizer.to_ids(texts, 40))
+    assert list(shown) == [text or "(empty)" for text in tokenizer.to_texts(np.array(ids))]
 
 
 @pytest.mark.slow

@@ -24,10 +24,10 @@ async function main(): Promise<void> {
   }
   if (typeof WebAssembly === "undefined") throw new UserError("this browser has no WebAssembly", "use a current browser");
   const [manifest, page] = await Promise.all([readManifest(), readPageFacts()]);
-  const facts = await readLatents(manifest);
   describe(manifest, page);
-  const model = new Model(await openEngine(page.webgpu), manifest);
-  const [examples] = await Promise.all([readExamples(page), model.open("decoder")]);
+  const [facts, engine, examples] = await Promise.all([readLatents(manifest), openEngine(page.webgpu), readExamples(page)]);
+  const model = new Model(engine, manifest);
+  await model.open("decoder");
   const explorer = new Explorer(model, facts, page, examples);
   explorer.onError = fail;
   await build(explorer);

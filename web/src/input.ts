@@ -6,7 +6,7 @@ import type { Explorer } from "./explorer";
 import { type Decoded, fromSource, inverted, readImage } from "./files";
 import { kindOf, Picture } from "./picture";
 import { exampleButtons } from "./samples";
-import { isLetters, toIds } from "./texts";
+import { takesTexts, toIds } from "./texts";
 
 const MAX_DRAWN = 64; // pixels a side of an image that can be drawn by hand
 const PAD = 280; // pixels a side of the pad
@@ -15,7 +15,7 @@ export function input(explorer: Explorer): HTMLElement | null {
   const { manifest, model } = explorer;
   if (!model.has("encoder")) return null;
   const isImage = kindOf(manifest) === "image";
-  const isText = kindOf(manifest) === "text" && isLetters(manifest);
+  const isText = kindOf(manifest) === "text" && takesTexts(manifest);
   const [original, reconstruction] = ["input", "reconstruction"].map((name) => new Picture(manifest, name, { id: name }, true));
   const note = element("p", { class: "note", role: "status", id: "input-note" });
   let current: number[] | null = null;
@@ -74,6 +74,8 @@ function ownImages(explorer: Explorer, accept: (work: () => Promise<Decoded>) =>
   const read = (file: File | undefined) => file && accept(() => readImage(file, manifest));
   chooser.addEventListener("change", () => read(chooser.files?.[0]));
   const zone = element("div", { class: "drop", id: "drop" }, element("label", { for: "chosen-image" }, "Drop an image here, or choose a file"), chooser);
+  // Beside the place a browser would leave the page and open the file.
+  for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
   for (const kind of ["dragenter", "dragover"]) {
     zone.addEventListener(kind, (event) => {
       event.preventDefault();

@@ -19,8 +19,11 @@ export interface Manifest {
     vocabulary: number;
     columns: string[];
     symbols: string[];
+    tokenizer?: string;
     class_names?: string[];
     column_names?: string[];
+    column_formats?: string[];
+    categories?: string[][];
     offset?: number[];
     factor?: number[];
   };

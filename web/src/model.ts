@@ -189,9 +189,14 @@ function mostProbable(logits: Values, count: number): number[] {
   return Array.from({ length: logits.length / count }, (_, i) => argmax(logits, i * count, count));
 }
 
+// How many categories a column `name:k` has. 0: it is real. A `?` at the end says that cells may be missing.
+export function categoriesOf(column: string): number {
+  return Number(/:(\d+)\??$/.exec(column)?.[1] ?? 0);
+}
+
 // Rows of columns, from a decoder's output in which a category has k probabilities side by side.
 export function tableRows(output: Values, columns: string[]): number[] {
-  const widths = columns.map((column) => Number(column.slice(column.lastIndexOf(":") + 1)) || 0); // 0: a real column
+  const widths = columns.map(categoriesOf);
   const width = widths.reduce((a, k) => a + Math.max(1, k), 0);
   const rows: number[] = [];
   for (let start = 0; start < output.length; start += width) {

@@ -2,7 +2,7 @@
 
 import { element, show } from "./dom";
 import { type Manifest, product } from "./manifest";
-import type { Values } from "./model";
+import { categoriesOf, type Values } from "./model";
 import { textOf } from "./texts";
 
 export type Kind = "image" | "text" | "table" | "curve";
@@ -97,12 +97,22 @@ export class Picture {
 }
 
 function columnNames({ data }: Manifest): string[] {
-  return data.column_names?.length ? data.column_names : data.columns.map((c) => c.slice(0, c.lastIndexOf(":")));
+  return data.column_names?.length ? data.column_names : data.columns.map((column) => column.slice(0, column.lastIndexOf(":")));
 }
 
-// A column in the units of the data, or the number of a category.
+// A cell as the data have it: the name of a category, a date, or a number in the units of the data.
 function cellOf(value: number, column: number, { data }: Manifest): string {
-  const isReal = data.columns[column].endsWith(":real");
+  if (Number.isNaN(value)) return "missing";
+  if (categoriesOf(data.columns[column])) return data.categories?.[column]?.[value] ?? show(value, 0);
   const [offset, factor] = [data.offset?.[column] ?? 0, data.factor?.[column] ?? 1];
-  return isReal ? show(value * factor + offset) : show(value, 0);
+  const [kind, detail] = (data.column_formats?.[column] ?? "").split(/:(.*)/s);
+  const number = value * factor + offset;
+  if (kind === "date") return dateOf(number, /%[HMS]/.test(detail));
+  return show(number, kind === "integer" ? 0 : detail ? Number(detail) : 2);
+}
+
+function dateOf(days: number, hasTime: boolean): string {
+  const day = { timeZone: "UTC", year: "numeric", month: "2-digit", day: "2-digit" } as const;
+  const format = hasTime ? { ...day, hour: "2-digit", minute: "2-digit" } as const : day;
+  return new Intl.DateTimeFormat(undefined, format).format((hasTime ? days : Math.round(days)) * 86_400_000);
 }

@@ -16,7 +16,7 @@ export function samples(explorer: Explorer): { node: HTMLElement; draw: () => Pr
     return { node: panel("Samples", element("p", { class: "note" }, text)), draw: async () => undefined };
   }
   const count = Math.max(1, Math.min(COUNT, Math.floor(MAX_NUMBERS / manifest.data.shape.reduce((a, b) => a * b, 1))));
-  const pictures = Array.from({ length: count }, (_, i) => new Picture(manifest, `sample ${i + 1}`, { "aria-hidden": "true" }, true));
+  const pictures = Array.from({ length: count }, (_, i) => new Picture(manifest, `sample ${i + 1}`, {}, true));
   const [latents, note] = [new Map<number, number[]>(), element("p", { class: "note", role: "status" })];
   const buttons = pictures.map((picture, i) => pick(picture, `show sample ${i + 1}`, () => explorer.set(latents.get(i)!)));
   let seed = 0;
@@ -42,8 +42,11 @@ export function samples(explorer: Explorer): { node: HTMLElement; draw: () => Pr
   return { node: panel("Samples", element("div", { class: `grid of-${kindOf(manifest)}` }, ...buttons), note, element("p", { class: "actions" }, more, ...labelled)), draw };
 }
 
+// A canvas says nothing, so the button has a name. Texts are names themselves.
 export function pick(picture: Picture, name: string, onclick: () => void): HTMLButtonElement {
-  const made = button("", onclick, { class: "pick", "aria-label": name });
+  const isCanvas = picture.node instanceof HTMLCanvasElement;
+  if (isCanvas) picture.node.setAttribute("aria-hidden", "true");
+  const made = button("", onclick, { class: "pick", ...(isCanvas ? { "aria-label": name } : { title: name }) });
   made.append(picture.node);
   return made;
 }
@@ -54,7 +57,7 @@ export function exampleButtons(explorer: Explorer, choose: (x: ArrayLike<number>
   if (!examples || !explorer.model.has("encoder")) return null;
   const size = examples.x.length / examples.count;
   const buttons = Array.from({ length: examples.count }, (_, i) => {
-    const picture = new Picture(manifest, `example ${i + 1}`, { "aria-hidden": "true" }, true);
+    const picture = new Picture(manifest, `example ${i + 1}`, {}, true);
     picture.draw(examples.x, i);
     const y = facts.y?.[i];
     const name = y?.length === 1 ? `, label ${className(explorer, y[0])}` : "";
