@@ -171,7 +171,7 @@ def test_a_trained_codebook_becomes_a_folder(digits, tmp_path):
     [
         ("conv-vae", {}, "gaussian-identity", "diffusers has no conv-vae"),
         ("autoencoder-kl", {"channels": "8,8", "norm_groups": 4}, "bernoulli", "puts out no images"),
-        ("tiny-autoencoder", {"channels": 4, "latent_norm": True}, "gaussian-identity", "has no path with a norm"),
+        ("tiny-autoencoder", {"channels": 4, "latent_norm": True}, "gaussian-identity", "no layers for the option"),
         (
             "vq-autoencoder",
             {"channels": "8,8", "norm_groups": 4, "quantizer": "fsq"},

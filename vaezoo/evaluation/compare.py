@@ -146,8 +146,13 @@ def compare(paths: Sequence[str | os.PathLike[str]], metrics: Sequence[str] = ()
             for path in paths
             for file in sorted(Path(path).glob("*.failed.json"))
         },
-        unfinished=[str(folder) for folder in folders if not (folder / RESULT).exists()],
+        unfinished=[str(folder) for folder in folders if not has_ended(folder)],
     )
+
+
+def has_ended(folder: Path) -> bool:
+    """Tells whether a run has its result, or was imported and never gets one."""
+    return (folder / RESULT).exists() or read_run_record(folder).imported is not None
 
 
 def find_runs(path: Path) -> list[Path]:

@@ -192,7 +192,7 @@ class AutoencoderTiny(Format):
 
     def write_layers(self, options: Mapping[str, object], size: int) -> dict[str, object]:
         if options["latent_norm"]:
-            what = f"{self.name} has no path with a normalisation, as 'latent_norm' gives it"
+            what = f"diffusers' {self.name} has no layers for the option latent_norm of this model"
             raise VaezooError(what, "export it with --onnx")
         blocks = as_list(options, "blocks")
         channels = [options["channels"]] * len(blocks)

@@ -172,7 +172,9 @@ def find_source(folder: Path) -> Source:
         return find_diffusers(folder)
     if files := taesd.find_files(folder):
         return find_taesd(files)
-    hint = f"give a folder with {CONFIG} and {WEIGHTS[0]}"
+    if missing := taesd.lone_file(folder):
+        raise InputError(f"{folder} holds half of an autoencoder: it has no {missing}", "give both files")
+    hint = f"give a folder with {CONFIG} and {WEIGHTS[0]}, or with TAESD's encoder and decoder"
     if (folder / "vae" / CONFIG).exists():
         hint = f"give the folder of its autoencoder, {folder / 'vae'}"
     raise InputError(f"{folder} is not the folder of an autoencoder: it has no {CONFIG}", hint)

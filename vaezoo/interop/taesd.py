@@ -23,6 +23,13 @@ def find_files(folder: Path) -> dict[str, Path]:
     return {part: files[0] for part, files in found.items()} if all(len(f) == 1 for f in found.values()) else {}
 
 
+def lone_file(folder: Path) -> str:
+    """Returns the name of the file that a folder lacks, if it holds one of encoder and decoder alone. Otherwise ""."""
+    there = {part: any(folder.glob(f"*{part}.safetensors")) for part in SHIFT}
+    missing = [part for part, found in there.items() if not found]
+    return f"{missing[0]}.safetensors" if len(missing) == 1 else ""
+
+
 def rename(part: str, weight: str) -> str:
     """Returns the name that a weight has in the model.
 

@@ -180,7 +180,7 @@ def require_coordinates(vae: VAE) -> CPPN:
     decoder = getattr(vae, "decoder", None)
     if not isinstance(decoder, CPPN):
         raise VaezooError(
-            f"the decoder of a {type(vae).__name__} takes no coordinates, so its images have one resolution",
+            "the decoder of this model takes no coordinates, so its images have one resolution",
             "leave out the resolution, or use cppn-vae",
         )
     return decoder

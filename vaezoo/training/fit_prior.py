@@ -112,6 +112,11 @@ def fit_prior(
     config = fit_config(run.training, chosen, steps, batch_size, lr, seed, device)
     torch_device = resolve_device(config.device)
     record, registration = read_run_record(run.path), find_model(run.full_name)
+    # What the model cannot have is found before data are loaded, or even downloaded.
+    if chosen.takes_codes:
+        grid_codes(run.vae)
+    else:
+        code_size(run.vae)
     data = run.dataset if data is None else data
     if not isinstance(data, Dataset):
         data = load_run_data(run.path, record, data_dir, None, data)
@@ -119,9 +124,7 @@ def fit_prior(
     setup = build_setup(registration, run.options, data, config)._replace(objective=FitPrior(codes))
     setup.vae.load_state_dict(first_stage(run.vae), strict=False)
     with registration.failures("encoded"):
-        if chosen.takes_codes:
-            grid_codes(setup.vae)
-        else:
+        if not chosen.takes_codes:
             check_replaceable(setup)
     with distributed.init_distributed(torch_device), signals.defer_signals():
         validate_setup(setup.vae, setup.objective, data, config)
@@ -193,7 +196,6 @@ def check_replaceable(setup: Setup) -> None:
     """Raises VaezooError unless a model can have another prior."""
     vae, name = setup.vae, setup.registration.name
     hint = "use a model whose prior is an option, such as conv-vae"
-    code_size(vae)
     label_count(vae)
     if vae.prior.space != "real":
         what = f"a prior is fitted in the space 'real', and the latents of {name} lie in the space '{vae.prior.space}'"

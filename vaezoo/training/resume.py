@@ -238,6 +238,8 @@ def load_run_data(
         source = source or DataSource(data="", scale=record.data.scaling.name)
         source = replace(source, data=os.path.abspath(os.path.expanduser(moved)))
         return load_source(source, record.data, data_dir, stream)
+    if record.imported is not None:
+        raise VaezooError(f"{path} was imported, so it has no data", "name the data: --data FOLDER")
     if source is None:
         hint = "resume it in that program, with its data, or name a file that holds them with --data"
         raise VaezooError(f"{path} was trained on arrays of a program", hint)

@@ -81,7 +81,8 @@ def read_run_record(path: Path) -> RunRecord:
     """
     file = path / "run.json"
     if not file.is_file():
-        raise InputError(f"{path} is not a run folder", "give a folder that 'vaezoo train' wrote, such as runs/...")
+        hint = "give a folder that 'vaezoo train' or 'vaezoo import' wrote, such as runs/..."
+        raise InputError(f"{path} is not a run folder", hint)
     record = read_json(file)
     check_schema(file, record, SCHEMA)
     try:

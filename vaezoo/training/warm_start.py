@@ -72,7 +72,9 @@ def misfits(
     if not problems:
         return None
     shown = "; ".join(problems[:MAX_PROBLEMS]) + ("; ..." if len(problems) > MAX_PROBLEMS else "")
-    return f"{len(problems)} weights of {source} do not fit {model}: {shown}"
+    what = "weight" if len(problems) == 1 else "weights"
+    fit = "does" if len(problems) == 1 else "do"
+    return f"{len(problems)} {what} of {source} {fit} not fit {model}: {shown}"
 
 
 def warn_of_link(likelihood: Likelihood, run: Run) -> None:

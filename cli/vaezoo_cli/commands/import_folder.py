@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     callback=parse_image_size,
     metavar="N|HxW",
     show_default=False,
-    help="Size of samples, and of the images that commands use the run for.  [default: 64]",
+    help="The size to which commands resize images for this run.  [default: 64]",
 )
 @click.option(
     "--likelihood",
@@ -38,7 +38,7 @@ def import_folder(folder: str, out: str | None, image_size: ImageSize | None, li
 
     \b
     vaezoo import FOLDER --out runs/mine
-    vaezoo eval runs/mine --data PHOTOS
+    vaezoo eval runs/mine --data PHOTOS --metrics reconstructions
     vaezoo train --init-from runs/mine --data PHOTOS --image-size 64
     vaezoo export runs/mine --onnx
     vaezoo export runs/mine --format diffusers

@@ -120,6 +120,8 @@ def train(
     path = find_run_folder(resume, model)
     first = vaezoo.load(init_from) if init_from and model is None and path is None else None
     if first:
+        if first.imported is not None and "data" not in given:
+            raise VaezooError(f"{init_from} was imported, so it has no data", "name the data: --data FOLDER")
         model, likelihood = first.full_name, likelihood or first.data.likelihood
         model_options = options_of(first, model_options)
     # With several processes (torchrun), only the primary one prints.

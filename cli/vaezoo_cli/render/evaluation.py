@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from vaezoo import Evaluation
 
 NATS = ".2f"  # two decimals, as in the literature
+MAX_VALUES = 64  # of a metric with a value for each latent; more would hide the table
 
 
 class ProgressView:
@@ -60,11 +62,17 @@ def render_evaluation(evaluation: Evaluation) -> None:
     OUT.print(rows)
     for metric in evaluation.metrics:
         if isinstance(metric.value, tuple):  # one value per latent dimension, too long for the table
-            OUT.print(f"{escape(metric.name)}: {show_number(metric.value, metric.unit)} {metric.unit}", soft_wrap=True)
+            OUT.print(f"{escape(metric.name)}: {show_numbers(metric.value, metric.unit)} {metric.unit}", soft_wrap=True)
 
 
-def show_number(value: float | tuple[float, ...], unit: str) -> str:
+def show_numbers(values: tuple[float, ...], unit: str) -> str:
+    """Formats the values of a metric, those of many latents by their range. --json has all of them."""
+    if len(values) <= MAX_VALUES:
+        return " ".join(show_number(value, unit) for value in values)
+    low, middle, high = (show_number(f(values), unit) for f in (min, statistics.median, max))
+    return f"{len(values):,} values from {low} to {high}, median {middle}"
+
+
+def show_number(value: float, unit: str) -> str:
     """Formats the value of a metric: nats with two decimals, others with four digits."""
-    if isinstance(value, tuple):
-        return " ".join(show_number(v, unit) for v in value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,{NATS}}" if unit == "nats" else f"{value:,.4g}"

@@ -19,6 +19,7 @@ def render_imported(run: Run) -> None:
     images, latents = ("x".join(map(str, shape)) for shape in (run.data.shape, run.vae.latent_shape))
     OUT.print(f"{run.imported['class']} as {run.model}: {count:,} parameters, images {images}, latents {latents}")
     path = escape(str(run.path))
-    OUT.print(f"\nwritten  {path}/\nnext     vaezoo eval {path} --data PHOTOS", soft_wrap=True)
+    OUT.print(f"\nwritten  {path}/", soft_wrap=True)
+    OUT.print(f"next     vaezoo eval {path} --data PHOTOS --metrics reconstructions", soft_wrap=True)
     OUT.print(f"         vaezoo train --init-from {path} --data PHOTOS", soft_wrap=True)
     OUT.print(f"         vaezoo export {path} --onnx", soft_wrap=True)

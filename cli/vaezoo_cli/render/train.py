@@ -49,15 +49,19 @@ class TrainingView:
         self.note = ""
         self.total, self.term = TERMS
         self.stopped = threading.Event()
+        self.ticker: threading.Thread | None = None
 
     def __enter__(self) -> TrainingView:
         self.bar.start()
         if not (self.silent or ERR.is_terminal):
-            threading.Thread(target=self._tick_until_stopped, daemon=True).start()
+            self.ticker = threading.Thread(target=self._tick_until_stopped, daemon=True)
+            self.ticker.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
         self.stopped.set()
+        if self.ticker is not None:
+            self.ticker.join()  # a thread that still runs when the interpreter ends can abort the process
         self.bar.stop()
 
     def _tick_until_stopped(self) -> None:
