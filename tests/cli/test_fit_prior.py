@@ -106,3 +106,9 @@ def test_prior_of_another_run(first, run, run_ok, inside):
 def test_exports_have_no_codes(exported, run):
     code, _, err = run("fit-prior", exported.path)
     assert code == 2 and "is an export, not a run" in err
+
+
+def test_kind_is_checked_before_data_are_loaded(inside, run, tmp_path):
+    """The data of a pretrained model would be downloaded, which takes minutes."""
+    code, _, err = run("fit-prior", "conv-vae-mnist", "--kind", "autoregressive", "--data-dir", tmp_path / "none")
+    assert code == 2 and "is for grids of codes" in err

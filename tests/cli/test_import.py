@@ -296,3 +296,33 @@ def test_the_current_folder_becomes_the_run(inside, run_ok, monkeypatch):
 
 def test_golden_cases_have_known_classes():
     assert {settings["_class_name"] for settings in CASES.values()} == set(FORMATS)
+
+
+def test_commands_without_data_say_that_the_run_was_imported(inside, run, run_ok):
+    small_folder(inside / "vae")
+    run_ok("import", "vae", "--out", "first")
+    for command in (("train", "--init-from", "first"), ("eval", "first")):
+        code, _, err = run(*command)
+        assert code == 2 and "was imported, so it has no data" in err and "--data" in err
+    code, _, err = run("fit-prior", "first")
+    assert code == 2 and "fitted to latent vectors, not to latents of shape" in err
+
+
+def test_half_an_autoencoder_is_named(inside, run):
+    (inside / "half").mkdir()
+    save_file({"0.weight": torch.zeros(4, 3, 3, 3)}, inside / "half" / "taesd_decoder.safetensors")
+    code, _, err = run("import", "half")
+    assert code == 3 and "half holds half of an autoencoder: it has no encoder.safetensors" in err
+
+
+def test_imported_runs_are_compared_as_finished(inside, run, run_ok):
+    small_folder(inside / "vae")
+    run_ok("import", "vae", "--out", "first")
+    assert "unfinished" not in run_ok("compare", "first")
+
+
+def test_many_latents_are_shown_by_their_range(photos, inside, run_ok):
+    small_folder(inside / "vae")
+    run_ok("import", "vae", "--out", "first", "--image-size", 16)
+    out = run_ok("eval", "first", "--data", "photos")
+    assert "256 values from" in out and max(map(len, out.splitlines())) < 200
