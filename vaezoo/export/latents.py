@@ -1,6 +1,6 @@
 """latents.json: what an export says about its latents, for programs that show them. `vaezoo explore` does.
 
-It describes at most 64 examples of the run, whose first eight are the golden ones:
+It describes the first examples of the run, as many as the gate compares. The first eight are the golden ones:
 
     space       where z lies; see `vaezoo.priors.base.Prior`
     codes       number of codes of a quantizer, or null if z are real numbers
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from vaezoo.data.base import Batch, given
 from vaezoo.errors import VaezooError
-from vaezoo.posteriors.base import Posterior
+from vaezoo.export.cases import example_count
+from vaezoo.posteriors.base import Posterior, map_tensors
 from vaezoo.runtime.manifest import GraphName
 from vaezoo.vae import VAE, eval_mode
 
@@ -42,6 +43,8 @@ def latent_files(vae: VAE, graphs: Collection[GraphName], examples: Batch | None
     """
     if examples is None or "encoder" not in graphs or math.prod(vae.latent_shape) > MAX_LATENTS:
         return {}
+    count = example_count(vae.shapes)  # as in the gate: encoding large images takes memory and time
+    examples = map_tensors(examples, lambda tensor: tensor[:count])
     with eval_mode(vae):
         posterior = vae.infer(examples)
         z = posterior.mode()
