@@ -10,12 +10,17 @@ from scipy.stats import multivariate_normal
 
 import vaezoo
 from vaezoo import Batch, DataSpec, TrainConfig
+from vaezoo.data.kinds import make_kind
+from vaezoo.evaluation.onnx_tables import ExportedTable
+from vaezoo.likelihoods.make import make_likelihood
 from vaezoo.likelihoods.table import Table
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.full_gaussian import FullGaussian
+from vaezoo.runtime.tables import draw_rows
 from vaezoo.vae import VAE
 from vaezoo_cli.main import main
 
+RNG = np.random.default_rng(0)
 CONFIG = TrainConfig(steps=30, batch_size=16, lr=0.01)
 
 
@@ -202,6 +207,29 @@ def test_exports_draw_from_the_same_distribution(likelihood, tmp_path):
     assert vaezoo.reconstruct(model, a[:7], draw=True, seed=1).shape == (7, 3)
     rows = vaezoo.sample(model, 9, draw=True, where=["b=y"])
     assert (rows[:, 1] == 1).all() and np.array_equal(rows, vaezoo.sample(model, 9, draw=True, where=["b=y"]))
+
+
+@pytest.mark.parametrize("name", ["table", "table:modes"])
+@pytest.mark.parametrize("columns", [("a:real?", "b:3", "c:real"), ("b:3", "d:2")])
+def test_outputs_of_a_decoder_are_the_distribution(name, columns):
+    torch.manual_seed(0)
+    likelihood = make_likelihood(name, "table", 0, columns)
+    kind = make_kind("table", columns=columns)
+    x = kind.example(200, (len(columns),), torch.Generator().manual_seed(0))
+    likelihood.init_from_data(vaezoo.TensorSplit(x, None))
+    params = torch.randn(200, *likelihood.params_shape((len(columns),)))
+    with torch.no_grad():
+        outputs = {key: value.numpy() for key, value in likelihood.outputs(params).items()}
+        components = outputs["mode_means"].shape[2] if "mode_means" in outputs else 1
+        exported = ExportedTable(columns, components)
+        theirs = exported.to_params(outputs)
+        torch.testing.assert_close(exported.log_prob(theirs, x), likelihood.log_prob(params, x), atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(exported.mean(theirs), likelihood.mean(params), atol=1e-4, rtol=1e-4)
+        rows = theirs[:1].expand(8000, -1)
+        ours = likelihood.sample(params[:1].expand(8000, -1))
+        torch.testing.assert_close(exported.sample(rows).mean(0), ours.mean(0), atol=0.25, rtol=0.1)
+        drawn = draw_rows({"columns": [*columns]}, {k: v[:1].repeat(8000, 0) for k, v in outputs.items()}, RNG)
+        torch.testing.assert_close(torch.from_numpy(drawn).mean(0), ours.mean(0), atol=0.25, rtol=0.1)
 
 
 @pytest.mark.slow
