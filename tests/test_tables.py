@@ -10,12 +10,17 @@ from scipy.stats import multivariate_normal
 
 import vaezoo
 from vaezoo import Batch, DataSpec, TrainConfig
+from vaezoo.data.kinds import make_kind
+from vaezoo.evaluation.onnx_tables import ExportedTable
+from vaezoo.likelihoods.make import make_likelihood
 from vaezoo.likelihoods.table import Table
 from vaezoo.objectives.elbo import elbo_terms
 from vaezoo.posteriors.full_gaussian import FullGaussian
+from vaezoo.runtime.tables import draw_rows
 from vaezoo.vae import VAE
 from vaezoo_cli.main import main
 
+RNG = np.random.default_rng(0)
 CONFIG = TrainConfig(steps=30, batch_size=16, lr=0.01)
 
 
@@ -204,6 +209,29 @@ def test_exports_draw_from_the_same_distribution(likelihood, tmp_path):
     assert (rows[:, 1] == 1).all() and np.array_equal(rows, vaezoo.sample(model, 9, draw=True, where=["b=y"]))
 
 
+@pytest.mark.parametrize("name", ["table", "table:modes"])
+@pytest.mark.parametrize("columns", [("a:real?", "b:3", "c:real"), ("b:3", "d:2")])
+def test_outputs_of_a_decoder_are_the_distribution(name, columns):
+    torch.manual_seed(0)
+    likelihood = make_likelihood(name, "table", 0, columns)
+    kind = make_kind("table", columns=columns)
+    x = kind.example(200, (len(columns),), torch.Generator().manual_seed(0))
+    likelihood.init_from_data(vaezoo.TensorSplit(x, None))
+    params = torch.randn(200, *likelihood.params_shape((len(columns),)))
+    with torch.no_grad():
+        outputs = {key: value.numpy() for key, value in likelihood.outputs(params).items()}
+        components = outputs["mode_means"].shape[2] if "mode_means" in outputs else 1
+        exported = ExportedTable(columns, components)
+        theirs = exported.to_params(outputs)
+        torch.testing.assert_close(exported.log_prob(theirs, x), likelihood.log_prob(params, x), atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(exported.mean(theirs), likelihood.mean(params), atol=1e-4, rtol=1e-4)
+        rows = theirs[:1].expand(8000, -1)
+        ours = likelihood.sample(params[:1].expand(8000, -1))
+        torch.testing.assert_close(exported.sample(rows).mean(0), ours.mean(0), atol=0.25, rtol=0.1)
+        drawn = draw_rows({"columns": [*columns]}, {k: v[:1].repeat(8000, 0) for k, v in outputs.items()}, RNG)
+        torch.testing.assert_close(torch.from_numpy(drawn).mean(0), ours.mean(0), atol=0.25, rtol=0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp-vae", "tvae"])
 def test_exports_are_scored_as_their_runs(model, trained, tmp_path):
@@ -242,5 +270,6 @@ def test_missing_cells_are_imputed(path, trained, inside):
         vaezoo.reconstruct(vaezoo.create_model("mlp-vae", DataSpec(name="v", shape=(2,))), np.ones((1, 2)), impute=True)
     values = np.array([[np.nan, 3.0, 1.0, 18262.0]])
     assert np.isfinite(vaezoo.reconstruct(run, values)).all()
+    assert run.reconstruct(values, impute=True)[0, 1:].tolist() == [3, 1, 18262]
     with pytest.raises(vaezoo.VaezooError, match="not data of kind table"):
         vaezoo.reconstruct(run, np.array([[40.0, 3.0, np.nan, 18262.0]]))  # no cell of it was missing

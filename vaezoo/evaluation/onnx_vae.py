@@ -57,8 +57,8 @@ class OnnxModuleVAE(VAE):
         self.table: ExportedTable | None = None
         if is_table:
             outputs = {tensor["name"]: tensor["shape"] for tensor in model.manifest["graphs"]["decoder"]["outputs"]}
-            modes = outputs.get("mode_means", ["batch", 0, 1])[2]
-            self.table = self.likelihood = ExportedTable(self.data.columns, int(modes))
+            modes = int(outputs["mode_means"][2]) if "mode_means" in outputs else 1
+            self.table = self.likelihood = ExportedTable(self.data.columns, modes)
         graphs = model.manifest["graphs"]
         self.encoder_inputs = tuple(tensor["name"] for tensor in graphs["encoder"]["inputs"])
         # Coordinates are those of the data's resolution.

@@ -207,11 +207,12 @@ class Run:
         seed: int = 0,
         limit: int | None = None,
         resolution: Resolution | None = None,
+        impute: bool = False,
     ) -> NDArray[Any]:
         """Returns reconstructions of examples, as `vaezoo.reconstruct` does. The default is the held-out part."""
         from vaezoo.evaluation.outputs import reconstruct
 
-        return reconstruct(self, data, draw=draw, seed=seed, limit=limit, resolution=resolution)
+        return reconstruct(self, data, draw=draw, seed=seed, limit=limit, resolution=resolution, impute=impute)
 
     def score(self, data: Data | None = None, **options: Any) -> Scores:
         """Scores each example, as `vaezoo.score` does, which describes the options and errors."""
