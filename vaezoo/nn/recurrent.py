@@ -9,6 +9,7 @@ ONNX, so texts have any length.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -94,10 +95,22 @@ def gradient(
     x: Tensor, states: Tensor, weights: list[Tensor], cell: str, by_output: Tensor, by_after: Tensor
 ) -> list[Tensor]:
     """Returns the gradients by x, the states and the weights, given those by the two outputs."""
-    with torch.enable_grad():
+    with _autograd(), torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (x, states, *weights)]
         outputs = _run(inputs[0], inputs[1], inputs[2:], cell)
-    return [g.contiguous() for g in torch.autograd.grad(outputs, inputs, (by_output, by_after))]
+        found = torch.autograd.grad(outputs, inputs, (by_output, by_after))
+    return [g.contiguous() for g in found]
+
+
+def _autograd() -> AbstractContextManager[object]:
+    """Lets autograd record inside of an operator, where PyTorch switches it off."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for name in ("AutogradCPU", "AutogradCUDA", "ADInplaceOrView"):
+        excluded = excluded.remove(torch._C._dispatch_key_parse(name))
+    guard: AbstractContextManager[object] = torch._C._ForceDispatchKeyGuard(
+        torch._C._dispatch_tls_local_include_set(), excluded
+    )
+    return guard
 
 
 @gradient.register_fake
