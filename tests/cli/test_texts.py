@@ -97,7 +97,7 @@ def test_long_texts_are_cut_on_request(folder, run, tmp_path):
     ("arguments", "message"),
     [
         (["--tokenizer", "letters"], "no tokenizer named 'letters'"),
-        (["--length", 3], "has 4 ids, more than 3"),
+        (["--length", 3], "has 5 ids, more than 3"),
         (["--column", "name"], "has no columns"),
         (["--image-size", 8], "has no images"),
         (["--likelihood", "bernoulli"], "is not for data of kind"),
@@ -142,8 +142,8 @@ def test_texts_lie_between_two_texts(folder, run_ok, run, tmp_path):
     lines = run_ok("plot", folder / "run", "--kind", "interpolation", "--text", "anna", "--text", "fritz").splitlines()
     assert len(lines) == 11 and (lines[0], lines[-1]) == ("anna", "fritz")
     run_ok("plot", folder / "run", "--kind", "interpolation", "-n", 2, "--out", tmp_path / "a.txt")
-    blocks = (tmp_path / "a.txt").read_text().split("\n\n")
-    assert len(blocks) == 2 and {block.splitlines()[0] for block in blocks} <= set(NAMES)
+    lines = (tmp_path / "a.txt").read_text().splitlines()
+    assert len(lines) == 2 * 11 + 1 and {lines[0], lines[10], lines[12], lines[22]} <= set(NAMES)
     code, _, err = run("plot", folder / "run", "--kind", "interpolation", "--text", "anna")
     assert code and "1 texts are no pairs" in err
     code, _, err = run("plot", folder / "run", "--kind", "interpolation", "--out", tmp_path / "a.png")

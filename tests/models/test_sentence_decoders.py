@@ -10,7 +10,7 @@ from torch import nn
 from vaezoo import Batch, TrainConfig, export_onnx, load_data, resume, runtime, train
 from vaezoo.core.drawing import Drawing
 from vaezoo.core.options import configure
-from vaezoo.errors import VaezooError
+from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.models.sentence_vae import SPEC
 from vaezoo.nn.recurrent import STATES, Recurrent
 from vaezoo.objectives.base import StepContext
@@ -139,7 +139,7 @@ def test_a_compiled_step_is_one_graph(cell, names):
     expected = loss()
     expected_gradients = gradients(expected)
     torch.manual_seed(0)
-    value = torch.compile(loss, fullgraph=True, options={"fallback_random": True})()
+    value = torch.compile(loss, fullgraph=True, backend="aot_eager")()
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradients(value), expected_gradients, atol=1e-4, rtol=1e-3)
 
@@ -175,8 +175,9 @@ def test_exports_equal_the_run(options, names, tmp_path):
     whole = runtime.OnnxVAE(model.manifest, sessions, model.source)
     np.testing.assert_array_equal(greedy, whole.reconstruct(x.numpy()))
     if options == {"decoder": "gru"}:
-        half = runtime.load(export_onnx(run, tmp_path / "half", dtype="fp16").path)
-        np.testing.assert_allclose(half.decode(z.numpy(), x=x[:3].numpy()), expected, atol=0.02, rtol=0.02)
+        with pytest.raises(UnsupportedDataError, match="cannot hold the operator GRU"):
+            export_onnx(run, tmp_path / "half", dtype="fp16")
+        assert not (tmp_path / "half").exists()
 
 
 @pytest.mark.slow

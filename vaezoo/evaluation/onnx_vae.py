@@ -22,9 +22,9 @@ MIN_MEAN, MAX_MEAN = 2**-25, 1 - 2**-24  # the means closest to 0 and 1 that ONN
 class OnnxModuleVAE(VAE):
     """The graphs of an export, run by ONNX Runtime on the CPU.
 
-    A decoder graph returns means, but a likelihood needs their logits. The logits are as precise as the means. ONNX
-    Runtime's sigmoid has an error of 3e-8. It returns 0 below -18, and sometimes a little above. Means are therefore
-    clamped, and logits beyond 17 become equal.
+    A decoder graph of texts returns logits. Others return means, but a likelihood needs their logits. These are as
+    precise as the means. ONNX Runtime's sigmoid has an error of 3e-8. It returns 0 below -18, and sometimes a little
+    above. Means are therefore clamped, and logits beyond 17 become equal.
 
     Args:
         model: The opened export.
@@ -32,21 +32,24 @@ class OnnxModuleVAE(VAE):
     Raises:
         UnsupportedDataError: If the files lack something that a likelihood needs. This is so for a posterior that is
             not Gaussian or lacks a part, another prior, images rounded to bytes, and every likelihood but `bernoulli`,
-            those of tables, and a `gaussian` or `laplace` whose scale is a number.
+            those of tables, `categorical` of texts, and a `gaussian` or `laplace` whose scale is a number.
     """
 
     def __init__(self, model: OnnxVAE) -> None:
         if missing := sorted({"encoder", "decoder"} - model.sessions.keys()):
             raise UnsupportedDataError(f"the export has no {missing[0]}", "export the run without --parts")
-        kind, is_table = model.data["kind"], draws_rows(model)
+        kind, likelihood = model.data["kind"], model.data["likelihood"]
+        is_table, gives_logits = draws_rows(model), (kind, likelihood) == ("tokens", "categorical")
+        is_complete = is_table or gives_logits  # the decoder's outputs give p(x|z)
         obstacles = {
-            f"data of kind {kind} need more than the decoder's output": not is_table and kind not in ("unit", "real"),
+            f"data of kind {kind} need more than the decoder's output": not is_complete
+            and kind not in ("unit", "real"),
             "its sizes are free": any(isinstance(n, str) for n in model.latent_shape),
             "its images are rounded to bytes": model.dtype == "uint8",
             "its posterior is not a diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
             "it leaves out a part of the posterior": bool(model.manifest.get("left_out")),
             "its prior is not the standard normal": model.manifest["prior"] != "standard-normal",
-            "its likelihood needs more than the mean": not (is_table or needs_only_mean(model.data["likelihood"])),
+            "its likelihood needs more than the mean": not (is_complete or needs_only_mean(likelihood)),
         }
         if reasons := [reason for reason, holds in obstacles.items() if holds]:
             raise UnsupportedDataError(f"the export cannot be evaluated: {', '.join(reasons)}", "evaluate the run")
@@ -69,9 +72,9 @@ class OnnxModuleVAE(VAE):
         fields = self.model.encode(x.numpy(), None if y is None else y.numpy())
         return DiagonalGaussian(*(torch.from_numpy(fields[name]) for name in DiagonalGaussian._fields))
 
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, *given: Tensor) -> Tensor:
+        named = {name: tensor.numpy() for name, tensor in zip(self.decoder_inputs, given, strict=True)}
         if self.table is not None:
-            labels = {} if y is None else {"y": y.numpy()}
-            return self.table.to_params(self.model.run("decoder", {"z": z.numpy(), **labels}))
-        mean = torch.from_numpy(self.model.decode(z.numpy(), None if y is None else y.numpy()))
+            return self.table.to_params(self.model.run("decoder", {"z": z.numpy(), **named}))
+        mean = torch.from_numpy(self.model.decode(z.numpy(), named.get("y"), x=named.get("x")))
         return torch.logit(mean.clamp(MIN_MEAN, MAX_MEAN)) if self.data.kind == "unit" else mean

@@ -15,13 +15,14 @@ import onnx_ir as ir
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass, TopologicalSortPass
 
+from vaezoo.errors import UnsupportedDataError
 from vaezoo.export.cases import rows_at_once
 from vaezoo.runtime.manifest import Array, Float32Node
 from vaezoo.runtime.ort_session import open_session
 
 # A quarter of the largest float16 number. Other inputs than those of the calibration may give larger values.
 LARGEST = 65504.0 / 4
-RECURRENT = ("GRU", "LSTM")  # which ONNX Runtime has in float32 alone on the CPU
+RECURRENT = {"GRU", "LSTM"}  # which ONNX Runtime has in float32 alone on the CPU
 ROWS = 4  # of a calibration input at a time, so that memory stays bounded
 SUFFIX = "__largest"  # of the names of what is added to measure values
 
@@ -35,8 +36,14 @@ def to_float16(proto: ModelProto, feeds: Sequence[Mapping[str, Array]] = ()) -> 
 
     Returns:
         The graph, and the nodes that stay float32 because of their values.
+
+    Raises:
+        UnsupportedDataError: If the graph has a recurrent layer.
     """
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    if recurrent := RECURRENT & {node.op_type for node in proto.graph.node}:
+        what = f"a float16 graph cannot hold the operator {recurrent.pop()}, which ONNX Runtime has in float32 alone"
+        raise UnsupportedDataError(what, "export in fp32")
+    from onnxruntime.transformers.float16 import convert_float_to_float16
 
     # The converter takes an initializer for float16 if it has a value_info, even one that must stay float32.
     initializers = {tensor.name for tensor in proto.graph.initializer}
@@ -45,8 +52,7 @@ def to_float16(proto: ModelProto, feeds: Sequence[Mapping[str, Array]] = ()) -> 
     proto.graph.value_info.extend(values)
     kept = wide_nodes(proto, feeds)
     names = [entry["node"] for entry in kept]
-    operators = [*DEFAULT_OP_BLOCK_LIST, *RECURRENT]
-    mixed = convert_float_to_float16(proto, keep_io_types=True, op_block_list=operators, node_block_list=names or None)
+    mixed = convert_float_to_float16(proto, keep_io_types=True, node_block_list=names or None)
     _drop_repeated_casts(mixed)
     model = ir.from_proto(mixed)
     TopologicalSortPass()(model)  # the converter appends its casts at the end

@@ -9,6 +9,7 @@ ONNX, so texts have any length.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -48,7 +49,7 @@ class Recurrent(nn.Module):
             state: The states before the first position, `(B, state_size)`.
         """
         with torch.autocast(x.device.type, enabled=False):  # a sum over positions loses too much in bfloat16
-            states = state.float().reshape(len(x), -1, self.width).transpose(0, 1).contiguous()
+            states = state.float().reshape(state.shape[0], -1, self.width).transpose(0, 1).contiguous()
             output, states = run_layers(x.float(), states, [*self.weights], self.cell)
             return output, states.transpose(0, 1).flatten(1)
 
@@ -62,12 +63,18 @@ def run_layers(x: Tensor, states: Tensor, weights: list[Tensor], cell: str) -> t
 
 
 def _run(x: Tensor, states: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
-    layers = len(weights) // 4
-    if cell == "gru":
-        output, after = torch.gru(x, states, weights, True, layers, 0.0, False, False, True)
-        return output, after
-    output, h, c = torch.lstm(x, states.chunk(2), weights, True, layers, 0.0, False, False, True)
-    return output, torch.cat([h, c])
+    """Runs the layers one by one: PyTorch's export of several at once fails for windows of texts."""
+    layers, hidden, cells = len(weights) // 4, [], []
+    for i in range(layers):
+        own, h = weights[4 * i : 4 * i + 4], states[i : i + 1]
+        if cell == "gru":
+            x, h = torch.gru(x, h, own, True, 1, 0.0, False, False, True)
+        else:
+            c = states[layers + i : layers + i + 1]
+            x, h, c = torch.lstm(x, (h, c), own, True, 1, 0.0, False, False, True)
+            cells.append(c)
+        hidden.append(h)
+    return x, torch.cat([*hidden, *cells])
 
 
 @torch.library.custom_op("vaezoo::recurrent", mutates_args=())
@@ -88,10 +95,22 @@ def gradient(
     x: Tensor, states: Tensor, weights: list[Tensor], cell: str, by_output: Tensor, by_after: Tensor
 ) -> list[Tensor]:
     """Returns the gradients by x, the states and the weights, given those by the two outputs."""
-    with torch.enable_grad():
+    with _autograd(), torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (x, states, *weights)]
         outputs = _run(inputs[0], inputs[1], inputs[2:], cell)
-    return [g.contiguous() for g in torch.autograd.grad(outputs, inputs, (by_output, by_after))]
+        found = torch.autograd.grad(outputs, inputs, (by_output, by_after))
+    return [g.contiguous() for g in found]
+
+
+def _autograd() -> AbstractContextManager[object]:
+    """Lets autograd record inside of an operator, where PyTorch switches it off."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for name in ("AutogradCPU", "AutogradCUDA", "ADInplaceOrView"):
+        excluded = excluded.remove(torch._C._dispatch_key_parse(name))
+    guard: AbstractContextManager[object] = torch._C._ForceDispatchKeyGuard(
+        torch._C._dispatch_tls_local_include_set(), excluded
+    )
+    return guard
 
 
 @gradient.register_fake
