@@ -19,18 +19,15 @@ from vaezoo.core.coordinates import Resolution, parse_resolution, pixel_coordina
 from vaezoo.core.counts import whole_number
 from vaezoo.core.scaling import Scaling
 from vaezoo.errors import InputError, VaezooError
+from vaezoo.runtime.export_files import check_metadata, folder_path, read_graph, read_manifest
 from vaezoo.runtime.manifest import (
     Array,
     DataEntry,
     GraphName,
     Manifest,
     TensorSignature,
-    check_metadata,
     example_shape,
-    folder_path,
     has_shape,
-    read_graph,
-    read_manifest,
     scaling_of,
 )
 from vaezoo.runtime.ort_session import STOP_SPINNING, Provider, first_line, open_session
