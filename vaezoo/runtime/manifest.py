@@ -104,6 +104,17 @@ class LatentScalingEntry(TypedDict):
     shift_factor: float
 
 
+class LevelEntry(TypedDict):
+    """Latents of one kind in the flattened z; see `vaezoo.LatentLevel`.
+
+    They are `prod(shape)` numbers behind those of the levels before. Codes are whole numbers from 0 to `codes - 1`.
+    """
+
+    name: str
+    shape: list[int]
+    codes: int
+
+
 class CheckpointEntry(TypedDict):
     """The checkpoint that the weights come from. The step of a module that is not from a run is not known: None."""
 
@@ -154,7 +165,8 @@ class Description(TypedDict):
     own. `finished` says whether the training came to its end. It is None if there was no run. `quality` holds what was
     measured on the weights. `left_out` says what of q(z|x) encoder.onnx leaves out, if it does. `imported` is the class
     that the weights were imported from, if they were. `float32` lists nodes of fp16 graphs that stay float32, if there
-    are any. `latent_scaling` is there if the latents have another scale than those of the model.
+    are any. `latent_scaling` is there if the latents have another scale than those of the model. `latent_levels` has
+    the levels of z in their order, if they are codes.
     """
 
     schema: int
@@ -177,6 +189,7 @@ class Description(TypedDict):
     imported: NotRequired[str]
     float32: NotRequired[dict[GraphName, list[Float32Node]]]
     latent_scaling: NotRequired[LatentScalingEntry]
+    latent_levels: NotRequired[list[LevelEntry]]
     versions: dict[str, str]
 
 

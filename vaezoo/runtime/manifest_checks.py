@@ -40,6 +40,7 @@ def check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest.get("imported", ""), str),
         (manifest.get("float32", {}), dict),
         (manifest.get("latent_scaling", {}), dict),
+        (manifest.get("latent_levels", []), list),
         (manifest["versions"], dict),
         (manifest["files"], dict),
         (manifest["parity"], dict),
@@ -50,6 +51,7 @@ def check_fields(manifest: Mapping[str, Any]) -> None:
         if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
             raise TypeError(f"the entry of {safe_repr(name)} is not a size and a hash")
     _check_shape(manifest["latent_shape"])
+    _check_levels(manifest)
     _check_data(manifest["data"])
     if manifest["prior"] not in PRIORS:
         raise ValueError(f"prior {safe_repr(manifest['prior'])} is not known")
@@ -69,6 +71,18 @@ def check_fields(manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"the decoder's input does not have latent_shape {manifest['latent_shape']}")
     if encoder and manifest["mode"] not in [output["name"] for output in encoder["outputs"]]:
         raise ValueError(f"mode {safe_repr(manifest['mode'])} is not an output of the encoder")
+
+
+def _check_levels(manifest: Mapping[str, Any]) -> None:
+    """Raises an error unless the levels of z are `LevelEntry`s that add up to z."""
+    levels = manifest.get("latent_levels", [])
+    for level in levels:
+        _check_shape(level["shape"])
+        _check_shape([level["codes"] + 1])  # 0 stands for real numbers
+        if not isinstance(level["name"], str) or not level["name"].isprintable():
+            raise ValueError(f"{safe_repr(level['name'])} is not the name of a level")
+    if levels and sum(math.prod(level["shape"]) for level in levels) != math.prod(manifest["latent_shape"]):
+        raise ValueError(f"the levels do not add up to latent_shape {manifest['latent_shape']}")
 
 
 def _check_data(data: Mapping[str, Any]) -> None:
