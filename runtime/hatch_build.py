@@ -19,8 +19,8 @@ MODULES = (
     "errors.py",
     *(f"core/{name}.py" for name in ("__init__", "atomic", "coordinates", "counts", "environment", "json_io")),
     *(f"core/{name}.py" for name in ("memory", "scaling")),
-    *(f"runtime/{name}.py" for name in ("__init__", "export_files", "manifest", "manifest_checks")),
-    *(f"runtime/{name}.py" for name in ("ort_session", "tiling")),
+    *(f"runtime/{name}.py" for name in ("__init__", "drawing", "export_files", "graphs", "image_sizes", "inputs")),
+    *(f"runtime/{name}.py" for name in ("manifest", "manifest_checks", "onnx_vae", "ort_session", "tiling")),
     *(
         f"export/{name}.py"
         for name in ("__init__", "cases", "config", "golden", "graph_checks", "metadata", "tolerance", "verify")
