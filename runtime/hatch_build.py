@@ -19,7 +19,9 @@ MODULES = (
     "errors.py",
     *(f"core/{name}.py" for name in ("__init__", "atomic", "coordinates", "counts", "environment", "json_io")),
     *(f"core/{name}.py" for name in ("drawing", "memory", "scaling", "table_cells", "tables", "tokenizer")),
-    *(f"runtime/{name}.py" for name in ("__init__", "manifest", "ort_session", "tables", "tiling")),
+    *(f"runtime/{name}.py" for name in ("__init__", "export_files", "graphs", "image_sizes", "inputs", "manifest")),
+    *(f"runtime/{name}.py" for name in ("manifest_checks", "onnx_vae", "ort_session", "prior", "tables", "texts")),
+    "runtime/tiling.py",
     *(
         f"export/{name}.py"
         for name in ("__init__", "cases", "config", "golden", "graph_checks", "metadata", "tolerance", "verify")

@@ -192,3 +192,28 @@ def test_worker_reports_skip_and_death(script: Any, job: Any, tmp_path: Path) ->
     with pytest.raises(workers.WorkerDiedError, match="code 1\nout of luck"):
         worker.turn(1.0)
     worker.stop()
+
+
+def test_table_of_large_images(script: Any) -> None:
+    def row(backend: str, batch: int, **extra: Any) -> dict[str, Any]:
+        own = {"task": "decoder", "size": 512, "batch": batch, "backend": backend, "p50": 1234.5, "max_abs": 2.1e-6}
+        return {**own, "memory": 1500.4, **extra}
+
+    rows = [row("eager", 1), row("compile", 1, memory=None), row("ort-cpu", 1, over_eager=1.312, over_best=1.1)]
+    first, second = script("large_images").table_rows([*rows, row("eager", 4)])
+    eager, compiled = "1234 ms, 1,500 MB, 2e-06", "1234 ms, 2e-06"
+    assert first == ["decoder", "512", "1", eager, "", compiled, eager, "1.31", "1.10"]
+    assert second == ["decoder", "512", "4", eager, "", "", "", "", ""]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "ort-cpu"])
+def test_peak_memory_is_that_of_the_activations(script: Any, tmp_path: Path, backend: str) -> None:
+    """The decoder of 512x512 pixels with 4 channels has activations of 4 MiB, and two of them at a time at least."""
+    memory, large_images = script("large_images_memory"), script("large_images")
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("no /proc")
+    run = large_images.train_a_step("tiny-autoencoder", large_images.SMALL["tiny-autoencoder"], tmp_path)
+    workload = importlib.import_module("vaezoo.bench.models").from_run(run, 512)
+    peaks = [memory.peak_memory(run.path, workload, "decoder", batch, backend, 1) for batch in (1, 4)]
+    assert 8 < peaks[0] < 200 and 3 * 8 < peaks[1] - peaks[0] < 300

@@ -48,11 +48,13 @@ class LatentLevel(NamedTuple):
         name: Its name, such as `top`.
         latents: How many there are.
         codes: Number of codes of a quantizer that each of them chooses from (K). 0: they are real numbers.
+        shape: How they are arranged, such as the height and width of a grid. Empty: in a row.
     """
 
     name: str
     latents: int
     codes: int = 0
+    shape: tuple[int, ...] = ()
 
 
 class Graph(NamedTuple):

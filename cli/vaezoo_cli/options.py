@@ -163,7 +163,7 @@ def open_export(source: str | None, checkpoint: str) -> OnnxVAE | None:
         VaezooError: If a user chose a checkpoint of an export, which contains only one.
     """
     from vaezoo import runtime
-    from vaezoo.runtime.manifest import is_export
+    from vaezoo.runtime.export_files import is_export
 
     if source is None or not is_export(source):
         return None

@@ -32,7 +32,8 @@ from vaezoo.export.graphs import Graph, export_graphs, mode_name
 from vaezoo.export.parity import check_parity
 from vaezoo.export.tolerance import Tolerance, check_graphs, compare_output
 from vaezoo.posteriors.base import named_outputs
-from vaezoo.runtime.manifest import MANIFEST, set_hash
+from vaezoo.runtime.export_files import set_hash
+from vaezoo.runtime.manifest import MANIFEST
 
 MODELS = image_models()
 FILES = ["README.md", "decoder.onnx", "encoder.onnx", "golden", "latents.json", MANIFEST]

@@ -210,6 +210,10 @@ def test_not_an_export(tmp_path, name):
         ("files", [], "damaged"),
         ("files", {}, "damaged"),
         ("files", {"encoder.onnx": {"bytes": 1}}, "damaged"),
+        ("latent_levels", {}, "damaged"),
+        ("latent_levels", [{"name": "a", "shape": [3], "codes": 4}], "do not add up to latent_shape"),
+        ("latent_levels", [{"name": "a", "shape": [16], "codes": -1}], "not a shape"),
+        ("latent_levels", [{"name": "\x1b", "shape": [16], "codes": 4}], "not the name of a level"),
         ("parity", None, "damaged"),
     ],
 )

@@ -20,7 +20,8 @@ from vaezoo.export import export as exporting
 from vaezoo.export.cases import Case
 from vaezoo.export.graphs import Graph
 from vaezoo.export.tolerance import Parity
-from vaezoo.runtime.manifest import GraphName, read_manifest
+from vaezoo.runtime.export_files import read_manifest
+from vaezoo.runtime.manifest import GraphName
 
 FileHashes = dict[str, str]  # path -> SHA-256; empty without an export
 

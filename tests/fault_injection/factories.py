@@ -14,7 +14,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from vaezoo.export.cases import Case
 from vaezoo.export.golden import golden_files
 from vaezoo.export.metadata import add_metadata
-from vaezoo.runtime.manifest import SCHEMA, DataEntry, Description, GraphName, GraphSignature, common_metadata
+from vaezoo.runtime.export_files import common_metadata
+from vaezoo.runtime.manifest import SCHEMA, DataEntry, Description, GraphName, GraphSignature
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {

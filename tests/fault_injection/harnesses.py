@@ -37,7 +37,8 @@ from vaezoo.export.graph_checks import check_structure, parse
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.verify import read_config
 from vaezoo.registry import find_model
-from vaezoo.runtime.manifest import ENCODER_DECODER, check_metadata, read_graph, read_manifest
+from vaezoo.runtime.export_files import check_metadata, read_graph, read_manifest
+from vaezoo.runtime.manifest import ENCODER_DECODER
 from vaezoo.training.checkpoint import find_checkpoint
 from vaezoo.training.config import TrainConfig
 from vaezoo.training.run import load

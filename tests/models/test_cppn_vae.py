@@ -12,6 +12,7 @@ from vaezoo.data.base import Batch
 from vaezoo.evaluation import outputs
 from vaezoo.models.cppn_vae import SPEC
 from vaezoo.nn import cppn
+from vaezoo.runtime import image_sizes
 from vaezoo.testing.export import open_runtime
 from vaezoo.vae import eval_mode
 
@@ -79,7 +80,7 @@ def test_parts_equal_the_whole(pixels, monkeypatch):
         whole = vae.decode_at(z, grid)
         expected = torch.sigmoid(whole).numpy()
         monkeypatch.setattr(cppn, "CHUNK_PIXELS", pixels)
-        monkeypatch.setattr(runtime, "CHUNK_PIXELS", pixels)
+        monkeypatch.setattr(image_sizes, "CHUNK_PIXELS", pixels)
         with cppn.at_resolution(vae, (31, 45)):
             torch.testing.assert_close(vae.decode(z), whole, rtol=0, atol=1e-5)
         with eval_mode(vae):

@@ -58,6 +58,7 @@ def bench(
     tasks: Sequence[Task] = TASKS,
     seconds: float = 1.0,
     passes: int = PASSES,
+    io_modes: Sequence[IOMode] = tuple(IO_MODES),
     on_progress: Callable[[str], None] = lambda step: None,
 ) -> BenchResult:
     """Measures a model.
@@ -69,6 +70,7 @@ def bench(
         tasks: Tasks.
         seconds: Timed seconds for each backend, task, batch size and IO mode.
         passes: Passes over everything, among which the timed seconds are divided.
+        io_modes: IO modes. On the CPU they hardly differ.
         on_progress: Called with a description of the next step.
 
     Returns:
@@ -85,7 +87,7 @@ def bench(
             for task in (task for task in tasks if task in workload.cases):
                 for batch in sorted(set(batches)):
                     on_progress(f"{task}, batch {batch}, pass {number + 1} of {passes}")
-                    new = measure_backends(workload, config, task, batch, seconds, passes, skipped)
+                    new = measure_backends(workload, config, task, batch, seconds, passes, io_modes, skipped)
                     for key, s in new.items():
                         samples.setdefault(key, Samples(s.backend, s.max_abs, [])).times.extend(s.times)
     about = environment(PACKAGES)
@@ -115,16 +117,17 @@ def measure_backends(
     batch: int,
     seconds: float,
     passes: int,
+    io_modes: Sequence[IOMode],
     skipped: dict[str, str],
 ) -> dict[Key, Samples]:
-    """Makes one pass over all backends of a task and batch size, in both IO modes; see `bench`.
+    """Makes one pass over all backends of a task and batch size; see `bench`.
 
     Backends that fail are added to `skipped` with the reason.
     """
     run_natively = native_side(workload, task, config)
     backends: dict[Key, Backend] = {}
     try:
-        for io_mode in IO_MODES:
+        for io_mode in io_modes:
             native, native_skipped = run_natively(batch, io_mode)
             onnx, onnx_skipped = onnx_backends(workload, task, batch, io_mode, config)
             backends |= {Key(task, batch, io_mode, name): backend for name, backend in (native | onnx).items()}

@@ -18,7 +18,8 @@ from vaezoo.export.cases import Case
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.golden import read_cases
 from vaezoo.export.verify import read_config, verify_onnx
-from vaezoo.runtime.manifest import ENCODER_DECODER, Array, GraphName, read_graph, read_manifest
+from vaezoo.runtime.export_files import read_graph, read_manifest
+from vaezoo.runtime.manifest import ENCODER_DECODER, Array, GraphName
 
 if TYPE_CHECKING:
     from vaezoo.vae import VAE

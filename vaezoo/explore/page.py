@@ -79,7 +79,8 @@ def export_files(folder: Path) -> dict[str, bytes]:
         InputError: If the folder is no export, or a file is damaged.
         VaezooError: If there is no decoder, or the graphs are too large.
     """
-    from vaezoo.runtime.manifest import MANIFEST, read_any, read_file, read_manifest
+    from vaezoo.runtime.export_files import read_any, read_file, read_manifest
+    from vaezoo.runtime.manifest import MANIFEST
 
     manifest = read_manifest(folder)
     graphs = [f"{name}.onnx" for name in manifest["graphs"]]
@@ -97,7 +98,7 @@ def export_files(folder: Path) -> dict[str, bytes]:
 
 def example_files(folder: Path) -> tuple[dict[str, object], bytes] | None:
     """Returns what the page is told of the golden examples, and their bytes. None if they are not real ones."""
-    from vaezoo.runtime.manifest import read_manifest
+    from vaezoo.runtime.export_files import read_manifest
 
     manifest = read_manifest(folder)
     if "encoder" not in manifest["graphs"] or not has_real_examples(manifest):

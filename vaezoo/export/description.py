@@ -6,6 +6,7 @@ The manifest holds it, and the model card shows it.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import cast
 
 from vaezoo.core.option_values import json_value
 from vaezoo.data.base import Batch, DataSpec
-from vaezoo.errors import VaezooError, one_line
+from vaezoo.errors import PluginError, VaezooError, one_line
 from vaezoo.examples import Data, load_examples, require_model
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.folding import FoldedVAE
@@ -27,12 +28,13 @@ from vaezoo.runtime.manifest import (
     DataEntry,
     Description,
     GraphName,
+    LevelEntry,
     QualityEntry,
 )
 from vaezoo.training.checkpoint import not_finite, pack
 from vaezoo.training.run import Run, load
 from vaezoo.training.run_files import EXAMPLE_COUNT, metrics_of, read_evaluations
-from vaezoo.vae import VAE, is_standard_normal
+from vaezoo.vae import VAE, LatentLevel, is_standard_normal
 
 TERMS = {"-ELBO": ("elbo", -1), "reconstruction": ("reconstruction", 1), "KL": ("kl", 1)}  # of a training
 
@@ -185,11 +187,26 @@ def describe(source: Source, graphs: Mapping[GraphName, Graph], config: ExportCo
         description["float32"] = float32
     if isinstance(vae, FoldedVAE):
         description["latent_scaling"] = vae.scaling.entry()
+    if any(level.codes for level in vae.latent_levels):
+        description["latent_levels"] = [level_entry(level) for level in vae.latent_levels]
     if vae.left_out and "encoder" in graphs:
         description["left_out"] = vae.left_out
     if source.imported is not None:
         description["imported"] = source.imported
     return description
+
+
+def level_entry(level: LatentLevel) -> LevelEntry:
+    """Returns the manifest's entry of a level of z.
+
+    Raises:
+        PluginError: If its shape does not have so many latents.
+    """
+    shape = level.shape or (level.latents,)
+    if math.prod(shape) != level.latents:
+        what = f"level '{level.name}' has {level.latents} latents, and the shape {shape}"
+        raise PluginError(what, "declare a shape in latent_levels with so many latents")
+    return {"name": level.name, "shape": list(shape), "codes": level.codes}
 
 
 def data_entry(data: DataSpec) -> DataEntry:

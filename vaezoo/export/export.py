@@ -36,16 +36,8 @@ from vaezoo.export.model_card import model_card
 from vaezoo.export.parity import check_parity
 from vaezoo.export.quantize import check_suitable, halves, quantize_graphs
 from vaezoo.export.tolerance import Parity, runtime_name, stated_tolerance
-from vaezoo.runtime.manifest import (
-    CARD,
-    MANIFEST,
-    FileEntry,
-    GraphName,
-    Manifest,
-    common_metadata,
-    is_export,
-    read_manifest,
-)
+from vaezoo.runtime.export_files import common_metadata, is_export, read_manifest
+from vaezoo.runtime.manifest import CARD, MANIFEST, FileEntry, GraphName, Manifest
 from vaezoo.training.run import Run
 from vaezoo.vae import VAE, eval_mode
 

@@ -19,6 +19,7 @@ from onnx import TensorProto, numpy_helper
 
 from vaezoo.errors import InputError
 from vaezoo.export.cases import Case
+from vaezoo.runtime.export_files import read_file
 from vaezoo.runtime.manifest import (
     EXPORT_AGAIN,
     GraphName,
@@ -26,7 +27,6 @@ from vaezoo.runtime.manifest import (
     Manifest,
     example_shape,
     has_shape,
-    read_file,
 )
 
 EXAMPLES_PER_SET = 8  # `verify` repeats them for larger batches

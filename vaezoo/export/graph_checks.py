@@ -10,7 +10,13 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from vaezoo.errors import InputError, ParityError, first_line, safe_repr
-from vaezoo.runtime.manifest import EXPORT_AGAIN, GraphName, GraphSignature, TensorSignature, example_shape
+from vaezoo.runtime.manifest import (
+    EXPORT_AGAIN,
+    GraphName,
+    GraphSignature,
+    TensorSignature,
+    example_shape,
+)
 
 RANDOM_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 

@@ -37,7 +37,13 @@ from vaezoo.export.rewrites import (
 )
 from vaezoo.export.translations import TRANSLATIONS
 from vaezoo.posteriors.base import map_tensors, named_outputs
-from vaezoo.runtime.manifest import MAX_GRAPH_BYTES, Float32Node, GraphName, GraphSignature, TensorSignature
+from vaezoo.runtime.manifest import (
+    MAX_GRAPH_BYTES,
+    Float32Node,
+    GraphName,
+    GraphSignature,
+    TensorSignature,
+)
 from vaezoo.runtime.ort_session import require_runtime
 from vaezoo.vae import VAE, eval_mode, example_batch
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from onnx import ModelProto, StringStringEntryProto
 
 from vaezoo.errors import InputError
-from vaezoo.runtime.manifest import EXPORT_AGAIN, GraphName, set_hash
+from vaezoo.runtime.export_files import set_hash
+from vaezoo.runtime.manifest import EXPORT_AGAIN, GraphName
 
 MAX_DIGITS = 11  # of a size in bytes
 

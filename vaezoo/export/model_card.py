@@ -5,7 +5,13 @@ from __future__ import annotations
 from vaezoo.core.option_values import json_value, show_value
 from vaezoo.export.config import OLDEST_RUNTIME
 from vaezoo.export.golden import EXAMPLES_PER_SET
-from vaezoo.runtime.manifest import ENCODER_DECODER, GraphSignature, Manifest, QualityEntry, TensorSignature
+from vaezoo.runtime.manifest import (
+    ENCODER_DECODER,
+    GraphSignature,
+    Manifest,
+    QualityEntry,
+    TensorSignature,
+)
 
 TEMPLATE = """# {model}, exported to ONNX
 

@@ -116,5 +116,5 @@ def quantize(name: GraphName, proto: ModelProto, feeds: Sequence[Mapping[str, Ar
 
 def split_rows(examples: Batch, rows: int) -> list[Batch]:
     """Returns the examples in parts, so that memory stays bounded."""
-    starts = range(0, len(examples.x), rows)
-    return [map_tensors(examples, lambda tensor, i=i: tensor[i : i + rows]) for i in starts]
+    parts = [slice(start, start + rows) for start in range(0, len(examples.x), rows)]
+    return [Batch(examples.x[part], None if examples.y is None else examples.y[part]) for part in parts]

@@ -25,11 +25,7 @@ from vaezoo.export.golden import read_cases
 from vaezoo.export.graph_checks import parse
 from vaezoo.export.metadata import check_hashes, read_metadata
 from vaezoo.export.tolerance import Parity, check_graphs, runtime_name
-from vaezoo.runtime.manifest import (
-    EXPORT_AGAIN,
-    MANIFEST,
-    GraphName,
-    Manifest,
+from vaezoo.runtime.export_files import (
     check_metadata,
     folder_path,
     read_any,
@@ -37,6 +33,7 @@ from vaezoo.runtime.manifest import (
     read_graph,
     read_manifest,
 )
+from vaezoo.runtime.manifest import EXPORT_AGAIN, MANIFEST, GraphName, Manifest
 from vaezoo.runtime.ort_session import Provider
 
 MAX_SECONDS = 300

@@ -208,7 +208,7 @@ def code_shape(part: QuantizerPart, grid: tuple[int, ...]) -> tuple[int, ...]:
 def code_levels(part: QuantizerPart, name: str, grid: tuple[int, ...]) -> list[LatentLevel]:
     """Returns the levels of the codes of a grid: one, or one for each codebook."""
     names = [f"{name}_{i + 1}" for i in range(part.depth)] or [name]
-    return [LatentLevel(name, math.prod(grid), part.size) for name in names]
+    return [LatentLevel(name, math.prod(grid), part.size, grid) for name in names]
 
 
 def upsampling(specs: Sequence[ConvSpec], activation: Activation) -> list[nn.Module]:

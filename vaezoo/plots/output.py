@@ -61,7 +61,7 @@ def default_output_dir(folder: Path) -> Path:
     It is the run folder itself, EXPORT-outputs/ beside an export, and ./pretrained/NAME/ for a pretrained model. An
     export is a set of files that belong together, and nothing is written into the package.
     """
-    from vaezoo.runtime.manifest import is_export
+    from vaezoo.runtime.export_files import is_export
 
     if PACKAGE in folder.parents:
         return Path("pretrained") / folder.name

@@ -116,7 +116,7 @@ def load(
             neither a name nor a path.
     """
     from vaezoo.registry import list_models
-    from vaezoo.runtime.manifest import is_export
+    from vaezoo.runtime.export_files import is_export
     from vaezoo.training.run import load as load_run  # torch is not needed to list the models
     from vaezoo.training.run import newest_run
 

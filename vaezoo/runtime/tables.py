@@ -30,6 +30,18 @@ def to_table(data: DataEntry, x: Array) -> dict[str, Array]:
     return to_cells(table_columns(data), scaling_of(data).invert(x))
 
 
+def table_rows(output: Array, columns: Sequence[str]) -> Array:
+    """Returns rows `(N, columns)` from the decoder's output, in which a category has k probabilities side by side.
+
+    Args:
+        output: `(N, ...)`.
+        columns: `name:real` or `name:k`, with `?` where cells may be missing.
+    """
+    parts = split_columns(output, columns)
+    rows = [part.argmax(1) if part.shape[1] > 1 else part[:, 0] for part in parts]
+    return np.stack(rows, 1).astype(output.dtype)
+
+
 def draw_rows(data: DataEntry, outputs: Mapping[str, Array], rng: np.random.Generator) -> Array:
     """Draws rows from p(x|z), `(N, columns)`, in the form of x.
 

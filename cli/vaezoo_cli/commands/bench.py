@@ -91,7 +91,7 @@ def bench(
 
 def load_workload(source: str | None, device: str, image_size: int | None) -> Workload:
     """Loads what to measure: an export, which needs no torch, a run, or an untrained model if it has no run."""
-    from vaezoo.runtime.manifest import is_export
+    from vaezoo.runtime.export_files import is_export
 
     if source is not None and is_export(source):
         from vaezoo.bench.workload import from_export

@@ -62,7 +62,7 @@ def write(source: str | None, out: str | None, runtime: str | None, checkpoint: 
     from vaezoo.explore.page import write_page
     from vaezoo.explore.web_runtime import find_runtime
     from vaezoo.plots.output import default_output_dir
-    from vaezoo.runtime.manifest import is_export
+    from vaezoo.runtime.export_files import is_export
 
     if source is not None and is_export(source):
         if checkpoint != "best":

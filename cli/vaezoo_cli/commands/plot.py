@@ -64,7 +64,7 @@ def plot(
     """
     from vaezoo.plots.kinds import check_count, find_kind
     from vaezoo.plots.request import PlotRequest
-    from vaezoo.runtime.manifest import is_export
+    from vaezoo.runtime.export_files import is_export
     from vaezoo_cli.data_files import write_plot
 
     plot_kind = find_kind(kind)
