@@ -117,4 +117,4 @@ def quantize(name: GraphName, proto: ModelProto, feeds: Sequence[Mapping[str, Ar
 def split_rows(examples: Batch, rows: int) -> list[Batch]:
     """Returns the examples in parts, so that memory stays bounded."""
     starts = range(0, len(examples.x), rows)
-    return [map_tensors(examples, lambda tensor, i=i: tensor[i : i + rows]) for i in starts]
+    return [map_tensors(examples, lambda tensor, i=i: tensor[i : i + rows]) for i in starts]  # type: ignore[misc]
