@@ -64,6 +64,7 @@ def test_modes_are_found(likelihood):
     assert all(torch.equal(a, b) for a, b in zip(*again, strict=True))
 
 
+@torch.no_grad()
 def test_density_is_a_mixture_of_the_modes(likelihood):
     params = params_of(likelihood)
     x = torch.tensor([[0.4, 2.0, -0.7]])
