@@ -34,7 +34,8 @@ def _cells(column: Column, values: Array, typed: bool) -> Array:
         return cells
     if column.categories:
         names = np.array(column.categories)
-        return (_with_type(names) if typed else names)[values.astype(int)]
+        chosen: Array = (_with_type(names) if typed else names)[values.astype(int)]
+        return chosen
     values = rounded(column, values)
     if column.kind == "date":
         return _dates(column.detail, values, typed)
