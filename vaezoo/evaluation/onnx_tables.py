@@ -82,7 +82,7 @@ class ExportedTable(Likelihood):
         """Yields probabilities, means and deviations of each column. Those of categories are all probabilities."""
         widths, row = [size or 1 for size in self.sizes], 0
         parts = torch.split(params[:, : sum(widths)], widths, 1)
-        mixtures = params[:, sum(widths) :].view(-1, 3, self.reals, self.components) if self.reals else params
+        mixtures = params[:, sum(widths) :].reshape(len(params), 3, -1, self.components) if self.reals else params
         for size, part in zip(self.sizes, parts, strict=True):
             if size:
                 yield part, part, part

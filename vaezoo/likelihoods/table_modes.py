@@ -205,7 +205,7 @@ def fit_modes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     import warnings
 
     mixture = BayesianGaussianMixture(
-        n_components=min(MODES, len(torch.unique(values))),
+        n_components=min(MODES, len(set(values.tolist()))),
         weight_concentration_prior_type="dirichlet_process",
         weight_concentration_prior=0.001,
         random_state=0,
