@@ -64,6 +64,7 @@ def test_modes_are_found(likelihood):
     assert all(torch.equal(a, b) for a, b in zip(*again, strict=True))
 
 
+@torch.no_grad()
 def test_density_is_a_mixture_of_the_modes(likelihood):
     params = params_of(likelihood)
     x = torch.tensor([[0.4, 2.0, -0.7]])
@@ -115,6 +116,9 @@ def test_features_are_modes_and_places(likelihood):
     near = (likelihood.means[0] + 2).abs() < 0.5
     assert float(probabilities[near].sum()) > 0.99 and abs(float(alpha)) < 0.2 and observed == 1
     assert features[1, : MODES + 2].eq(0).all()
+    x[0, 0] = 0.2  # between the modes
+    joint = likelihood.log_weights[0] + D.Normal(likelihood.means[0], likelihood.scales[0]).log_prob(x[0, 0])
+    torch.testing.assert_close(likelihood.normalize(x)[0, :MODES], torch.softmax(joint, 0), atol=1e-5, rtol=1e-4)
     assert features[:, MODES + 2 : MODES + 5].tolist() == [[0, 1, 0], [1, 0, 0]]
 
 

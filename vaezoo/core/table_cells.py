@@ -33,8 +33,9 @@ def _cells(column: Column, values: Array, typed: bool) -> Array:
         cells[~missing] = _cells(column, values[~missing], typed).tolist()
         return cells
     if column.categories:
-        names = np.array(column.categories)
-        return (_with_type(names) if typed else names)[values.astype(int)]
+        names: Array = np.array(column.categories)
+        chosen: Array = (_with_type(names) if typed else names)[values.astype(int)]
+        return chosen
     values = rounded(column, values)
     if column.kind == "date":
         return _dates(column.detail, values, typed)

@@ -45,7 +45,7 @@ class ExportedTable(Likelihood):
         if "mode_probabilities" in tensors:
             names = ("mode_probabilities", "mode_means", "deviations")
             return torch.cat([columns, *(tensors[name].flatten(1) for name in names)], 1)
-        parts = columns.split([size or 1 for size in self.sizes], 1)
+        parts = torch.split(columns, [size or 1 for size in self.sizes], 1)
         means = torch.cat([part for part, size in zip(parts, self.sizes, strict=True) if not size], 1)
         return torch.cat([columns, torch.ones_like(means), means, tensors["deviations"]], 1)
 
@@ -81,8 +81,8 @@ class ExportedTable(Likelihood):
     def _columns(self, params: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yields probabilities, means and deviations of each column. Those of categories are all probabilities."""
         widths, row = [size or 1 for size in self.sizes], 0
-        parts = params[:, : sum(widths)].split(widths, 1)
-        mixtures = params[:, sum(widths) :].unflatten(1, (3, self.reals, self.components)) if self.reals else params
+        parts = torch.split(params[:, : sum(widths)], widths, 1)
+        mixtures = params[:, sum(widths) :].reshape(len(params), 3, -1, self.components) if self.reals else params
         for size, part in zip(self.sizes, parts, strict=True):
             if size:
                 yield part, part, part

@@ -62,9 +62,9 @@ def table_metrics(vae: VAE, train: Split, split: Split, seed: int, target: str |
     if target is not None and target not in names:
         hint = suggest(target, names, f"the columns are {some_names(names)}")
         raise VaezooError(f"the model has no column '{safe_repr(target)}'", hint)
-    real = [_rows(vae.data, part) for part in (train, split)]
-    drawn = np.concatenate([*iter_samples(vae, len(real[0]), seed=seed, draw=True)])
-    tables = Tables(columns, *real, _as_written(columns, drawn))
+    real, held_out = (_rows(vae.data, part) for part in (train, split))
+    drawn = np.concatenate([*iter_samples(vae, len(real), seed=seed, draw=True)])
+    tables = Tables(columns, real, held_out, _as_written(columns, drawn))
     metrics = [*column_distances(tables), *pair_differences(tables), two_sample_auc(tables, seed)]
     metrics += [] if target is None else target_scores(tables, names.index(target), seed)
     return [*metrics, *nearest_distances(tables)]

@@ -42,8 +42,7 @@ class Case:
     def values(self) -> int:
         """Number of values of one example in the largest array."""
         arrays = (*self.inputs.values(), *self.outputs.values())
-        sizes: list[int] = [math.prod(array.shape[1:]) for array in arrays]
-        return max(sizes)
+        return max(int(math.prod(array.shape[1:])) for array in arrays)
 
 
 def batch_sizes(values: int) -> tuple[int, ...]:

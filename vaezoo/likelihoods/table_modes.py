@@ -131,7 +131,8 @@ class ModeTable(Likelihood):
         `mode_probabilities`, `mode_means` and `deviations` are those of the modes of real columns, if there are any,
         `(B, real columns, MODES)` each. They give p(x|z).
         """
-        columns, modes = [], []
+        columns: list[Tensor] = []
+        modes: list[tuple[Tensor, Tensor, Tensor]] = []
         for size, p in zip(self.sizes, self._columns(params), strict=True):
             if size:
                 columns.append(torch.softmax(p, 1))
@@ -204,7 +205,7 @@ def fit_modes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     import warnings
 
     mixture = BayesianGaussianMixture(
-        n_components=min(MODES, len(values.unique())),
+        n_components=min(MODES, len(set(values.tolist()))),
         weight_concentration_prior_type="dirichlet_process",
         weight_concentration_prior=0.001,
         random_state=0,
