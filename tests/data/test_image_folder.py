@@ -85,8 +85,9 @@ def test_split_folders(tmp_path: Path, layout: str, expected: str, classes: tupl
         for name in classes or (".",):
             for i in range(number):
                 write(tmp_path / "D" / folder.format(name) / f"{i}.png")
-    splits = image_folder.load(tmp_path / "D", None)._asdict()
-    assert splits.pop("class_names") == classes and splits.pop("column_names") == ()
+    loaded = image_folder.load(tmp_path / "D", None)
+    splits = {name: getattr(loaded, name) for name in ("train", "valid", "test")}
+    assert loaded.class_names == classes
     assert {name for name, split in splits.items() if split is not None} == set(expected.split())
     for number, name in enumerate(expected.split(), 1):
         labels = [label for label in range(len(classes)) for _ in range(number)]
