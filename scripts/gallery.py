@@ -32,7 +32,11 @@ NOT_IMAGES = ("sentence-vae",)
 # Nothing holds the codes of these models near a prior, so their samples come from one that is fitted.
 CODES = ("vq-vae", "vq-vae-2", "fsq-vae", "lfq-vae", "residual-vq-vae", "vq-autoencoder")
 FITTED = {"autoencoder": "gmm", "rae": "gmm", **dict.fromkeys(CODES, "autoregressive")}
-NO_SAMPLES = ("autoencoder-kl", "tiny-autoencoder")  # their prior is for a second model over the latents
+NO_SAMPLES = (
+    "autoencoder-kl",
+    "tiny-autoencoder",
+    "autoencoder-dc",
+)  # their prior is for a second model over the latents
 FRECHET = "Frechet distance"  # that of samples comes before its floor
 MARK = "<!-- gallery: written by gallery.py -->", "<!-- /gallery -->"
 

@@ -61,6 +61,9 @@ MEMBERS: Mapping[str, Member] = {
     "resnet-vae": Member("resnet-vae", options={"channels": "8,8", "latent_dim": 6, "norm_groups": 4}),
     "autoencoder-kl": Member("autoencoder-kl", options={"channels": "8,8", "norm_groups": 4}),
     "vq-autoencoder": Member("vq-autoencoder", options={"channels": "8,8", "norm_groups": 4, "codebook_size": 32}),
+    "autoencoder-dc": Member(
+        "autoencoder-dc", options={"channels": "8,16,16", "head_dim": 8, "decoder_norms": "batch,rms"}
+    ),
     "tiny-autoencoder": Member("tiny-autoencoder", options={"channels": 8, "blocks": "1,1", "latent_norm": True}),
     "cppn-vae": Member("cppn-vae", options={"hidden": "32", "latent_dim": 6, "units": 16, "layers": 2}),
     "sentence-vae": Member("sentence-vae", "names", {"hidden": 32, "layers": 1}),

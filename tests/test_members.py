@@ -15,7 +15,7 @@ from vaezoo.export.export import export_onnx
 
 WITHOUT_DENSITY = ("autoencoder", "vq-vae", "rae", "rae-gp", "wae", "wae-rbf", "swae", "aae", "tiny-autoencoder")
 WITHOUT_DENSITY += ("vq-vae-2", "vq-vae-2-fsq", "fsq-vae", "lfq-vae", "residual-vq-vae")
-WITHOUT_DENSITY += ("vq-autoencoder", "latent-diffusion-codes")
+WITHOUT_DENSITY += ("vq-autoencoder", "latent-diffusion-codes", "autoencoder-dc")
 
 
 def train_member(name, path, on_start=lambda trainer, path: None, **settings):

@@ -237,7 +237,7 @@ def test_factor_discriminator_estimates():
 # No KL to weight, a weight of another name, a beta of one part of the KL, or a KL of labels, too.
 WITHOUT_BETA = {"autoencoder", "autoencoder-kl", "iwae", "miwae", "piwae", "ciwae", "rae", "vq-vae", "wae", "swae"}
 WITHOUT_BETA |= {"aae", "beta-tc-vae", "m2-vae", "tiny-autoencoder"}
-WITHOUT_BETA |= {"vq-vae-2", "fsq-vae", "lfq-vae", "residual-vq-vae", "vq-autoencoder"}
+WITHOUT_BETA |= {"vq-vae-2", "fsq-vae", "lfq-vae", "residual-vq-vae", "vq-autoencoder", "autoencoder-dc"}
 
 
 @pytest.mark.parametrize("name", [r.name for r in list_models() if r.built_in and r.name not in WITHOUT_BETA])

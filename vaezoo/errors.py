@@ -155,6 +155,7 @@ MEANT = {
     "ae": ("autoencoder",),
     "ldm": ("autoencoder-kl",),
     "vqgan": ("vq-autoencoder",),
+    "dc-ae": ("autoencoder-dc",),
     "mse": ("gaussian",),
     "l2": ("gaussian",),
     "normal": ("gaussian",),

@@ -37,9 +37,22 @@ SMALL = {
         "num_encoder_blocks": [1, 1],
         "num_decoder_blocks": [1, 1],
     },
+    "AutoencoderDC": {
+        "latent_channels": 4,
+        "encoder_block_out_channels": [8, 8],
+        "decoder_block_out_channels": [8, 8],
+        "encoder_layers_per_block": [1, 1],
+        "decoder_layers_per_block": [1, 1],
+        "encoder_block_types": ["ResBlock", "EfficientViTBlock"],
+        "encoder_qkv_multiscales": [[], [5]],
+        "decoder_qkv_multiscales": [[], []],
+        "attention_head_dim": 4,
+        "decoder_norm_types": ["batch_norm", "rms_norm"],
+    },
 }
 
-GRIDS = {"AutoencoderKL": "4x8x8", "VQModel": "8x8", "AutoencoderTiny": "4x8x8"}  # of images of 16x16 pixels
+GRIDS = {"AutoencoderKL": "4x8x8", "VQModel": "8x8", "AutoencoderTiny": "4x8x8", "AutoencoderDC": "4x8x8"}
+# of images of 16x16 pixels
 
 
 def small_folder(path, name="AutoencoderKL", **changes):
@@ -213,6 +226,27 @@ CASES_OF_BAD_CODES = {
 def test_bad_folder_of_codes(case, inside, run):
     changes, message, hint = CASES_OF_BAD_CODES[case]
     small_folder(inside / "vae", "VQModel", **changes)
+    refused(run, inside, 3, message, hint, "import", "vae", "--out", "new")
+
+
+CASES_OF_BAD_COMPRESSION = {
+    "normalisation": ({"decoder_norm_types": "layer_norm"}, "decoder_norm_types layer_norm", "rms_norm"),
+    "activation": ({"decoder_act_fns": ["silu", "tanh"]}, "decoder_act_fns tanh", "silu"),
+    "block": ({"encoder_block_types": ["ResBlock", 3]}, "encoder_block_types 3", "ResBlock"),
+    "change": ({"upsample_block_type": "bilinear"}, "upsample_block_type bilinear", "pixel_shuffle"),
+    "count": ({"decoder_block_types": ["ResBlock"]}, "'decoder_block_types' has 1 values for 2", "correct"),
+    "layers": ({"decoder_layers_per_block": [1, "x"]}, "'decoder_layers_per_block' is x", "correct"),
+    "no blocks": ({"encoder_layers_per_block": [1, 0]}, "0 blocks at resolution 2", "correct"),
+    "surroundings": ({"encoder_qkv_multiscales": [[], 5]}, "'encoder_qkv_multiscales' has 5", "correct"),
+    "even": ({"encoder_qkv_multiscales": [[], [4]]}, "'scales' is '4'", "correct"),
+    "channels": ({"decoder_block_out_channels": [8, 5]}, "to 5", "correct"),
+}
+
+
+@pytest.mark.parametrize("case", CASES_OF_BAD_COMPRESSION)
+def test_bad_folder_of_deep_compression(case, inside, run):
+    changes, message, hint = CASES_OF_BAD_COMPRESSION[case]
+    small_folder(inside / "vae", "AutoencoderDC", **changes)
     refused(run, inside, 3, message, hint, "import", "vae", "--out", "new")
 
 

@@ -79,6 +79,40 @@ CASES: Mapping[str, Mapping[str, object]] = {
         "scaling_factor": 1.5,
         "shift_factor": 0.25,
     },
+    "deep-compression": {
+        "_class_name": "AutoencoderDC",
+        "latent_channels": 4,
+        "attention_head_dim": 4,
+        "encoder_block_types": ["ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock"],
+        "decoder_block_types": ["ResBlock", "ResBlock", "EfficientViTBlock", "EfficientViTBlock"],
+        "encoder_block_out_channels": [4, 8, 8, 16],
+        "decoder_block_out_channels": [4, 8, 8, 16],
+        "encoder_layers_per_block": [1, 2, 1, 1],
+        "decoder_layers_per_block": [1, 1, 1, 2],
+        "encoder_qkv_multiscales": [[], [], [5], [3, 5]],
+        "decoder_qkv_multiscales": [[], [], [], [5]],
+        "decoder_norm_types": ["batch_norm", "batch_norm", "batch_norm", "rms_norm"],
+        "decoder_act_fns": ["relu", "gelu", "silu", "silu"],
+        "downsample_block_type": "Conv",
+        "upsample_block_type": "interpolate",
+        "decoder_conv_act_fn": "mish",
+        "scaling_factor": 0.41407,
+    },
+    "deeper-compression": {
+        "_class_name": "AutoencoderDC",
+        "latent_channels": 6,
+        "attention_head_dim": 4,
+        "encoder_block_types": "EfficientViTBlock",
+        "decoder_block_types": ["ResBlock", "ResBlock", "EfficientViTBlock"],
+        "encoder_block_out_channels": [8, 8, 16],
+        "decoder_block_out_channels": [8, 12, 16],
+        "encoder_layers_per_block": [0, 1, 1],
+        "decoder_layers_per_block": [0, 1, 1],
+        "encoder_qkv_multiscales": [[], [], [5]],
+        "decoder_qkv_multiscales": [[], [], [5]],
+        "encoder_out_shortcut": False,
+        "decoder_in_shortcut": False,
+    },
 }
 
 
@@ -97,9 +131,11 @@ def weights_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         start += values.size
         if len(shape) > 1:
             values = values * np.float32(2 / np.sqrt(np.prod(shape[1:])))
-        elif name.endswith(".weight"):  # of a normalisation
+        elif name.endswith((".weight", ".running_var")):  # of a normalisation
             values = 1 + values / 2
         weights[name] = torch.from_numpy(np.asarray(values, np.float32))
+        if name.endswith(".num_batches_tracked"):
+            weights[name] = torch.tensor(start)
     return weights
 
 

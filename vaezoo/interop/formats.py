@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from vaezoo.errors import InputError, VaezooError, safe_repr
 from vaezoo.interop.base import CLASS, CONFIG, Format, Settings, as_list, check_layers
+from vaezoo.interop.deep_compression import AutoencoderDC
 
 CODE = ("auto_map", "custom_pipeline", "trust_remote_code")  # settings that ask for a program of the folder
 DOWN, UP = "DownEncoderBlock2D", "UpDecoderBlock2D"  # the blocks that the networks of latent diffusion have here
@@ -204,7 +205,8 @@ class AutoencoderTiny(Format):
         }
 
 
-FORMATS: Mapping[str, Format] = {each.name: each for each in (AutoencoderKL(), VQModel(), AutoencoderTiny())}
+ALL = (AutoencoderKL(), VQModel(), AutoencoderTiny(), AutoencoderDC())
+FORMATS: Mapping[str, Format] = {each.name: each for each in ALL}
 
 
 def find_format(settings: Settings) -> Format:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def import_folder(folder: str, out: str | None, image_size: ImageSize | None, likelihood: str, as_json: bool) -> None:
     """Make a run of an autoencoder of diffusers, or of TAESD's files.
 
-    FOLDER holds config.json and diffusion_pytorch_model.safetensors of an AutoencoderKL, VQModel or AutoencoderTiny, or
-    the safetensors files of TAESD's encoder and decoder. Nothing of it is run. All commands take the run:
+    FOLDER holds config.json and diffusion_pytorch_model.safetensors of an AutoencoderKL, VQModel, AutoencoderTiny or
+    AutoencoderDC, or the safetensors files of TAESD's encoder and decoder. Nothing of it is run. All commands take it:
 
     \b
     vaezoo import FOLDER --out runs/mine
