@@ -17,6 +17,7 @@ from vaezoo import verify_onnx
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.export import verify as module
 from vaezoo.export.graph_checks import check_structure, parse
+from vaezoo.runtime import onnx_vae
 
 GIB = 1 << 30
 
@@ -313,7 +314,7 @@ def test_paths_in_manifest_are_ignored(tmp_path, name):
 def test_hash_is_checked_first(tmp_path, monkeypatch):
     flip(write_export(tmp_path) / "decoder.onnx")
     opened = []
-    monkeypatch.setattr(vaezoo.runtime, "open_session", lambda data, *args, **kwargs: opened.append(data))
+    monkeypatch.setattr(onnx_vae, "open_session", lambda data, *args, **kwargs: opened.append(data))
     with pytest.raises(InputError, match="SHA-256 differs"):
         vaezoo.runtime.load(tmp_path)
     assert opened == []
