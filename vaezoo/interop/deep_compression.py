@@ -120,7 +120,7 @@ def checked_list(settings: Settings, name: str, count: int) -> list[object]:
         InputError: If their number is another one.
     """
     value = settings[name]
-    values = [value] * count if isinstance(value, str) else as_list(settings, name)
+    values: list[object] = [value] * count if isinstance(value, str) else as_list(settings, name)
     if len(values) != count:
         raise InputError(f"'{name}' has {len(values)} values for {count} resolutions", f"correct {CONFIG}")
     return values

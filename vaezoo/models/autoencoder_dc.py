@@ -17,7 +17,8 @@ from typing import Annotated, Literal, cast
 
 from torch import Tensor, nn
 
-from vaezoo.core.options import PartOf, require_positive
+from vaezoo.core.option_values import PartOf
+from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import DataSpec, Split
 from vaezoo.errors import VaezooError

@@ -123,8 +123,8 @@ class LinearAttention(nn.Module):
         scales = torch.cat([qkv, *(layer(qkv) for layer in self.to_qkv_multiscale)], 1)
         with torch.autocast(x.device.type, enabled=False):  # sums over all pixels
             # Each run of 3 head_dim channels is a head, as in the code of EfficientViT.
-            heads = to_float32(scales).flatten(2).unflatten(1, (-1, 3 * self.head_dim))
-            attended = linear_attention(*heads.chunk(3, 2)).flatten(1, 2).unflatten(2, x.shape[2:])
+            heads = to_float32(scales).flatten(2).unflatten(1, (-1, 3 * self.head_dim))  # type: ignore[no-untyped-call]
+            attended = linear_attention(*heads.chunk(3, 2)).flatten(1, 2).unflatten(2, x.shape[2:])  # type: ignore[no-untyped-call]
         y: Tensor = x + self.norm_out(self.to_out(attended.movedim(1, -1)).movedim(-1, 1))
         return y
 
@@ -238,7 +238,8 @@ class Up(nn.Module):
 
 def group_means(x: Tensor, size: int) -> Tensor:
     """Returns the means of so many channels that lie side by side."""
-    return x.unflatten(1, (-1, size)).mean(2)
+    means: Tensor = x.unflatten(1, (-1, size)).mean(2)  # type: ignore[no-untyped-call]
+    return means
 
 
 def repeat_channels(x: Tensor, times: int) -> Tensor:
