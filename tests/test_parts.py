@@ -246,6 +246,11 @@ def test_beta_weights_the_kl_of_each_model(name):
     if name == "sentence-vae":
         data = DataSpec(name="t", shape=(4,), kind="tokens", likelihood="categorical", vocabulary=5)
         x = torch.ones(3, 4, dtype=torch.int64)
+    elif name in ("conv1d-vae", "time-vae"):
+        data, x = DataSpec(name="s", shape=(2, 16), kind="real", likelihood="gaussian"), torch.randn(3, 2, 16)
+    elif name == "tvae":
+        data = DataSpec(name="t", shape=(2,), kind="table", likelihood="table:modes", columns=("a:real", "b:3"))
+        x = torch.tensor([[0.1, 0], [0.5, 1], [-1.0, 2]])
     elif name not in ("mlp-vae", "cvae", "iaf-vae", "vamp-vae", "ladder-vae", "s-vae", "poincare-vae"):
         data, x = DataSpec(name="images", shape=(1, 8, 8)), torch.rand(3, 1, 8, 8)
 

@@ -300,7 +300,12 @@ def test_folder_of_a_whole_pipeline(inside, run):
         (2, ("export", "run", "--format", "diffusers", "--fold-scaling"), "--fold-scaling is for", "leave out"),
         (2, ("export", "run"), "no format given", "add --onnx"),
         (5, ("export", "run", "--format", "diffusers", "--out", "vae"), "vae exists", "another --out"),
-        (2, ("train", "--init-from", "run", "-o", "chanels=4"), "no option named 'chanels'", "did you mean"),
+        (
+            2,
+            ("train", "--init-from", "run", "--data", "digits", "-o", "chanels=4"),
+            "no option named 'chanels'",
+            "did you mean",
+        ),
     ],
 )
 def test_what_an_imported_run_cannot_do(code, arguments, message, hint, inside, run, run_ok):
