@@ -22,6 +22,7 @@ ORDER = (
     ("likelihoods", "posteriors"),
     ("priors",),
     ("data",),
+    ("decoding",),
     ("vae",),
     ("gaussian_vae",),
     ("objectives",),

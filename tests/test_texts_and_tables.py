@@ -9,9 +9,10 @@ import torch
 
 import vaezoo
 from vaezoo import Batch, Dataset, DataSpec, TensorSplit, TrainConfig, create_model, export_onnx, train, verify_onnx
+from vaezoo.decoding import unroll
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation.likelihood import elbo
-from vaezoo.vae import check_fits, unroll
+from vaezoo.vae import check_fits
 from vaezoo_cli.main import main
 
 pytestmark = pytest.mark.usefixtures("own_models")

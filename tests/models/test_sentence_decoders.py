@@ -10,12 +10,12 @@ from torch import nn
 from vaezoo import Batch, TrainConfig, export_onnx, load_data, resume, runtime, train
 from vaezoo.core.drawing import Drawing
 from vaezoo.core.options import configure
+from vaezoo.decoding import step_by_step, unroll
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.models.sentence_vae import SPEC
 from vaezoo.nn.recurrent import STATES, Recurrent
 from vaezoo.objectives.base import StepContext
 from vaezoo.testing import run_checks
-from vaezoo.vae import step_by_step, unroll
 
 CELLS = ("gru", "lstm")
 SMALL = {"hidden": "32", "layers": "2", "latent_dim": "4"}

@@ -107,8 +107,8 @@ def load_data(
     scale_name = scale.name if isinstance(scale, Scaling) else scale
     text = text or TextOptions()
     path = None if isinstance(data, str) and data in DATASETS else find_path(data)
-    are_texts = path is not None and is_text(path, text.column)
-    is_table = path is not None and not are_texts and not series.names and path.suffix.lower() in TABLES
+    are_texts = path is not None and not series.names and is_text(path, text.column)
+    is_table = path is not None and not (series.names or are_texts) and is_table_file(path)
     if columns and not is_table:
         raise VaezooError(f"'{os.fspath(data)}' is not read as a table", "leave out --columns, or give a .csv file")
     if likelihood is not None and data not in OTHER_KINDS and not are_texts and not is_table:
@@ -120,15 +120,17 @@ def load_data(
         )
     skip = on_bad_image == "skip"
     data_path = None if data_dir is None else _absolute(data_dir)
+    if not are_texts:
+        _require_texts(f"'{os.fspath(data)}'", text)
+    if series.names or are_texts or is_table:
+        _require_images(f"'{path}' has no images: it", image_size, channels)
+        require_image_folder(str(path), stream, skip)
     if isinstance(data, str) and data in DATASETS:
         series.refuse(data)
         _require_unit(data, scale)
-        _require_texts(f"'{data}'", text)
-    if isinstance(data, str) and data in OTHER_KINDS:
         require_image_folder(data, stream, skip)
-        return _load_other(data, data_path, image_size, likelihood, channels)
-    if isinstance(data, str) and data in DATASETS:
-        require_image_folder(data, stream, skip)
+        if data in OTHER_KINDS:
+            return _load_other(data, data_path, image_size, likelihood, channels)
         name = location = data
         train, test = load_images(data, data_path, image_size, channels)
         splits = Splits(train, test, class_names=standard_sets.CLASS_NAMES.get(data, ()))
@@ -136,25 +138,15 @@ def load_data(
         assert path is not None
         name, location = slug(path), str(path)
         if series.names:
-            _require_images(f"'{path}'", image_size, channels)
-            _require_texts(f"'{path}'", text)
-            require_image_folder(str(path), stream, skip)
             splits = (folders if kind == "sound" else files).load(path, series, scale)
         elif are_texts:
-            _require_images(f"'{path}' has no images: it", image_size, channels)
-            require_image_folder(str(path), stream, skip)
             _require_unit(str(path), scale)
-            own = DataSource(
-                data=location, data_dir=None if data_path is None else str(data_path), likelihood=likelihood
-            )
+            folder = None if data_path is None else str(data_path)
+            own = DataSource(data=location, data_dir=folder, likelihood=likelihood)
             return corpus.load(path, name, text, own)
-        elif is_table and not path.is_dir():
-            _require_images(f"table '{path}'", image_size, channels)
-            _require_texts(f"'{path}'", text)
-            require_image_folder(str(path), stream, skip)
+        elif is_table:
             return tables.load(path, name, columns=columns, likelihood=likelihood, scale=scale, data_dir=data_path)
         else:
-            _require_texts(f"'{path}'", text)
             splits = _load_path(path, image_size, stream, skip, channels, scale)
     source = DataSource(
         data=location,
@@ -258,6 +250,11 @@ def is_text(path: Path, column: str | None) -> bool:
     if path.is_dir():
         return lines.is_text_folder(path, SUFFIXES)
     return path.suffix.lower() == lines.TEXT or (path.suffix.lower() == lines.CSV and column is not None)
+
+
+def is_table_file(path: Path) -> bool:
+    """Tells whether a path is that of a .csv or .parquet file."""
+    return path.suffix.lower() in TABLES and not path.is_dir()
 
 
 def _require_texts(data: str, text: TextOptions) -> None:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from vaezoo.core.drawing import Drawing
 from vaezoo.data.base import Batch, Split
+from vaezoo.decoding import decode_latents
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.batches import iter_batches, map_batches
 from vaezoo.evaluation.metrics import check_finite
-from vaezoo.vae import VAE, blank_batch, decode_latents, device_of, eval_mode
+from vaezoo.vae import VAE, blank_batch, device_of, eval_mode
 
 QUANTILES = (0.05, 0.95)
 

@@ -34,7 +34,13 @@ from vaezoo.nn.deep_compression import (
     spread,
 )
 from vaezoo.nn.efficient_vit import BlockActivation, Norm
-from vaezoo.nn.free_sizes import check_images, check_latent_scaling, check_sides, free_shapes
+from vaezoo.nn.free_sizes import (
+    check_images,
+    check_latent_scaling,
+    check_sides,
+    free_shapes,
+    resolutions_that_fit,
+)
 from vaezoo.nn.latent_diffusion import init_signed_bias, require_objective, signed_features, unsigned_params
 from vaezoo.objectives.base import Objective, ObjectivePart
 from vaezoo.objectives.elbo import ELBOPart
@@ -209,9 +215,7 @@ class AutoencoderDC(VAE):
 
 def data_defaults(data: DataSpec) -> Mapping[str, object]:
     """Returns fewer resolutions for images whose sides cannot be halved so often."""
-    sides, levels = data.shape[1:], 1
-    while levels < len(CHANNELS) and all(side % 2**levels == 0 for side in sides):
-        levels += 1
+    levels = resolutions_that_fit(data.shape[1:], len(CHANNELS))
     return {"channels": CHANNELS[:levels]} | ({"blocks": ("efficient-vit",)} if levels == 1 else {})
 
 

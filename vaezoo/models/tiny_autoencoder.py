@@ -18,7 +18,13 @@ from vaezoo.core.precision import to_float32
 from vaezoo.data.base import DataSpec, Split
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
-from vaezoo.nn.free_sizes import check_images, check_latent_scaling, check_sides, free_shapes
+from vaezoo.nn.free_sizes import (
+    check_images,
+    check_latent_scaling,
+    check_sides,
+    free_shapes,
+    resolutions_that_fit,
+)
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.posteriors.delta import Delta
 from vaezoo.priors.standard_normal import ZeroKLPrior
@@ -194,10 +200,7 @@ class TinyAutoencoder(VAE):
 
 def data_defaults(data: DataSpec) -> Mapping[str, object]:
     """Returns fewer resolutions for images whose sides cannot be halved so often."""
-    sides, levels = data.shape[1:], 1
-    while levels < len(BLOCKS) and all(side % 2**levels == 0 for side in sides):
-        levels += 1
-    return {"blocks": BLOCKS[:levels]}
+    return {"blocks": BLOCKS[: resolutions_that_fit(data.shape[1:], len(BLOCKS))]}
 
 
 def objective(config: Config, data: DataSpec) -> ELBO:

@@ -35,6 +35,14 @@ def check_sides(sides: Sequence[int], factor: int) -> None:
         )
 
 
+def resolutions_that_fit(sides: Sequence[int], most: int) -> int:
+    """Returns how many resolutions images can have, at most `most`: each after the first halves their sides."""
+    count = 1
+    while count < most and all(side % 2**count == 0 for side in sides):
+        count += 1
+    return count
+
+
 def free_shapes(shape: Shape, factor: int) -> tuple[Shape, Shape]:
     """Returns the shape of images and another one, so that an export has free sizes; see `VAE.shapes`.
 

@@ -19,6 +19,7 @@ from vaezoo.core.precision import tf32
 from vaezoo.core.seed import derive_seed, epoch_permutation, isolate_rng, set_seed
 from vaezoo.data.base import Dataset, TensorSplit
 from vaezoo.data.prefetch import prefetch, to_device_if_fits
+from vaezoo.decoding import decode_latents
 from vaezoo.errors import DivergedError, VaezooWarning, safe_repr
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.vq import unused_levels
@@ -28,7 +29,7 @@ from vaezoo.training.reports import COLLAPSED, TRIAL_STEPS, Report, Throughput, 
 from vaezoo.training.train_step import TrainStep
 from vaezoo.training.validate import check_device, validate_setup
 from vaezoo.training.validation import evaluate
-from vaezoo.vae import VAE, blank_batch, conditioned_on, decode_latents, eval_mode, sample_prior
+from vaezoo.vae import VAE, blank_batch, conditioned_on, eval_mode, sample_prior
 
 REPORT_EVERY = 50  # steps between two reads of the device
 SAMPLES = 64  # images that `samples_every` draws
