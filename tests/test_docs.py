@@ -102,17 +102,23 @@ def test_python_blocks_run(page, small_digits, inside):
         example.evaluate()
 
 
+def run_commands(page, capsys):
+    """Runs the commands of a page one after another. Yields the arguments and the output of each."""
+    for arguments in commands(page):
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        captured = capsys.readouterr()
+        assert e.value.code == 0, (arguments, captured.err)
+        yield arguments, captured
+
+
 @pytest.mark.slow
 def test_commands_from_photos_to_scores_run(inside, capsys):
     """A data scientist's commands run as they stand, one after another."""
     page = ROOT / "docs" / "anomalies.md"
     photos, *_ = Document.parse(str(page), PythonCodeBlockParser(), SkipParser()).examples()
     photos.evaluate()
-    for arguments in commands(page):
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        captured = capsys.readouterr()
-        assert e.value.code == 0, captured.err
+    for arguments, captured in run_commands(page, capsys):
         if "checked.csv" in arguments:
             assert float(re.search(r"ROC AUC: (\S+)", captured.err)[1]) == 1
         if "--quantile" in arguments:
@@ -130,11 +136,7 @@ def test_commands_from_series_to_runtime_run(inside, capsys):
     page = ROOT / "docs" / "series.md"
     runtime, recordings, *others = Document.parse(str(page), PythonCodeBlockParser()).examples()
     recordings.evaluate()
-    for arguments in commands(page):
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        captured = capsys.readouterr()
-        assert e.value.code == 0, captured.err
+    for arguments, captured in run_commands(page, capsys):
         if "--time-column" in arguments:
             assert "test 2025-01-26 00:00:00 to 2025-02-24 23:00:00" in " ".join(captured.err.split())
     for example in (runtime, *others):
@@ -153,10 +155,7 @@ def test_commands_from_sound_to_sound_run(inside, capsys):
     page = ROOT / "docs" / "sound.md"
     (tones,) = Document.parse(str(page), PythonCodeBlockParser()).examples()
     tones.evaluate()
-    for arguments in commands(page):
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        assert e.value.code == 0, capsys.readouterr().err
+    assert [*run_commands(page, capsys)]
     assert len([*Path("again").iterdir()]) == 40 and len([*Path("new").iterdir()]) == 5
 
 
@@ -165,11 +164,7 @@ def test_commands_from_texts_to_an_export_run(inside, capsys):
     page = ROOT / "docs" / "text.md"
     names, *_ = Document.parse(str(page), PythonCodeBlockParser(), SkipParser()).examples()
     names.evaluate()
-    for arguments in commands(page):
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        captured = capsys.readouterr()
-        assert e.value.code == 0, captured.err
+    for arguments, captured in run_commands(page, capsys):
         if arguments[0] == "plot":
             assert len(captured.out.splitlines()) == 11
     with open("scores.csv", newline="") as file:
@@ -182,10 +177,7 @@ def test_commands_from_a_table_to_an_export_run(inside, capsys):
     page = ROOT / "docs" / "tables.md"
     file, *_ = Document.parse(str(page), PythonCodeBlockParser(), SkipParser()).examples()
     file.evaluate()
-    for arguments in commands(page):
-        with pytest.raises(SystemExit) as e:
-            main(arguments)
-        assert e.value.code == 0, (arguments, capsys.readouterr().err)
+    assert [*run_commands(page, capsys)]
     with open("complete.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 344 and all(all(row.values()) for row in rows)

@@ -135,7 +135,7 @@ def test_exports_take_recordings(run, run_ok, inside):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--data", "x.npy", "--by-time"), "is no recording"),
+        (("--data", "x.npy", "--by-time"), "is not a recording"),
         (("--data", "bad.csv"), "line 3, column 'heat': the value is missing"),
         (("--data", "other.csv"), "has no column 'time'"),
         (("--stride", 3), "a stride cuts the recording of a file"),

@@ -145,7 +145,7 @@ def test_texts_lie_between_two_texts(folder, run_ok, run, tmp_path):
     lines = (tmp_path / "a.txt").read_text().splitlines()
     assert len(lines) == 2 * 11 + 1 and {lines[0], lines[10], lines[12], lines[22]} <= set(NAMES)
     code, _, err = run("plot", folder / "run", "--kind", "interpolation", "--text", "anna")
-    assert code and "1 texts are no pairs" in err
+    assert code and "1 texts cannot be paired" in err
     code, _, err = run("plot", folder / "run", "--kind", "interpolation", "--out", tmp_path / "a.png")
     assert code and "cannot write" in err
 

@@ -152,7 +152,7 @@ BOMB = ",".join(f"c{i}" for i in range(1_000_000)) + "\n"
 BAD = {
     "ragged": ("a,b\n1,2\n3\n", "line 3 of .* has 1 cells, but line 1 names 2 columns"),
     "quoted lines": ('a,b\n"1\n1",2\n3,4,5\n', "line 4 of .* has 3 cells"),
-    "open quote": ('a,b\n"1,2\n', "line 2 of .* is no CSV"),
+    "open quote": ('a,b\n"1,2\n', "line 2 of .* is not valid CSV"),
     "empty column": ("a,b\n1,\n2,\n3,NA\n", "column 'b' of .* has no values"),
     "mixed types": ("a,b\n1,x\n2,y\nthree,z\n4,z\n", "line 4 of .*, column 'a': 'three' is not among the numbers"),
     "infinite": ("a,b\n1,x\n2,y\ninf,z\n4,z\n", "line 4 of .*, column 'a': 'inf' is not among the numbers"),
@@ -161,12 +161,12 @@ BAD = {
     "far date": ("a,b\n2001-02-28,x\n2001-03-02,y\n99999-03-01,x\n", "line 4 of .*, column 'a': '99999-03-01' is not"),
     "many columns": (BOMB + "1\n", "has 1,000,000 columns"),
     "long line": ("a" * ((1 << 24) + 1), "line 1 of .* it has more than 16 MiB"),
-    "long cell": ("a,b\n" + "1" * 200_000 + ",2\n", "line 2 of .* is no CSV: field larger"),
+    "long cell": ("a,b\n" + "1" * 200_000 + ",2\n", "line 2 of .* is not valid CSV: field larger"),
     "semicolons": ("a;b\n1;2\n", "line 1 of .* has another delimiter"),
     "tabs": ("a\tb\n1\t2\n", "line 1 of .* has another delimiter"),
     "latin-1": ("a,b\nx,1\ncaf\xe9,2\n".encode("latin-1"), "line 3 of .* is not UTF-8"),
     "utf-16": ("a,b\n1,2\n".encode("utf-16"), "line 1 of .* is not UTF-8"),
-    "zero bytes": (b"a,b\n1\0,2\n", "line 2 of .* is no CSV: it holds zero bytes"),
+    "zero bytes": (b"a,b\n1\0,2\n", "line 2 of .* is not valid CSV: it holds zero bytes"),
     "empty": ("", "is empty"),
     "blank": ("\n\n", "is empty"),
     "header only": ("a,b\n", "has a header but no rows"),
@@ -287,7 +287,7 @@ def test_parquet_is_read_and_typed(tmp_path):
     assert torch.equal(load.new_rows(tmp_path / "people.parquet", spec), expected)
     assert vaezoo.load_data(tmp_path / "people.parquet").spec.columns == spec.columns
     write(tmp_path, b"PAR1" + b"\0" * 40, "bad.parquet")
-    with pytest.raises(InputError, match="is no Parquet file, or is damaged"):
+    with pytest.raises(InputError, match="is not a Parquet file, or is damaged"):
         vaezoo.load_data(tmp_path / "bad.parquet")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaezoo import DataSpec, UnsupportedDataError, VaezooError, create_model
+from vaezoo import DataSpec, VaezooError, create_model
 from vaezoo.core.options import configure
 from vaezoo.data.base import Batch, TensorSplit
 from vaezoo.export.graphs import export_graphs
@@ -164,17 +164,6 @@ def test_defaults_fit_the_data():
     for sides, factor in (((28, 28), 4), ((64, 32), 8), ((9, 9), 1)):
         vae = create_model("autoencoder-dc", DataSpec(name="x", shape=(1, *sides)))
         assert vae.factor == factor
-
-
-@pytest.mark.parametrize(("shape", "match"), [((3, 16, 14), "multiple of 4"), ((48,), "autoencoder-dc takes images")])
-def test_unsupported_data_are_refused(shape, match):
-    with pytest.raises(UnsupportedDataError, match=match):
-        build(shape)
-
-
-def test_uneven_sides_are_refused():
-    with pytest.raises(UnsupportedDataError, match="10x16 pixels have a side that is not a multiple of 4"):
-        build().encode(torch.rand(1, 3, 10, 16))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaezoo import Dataset, DataSpec, TrainConfig, UnsupportedDataError, VaezooError, export_onnx, train
+from vaezoo import Dataset, DataSpec, TrainConfig, VaezooError, export_onnx, train
 from vaezoo.core.options import configure
 from vaezoo.data.base import Batch, TensorSplit
 from vaezoo.export.graphs import export_graphs
@@ -245,19 +245,6 @@ def test_exported_sizes_are_free(shape):
     (x,), (z,) = graphs["encoder"].signature["inputs"], graphs["decoder"].signature["inputs"]
     assert x["shape"] == ["batch", shape[0], "height", "width"] and x["multiples"] == {"height": 4, "width": 4}
     assert z["shape"] == ["batch", 4, "z_height", "z_width"] and "multiples" not in z
-
-
-@pytest.mark.parametrize(
-    ("shape", "match"), [((3, 16, 14), "multiple of 4"), ((1, 6, 8), "multiple of 4"), ((48,), "takes images")]
-)
-def test_unsupported_data_are_refused(shape, match):
-    with pytest.raises(UnsupportedDataError, match=match):
-        build(shape)
-
-
-def test_uneven_sides_are_refused():
-    with pytest.raises(UnsupportedDataError, match="10x16 pixels have a side that is not a multiple of 4"):
-        build().encode(torch.rand(1, 3, 10, 16))
 
 
 @pytest.mark.parametrize(

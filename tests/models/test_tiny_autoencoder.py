@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaezoo import DataSpec, TensorSplit, UnsupportedDataError, VaezooError
+from vaezoo import DataSpec, TensorSplit, VaezooError
 from vaezoo.core.options import configure
 from vaezoo.data.base import Batch
 from vaezoo.export.graphs import export_graphs
@@ -128,17 +128,6 @@ def test_exported_sizes_are_free():
     (x,), (z,) = graphs["encoder"].signature["inputs"], graphs["decoder"].signature["inputs"]
     assert x["shape"] == ["batch", 3, "height", "width"] and x["multiples"] == {"height": 4, "width": 4}
     assert z["shape"] == ["batch", 4, "z_height", "z_width"]
-
-
-@pytest.mark.parametrize(("shape", "match"), [((3, 16, 14), "multiple of 4"), ((48,), "tiny-autoencoder takes images")])
-def test_unsupported_data_are_refused(shape, match):
-    with pytest.raises(UnsupportedDataError, match=match):
-        build(shape)
-
-
-def test_uneven_sides_are_refused():
-    with pytest.raises(UnsupportedDataError, match="10x16 pixels have a side that is not a multiple of 4"):
-        build().encode(torch.rand(1, 3, 10, 16))
 
 
 @pytest.mark.parametrize(

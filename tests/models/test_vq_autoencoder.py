@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vaezoo
-from vaezoo import DataSpec, TrainConfig, UnsupportedDataError, VaezooError, create_model
+from vaezoo import DataSpec, TrainConfig, VaezooError, create_model
 from vaezoo.core.options import configure
 from vaezoo.data.base import Batch, TensorSplit
 from vaezoo.export.folding import FoldedVAE, scaling_of_latents
@@ -173,19 +173,6 @@ def test_codes_have_no_scale():
     with pytest.raises(VaezooError, match="cannot be folded into a Codes") as e:
         FoldedVAE(vae, scaling_of_latents(vae)).encode(torch.rand(1, 3, 16, 12))
     assert e.value.hint == "leave out --fold-scaling"
-
-
-@pytest.mark.parametrize(
-    ("shape", "match"), [((3, 16, 14), "multiple of 4"), ((1, 6, 8), "multiple of 4"), ((48,), "takes images")]
-)
-def test_unsupported_data_are_refused(shape, match):
-    with pytest.raises(UnsupportedDataError, match=match):
-        build(shape)
-
-
-def test_uneven_sides_are_refused():
-    with pytest.raises(UnsupportedDataError, match="10x16 pixels have a side that is not a multiple of 4"):
-        build().encode(torch.rand(1, 3, 10, 16))
 
 
 @pytest.mark.parametrize(

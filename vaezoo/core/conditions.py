@@ -53,7 +53,7 @@ def parse_conditions(texts: Sequence[str], columns: Sequence[Column]) -> list[Co
     """Parses conditions such as `sex=female` and `carat>1`.
 
     Raises:
-        VaezooError: If the data are no table, or a column, operator or value is wrong.
+        VaezooError: If the data are not a table, or a column, operator or value is wrong.
     """
     if texts and not columns:
         raise VaezooError("the model was not made for a table, whose columns have names", "leave out --where")
@@ -63,7 +63,10 @@ def parse_conditions(texts: Sequence[str], columns: Sequence[Column]) -> list[Co
 def _parse(text: str, columns: Sequence[Column]) -> Condition:
     match = COMPARISON.fullmatch(text)
     if match is None or not match[1].strip():
-        raise VaezooError(f"--where '{safe_repr(text)}' is no comparison", "for example --where sex=female or 'age>30'")
+        raise VaezooError(
+            f"--where '{safe_repr(text)}' does not compare a column with a value",
+            "for example --where sex=female or 'age>30'",
+        )
     name, sign, value = match[1].strip(), match[2], match[3].strip()
     names = [column.name for column in columns]
     if name not in names:

@@ -163,7 +163,7 @@ def parse_number(text: str) -> float | None:
 
 
 def parse_date(text: str, date_format: str) -> float | None:
-    """Returns the days from 1970-01-01 to a date, or None if the text is no date of that format."""
+    """Returns the days from 1970-01-01 to a date, or None if the text has another format."""
     try:
         return (datetime.strptime(text.strip(), date_format) - EPOCH) / timedelta(days=1)
     except (ValueError, OverflowError, TypeError):  # a time zone makes a TypeError

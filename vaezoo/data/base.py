@@ -189,10 +189,10 @@ class DataSpec:
             values: Rows `(N, columns)` in the units of the data, as `vaezoo.sample` and `reconstruct` return them.
 
         Raises:
-            VaezooError: If the data are no table whose cells are known.
+            VaezooError: If the data are not a table with known cells.
         """
         if not self.column_formats:
-            raise VaezooError(f"data set '{self.name}' is no table of cells", "use the values as they are")
+            raise VaezooError(f"data set '{self.name}' is not a table with known cells", "use the values as they are")
         return to_cells(self.table_columns, values)
 
     @property
@@ -317,7 +317,7 @@ class TensorSplit:
             batch.
         y: `(N,)` or `(N, factors)`, int64, or None.
         names: The files of the examples, relative to their folder, or the times of windows. None if they have none.
-        windows: Where the examples lie in a recording. None if they are no windows of one.
+        windows: Where the examples lie in a recording. None if they are not windows.
     """
 
     x: Tensor

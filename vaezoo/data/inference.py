@@ -68,7 +68,7 @@ class Examples:
 
     @property
     def windows(self) -> Windows | None:
-        """Where the examples lie in a recording. None if they are no windows of one."""
+        """Where the examples lie in a recording. None if they are not windows."""
         return self.split.windows if isinstance(self.split, TensorSplit) else None
 
     def select(self, index: Tensor) -> Examples:
@@ -129,7 +129,7 @@ def find_examples(
     skip = on_bad_image == "skip"
     is_named = isinstance(data, str) and data in DATASETS
     if stride is not None and (is_named or not (is_series(spec) or spec.sample_rate)):
-        raise VaezooError(f"a stride has no effect on '{data}', which is no recording of series", "leave it out")
+        raise VaezooError(f"a stride has no effect on '{data}': only recordings are cut into windows", "leave it out")
     if isinstance(data, str) and data in DATASETS:
         require_image_folder(data, stream, skip)
         return examples_of(load_named(data, spec, data_dir), part)

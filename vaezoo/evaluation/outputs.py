@@ -77,8 +77,8 @@ def reconstruct(
         impute: Whether only the missing cells of a table are those of the reconstruction. The others stay as they are.
 
     Raises:
-        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z), or if the data are no table
-            and have no missing cells.
+        UnsupportedDataError: If x cannot be drawn, because an export does not hold p(x|z), or `impute` is
+            given for data without missing cells.
         VaezooError: As `load_examples` does, or if the limit is below 1. Also if there is a resolution, and the decoder
             takes no coordinates.
     """
@@ -201,7 +201,7 @@ def iter_imputed(model: Model, split: Split, chunks: Iterator[Values]) -> Iterat
         chunks: Their reconstructions.
 
     Raises:
-        UnsupportedDataError: If the data are no table.
+        UnsupportedDataError: If the data are not a table.
     """
     data, start = data_of(model), 0
     if data.kind != "table":

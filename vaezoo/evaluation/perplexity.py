@@ -44,7 +44,7 @@ def perplexity_metrics(data: DataSpec, split: Split, nats: float, source: str) -
         source: The name of that metric.
 
     Returns:
-        The perplexities. Empty for data that are no texts.
+        The perplexities. Empty for data other than texts.
     """
     if data.kind != "tokens":
         return []

@@ -46,7 +46,7 @@ class Scores:
         quantile: As given.
         threshold: The quantile of -ELBO on the validation examples of the training, or as given. None without both.
         valid_count: The number of these validation examples. None without a quantile.
-        windows: Where the examples lie in a recording. None if they are no windows of one.
+        windows: Where the examples lie in a recording. None if they are not windows.
         auc: Area under the ROC curve of -ELBO, for examples of other classes than the normal one. None without labels.
     """
 
@@ -89,10 +89,10 @@ class Scores:
         with the threshold.
 
         Raises:
-            VaezooError: If the examples are no windows of a recording.
+            VaezooError: If the examples are not windows of a recording.
         """
         if self.windows is None:
-            raise VaezooError("the examples are no windows of a recording", "leave out --by-time")
+            raise VaezooError("the examples are not windows of a recording", "leave out --by-time")
         counts = self.windows.counts()
         held = counts > 0
         scores = {"neg_elbo": self.neg_elbo, "reconstruction": self.reconstruction, "kl": self.kl, "nll": self.nll}

@@ -51,7 +51,7 @@ def table_metrics(vae: VAE, train: Split, split: Split, seed: int, target: str |
 
     Raises:
         UnsupportedDataError: If the model was not made for a table with known columns.
-        VaezooError: If scikit-learn is missing, the target is no column, or rows are too few.
+        VaezooError: If scikit-learn is missing, the target is not a column, or rows are too few.
     """
     columns = vae.data.table_columns
     if not columns:

@@ -45,7 +45,7 @@ def write_page(folder: Path, out: Path, runtime: Mapping[str, Path], name: str) 
         name: What the page calls the model.
 
     Raises:
-        InputError: If the folder is no export, or is damaged.
+        InputError: If the folder is not an export, or is damaged.
         StorageError: If `out` holds other files, or cannot be written.
         VaezooError: If a page cannot show the export.
     """
@@ -76,7 +76,7 @@ def export_files(folder: Path) -> dict[str, bytes]:
     """Reads the files of an export that the page needs, and compares their hashes with the manifest's.
 
     Raises:
-        InputError: If the folder is no export, or a file is damaged.
+        InputError: If the folder is not an export, or a file is damaged.
         VaezooError: If there is no decoder, or the graphs are too large.
     """
     from vaezoo.runtime.export_files import read_any, read_file, read_manifest

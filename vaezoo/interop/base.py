@@ -64,7 +64,7 @@ class Format(ABC):
         return {option: full[name] for name, option in self.options.items()} | self.read_layers(full)
 
     def channels(self, settings: Settings) -> int:
-        """Returns the channels of the images. Raises InputError if that is no number."""
+        """Returns the channels of the images. Raises InputError if that is not a number."""
         count = settings.get("in_channels", self.defaults["in_channels"])
         if type(count) is not int or not 1 <= count <= MAX_CHANNELS:
             raise InputError(f"'in_channels' is {safe_repr(count)}, not 1 to {MAX_CHANNELS}", f"correct {CONFIG}")

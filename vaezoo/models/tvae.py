@@ -41,7 +41,7 @@ def build(config: TVAEConfig, data: DataSpec) -> VAE:
     """Builds the model. Its likelihood is that of columns with modes.
 
     Raises:
-        UnsupportedDataError: If the data are no table.
+        UnsupportedDataError: If the data are not a table.
     """
     if data.kind != "table":
         raise UnsupportedDataError(

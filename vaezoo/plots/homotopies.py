@@ -20,7 +20,7 @@ def homotopies(request: PlotRequest) -> PlotResult:
 
     Raises:
         VaezooError: If there is one text alone, or an odd number of named ones.
-        UnsupportedDataError: If the ids of the model are no texts.
+        UnsupportedDataError: If the ids of the model do not stand for texts.
     """
     from vaezoo.evaluation import latents
     from vaezoo.posteriors.base import map_tensors
@@ -31,7 +31,7 @@ def homotopies(request: PlotRequest) -> PlotResult:
     tokenizer = Tokenizer(request.model.data.get("tokenizer") or "characters", symbols)
     split = request.load_examples().split
     if len(split) < 2 or (request.in_order and len(split) % 2):
-        raise VaezooError(f"{len(split)} texts are no pairs", "give two for each pair: --text A --text B")
+        raise VaezooError(f"{len(split)} texts cannot be paired", "give two for each pair: --text A --text B")
     count = len(split) if request.in_order else 2 * min(request.count, len(split) // 2)
     pairs = split.batch(slice(None)) if request.in_order else random_examples(split, count, request.seed)
     first, second = (map_tensors(pairs, lambda tensor, i=i: tensor[i::2]) for i in (0, 1))  # type: ignore[misc]

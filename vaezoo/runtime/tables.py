@@ -82,4 +82,4 @@ def split_columns(output: Array, columns: Sequence[str]) -> list[Array]:
 
 def _require_cells(data: DataEntry) -> None:
     if not data.get("column_formats"):
-        raise VaezooError(f"'{data['name']}' is no table of cells", "use x as it is")
+        raise VaezooError(f"'{data['name']}' is not a table with known cells", "use x as it is")

@@ -259,7 +259,7 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
 
 
 def text_options(source: DataSource, spec: DataSpec) -> TextOptions | None:
-    """Returns how the texts of a run become its examples, with its own tokenizer. None: its data are no files of texts.
+    """Returns how the texts of a run become its examples, with its own tokenizer. None for other data.
 
     Raises:
         VaezooError: If the record is damaged.

@@ -85,7 +85,9 @@ def score(
     model = open_export(source, checkpoint) or open_run(source, checkpoint)
     examples = data.load(model)
     if by_time and examples.windows is None:
-        raise VaezooError(f"'{examples.spec.name}' is no recording, whose windows have times", "leave out --by-time")
+        raise VaezooError(
+            f"'{examples.spec.name}' is not a recording, so its examples have no times", "leave out --by-time"
+        )
     with ProgressView("examples") as progress:
         scores = vaezoo.score(
             model,

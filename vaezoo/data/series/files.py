@@ -68,7 +68,7 @@ class Series(NamedTuple):
     Attributes:
         x: `(N, channels, time)`.
         names: The file of each series, or the time of the first step of each window.
-        windows: Where they lie in their recording. None if they are no windows.
+        windows: Where they lie in their recording. None if they are not windows.
     """
 
     x: Array

@@ -58,6 +58,6 @@ class SeriesOptions:
         return [name for name, value in given.items() if value is not None]
 
     def refuse(self, data: str) -> None:
-        """Raises VaezooError if one of the options is given for data that are no series in files."""
+        """Raises VaezooError if one of the options is given for other data than series in files."""
         if self.names:
             raise VaezooError(f"{self.names[0]} has no effect on '{data}'", f"leave out {self.names[0]}")

@@ -70,7 +70,7 @@ def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:
     if options.time_column is not None:
         raise VaezooError(f"'{path}' holds sound, which has no columns", "leave out --time-column")
     if arrays.is_unit(scale):
-        raise VaezooError("spectrograms are no data in [0, 1]", "leave out --scale, or give --scale minmax")
+        raise VaezooError("spectrograms do not lie in [0, 1]", "leave out --scale, or give --scale minmax")
     if not path.is_dir():
         raise InputError(f"'{path}' is not a folder of sound files", "name a folder")
     files = find_sounds(path)

@@ -20,7 +20,7 @@ MAX_CELLS = 50_000_000
 MAX_LINE_BYTES = 1 << 24
 MAX_PARQUET_BYTES = 4 << 30  # of all columns, unpacked
 MAX_TEXT = 1_000  # characters of a cell
-DELIMITERS = (";", "\t", "|")  # of files that are no comma-separated values
+DELIMITERS = (";", "\t", "|")  # of files that are not comma-separated
 ROWS_HINT = "rows are counted from 0"
 
 Cells = list[str | None]
@@ -128,7 +128,7 @@ def _csv_errors(name: str) -> Iterator[list[int]]:
         yield position
     except csv.Error as e:
         hint = "save the file as comma-separated values"
-        raise InputError(f"line {position[0]} of {name} is no CSV: {first_line(e)}", hint) from e
+        raise InputError(f"line {position[0]} of {name} is not valid CSV: {first_line(e)}", hint) from e
     except UnicodeDecodeError as e:
         raise InputError(f"line {position[0]} of {name} is not UTF-8", "save the file with the encoding UTF-8") from e
     except OSError as e:
@@ -201,5 +201,5 @@ def _read_parquet(path: Path) -> Table:
         table = file.read()
         columns = {n: as_texts(table.column(i).to_pylist(), name, n) for i, n in enumerate(names)}
     except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
-        raise InputError(f"{name} is no Parquet file, or is damaged: {first_line(e)}", "write the file again") from e
+        raise InputError(f"{name} is not a Parquet file, or is damaged: {first_line(e)}", "write the file again") from e
     return Table(name, columns)

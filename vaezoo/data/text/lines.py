@@ -112,7 +112,7 @@ def _decode(data: bytes, place: str) -> str:
     if len(data) > MAX_LINE_BYTES:
         raise InputError(f"{place} has more than {MAX_LINE_BYTES:,} bytes", "give one text a line")
     if b"\0" in data:
-        raise InputError(f"{place} holds a NUL byte, so it is no text", UTF8_HINT)
+        raise InputError(f"{place} holds a NUL byte, so it is not a text file", UTF8_HINT)
     try:
         return data.decode().rstrip("\r\n")
     except UnicodeDecodeError as e:
