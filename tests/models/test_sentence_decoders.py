@@ -155,7 +155,9 @@ def few(names, n=200):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"decoder": "gru"}, {"decoder": "lstm"}, ALL_OPTIONS], ids=str)
+@pytest.mark.parametrize(
+    "options", [pytest.param({"decoder": "gru"}, marks=pytest.mark.matrix), {"decoder": "lstm"}, ALL_OPTIONS], ids=str
+)
 def test_exports_equal_the_run(options, names, tmp_path):
     data = few(names)
     config = TrainConfig(steps=30, batch_size=50, lr=5e-3, device="cpu")
@@ -195,7 +197,13 @@ def test_all_options_resume_exactly(names, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [{"decoder": "gru"}, {"decoder": "lstm", "decoder_window": "2"}, {"decoder_window": "3"}], ids=str
+    "options",
+    [
+        pytest.param({"decoder": "gru"}, marks=pytest.mark.matrix),
+        {"decoder": "lstm", "decoder_window": "2"},
+        {"decoder_window": "3"},
+    ],
+    ids=str,
 )
 def test_decoders_pass_the_conformance_suite(options):
     spec = replace(SPEC, config=configure(SPEC.config, SMALL | options))
