@@ -88,6 +88,10 @@ def _check_step(manifest: Mapping[str, Any]) -> None:
         raise ValueError("the graph step does not take an id, a state and z, and return logits and a state")
     if not isinstance(manifest["autoregressive"]["start_id"], int) or not isinstance(sizes[1], int):
         raise TypeError("start_id or the size of the state is not an integer")
+    if (greedy := manifest["graphs"].get("greedy")) is not None:
+        wanted = [["batch", manifest["autoregressive"]["length"]]]
+        if greedy["inputs"][0]["name"] != "z" or [output["shape"] for output in greedy["outputs"]] != wanted:
+            raise ValueError("the graph greedy does not take z and return ids")
 
 
 def _check_levels(manifest: Mapping[str, Any]) -> None:
