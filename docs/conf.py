@@ -119,9 +119,10 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def mark_up(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
     """Makes reStructuredText of a docstring, in which only backticks are markup."""
+    name_only = re.compile(r"[A-Za-z][\w.]*")
     parts = re.split(r"`+([^`]+)`+", "\n".join(lines))
-    parts[::2] = [re.sub(r"([\\\\*|]|_(?=\W|$))", r"\\\1", text) for text in parts[::2]]
-    parts[1::2] = [f":py:obj:`{code}`" if re.fullmatch(r"[\w.]+", code) else f"``{code}``" for code in parts[1::2]]
+    parts[::2] = [re.sub(r"([\\*|]|_(?=\W|$))", r"\\\1", text) for text in parts[::2]]
+    parts[1::2] = [f":py:obj:`{code}`" if name_only.fullmatch(code) else f"``{code}``" for code in parts[1::2]]
     lines[:] = "".join(parts).split("\n")
 
 
@@ -130,13 +131,25 @@ def skips(app: Sphinx, what: str, name: str, value: object, skip: bool, options:
     return True if str(getattr(value, "__doc__", "")).startswith("Alias for field number") else None
 
 
+def mark_up_help(app: Sphinx, context: object, lines: list[str]) -> None:
+    """Makes reStructuredText of a command's help. Lines that click leaves as they are begin with a bar."""
+    marked = []
+    for line, before in zip(lines, ["", *lines], strict=False):
+        if not line.startswith("| "):
+            marked.append(re.sub(r"([\\*|])", r"\\\1", line))
+            continue
+        marked += [] if before.startswith("| ") else ["::", ""]
+        marked.append(f"    {line[2:]}")
+    lines[:] = marked
+
+
 def show_math(translator: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
     """Writes a formula as MathML, which browsers show without a script. A command that is unknown is a warning."""
     display = "block" if isinstance(node, nodes.math_block) else "inline"
     formula = convert(node.astext(), display=display)
     if "\\" in formula:
         logging.getLogger(__name__).warning("latex2mathml knows not all of %s", node.astext(), location=node)
-    translator.body.append(formula)
+    translator.body.append(f'<div class="formula">{formula}</div>' if display == "block" else formula)
     raise nodes.SkipNode
 
 
@@ -148,3 +161,4 @@ def setup(app: Sphinx) -> None:
     app.connect("build-finished", finish)
     app.connect("autodoc-process-docstring", mark_up, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skips)
+    app.connect("sphinx-click-process-description", mark_up_help)

@@ -67,7 +67,8 @@ def documented(name: str) -> str:
     if inspect.ismodule(value):
         return rst(f".. automodule:: {value.__name__}", "members:")
     if inspect.isclass(value):
-        return rst(f".. autoclass:: {name}", "members:", "show-inheritance:")
+        derived = value.__bases__ not in ((object,), (tuple,))
+        return rst(f".. autoclass:: {name}", "members:", *(["show-inheritance:"] if derived else []))
     return rst(f".. auto{'function' if callable(value) else 'data'}:: {name}")
 
 
