@@ -19,6 +19,7 @@ No term is much larger than the result. The plain form takes differences of numb
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,8 @@ def negative_binomial_log_prob(log_mean: Tensor, log_dispersion: Tensor, x: Tens
     return rests - 0.5 * (log_n + log_after - log_dispersion) + 1 + theta * first + x * second
 
 
-class Poisson(Likelihood):
-    """Independent Poisson counts given z and the library size. `params` are logits of the fractions.
+class Counts(Likelihood):
+    """Independent counts given z and the library size. `params` begin with the logits of the fractions.
 
     Args:
         shape: The shape of an example.
@@ -115,9 +116,13 @@ class Poisson(Likelihood):
         log_mean = self.log_fractions(params) + library.view(-1, *[1] * (x.ndim - 1))
         return sum_dims(self.count_log_prob(params, log_mean, x))
 
+    @abstractmethod
     def count_log_prob(self, params: Tensor, log_mean: Tensor, x: Tensor) -> Tensor:
         """Returns the log-probability of each count, `(B, *shape)`, given the logarithms of their means l rho."""
-        return poisson_log_prob(log_mean, x)
+
+    @abstractmethod
+    def draw(self, params: Tensor, mean: Tensor) -> Tensor:
+        """Draws counts, `(B, *shape)`, given their means l rho."""
 
     def log_fractions(self, params: Tensor) -> Tensor:
         """Returns log rho, `(B, *shape)`. The fractions of an example add up to 1."""
@@ -134,10 +139,6 @@ class Poisson(Likelihood):
         noise = torch.randn(len(params), *[1] * (params.ndim - 1), device=params.device)
         location, scale = self.library.unbind()
         return self.draw(params, torch.exp(log_fractions + location + scale * noise))
-
-    def draw(self, params: Tensor, mean: Tensor) -> Tensor:
-        """Draws counts, `(B, *shape)`, given their means l rho."""
-        return torch.poisson(mean)
 
     def outputs(self, params: Tensor) -> dict[str, Tensor]:
         """Overridden: logarithms, besides the mean, which together give p(x|z).
@@ -158,11 +159,21 @@ class Poisson(Likelihood):
         return torch.log(mean.clamp(min=MIN_MEAN))
 
 
-class NegativeBinomial(Poisson):
+class Poisson(Counts):
+    """Independent Poisson counts, whose variance is their mean. `params` are logits of the fractions."""
+
+    def count_log_prob(self, params: Tensor, log_mean: Tensor, x: Tensor) -> Tensor:
+        return poisson_log_prob(log_mean, x)
+
+    def draw(self, params: Tensor, mean: Tensor) -> Tensor:
+        return torch.poisson(mean)
+
+
+class NegativeBinomial(Counts):
     """Independent negative binomial counts: Poisson counts whose rate is gamma-distributed.
 
     The mean is mu = l rho and the variance mu + mu^2 / theta. Each dimension has its own inverse dispersion theta, a
-    parameter that is trained with the model.
+    parameter that is trained with the model. `params` are logits of the fractions.
 
     Args:
         shape: The shape of an example.
@@ -191,6 +202,7 @@ class NegativeBinomial(Poisson):
         return {**outputs, "log_dispersion": self.log_dispersion.expand_as(outputs["x_mean"])}
 
     def params_of_outputs(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Overridden: takes theta, too."""
         self.raw_dispersion = nn.Parameter(outputs["log_dispersion"][0])
         return super().params_of_outputs(outputs)
 
@@ -199,7 +211,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """Negative binomial counts, each of which is 0 instead with a probability pi that depends on z.
 
     p(0) = pi + (1 - pi) NB(0), and p(x) = (1 - pi) NB(x) for x > 0. `params` hold the logits of the fractions, and then
-    those of pi.
+    those of pi. Methods of the negative binomial are overridden where pi belongs to them.
     """
 
     def params_shape(self, shape: Shape) -> Shape:
