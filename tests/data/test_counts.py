@@ -40,11 +40,11 @@ def anndata():
 def annotated(anndata, inside):
     """A function that writes a .h5ad file: normalised X, counts in a sparse layer, types as labels."""
 
-    def write(x, names=tuple("abcde"), path="cells.h5ad", **layers):
+    def write(x, names=tuple("abcde"), path="cells.h5ad", column="type", **layers):
         import pandas
         from scipy import sparse
 
-        obs = pandas.DataFrame({"type": pandas.Categorical(TYPES[: len(x)])}, index=[f"cell{i}" for i in range(len(x))])
+        obs = pandas.DataFrame({column: pandas.Categorical(TYPES[: len(x)])}, index=[f"cell{i}" for i in range(len(x))])
         data = anndata.AnnData(x.astype(np.float32), obs=obs, var=pandas.DataFrame(index=list(names)))
         for name, values in layers.items():
             data.layers[name] = sparse.csr_matrix(values.astype(np.float32))
@@ -229,6 +229,8 @@ def test_columns_of_annotated_files_are_found_by_name(annotated, inside):
     annotated(X[:, ::-1], names="edcba", path="new.h5ad")
     examples = vaezoo.load_examples(run, "new.h5ad")
     assert examples.split.x.equal(torch.from_numpy(X).float()) and examples.spec.class_names == ("B", "T")
+    annotated(X, path="unlabelled.h5ad", column="other")
+    assert vaezoo.load_examples(run, "unlabelled.h5ad").split.y is None
     annotated(X, names="abcdX", path="other.h5ad")
     with pytest.raises(UnsupportedDataError, match="lacks the columns"):
         vaezoo.load_examples(run, "other.h5ad")

@@ -38,13 +38,14 @@ def is_annotated(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX
 
 
-def read_annotated(path: Path, layer: str = "", label_column: str = "") -> Annotated:
+def read_annotated(path: Path, layer: str, label_column: str, *, labels_required: bool = True) -> Annotated:
     """Reads a .h5ad file.
 
     Args:
         path: The file.
         layer: The layer that holds the counts. Empty: X.
         label_column: The column of the observations that holds labels. Empty: none.
+        labels_required: Whether the file must have that column. Otherwise there are no labels without it.
 
     Raises:
         InputError: If the file is missing or damaged, has no such layer or column, or the values are not counts.
@@ -57,7 +58,9 @@ def read_annotated(path: Path, layer: str = "", label_column: str = "") -> Annot
     if not _are_counts(values):
         raise InputError(f"{_called(layer)} of '{path}' has values that are not counts", _layer_hint(data, layer))
     x = matrix.toarray() if hasattr(matrix, "nnz") else np.asarray(matrix)
-    return Annotated(x, kept_names(list(data.var_names), f"'{path}'"), _labels(path, data, label_column))
+    has_labels = labels_required or label_column in data.obs
+    labels = _labels(path, data, label_column) if label_column and has_labels else None
+    return Annotated(x, kept_names(list(data.var_names), f"'{path}'"), labels)
 
 
 def _open(path: Path) -> Any:
@@ -107,9 +110,7 @@ def _layer_hint(data: Any, layer: str) -> str:
     return f"give --layer {found[0]}" + (f", or {', '.join(found[1:MAX_LISTED])}" if found[1:] else "")
 
 
-def _labels(path: Path, data: Any, label_column: str) -> Array | None:
-    if not label_column:
-        return None
+def _labels(path: Path, data: Any, label_column: str) -> Array:
     if label_column not in data.obs:
         names = [str(name) for name in data.obs]
         choices = f"its columns are {', '.join(names[:MAX_LISTED])}" if names else "leave out --label-column"

@@ -71,6 +71,6 @@ def read_rows(path: Path, spec: DataSpec) -> Rows | None:
         return Rows(read_sparse(path))
     if not is_annotated(path):
         return None
-    x, names, labels = read_annotated(path, spec.layer, spec.label_column)
+    x, names, labels = read_annotated(path, spec.layer, spec.label_column, labels_required=False)
     places = column_places(names, spec.column_names, f"'{path}'") if names and spec.column_names else None
     return Rows(x if places is None else x[:, places], labels)
