@@ -82,6 +82,8 @@ class DataSpec:
             `vaezoo.core.tables`. Empty if cells are numbers.
         categories: The texts of the categories of each column, none for a real one. Empty without formats.
         left_out: The columns of the table that the model does not see.
+        layer: The layer of .h5ad files that holds the counts. Empty: it is X.
+        label_column: The column of the observations in .h5ad files that holds the labels. Empty: there are none.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -105,6 +107,8 @@ class DataSpec:
     column_formats: tuple[str, ...] = ()
     categories: tuple[tuple[str, ...], ...] = ()
     left_out: tuple[str, ...] = ()
+    layer: str = ""
+    label_column: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -137,7 +141,7 @@ class DataSpec:
                 f"{self.kind}",
                 "give each column of vectors or channel of series a name of its own",
             )
-        if not all(name.isprintable() for name in (*self.class_names, *self.column_names, self.time_column)):
+        if not all(name.isprintable() for name in self._names):
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
@@ -155,6 +159,10 @@ class DataSpec:
             self._check_scaling()
         self.make_kind()
         self.make_likelihood()
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*self.class_names, *self.column_names, self.time_column, self.layer, self.label_column)
 
     def _check_columns(self) -> None:
         try:
@@ -231,7 +239,7 @@ class DataSpec:
 
     def make_likelihood(self) -> Likelihood:
         """Builds p(x|z), with new parameters if the family has any."""
-        return make_likelihood(self.likelihood, self.kind, self.vocabulary, self.columns)
+        return make_likelihood(self.likelihood, self.kind, self.vocabulary, self.columns, self.shape)
 
 
 AnySplit = TypeVar("AnySplit", bound="Split")
@@ -391,11 +399,13 @@ class DataSource:
         on_bad_image: What to do with unreadable images: error or skip.
         channels: "grey" or "colour", which images are converted to. None keeps what they have.
         scale: How values become x: unit, minmax, standardize or none.
-        kind: "series" for series in files. None for data whose kind follows from their source.
+        kind: "series", "sound" or "counts" in files. None for data whose kind follows from their source.
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.
         sample_rate: Samples in a second to which sound is resampled.
+        layer: The layer of a .h5ad file that holds counts.
+        label_column: The column of its observations that holds labels.
         tokenizer: How lines of texts become ids: characters, words or subwords; see `vaezoo.data.text.corpus`.
         vocabulary: The largest number of ids.
         length: Number of ids of an example.
@@ -416,6 +426,8 @@ class DataSource:
     window: int | None = None
     stride: int | None = None
     sample_rate: int | None = None
+    layer: str | None = None
+    label_column: str | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
     length: int | None = None
@@ -459,6 +471,8 @@ class Splits(NamedTuple):
         column_names: The names of the columns of vectors, or of the channels of series, or none.
         time_column: The column of times of the recording that series were cut from. Empty for other data.
         sample_rate: Samples in a second of sound. 0 for other data.
+        layer: As in `DataSpec`, like the next one.
+        label_column: The column of labels.
     """
 
     train: Split
@@ -468,6 +482,8 @@ class Splits(NamedTuple):
     column_names: tuple[str, ...] = ()
     time_column: str = ""
     sample_rate: int = 0
+    layer: str = ""
+    label_column: str = ""
 
 
 def valid_mask(n: int) -> Tensor:

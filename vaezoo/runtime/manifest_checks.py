@@ -119,8 +119,9 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError("the name of a class or column cannot be printed")
     if names and data["classes"] != [len(names)]:
         raise ValueError(f"there are {len(names)} class names for labels of {data['classes']} values")
-    if not isinstance(data.get("time_column", ""), str):
-        raise TypeError(f"time_column {safe_repr(data['time_column'])} is not a text")
+    for key in ("time_column", "layer", "label_column"):
+        if not isinstance(data.get(key, ""), str):
+            raise TypeError(f"{key} {safe_repr(data[key])} is not a text")
     rate = data.get("sample_rate", 0)
     if type(rate) is not int or not 0 <= rate <= MAX_RATE or (rate and len(data["shape"]) != 3):
         raise ValueError(f"sample_rate {safe_repr(rate)} is out of range, or the data are not spectrograms")

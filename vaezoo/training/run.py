@@ -253,6 +253,8 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         window=source.window,
         stride=source.stride,
         sample_rate=source.sample_rate,
+        layer=source.layer,
+        label_column=source.label_column,
         columns=None if source.scale == "unit" else kinds_of(spec),
         text=text_options(source, spec),
     )

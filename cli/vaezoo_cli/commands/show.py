@@ -65,6 +65,7 @@ def example_inputs() -> list[DataSpec]:
         *(DataSpec(name=show_shape(shape), shape=shape) for shape in SHAPES),
         DataSpec(name="series of 2x32", shape=(2, 32), kind="real", likelihood="gaussian"),
         DataSpec(name="table of 7 columns", shape=(7,), kind="table", likelihood="table", columns=columns),
+        DataSpec(name="counts of 50 columns", shape=(50,), kind="count", likelihood="zinb"),
         DataSpec(name="text of 16 ids of 28", shape=(16,), kind="tokens", likelihood="categorical", vocabulary=28),
     ]
 
