@@ -39,6 +39,11 @@ BAD_IMAGE = click.option(
     metavar="ACTION",
     help="What to do with unreadable images of a folder: error or skip.",
 )
+LABEL_PATTERN = click.option(
+    "--label-pattern",
+    metavar="REGEX",
+    help=r"Labels in the names of sound files: the groups of a regular expression, such as '(\d)_(\w+)_\d+'.",
+)
 SERIES = (
     click.option(
         "--kind",
@@ -49,6 +54,7 @@ SERIES = (
     click.option("--window", type=int, metavar="STEPS", help="Cut one recording into windows of so many steps."),
     click.option("--stride", type=int, metavar="STEPS", help="Steps between two windows.  [default: --window]"),
     click.option("--sample-rate", type=int, metavar="HZ", help="Resample sound.  [default: the rate of the files]"),
+    LABEL_PATTERN,
 )
 TOKENIZER = click.option(
     "--tokenizer",
@@ -160,6 +166,7 @@ def data_options() -> Callable[[F], F]:
                 metavar="STEPS",
                 help="Steps between two windows of a recording.  [default: those of a window]",
             ),
+            LABEL_PATTERN,
             COLUMN,
             LONG_TEXT,
         ),
@@ -182,6 +189,7 @@ class TrainingData:
     window: int | None = None
     stride: int | None = None
     sample_rate: int | None = None
+    label_pattern: str | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
     length: int | None = None
@@ -216,6 +224,7 @@ class TrainingData:
             window=self.window,
             stride=self.stride,
             sample_rate=self.sample_rate,
+            label_pattern=self.label_pattern,
             text=text,
             columns=parse_columns(self.columns),
         )
@@ -231,6 +240,7 @@ class DataOptions:
     stream: bool | None = None
     on_bad_image: str = "error"
     stride: int | None = None
+    label_pattern: str | None = None
     text: tuple[str, ...] = ()
     column: str | None = None
     on_long_text: str = "error"
@@ -255,6 +265,7 @@ class DataOptions:
             stream=self.stream,
             on_bad_image=self.on_bad_image,
             stride=self.stride,
+            label_pattern=self.label_pattern,
             column=self.column,
             on_long_text=self.on_long_text,
         )

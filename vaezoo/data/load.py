@@ -55,6 +55,7 @@ def load_data(
     window: int | None = None,
     stride: int | None = None,
     sample_rate: int | None = None,
+    label_pattern: str | None = None,
     text: TextOptions | None = None,
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
@@ -85,6 +86,8 @@ def load_data(
         window: Cuts one recording into windows of so many steps, or sound into windows of so many frames.
         stride: Steps between the starts of two windows. The default is `window`: they do not overlap.
         sample_rate: Samples in a second to which sound is resampled. The default is that of the files.
+        label_pattern: A regular expression that is searched in the name of each sound file, relative to the folder.
+            Each of its groups is a label.
         text: How the lines of text files become examples.
 
     Returns:
@@ -100,7 +103,14 @@ def load_data(
     image_size = checked_image_size(image_size)
     if channels is not None and channels not in CHANNELS:
         raise VaezooError(f"channels '{channels}' are not known", suggest(channels, CHANNELS, "use grey or colour"))
-    series = SeriesOptions(kind=kind, time_column=time_column, window=window, stride=stride, sample_rate=sample_rate)
+    series = SeriesOptions(
+        kind=kind,
+        time_column=time_column,
+        window=window,
+        stride=stride,
+        sample_rate=sample_rate,
+        label_pattern=label_pattern,
+    )
     scale = scale or (arrays.SERIES_SCALE if series.names else "unit")
     if not isinstance(scale, Scaling):
         check_scale(scale)
