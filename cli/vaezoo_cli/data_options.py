@@ -39,6 +39,11 @@ BAD_IMAGE = click.option(
     metavar="ACTION",
     help="What to do with unreadable images of a folder: error or skip.",
 )
+LABEL_PATTERN = click.option(
+    "--label-pattern",
+    metavar="REGEX",
+    help=r"Labels in the names of sound files: the groups of a regular expression, such as '(\d)_(\w+)_\d+'.",
+)
 SERIES = (
     click.option(
         "--kind",
@@ -52,6 +57,7 @@ SERIES = (
     click.option("--sample-rate", type=int, metavar="HZ", help="Resample sound.  [default: the rate of the files]"),
     click.option("--layer", metavar="NAME", help="The layer of a .h5ad file that holds counts.  [default: X]"),
     click.option("--label-column", metavar="NAME", help="The column of its observations that holds labels."),
+    LABEL_PATTERN,
 )
 TOKENIZER = click.option(
     "--tokenizer",
@@ -164,6 +170,7 @@ def data_options() -> Callable[[F], F]:
                 metavar="STEPS",
                 help="Steps between two windows of a recording.  [default: those of a window]",
             ),
+            LABEL_PATTERN,
             COLUMN,
             LONG_TEXT,
         ),
@@ -188,6 +195,7 @@ class TrainingData:
     sample_rate: int | None = None
     layer: str | None = None
     label_column: str | None = None
+    label_pattern: str | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
     length: int | None = None
@@ -224,6 +232,7 @@ class TrainingData:
             sample_rate=self.sample_rate,
             layer=self.layer,
             label_column=self.label_column,
+            label_pattern=self.label_pattern,
             text=text,
             columns=parse_columns(self.columns),
         )
@@ -239,6 +248,7 @@ class DataOptions:
     stream: bool | None = None
     on_bad_image: str = "error"
     stride: int | None = None
+    label_pattern: str | None = None
     text: tuple[str, ...] = ()
     column: str | None = None
     on_long_text: str = "error"
@@ -263,6 +273,7 @@ class DataOptions:
             stream=self.stream,
             on_bad_image=self.on_bad_image,
             stride=self.stride,
+            label_pattern=self.label_pattern,
             column=self.column,
             on_long_text=self.on_long_text,
         )

@@ -149,6 +149,7 @@ def make_dataset(
         kind=scaling.kind,
         classes=classes,
         class_names=splits.class_names if classes else (),
+        label_names=splits.label_names if classes else (),
         column_names=splits.column_names,
         time_column=splits.time_column,
         sample_rate=splits.sample_rate,
@@ -201,8 +202,9 @@ def default_likelihood(train: Split, scaling: Scaling) -> str:
 def count_classes(splits: Splits) -> tuple[int, ...]:
     """Returns how many values each label has. Empty if they are not the numbers 0, 1, 2 ... of equally many labels."""
     parts = (splits.train, splits.test, splits.valid)
-    if splits.class_names:
-        return (len(splits.class_names),) if len(splits.class_names) <= MAX_CLASSES else ()
+    if names := (splits.class_names,) if splits.class_names else splits.label_names:
+        classes = tuple(map(len, names))
+        return classes if max(classes) <= MAX_CLASSES else ()
     labels = [split.y for split in parts if split is not None and split.y is not None]
     tables = [y.unsqueeze(1) if y.ndim == 1 else y for y in labels]
     if len({table.shape[1] for table in tables}) != 1:
@@ -253,10 +255,10 @@ def to_splits(
     names = (f"y{origin}", f"y_test{origin}")
     both = zip((y, y_test), names, strict=True)
     given = [None if values is None else to_array(values, label, texts=True) for values, label in both]
-    labels, class_names = convert_labels(given[: len(examples)], names, [len(tensor) for tensor in examples])
+    labels, label_names = convert_labels(given[: len(examples)], names, [len(tensor) for tensor in examples])
     splits = [TensorSplit(tensor, values) for tensor, values in zip(examples, labels, strict=True)]
     test = splits[1] if x_test is not None else None
-    return Splits(splits[0], test, class_names=class_names, column_names=columns)
+    return Splits(splits[0], test, column_names=columns).named(label_names)
 
 
 def _warn_of_dark(arrays: Mapping[str, Array]) -> None:

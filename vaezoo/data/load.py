@@ -60,6 +60,7 @@ def load_data(
     sample_rate: int | None = None,
     layer: str | None = None,
     label_column: str | None = None,
+    label_pattern: str | None = None,
     text: TextOptions | None = None,
 ) -> Dataset:
     """Loads a data set into memory. An image folder that is too large for memory is streamed.
@@ -92,6 +93,8 @@ def load_data(
         sample_rate: Samples in a second to which sound is resampled. The default is that of the files.
         layer: The layer of a .h5ad file that holds counts. By default they are in X.
         label_column: The column of the observations of a .h5ad file that holds labels.
+        label_pattern: A regular expression that is searched in the name of each sound file, relative to the folder.
+            Each of its groups is a label.
         text: How the lines of text files become examples.
 
     Returns:
@@ -117,6 +120,7 @@ def load_data(
         sample_rate=sample_rate,
         layer=layer,
         label_column=label_column,
+        label_pattern=label_pattern,
     )
     scale = arrays.scale_of(kind or ("series" if series.names else None), scale)
     if not isinstance(scale, Scaling):

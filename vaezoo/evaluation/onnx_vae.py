@@ -45,6 +45,7 @@ class OnnxModuleVAE(VAE):
             f"data of kind {kind} need more than the decoder's output": not is_complete
             and kind not in ("unit", "real"),
             "its sizes are free": any(isinstance(n, str) for n in model.latent_shape),
+            "its encoder takes waveforms": model.manifest["format"].get("waveform", False),
             "its images are rounded to bytes": model.dtype == "uint8",
             "its posterior is not a diagonal Gaussian": model.outputs != DiagonalGaussian._fields,
             "it leaves out a part of the posterior": bool(model.manifest.get("left_out")),

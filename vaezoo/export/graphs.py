@@ -25,6 +25,7 @@ from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.export.calibration import calibration_feeds
 from vaezoo.export.cases import example_count
 from vaezoo.export.config import ExportConfig
+from vaezoo.export.front_end import FrontEnd
 from vaezoo.export.greedy import greedy_graph
 from vaezoo.export.half import to_float16
 from vaezoo.export.lazy_signatures import lazy_signatures
@@ -54,7 +55,8 @@ MAX_UINT8 = 255
 class GraphModule(nn.Module):
     """One graph of a VAE as a module, from its inputs to its outputs, in their order.
 
-    If the config says uint8, x and x_mean are uint8 `(B, H, W, C)`. Otherwise they are as the model has them.
+    If the config says uint8, x and x_mean are uint8 `(B, H, W, C)`. If it says waveform, x is `(B, samples)`. Otherwise
+    they are as the model has them.
 
     Args:
         vae: The model.
@@ -71,6 +73,7 @@ class GraphModule(nn.Module):
         self.graph = vae.graphs()[name] if graph is None else graph
         self.uint8 = config is not None and config.uint8
         self.returns_images = self.uint8 and name == "decoder"
+        self.front_end = FrontEnd(vae.data) if config is not None and config.waveform else None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         outputs = tuple(self.named(*inputs).values())
@@ -83,6 +86,9 @@ class GraphModule(nn.Module):
             if "x" in named:
                 named["x"] = named["x"].permute(0, 3, 1, 2).to(torch.float32) / MAX_UINT8
             inputs = tuple(named.values())
+        if self.front_end is not None:
+            named = dict(zip(self.graph.names, inputs, strict=True))
+            inputs = tuple(self.front_end(t) if n == "x" else t for n, t in named.items())
         outputs = self.graph.run(*inputs)
         names = output_names(outputs, self.graph.names)
         returns_images = self.returns_images
@@ -90,8 +96,18 @@ class GraphModule(nn.Module):
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """Returns the inputs for a batch of data."""
+        waveforms: Tensor | None = None
+        if self.front_end is not None:  # latents for the decoder are those of the waveforms that the encoder gets
+            waveforms = self.front_end.waveforms(batch.x)
+            batch = batch._replace(x=self.front_end(waveforms))
         named = zip(self.graph.names, self.graph.inputs(batch), strict=True)
-        return tuple(to_uint8(t) if self.uint8 and name == "x" else t.clone() for name, t in named)
+        return tuple(self._as_x(t, waveforms) if name == "x" else t.clone() for name, t in named)
+
+    def _as_x(self, x: Tensor, waveforms: Tensor | None) -> Tensor:
+        """Returns examples as the graph takes them."""
+        if waveforms is not None:
+            return waveforms
+        return to_uint8(x) if self.uint8 else x.clone()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vaezoo.core.counts import whole_number
+from vaezoo.data.label_patterns import check_pattern
 from vaezoo.data.series.layout import MIN_STEPS
 from vaezoo.data.sound.sound_files import check_rate
 from vaezoo.errors import VaezooError, safe_repr, suggest
@@ -24,6 +25,7 @@ class SeriesOptions:
         sample_rate: Samples of sound in a second, to which files are resampled.
         layer: The layer of a .h5ad file that holds counts.
         label_column: The column of its observations that holds labels.
+        label_pattern: A regular expression. Its groups are the labels in the names of sound files.
 
     Raises:
         VaezooError: If a value is out of range, or a stride comes without a window.
@@ -36,6 +38,7 @@ class SeriesOptions:
     sample_rate: int | None = None
     layer: str | None = None
     label_column: str | None = None
+    label_pattern: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
@@ -54,6 +57,10 @@ class SeriesOptions:
             check_rate(whole_number("sample rate", self.sample_rate, 1))
             if self.kind != "sound":
                 raise VaezooError("a sample rate is that of sound", "give --kind sound, too")
+        if self.label_pattern is not None:
+            check_pattern(self.label_pattern)
+            if self.kind != "sound":
+                raise VaezooError("a label pattern reads the names of sound files", "give --kind sound, too")
         self._check_counts()
 
     def _check_counts(self) -> None:
