@@ -38,7 +38,7 @@ CHANNELS = MappingProxyType({"grey": 1, "colour": 3})
 
 # Texts, tables, series and counts. They describe themselves, because their kind does not follow from the shape.
 OTHER_KINDS: Mapping[str, Callable[[], tuple[DataSpec, TensorSplit, TensorSplit]]] = MappingProxyType(
-    {"cells": cells.load, "names": names.load, "penguins": penguins.load, "sines": sines.load}
+    {"names": names.load, "penguins": penguins.load, "cells": cells.load, "sines": sines.load}
 )
 
 
