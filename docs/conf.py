@@ -121,7 +121,7 @@ def mark_up(app: Sphinx, what: str, name: str, value: object, options: object, l
     """Makes reStructuredText of a docstring, in which only backticks are markup."""
     name_only = re.compile(r"[A-Za-z][\w.]*")
     parts = re.split(r"`+([^`]+)`+", "\n".join(lines))
-    parts[::2] = [re.sub(r"([\\*|]|_(?=\W|$))", r"\\\1", text) for text in parts[::2]]
+    parts[::2] = map(escaped, parts[::2])
     parts[1::2] = [f":py:obj:`{code}`" if name_only.fullmatch(code) else f"``{code}``" for code in parts[1::2]]
     lines[:] = "".join(parts).split("\n")
 
@@ -136,11 +136,21 @@ def mark_up_help(app: Sphinx, context: object, lines: list[str]) -> None:
     marked = []
     for line, before in zip(lines, ["", *lines], strict=False):
         if not line.startswith("| "):
-            marked.append(re.sub(r"([\\*|])", r"\\\1", line))
+            marked.append(escaped(line))
             continue
         marked += [] if before.startswith("| ") else ["::", ""]
         marked.append(f"    {line[2:]}")
     lines[:] = marked
+
+
+def mark_up_options(app: Sphinx, context: object, lines: list[str]) -> None:
+    """The same for the help of options. What is not indented, or begins with a colon, comes from sphinx-click."""
+    lines[:] = [line if not line.startswith(" ") or line.lstrip()[:1] in ":|" else escaped(line) for line in lines]
+
+
+def escaped(text: str) -> str:
+    """Returns text in which nothing is markup of reStructuredText but backticks."""
+    return re.sub(r"([\\*|]|_(?=\W|$))", r"\\\1", text)
 
 
 def show_math(translator: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
@@ -162,3 +172,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", mark_up, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skips)
     app.connect("sphinx-click-process-description", mark_up_help)
+    app.connect("sphinx-click-process-options", mark_up_options)
