@@ -32,6 +32,7 @@ project = "vaezoo"
 project_copyright = "the authors of vaezoo"
 version = release = version_of("vaezoo")
 root_doc = "README"
+smartquotes = False  # they would make one dash of the two in --out
 include_patterns = ["*.md", "docs/**", "benchmarks/*.md", "runtime/README.md", "examples/*.ipynb"]
 exclude_patterns = [".*", "build", "dist", "runs", "exports", "web", "vaezoo", "cli", "tests", "**/node_modules"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
@@ -145,7 +146,9 @@ def mark_up_help(app: Sphinx, context: object, lines: list[str]) -> None:
 
 def mark_up_options(app: Sphinx, context: object, lines: list[str]) -> None:
     """The same for the help of options. What is not indented, or begins with a colon, comes from sphinx-click."""
-    lines[:] = [line if not line.startswith(" ") or line.lstrip()[:1] in ":|" else escaped(line) for line in lines]
+    for number, line in enumerate(lines):
+        if line.startswith(" ") and line.lstrip()[:1] not in ":|":
+            lines[number] = escaped(line).replace(r"\*\*Required\*\*", "**Required**")
 
 
 def escaped(text: str) -> str:
