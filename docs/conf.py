@@ -32,6 +32,7 @@ project = "vaezoo"
 project_copyright = "the authors of vaezoo"
 version = release = version_of("vaezoo")
 root_doc = "README"
+smartquotes = False  # they would make one dash of the two in --out
 include_patterns = ["*.md", "docs/**", "benchmarks/*.md", "runtime/README.md", "examples/*.ipynb"]
 exclude_patterns = [".*", "build", "dist", "runs", "exports", "web", "vaezoo", "cli", "tests", "**/node_modules"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
@@ -121,7 +122,7 @@ def mark_up(app: Sphinx, what: str, name: str, value: object, options: object, l
     """Makes reStructuredText of a docstring, in which only backticks are markup."""
     name_only = re.compile(r"[A-Za-z][\w.]*")
     parts = re.split(r"`+([^`]+)`+", "\n".join(lines))
-    parts[::2] = [re.sub(r"([\\*|]|_(?=\W|$))", r"\\\1", text) for text in parts[::2]]
+    parts[::2] = map(escaped, parts[::2])
     parts[1::2] = [f":py:obj:`{code}`" if name_only.fullmatch(code) else f"``{code}``" for code in parts[1::2]]
     lines[:] = "".join(parts).split("\n")
 
@@ -136,11 +137,23 @@ def mark_up_help(app: Sphinx, context: object, lines: list[str]) -> None:
     marked = []
     for line, before in zip(lines, ["", *lines], strict=False):
         if not line.startswith("| "):
-            marked.append(re.sub(r"([\\*|])", r"\\\1", line))
+            marked.append(escaped(line))
             continue
         marked += [] if before.startswith("| ") else ["::", ""]
         marked.append(f"    {line[2:]}")
     lines[:] = marked
+
+
+def mark_up_options(app: Sphinx, context: object, lines: list[str]) -> None:
+    """The same for the help of options. What is not indented, or begins with a colon, comes from sphinx-click."""
+    for number, line in enumerate(lines):
+        if line.startswith(" ") and line.lstrip()[:1] not in ":|":
+            lines[number] = escaped(line).replace(r"\*\*Required\*\*", "**Required**")
+
+
+def escaped(text: str) -> str:
+    """Returns text in which nothing is markup of reStructuredText but backticks."""
+    return re.sub(r"([\\*|]|_(?=\W|$))", r"\\\1", text)
 
 
 def show_math(translator: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
@@ -162,3 +175,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", mark_up, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skips)
     app.connect("sphinx-click-process-description", mark_up_help)
+    app.connect("sphinx-click-process-options", mark_up_options)
