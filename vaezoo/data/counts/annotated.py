@@ -10,9 +10,8 @@ import numpy as np
 
 from vaezoo.core.dependencies import install_hint
 from vaezoo.data.columns import kept_names
-from vaezoo.data.counts.layout import first_other
+from vaezoo.data.counts.layout import Array, first_other
 from vaezoo.data.counts.sparse import require_memory
-from vaezoo.data.npy import Array
 from vaezoo.errors import InputError, VaezooError, first_line, safe_repr, suggest
 
 SUFFIX = ".h5ad"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vaezoo.data.base import DataSpec, TensorSplit
-from vaezoo.data.npy import Array
+from vaezoo.data.counts.layout import Array
 
 GENES = 200
 TYPES = ("A", "B", "C", "D")

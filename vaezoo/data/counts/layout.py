@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 
 from vaezoo.core.scaling import Scaling
-from vaezoo.data.npy import Array
 from vaezoo.errors import InputError
+
+Array: TypeAlias = npt.NDArray[Any]
 
 SCALING = Scaling("count")
 MAX_COUNT = 1 << 24  # float32 holds all whole numbers up to it

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vaezoo.core.memory import machine_memory
-from vaezoo.data.npy import Array, read_arrays
+from vaezoo.data.counts.layout import Array
+from vaezoo.data.npy import read_arrays
 from vaezoo.errors import InputError
 
 MEMBERS = ("data", "indices", "indptr", "shape")
