@@ -89,8 +89,8 @@ def iter_decoded(
             yield model.scaling.invert(drawn)
             continue
         if tile is None:
-            rng = np.random.default_rng([chunk_seed(seed, number), 1]) if drawing else None
-            x = model.decode_latents(z[rows], own_y, rng, resolution=resolution, drawing=drawing)
+            own_rng = np.random.default_rng([chunk_seed(seed, number), 1]) if drawing else None
+            x = model.decode_latents(z[rows], own_y, own_rng, resolution=resolution, drawing=drawing)
         else:
             x = model.decode(z[rows], own_y, tile=tile, overlap=overlap)
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
