@@ -263,3 +263,17 @@ def test_documented_parts_fit_together():
             expected = usual - objectives if "all but" in parts[1] else objectives
             assert fitting(config, posterior) == (priors, expected), posterior
     assert sorted(seen) == PartOf("vaezoo.posteriors").choices()
+
+
+@pytest.mark.parametrize(
+    ("options", "owners"),
+    [
+        ({"components": 50}, "prior=mixture or prior=vamp, which have it"),
+        ({"prior.couplings": 3}, "prior=realnvp, which has it"),
+        ({"prior": "mixture", "k": 5}, "objective=iwae, which has it"),
+    ],
+)
+def test_options_of_other_parts_name_them(options, owners):
+    with pytest.raises(VaezooError, match="no option") as e:
+        configure(get_model("mlp-vae").config, options)
+    assert e.value.hint == f"choose {owners}"
