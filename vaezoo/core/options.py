@@ -201,9 +201,10 @@ def _converted(
     for name, value in values.items():
         if name not in hints:
             known = ", ".join(prefix + n for n in hints) or "none"
-            hint = suggest(prefix + name, [prefix + n for n in hints], f"the options are: {known}")
+            hint = suggest(prefix + name, [prefix + n for n in hints], "") or _owners_hint(hints, name, prefix)
+            hint = hint or f"the options are: {known}"
             parts = [n for n, part in examples.items() if part_of(hints[n]) and name in _hints(part)]
-            hint = f"did you mean '{prefix}{parts[0]}.{name}'?" if parts else _owners_hint(hints, name, prefix) or hint
+            hint = f"did you mean '{prefix}{parts[0]}.{name}'?" if parts else hint
             raise VaezooError(f"no option named '{safe_repr(prefix + name)}'", hint)
         if mark := part_of(hints[name]):
             now = examples.get(name)
