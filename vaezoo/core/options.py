@@ -171,8 +171,9 @@ def _owners_hint(hints: Mapping[str, Any], option: str, prefix: str) -> str:
     """Returns a hint that names the parts which have an option, though they are not chosen. Empty if there are none."""
     owners = []
     for name, hint in hints.items():
-        mark = part_of(hint)
-        for choice in mark.choices() if mark else ():
+        if (mark := part_of(hint)) is None:
+            continue
+        for choice in mark.choices():
             with contextlib.suppress(VaezooError):  # a broken package is reported when its part is chosen
                 owners += [f"{prefix}{name}={choice}"] if option in _hints(mark.load(choice)) else []
     return f"choose {' or '.join(owners)}, which {'has' if len(owners) == 1 else 'have'} it" if owners else ""
