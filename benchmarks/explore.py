@@ -3,9 +3,9 @@
     python benchmarks/explore.py --runtime web [--rounds N]    measures; writes results/explore-cpu.json and the table
     python benchmarks/explore.py --tables                      only writes the table, from the existing results
 
-Needs selenium, Chromium with chromedriver, and a copy of onnxruntime-web, which `make browser` puts into web/. Each load
-has an address of its own, so that no cache helps. The first image counts from the start of the navigation. A frame counts
-from the slider's event until the canvas is drawn, without the wait for the screen.
+Needs selenium, Chromium with chromedriver, and a copy of onnxruntime-web, which `make browser` puts into web/. Each
+load has an address of its own, so that no cache helps. The first image counts from the start of the navigation. A frame
+counts from the slider's event until the canvas is drawn, without the wait for the screen.
 """
 
 from __future__ import annotations

@@ -104,6 +104,7 @@ def test_python_blocks_run(page, small_digits, inside):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* validation examples are few")
 @pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in TUTORIALS])
 def test_cells_of_tutorials_run(page, small_digits, inside):
     """With short trainings. The build of the site runs them as they stand."""
