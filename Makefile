@@ -56,9 +56,10 @@ faults: $(STAMP)
 	$(BIN)/python tests/fault_injection/fuzz.py --seconds 60
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutations.py
 
-# Runs the code blocks of README.md and docs/ and the scripts in examples/.
+# The site, in build/site. A warning is an error. It shows the explorers that `make explorers` wrote before.
 docs: $(STAMP)
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
+	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees -c docs . build/site
 
 # The packages come from npm. onnxruntime-node holds the CPU libraries, and would also fetch those of CUDA.
 test-javascript: $(STAMP)
@@ -111,4 +112,4 @@ bench-train: $(STAMP)
 	$(BIN)/python benchmarks/train_distributed.py
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist docs/models docs/reference

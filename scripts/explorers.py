@@ -61,7 +61,7 @@ def make_page(name: str, out: Path, runs: Path, runtime: Mapping[str, Path]) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the pages of what is named, with a line for each. The exit code is 1 if one is missing."""
+    """Writes the pages of what is named, with a line for each. The exit code is 1 if a model that is named has none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="models; default: all")
     parser.add_argument("--out", type=Path, default=BUILD / "explorers", help="folder of the pages")
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except VaezooError as e:
             failed = True
             print(f"{name}: no page, because {e.message}", flush=True)
-    sys.exit(failed)
+    sys.exit(failed and bool(args.names))
 
 
 if __name__ == "__main__":

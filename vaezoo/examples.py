@@ -34,6 +34,7 @@ def load_examples(
     stream: bool | None = None,
     on_bad_image: str = "error",
     stride: int | None = None,
+    label_pattern: str | None = None,
     column: str | None = None,
     on_long_text: str = "error",
 ) -> Examples:
@@ -56,6 +57,7 @@ def load_examples(
             of the available memory.
         on_bad_image: What to do with unreadable images of a folder: error or skip.
         stride: Steps between the starts of two windows of a recording in a file. By default windows do not overlap.
+        label_pattern: As in `load_data`, for new sound files. Without it their folders may be classes.
         column: The column of a .csv file that holds texts.
         on_long_text: What to do with texts that are longer than those of the model: error or cut.
 
@@ -70,6 +72,8 @@ def load_examples(
     spec = data_of(model)
     if stride is not None and not isinstance(data, str | os.PathLike):
         raise VaezooError("a stride cuts the recording of a file into windows", "name the file as data, too")
+    if label_pattern is not None and not isinstance(data, str | os.PathLike):
+        raise VaezooError("a label pattern reads the names of new sound files", "name their folder as data, too")
     if isinstance(data, Examples):
         return data
     if isinstance(data, Dataset):
@@ -86,6 +90,7 @@ def load_examples(
             stream=stream,
             on_bad_image=on_bad_image,
             stride=stride,
+            label_pattern=label_pattern,
             column=column,
             on_long_text=on_long_text,
         )
@@ -109,7 +114,7 @@ def fitted(model: Model, examples: Examples) -> Examples:
             "give data of that shape",
         )
     check_kind(ours, given)
-    if (given.classes, given.class_names) == (ours.classes, ours.class_names):
+    if (given.classes, given.names_by_label) == (ours.classes, ours.names_by_label):
         return examples
     y = examples.split.y
     if not needs_labels(model):
@@ -117,20 +122,20 @@ def fitted(model: Model, examples: Examples) -> Examples:
     if y is None:
         check_classes(ours, given)
         return examples
-    y = recode_labels(y, given.class_names, ours.class_names, given.name)
+    y = recode_labels(y, given.names_by_label, ours.names_by_label, given.name)
     check_labels(ours, y)  # a few examples need not have every label
-    spec = replace(given, classes=ours.classes, class_names=ours.class_names)
+    spec = replace(given, classes=ours.classes, class_names=ours.class_names, label_names=ours.label_names)
     return replace(examples, spec=spec, split=examples.split.with_labels(y))
 
 
 def with_classes_of(ours: DataSpec, examples: Examples, y: Tensor) -> Examples:
     """Returns examples whose classes have the numbers that they have in the run. Other classes follow after those."""
-    given = examples.spec
-    if not (ours.class_names and given.class_names):
+    own, known = examples.spec.names_by_label, ours.names_by_label
+    if not own or len(own) != len(known):
         return examples
-    names = (*ours.class_names, *(name for name in given.class_names if name not in ours.class_names))
-    spec = replace(given, classes=(len(names),), class_names=names)
-    return replace(examples, spec=spec, split=examples.split.with_labels(recode_labels(y, given.class_names, names)))
+    names = tuple((*a, *(name for name in b if name not in a)) for a, b in zip(known, own, strict=True))
+    split = examples.split.with_labels(recode_labels(y, own, names))
+    return replace(examples, spec=examples.spec.with_labels(names), split=split)
 
 
 def module_of(model: Run | VAE) -> VAE:

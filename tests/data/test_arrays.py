@@ -179,11 +179,13 @@ def test_training_and_test_labels_are_coded_together() -> None:
 def test_labels_of_other_data_get_the_numbers_of_a_run() -> None:
     names = ("ape", "cat", "dog")
     assert code_labels(["dog", "ape"], names).tolist() == [2, 0]
-    assert recode_labels(torch.tensor([0, 1, 0]), ("cat", "dog"), names).tolist() == [1, 2, 1]
-    assert recode_labels(torch.tensor([0, 0]), ("cat", "emu"), names).tolist() == [1, 1]  # no emu is there
-    assert recode_labels(torch.tensor([0, 1]), (), names).tolist() == [0, 1]
+    assert recode_labels(torch.tensor([0, 1, 0]), (("cat", "dog"),), (names,)).tolist() == [1, 2, 1]
+    assert recode_labels(torch.tensor([0, 0]), (("cat", "emu"),), (names,)).tolist() == [1, 1]  # no emu is there
+    assert recode_labels(torch.tensor([0, 1]), (), (names,)).tolist() == [0, 1]
+    two = recode_labels(torch.tensor([[0, 1], [1, 0]]), (("cat", "dog"), ("a", "b")), (names, ("b", "a")))
+    assert two.tolist() == [[1, 0], [2, 1]]
     with pytest.raises(InputError, match="has the label 'emu', which is not a class of the run") as error:
-        recode_labels(torch.tensor([0, 1]), ("cat", "emu"), names)
+        recode_labels(torch.tensor([0, 1]), (("cat", "emu"),), (names,))
     assert error.value.hint == "the classes are ape, cat, dog"
 
 
@@ -331,7 +333,7 @@ def test_likelihood_and_name() -> None:
     data = from_arrays(FLOATS, name="mine", likelihood="gaussian:0.1")
     assert (data.spec.name, data.spec.likelihood) == ("mine", "gaussian:0.1")
     with pytest.raises(VaezooError, match="no likelihood"):
-        from_arrays(FLOATS, likelihood="poisson")
+        from_arrays(FLOATS, likelihood="cauchy")
 
 
 # --- scaled

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaezoo import DataSpec, VaezooError, load_data
+from vaezoo import DataSpec, TrainConfig, VaezooError, load_data, load_examples, train
 from vaezoo.data.inference import find_examples
 from vaezoo.data.sound.resample import resample
 from vaezoo.data.sound.sound_files import read_sound, write_wav
@@ -17,6 +17,7 @@ from vaezoo.data.sound.spectrogram import (
     FLOOR,
     MELS,
     frame_size,
+    grey_levels,
     griffin_lim,
     istft,
     linear_magnitude,
@@ -25,7 +26,7 @@ from vaezoo.data.sound.spectrogram import (
     stft,
     to_sound,
 )
-from vaezoo.errors import InputError, VaezooWarning
+from vaezoo.errors import InputError, UnsupportedDataError, VaezooWarning
 
 RATE = 8_000
 
@@ -179,6 +180,15 @@ def test_phases_are_found():
     assert np.array_equal(again, griffin_lim(magnitude, 512, 0))
 
 
+def test_grey_levels():
+    """Silence is black, a tone of amplitude 1 is nearly white, and high frequencies are at the top."""
+    x = np.stack([log_mel(tone(3_000), RATE)[None], log_mel(np.zeros(4_000), RATE)[None]])
+    images = grey_levels(x, RATE)
+    assert images.shape == (2, MELS, x.shape[3], 1) and images.dtype == np.uint8
+    assert images[1].max() == 0 and 190 < images[0].max() <= 255
+    assert images[0, :, 10, 0].argmax() == MELS - 1 - x[0, 0, :, 10].argmax() < 12
+
+
 def test_sound_of_a_spectrogram():
     sound = to_sound(log_mel(tone(1_000), RATE), RATE)
     assert abs(np.abs(np.fft.rfft(sound)).argmax() * RATE / len(sound) - 1_000) < 20
@@ -235,7 +245,7 @@ def test_changes_are_said(folder):
     ("data", "options", "words"),
     [
         ("one", {}, "has 1 sound files"),
-        ("empty", {}, "has 0 sound files"),
+        ("empty", {}, "no sound files in folder"),
         ("one/00.wav", {}, "is not a folder of sound files"),
         ("d", {"sample_rate": 10}, "sample rate of 10 is out of range"),
         ("d", {"time_column": "t"}, "has no columns"),
@@ -244,14 +254,73 @@ def test_changes_are_said(folder):
         ("digits", {}, "--kind sound has no effect on 'digits'"),
         ("d", {"image_size": 16}, "cannot be resized"),
         ("bad", {}, "x.wav' cannot be read"),
+        ("d", {"label_pattern": "("}, "is not a regular expression"),
+        ("d", {"label_pattern": "[0-9]"}, "has no group in brackets"),
+        ("d", {"label_pattern": "0([0-1])"}, "'02.wav' has no label by the label pattern"),
+        ("d", {"label_pattern": "(0)", "kind": "series"}, "reads the names of sound files"),
+        ("parts", {}, "only train has class 'a'"),
     ],
 )
 def test_what_is_refused(data, options, words, folder):
     write_tones("d", 3)
     write_tones("one", 1)
     write_tones("bad", 2)
+    write_tones("parts/train/a", 3)
+    write_tones("parts/test/b", 3)
     Path("bad/x.wav").write_bytes(b"RIFF")
     Path("empty").mkdir()
     with pytest.raises(VaezooError) as e:
         load_data(data, **{"kind": "sound", **options})
     assert words in e.value.message and e.value.hint
+
+
+# Labels
+
+
+def test_folders_are_classes(folder):
+    for name in ("low", "high"):
+        write_tones(f"d/{name}", 10, 0.7)
+    data = load_data("d", kind="sound")
+    assert data.spec.class_names == ("high", "low") and data.spec.classes == (2,)
+    for split in (data.train, data.valid):
+        assert split.y.tolist() == [int(name.startswith("low")) for name in split.names]
+    write_tones("new/low", 2, 0.7)
+    assert find_examples(data.spec, "new").split.y.tolist() == [0] * 4  # numbered by its own classes
+    write_tones("d", 1)
+    assert load_data("d", kind="sound").spec.classes == ()  # files beside folders: these are no classes
+
+
+def test_a_held_out_speaker(folder):
+    for part, speaker in (("train", "ann"), ("train", "bob"), ("test", "eve")):
+        for digit in range(5):
+            write(f"d/{part}/{digit}_{speaker}.wav", 9_000 * tone(300 + 100 * digit))
+    data = load_data("d", kind="sound", label_pattern=r"(\d)_([a-z]+)")
+    assert len(data.train) == 9 and len(data.valid) == 1
+    assert data.test.names == tuple(f"test/{digit}_eve.wav" for digit in range(5))
+    assert data.spec.classes == (5, 3) and data.spec.label_names == (tuple("01234"), ("ann", "bob", "eve"))
+    assert data.test.y.tolist() == [[digit, 2] for digit in range(5)]
+    digits = load_data("d", kind="sound", label_pattern=r"/(\d)")
+    assert digits.test.y.tolist() == [*range(5)] and digits.spec.class_names == tuple("01234")
+
+
+def test_labels_of_new_files_have_the_numbers_of_the_training(folder):
+    for speaker in ("ann", "bob"):
+        for digit in range(5):
+            write(f"d/{digit}_{speaker}.wav", 9_000 * tone(300 + 100 * digit))
+    pattern = r"(\d)_([a-z]+)"
+    data = load_data("d", kind="sound", label_pattern=pattern)
+    options = {"hidden": "8", "latent_dim": 2}
+    run = train("cvae", data, options=options, config=TrainConfig(steps=1, batch_size=4), out="r")
+    write("new/3_bob.wav", tone(500))
+    examples = load_examples(run, "new", label_pattern=pattern)
+    assert examples.split.y.tolist() == [[3, 1]]
+    with pytest.raises(UnsupportedDataError, match="the model is given labels"):
+        load_examples(run, "new")
+    with pytest.raises(VaezooError, match="reads the names of new sound files"):
+        load_examples(run, label_pattern=pattern)
+    assert run.load_data().spec == data.spec
+    samples = run.sample(2, label="3,bob")
+    assert np.array_equal(samples, run.sample(2, y=np.array([[3, 1]] * 2)))
+    with pytest.raises(VaezooError, match="there is no label 'bab'") as e:
+        run.sample(2, label="3,bab")
+    assert "bob" in e.value.hint

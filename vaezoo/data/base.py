@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from vaezoo.core.table_cells import to_cells
 from vaezoo.core.tables import Array, Column, columns_of
 from vaezoo.core.tokenizer import Tokenizer, check_tokenizer
 from vaezoo.data.kinds import Kind, make_kind
+from vaezoo.data.labels import LabelNames
 from vaezoo.data.series.windows import Windows
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.base import Likelihood, Shape
@@ -74,6 +76,7 @@ class DataSpec:
         factor: What they were then divided by; see `vaezoo.core.scaling.Scaling`.
         class_names: The name of each value of the label, in the order of its numbers. Empty if they have no names, or
             if examples have several labels.
+        label_names: The names of the values of each label, if examples have several. Empty if they have no names.
         tokenizer: How texts become ids; see `vaezoo.core.tokenizer.Tokenizer`. Empty if unknown, and for other data.
         column_names: The names of the columns of vectors, or of the channels of series. Empty if they have none.
         time_column: The column of times in the files of the recording that series were cut from. Empty for other data.
@@ -82,6 +85,8 @@ class DataSpec:
             `vaezoo.core.tables`. Empty if cells are numbers.
         categories: The texts of the categories of each column, none for a real one. Empty without formats.
         left_out: The columns of the table that the model does not see.
+        layer: The layer of .h5ad files that holds the counts. Empty: it is X.
+        label_column: The column of the observations in .h5ad files that holds the labels. Empty: there are none.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -98,6 +103,7 @@ class DataSpec:
     offset: tuple[float, ...] = ()
     factor: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
+    label_names: LabelNames = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
     sample_rate: int = 0
@@ -105,6 +111,8 @@ class DataSpec:
     column_formats: tuple[str, ...] = ()
     categories: tuple[tuple[str, ...], ...] = ()
     left_out: tuple[str, ...] = ()
+    layer: str = ""
+    label_column: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -130,6 +138,12 @@ class DataSpec:
                 f"data set '{self.name}' has {len(self.class_names)} names for labels of {self.classes or 'no'} values",
                 "give each value of the label a name of its own",
             )
+        if self.label_names and (len(self.classes) < 2 or self.classes != tuple(len({*n}) for n in self.label_names)):
+            raise VaezooError(
+                f"data set '{self.name}' has names of {len(self.label_names)} labels for labels of "
+                f"{self.classes or 'no'} values",
+                "give each value of each label a name of its own",
+            )
         named = self.shape[: 1 if len(self.shape) < 3 else 0]  # vectors by column, series by channel
         if self.column_names and (self.kind == "table" or named != (len(set(self.column_names)),)):
             raise VaezooError(
@@ -137,7 +151,7 @@ class DataSpec:
                 f"{self.kind}",
                 "give each column of vectors or channel of series a name of its own",
             )
-        if not all(name.isprintable() for name in (*self.class_names, *self.column_names, self.time_column)):
+        if not all(name.isprintable() for name in self._names):
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
@@ -155,6 +169,11 @@ class DataSpec:
             self._check_scaling()
         self.make_kind()
         self.make_likelihood()
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        labels = chain(self.class_names, *self.label_names)
+        return (*labels, *self.column_names, self.time_column, self.layer, self.label_column)
 
     def _check_columns(self) -> None:
         try:
@@ -176,6 +195,17 @@ class DataSpec:
     def scaling(self) -> Scaling:
         """How values become x."""
         return Scaling(self.kind, self.offset, self.factor)
+
+    @property
+    def names_by_label(self) -> LabelNames:
+        """The names of the values of each label, also of a single one. Empty if they have no names."""
+        return (self.class_names,) if self.class_names else self.label_names
+
+    def with_labels(self, names: LabelNames) -> DataSpec:
+        """Returns the spec with labels whose values have these names."""
+        classes = tuple(map(len, names))
+        one = len(names) == 1
+        return replace(self, classes=classes, class_names=names[0] if one else (), label_names=() if one else names)
 
     @property
     def table_columns(self) -> list[Column]:
@@ -231,7 +261,7 @@ class DataSpec:
 
     def make_likelihood(self) -> Likelihood:
         """Builds p(x|z), with new parameters if the family has any."""
-        return make_likelihood(self.likelihood, self.kind, self.vocabulary, self.columns)
+        return make_likelihood(self.likelihood, self.kind, self.vocabulary, self.columns, self.shape)
 
 
 AnySplit = TypeVar("AnySplit", bound="Split")
@@ -391,11 +421,14 @@ class DataSource:
         on_bad_image: What to do with unreadable images: error or skip.
         channels: "grey" or "colour", which images are converted to. None keeps what they have.
         scale: How values become x: unit, minmax, standardize or none.
-        kind: "series" for series in files. None for data whose kind follows from their source.
+        kind: "series", "sound" or "counts" in files. None for data whose kind follows from their source.
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.
         sample_rate: Samples in a second to which sound is resampled.
+        layer: The layer of a .h5ad file that holds counts.
+        label_column: The column of its observations that holds labels.
+        label_pattern: The regular expression whose groups are the labels in the names of files.
         tokenizer: How lines of texts become ids: characters, words or subwords; see `vaezoo.data.text.corpus`.
         vocabulary: The largest number of ids.
         length: Number of ids of an example.
@@ -416,6 +449,9 @@ class DataSource:
     window: int | None = None
     stride: int | None = None
     sample_rate: int | None = None
+    layer: str | None = None
+    label_column: str | None = None
+    label_pattern: str | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
     length: int | None = None
@@ -456,18 +492,28 @@ class Splits(NamedTuple):
         test: The official test split, or None.
         valid: The official validation split, or None.
         class_names: The name of each label, if the labels are the indices of these names. Empty otherwise.
+        label_names: The same for each of several labels.
         column_names: The names of the columns of vectors, or of the channels of series, or none.
         time_column: The column of times of the recording that series were cut from. Empty for other data.
         sample_rate: Samples in a second of sound. 0 for other data.
+        layer: As in `DataSpec`, like the next one.
+        label_column: The column of labels.
     """
 
     train: Split
     test: Split | None = None
     valid: Split | None = None
     class_names: tuple[str, ...] = ()
+    label_names: LabelNames = ()
     column_names: tuple[str, ...] = ()
     time_column: str = ""
     sample_rate: int = 0
+    layer: str = ""
+    label_column: str = ""
+
+    def named(self, names: LabelNames) -> Splits:
+        """Returns the splits with the names of the values of each label."""
+        return self._replace(class_names=names[0]) if len(names) == 1 else self._replace(label_names=names)
 
 
 def valid_mask(n: int) -> Tensor:

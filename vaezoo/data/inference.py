@@ -23,7 +23,11 @@ from vaezoo.data.base import Dataset, DataSpec, Split, Splits, TensorSplit, even
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.columns import to_columns
 from vaezoo.data.convert import TorchData, Values, to_array
-from vaezoo.data.images import image_folder, layout
+from vaezoo.data.counts.annotated import is_annotated
+from vaezoo.data.counts.files import read_rows
+from vaezoo.data.counts.layout import check_counts
+from vaezoo.data.folder_layout import find_files
+from vaezoo.data.images import image_folder
 from vaezoo.data.images.decode import read_images, to_channels
 from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.images.streamed import StreamedImages
@@ -32,7 +36,7 @@ from vaezoo.data.load import CHANNELS, ON_BAD_IMAGE, find_path, is_text, load_da
 from vaezoo.data.scaling import check_range
 from vaezoo.data.series.files import is_series, read_series
 from vaezoo.data.series.windows import Windows
-from vaezoo.data.sound.folders import read_for_model
+from vaezoo.data.sound.folders import read_for_model, sound_splits
 from vaezoo.data.tables import load as tables
 from vaezoo.data.tables.reading import SUFFIXES as TABLES
 from vaezoo.data.text.corpus import given_texts, text_examples
@@ -97,6 +101,7 @@ def find_examples(
     stream: bool | None = None,
     on_bad_image: str = "error",
     stride: int | None = None,
+    label_pattern: str | None = None,
     column: str | None = None,
     on_long_text: str = "error",
 ) -> Examples:
@@ -106,7 +111,7 @@ def find_examples(
         spec: The data of the model.
         data: A name from `DATASETS`, an image file, an image folder, or a .npy, .npz, .csv or .parquet file. For series
             also a folder of .npy files, or one recording as a .csv file, which is cut into windows. For texts a .txt
-            file, a folder of them, or a .csv file with a column.
+            file, a folder of them, or a .csv file with a column. For counts also a .h5ad file.
         part: "train", "valid", "test" or "all". The default is the held-out part of a source with parts: a data set by
             name, a folder with a test split, or a file with `x_test`. Any other source has all of its examples.
         data_dir: As in `load_data`, like the next two.
@@ -114,6 +119,7 @@ def find_examples(
         on_bad_image: What to do with unreadable images: error or skip.
         stride: Steps between the starts of two windows of a recording. By default windows do not overlap. An array file
             is one recording if there is a stride.
+        label_pattern: A regular expression whose groups are the labels in the names of sound files.
         column: The column of a .csv file that holds texts.
         on_long_text: What to do with texts that are longer than those of the model: error or cut.
 
@@ -130,6 +136,8 @@ def find_examples(
     is_named = isinstance(data, str) and data in DATASETS
     if stride is not None and (is_named or not (is_series(spec) or spec.sample_rate)):
         raise VaezooError(f"a stride has no effect on '{data}': only recordings are cut into windows", "leave it out")
+    if label_pattern is not None and (is_named or not spec.sample_rate):
+        raise VaezooError("--label-pattern is for sound files, and a model of sound", "leave out --label-pattern")
     if isinstance(data, str) and data in DATASETS:
         require_image_folder(data, stream, skip)
         return examples_of(load_named(data, spec, data_dir), part)
@@ -139,10 +147,10 @@ def find_examples(
         return _examples(Splits(text_examples(path, spec, column, on_long_text)), spec, slug(path), part)
     if column is not None:
         raise VaezooError("--column names the texts of a .csv file, for a model of texts", "leave out --column")
-    splits = _load_series(path, spec, stride) if is_series(spec) else None
+    splits = _load_series(path, spec, stride) if is_series(spec) else _load_counts(path, spec)
     if spec.sample_rate and path.suffix.lower() not in npy.SUFFIXES:
-        sound = read_for_model(path, spec, stride)
-        splits = Splits(TensorSplit(to_model(sound.x, spec, f"'{path}'"), None, sound.names))
+        sound, files = read_for_model(path, spec, stride, label_pattern)
+        splits = sound_splits(to_model(sound.x, spec, f"'{path}'"), sound, files)
     return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)
 
 
@@ -179,7 +187,8 @@ def array_examples(
     split = TensorSplit(to_model(to_columns(x, _column_names(spec), "x"), spec, "x"), None)
     given = None if y is None else to_array(y, "y", texts=True)
     (labels,), names = convert_labels([given], ["y"], [len(split)])
-    return _examples(Splits(replace(split, y=labels), class_names=names or class_names), spec, "arrays", part)
+    splits = Splits(replace(split, y=labels), class_names=class_names)
+    return _examples(splits.named(names) if names else splits, spec, "arrays", part)
 
 
 def _column_names(spec: DataSpec) -> tuple[str, ...]:
@@ -190,7 +199,13 @@ def _column_names(spec: DataSpec) -> tuple[str, ...]:
 def _examples(splits: Splits, spec: DataSpec, name: str, part: str | None) -> Examples:
     """Returns a part of what was read from a source, or all of it if the source has no parts."""
     classes = arrays.count_classes(splits)
-    own = replace(spec, name=name, classes=classes, class_names=splits.class_names if classes else ())
+    own = replace(
+        spec,
+        name=name,
+        classes=classes,
+        class_names=splits.class_names if classes else (),
+        label_names=splits.label_names if classes else (),
+    )
     if splits.test is None and splits.valid is None:
         return _without_parts(own, splits.train, part)
     train, valid = (splits.train, splits.valid) if splits.valid is not None else _divided(splits.train)
@@ -287,6 +302,8 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
         bits = arrays.are_bits([array]) if are_bits is None else are_bits
         x = arrays.convert_values(array, name, bits, columns)
         return to_channels(x, spec.shape[0]) if x.ndim == 4 else x
+    if spec.kind == "count":
+        check_counts(array, name)
     kind = spec.make_kind()
     is_number = array.dtype.kind in ("biu" if kind.dtype == torch.int64 else "biuf")
     if is_number:
@@ -348,11 +365,26 @@ def _load_series(path: Path, spec: DataSpec, stride: int | None) -> Splits | Non
     return Splits(TensorSplit(to_model(series.x, spec, f"'{path}'"), None, series.names, series.windows))
 
 
+def _load_counts(path: Path, spec: DataSpec) -> Splits | None:
+    """Loads the counts of a .h5ad file, or of a sparse matrix. None for other files and models."""
+    if spec.kind != "count":
+        if is_annotated(path):
+            hint = "give data like those of the training"
+            raise UnsupportedDataError(f"'{path}' holds counts, but the model was made for kind {spec.kind}", hint)
+        return None
+    rows = read_rows(path, spec)
+    if rows is None:
+        return None
+    split = TensorSplit(to_model(rows.x, spec, f"'{path}'"), None)
+    (labels,), names = convert_labels([rows.labels], [f"the labels of '{path}'"], [len(split)])
+    return Splits(replace(split, y=labels)).named(names)
+
+
 def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> Splits:
     """Loads the image folder, the image file or the array file at a path."""
     if path.is_dir():
         size, channels = image_form(spec)
-        return image_folder.load(path, size, stream, skip, channels, find=layout.find_images)
+        return image_folder.load(path, size, stream, skip, channels, find=find_files)
     require_image_folder(str(path), stream, skip)
     if path.suffix.lower() in npy.SUFFIXES:
         return _load_arrays(path, spec)
@@ -381,9 +413,9 @@ def _load_arrays(path: Path, spec: DataSpec) -> Splits:
         raise InputError(
             f"array file '{path}' has neither x nor x_train", "save the examples as numpy.savez(path, x=..., y=...)"
         )
-    ys, class_names = convert_labels(labels, names, [len(x) for x in splits])
+    ys, label_names = convert_labels(labels, names, [len(x) for x in splits])
     parts = [TensorSplit(x, y) for x, y in zip(splits, ys, strict=True)]
-    return Splits(parts[0], parts[1] if len(parts) == 2 else None, class_names=class_names)
+    return Splits(parts[0], parts[1] if len(parts) == 2 else None).named(label_names)
 
 
 def _without_parts(spec: DataSpec, split: Split, part: str | None) -> Examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaezoo.data.npy import Array
+
+LabelNames: TypeAlias = tuple[tuple[str, ...], ...]  # the names of the values of each label, or none
 
 MAX_DIGITS = 19  # of a number in 64 bits
 MAX_NAMES = 12  # of classes in a hint
@@ -44,7 +46,7 @@ def clean_name(text: str) -> str:
 
 def convert_labels(
     labels: Sequence[Array | None], names: Sequence[str], counts: Sequence[int]
-) -> tuple[list[Tensor | None], tuple[str, ...]]:
+) -> tuple[list[Tensor | None], LabelNames]:
     """Converts the labels of all splits of a data set together.
 
     Whole numbers are kept, also as floats or bools. Rows with a single 1 and zeros else are one-hot labels and become
@@ -56,8 +58,8 @@ def convert_labels(
         counts: The number of examples of each split.
 
     Returns:
-        The labels, int64, `(N,)` or `(N, factors)`. Then the texts of one column, in the order of their numbers; empty
-        for numbers and for several columns.
+        The labels, int64, `(N,)` or `(N, factors)`. Then the texts of each column, in the order of their numbers; empty
+        for numbers.
 
     Raises:
         InputError: If an array has another shape, holds neither whole numbers nor texts, or has missing labels.
@@ -78,7 +80,7 @@ def convert_labels(
     for i, array in zip(given, arrays, strict=True):
         whole = _to_integers(array, names[i])
         converted[i] = torch.from_numpy(whole[:, 0].copy() if whole.shape[1] == 1 else whole)
-    return converted, tuple(texts[0]) if len(texts) == 1 else ()
+    return converted, tuple(map(tuple, texts))
 
 
 def _to_table(array: Array, name: str, count: int) -> Array:
@@ -166,64 +168,79 @@ def code_labels(texts: Iterable[str], class_names: Sequence[str], name: str = "d
     return torch.tensor([numbers[label] for label in labels], dtype=torch.int64)
 
 
-def recode_labels(y: Tensor, own_names: Sequence[str], class_names: Sequence[str], name: str = "data") -> Tensor:
-    """Returns labels by the names of a run's classes, for data that number their classes themselves.
+def recode_labels(y: Tensor, own_names: LabelNames, names: LabelNames, data: str = "data") -> Tensor:
+    """Returns labels by the names of a run's labels, for data that number their labels themselves.
 
     Args:
-        y: Labels `(N,)`.
-        own_names: The names of the classes of y. If it or `class_names` is empty, y is returned unchanged.
-        class_names: The names of the run's classes.
-        name: The name of the data set, for errors.
+        y: Labels `(N,)` or `(N, factors)`.
+        own_names: The names of the values of y. If there are not as many labels as in `names`, y is returned unchanged.
+        names: The names of the run's labels.
+        data: The name of the data set, for errors.
 
     Raises:
-        InputError: If y has a class that the run does not have.
+        InputError: If y has a value that the run does not have.
     """
     import torch
 
-    if not own_names or not class_names or tuple(own_names) == tuple(class_names):
+    if own_names == names or len(own_names) != len(names):
         return y
+    columns = y.reshape(len(y), -1).unbind(1)
+    recoded = [_recode_column(*label, data) for label in zip(columns, own_names, names, strict=True)]
+    return torch.stack(recoded, 1).reshape(y.shape)
+
+
+def _recode_column(y: Tensor, own_names: Sequence[str], class_names: Sequence[str], data: str) -> Tensor:
+    import torch
+
     used, index = torch.unique(y, return_inverse=True)
-    return code_labels((own_names[label] for label in used.tolist()), class_names, name)[index]
+    return code_labels((own_names[label] for label in used.tolist()), class_names, data)[index]
 
 
-def find_labels(text: str, classes: Sequence[int], class_names: Sequence[str], name: str) -> tuple[int, ...]:
+def find_labels(text: str, classes: Sequence[int], names: Sequence[Sequence[str]], data: str) -> tuple[int, ...]:
     """Returns the numbers of the labels of one example that a user typed.
 
     Args:
-        text: The name of a class or its number. If examples have several labels, their numbers with commas between.
+        text: The name of a class or its number. If examples have several labels, one of each with commas between.
         classes: How many values each label has.
-        class_names: The names of the classes, or none. A name goes before a number.
-        name: The name of the data set, for errors.
+        names: The names of the values of each label, or none. A name goes before a number.
+        data: The name of the data set, for errors.
 
     Raises:
         VaezooError: If it is not a label of the data.
     """
-    if clean_name(text) in class_names:
-        return (list(class_names).index(clean_name(text)),)
-    try:
-        labels = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        hint = suggest(text, class_names, _choices(class_names)) if class_names else "for example --label 3"
-        problem = f"there is no label '{text}'" if class_names else f"--label takes integers, not '{text}'"
-        raise VaezooError(problem, hint) from None
+    parts = [text] if len(names) == 1 and clean_name(text) in names[0] else text.split(",")
+    known = names if len(names) == len(parts) else [()] * len(parts)
+    labels = tuple(_typed_label(part, own) for part, own in zip(parts, known, strict=True))
     if len(labels) != len(classes):
         raise VaezooError(
             f"--label names {len(labels)} label(s), but an example has {len(classes)}",
-            "give one number for each label of an example, with commas between them",
+            "give one for each label of an example, with commas between them",
         )
     for i, (label, count) in enumerate(zip(labels, classes, strict=True), 1):
         if not 0 <= label < count:
             which = "the labels" if len(classes) == 1 else f"those of label {i} of {len(classes)}"
-            raise VaezooError(f"there is no label {label}", f"{which} of '{name}' are 0 to {count - 1}")
+            raise VaezooError(f"there is no label {label}", f"{which} of '{data}' are 0 to {count - 1}")
     return labels
 
 
-def repeat_label(text: str, count: int, classes: Sequence[int], class_names: Sequence[str], name: str) -> Array:
+def _typed_label(text: str, class_names: Sequence[str]) -> int:
+    """Returns the number of a label that a user typed by its name or number."""
+    if clean_name(text) in class_names:
+        return list(class_names).index(clean_name(text))
+    try:
+        return int(text)
+    except ValueError:
+        hint = suggest(text, class_names, _choices(class_names)) if class_names else "for example --label 3"
+        problem = f"there is no label '{text}'" if class_names else f"--label takes integers, not '{text}'"
+        raise VaezooError(problem, hint) from None
+
+
+def repeat_label(text: str, count: int, classes: Sequence[int], names: Sequence[Sequence[str]], data: str) -> Array:
     """Returns the label that a user typed for each of `count` examples, `(count,)` or `(count, factors)`.
 
     For the other arguments and the errors see `find_labels`.
     """
-    labels = np.asarray(find_labels(text, classes, class_names, name), np.int64)
+    labels = np.asarray(find_labels(text, classes, names, data), np.int64)
     y: Array = np.tile(labels, (count, 1))
     return y[:, 0] if len(labels) == 1 else y
 

@@ -218,16 +218,21 @@ def _reconstructions_at(
     """Yields reconstructions in chunks, by way of their latents. With a resolution it is theirs."""
     if resolution is not None and not isinstance(model, OnnxVAE):
         require_coordinates(module_of(model))
-    for number, batch in enumerate(iter_batches(split, "none", 0, CPU)):
+    for number, (z, y) in enumerate(iter_modes(model, split)):
+        yield from iter_decoded(model, z, y=y, draw=draw, seed=chunk_seed(seed, number), resolution=resolution)
+
+
+def iter_modes(model: Model, split: Split) -> Iterator[tuple[Values, Values | None]]:
+    """Yields the modes of q(z|x) of the examples of a split, in chunks, and the labels that the decoder is given."""
+    for batch in iter_batches(split, "none", 0, CPU):
         if isinstance(model, OnnxVAE):
             y = _export_labels(model, batch)
             z = model.encode(_input(model, batch.x), y)[model.manifest["mode"]]
-            y = y if model.takes_labels("decoder") else None
+            yield z, y if model.takes_labels("decoder") else None
         else:
             vae = module_of(model)
-            z = latents.encode(vae, batch).numpy()
-            y = None if batch.y is None or "y" not in vae.decoder_inputs else batch.y.numpy()
-        yield from iter_decoded(model, z, y=y, draw=draw, seed=chunk_seed(seed, number), resolution=resolution)
+            takes = batch.y is not None and "y" in vae.decoder_inputs
+            yield latents.encode(vae, batch).numpy(), batch.y.numpy() if takes and batch.y is not None else None
 
 
 def iter_samples(
@@ -363,7 +368,14 @@ def _decode(
 
 
 def _input(model: OnnxVAE, x: Tensor) -> Values:
-    """Returns examples as the encoder of an export takes them."""
+    """Returns examples as the encoder of an export takes them.
+
+    Raises:
+        UnsupportedDataError: If it takes waveforms, because examples are spectrograms.
+    """
+    if model.manifest["format"].get("waveform"):
+        hint = "call vaezoo.runtime.load(EXPORT).encode(waveforms), or export without --waveform-in"
+        raise UnsupportedDataError(f"the encoder of {model.source.folder} takes waveforms, not files", hint)
     if model.dtype != np.uint8:
         return x.numpy()
     return (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -25,14 +25,16 @@ class ExportConfig:
         opset: Version of the ONNX operator set.
         dtype: Type of the weights and of the arithmetic. Inputs and outputs are float32 in all cases.
         uint8: Whether images are uint8 `(N, H, W, C)` instead of float32 `(N, C, H, W)` in [0, 1].
+        waveform: Whether the encoder of a model of sound takes waveforms `(N, samples)` instead of spectrograms.
 
     Raises:
-        VaezooError: If the opset or the dtype is not supported.
+        VaezooError: If the opset or the dtype is not supported, or two options do not fit together.
     """
 
     opset: int = OPSET
     dtype: DType = "fp32"
     uint8: bool = False
+    waveform: bool = False
 
     def __post_init__(self) -> None:
         if type(self.opset) is not int or self.opset not in OPSETS:
@@ -41,6 +43,12 @@ class ExportConfig:
         if self.dtype not in get_args(DType):
             raise VaezooError(f"unknown dtype '{safe_repr(self.dtype)}'", f"use {', '.join(get_args(DType))}")
 
+        if self.waveform and (self.uint8 or self.dtype != "fp32"):
+            other = "--uint8" if self.uint8 else f"--dtype {self.dtype}"
+            raise VaezooError(
+                f"--waveform-in does not go with {other}: waveforms are float32", "leave out one of the two"
+            )
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raises UnsupportedDataError if uint8 is set and data of this shape are not images."""
         if self.uint8 and len(shape) != 3:
@@ -48,4 +56,5 @@ class ExportConfig:
 
     def as_dict(self) -> FormatEntry:
         """Returns the fields for JSON."""
-        return {"opset": self.opset, "dtype": self.dtype, "uint8": self.uint8}
+        entry: FormatEntry = {"opset": self.opset, "dtype": self.dtype, "uint8": self.uint8}
+        return {**entry, "waveform": True} if self.waveform else entry

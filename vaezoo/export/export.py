@@ -67,6 +67,7 @@ def export_onnx(
     opset: int = OPSET,
     dtype: DType = "fp32",
     uint8: bool = False,
+    waveform_in: bool = False,
     parts: Sequence[GraphName] | None = None,
     fold_scaling: bool = False,
 ) -> ExportResult:
@@ -82,6 +83,8 @@ def export_onnx(
         dtype: Of weights and arithmetic between float32 inputs and outputs: "fp32", "fp16", or "int8", calibrated on
             half of the examples.
         uint8: Whether images are uint8 `(N, H, W, C)`, scaled inside the graphs.
+        waveform_in: Whether the encoder of a model of sound takes waveforms `(N, samples)`, and computes their log-mel
+            spectrograms itself.
         parts: Names of the graphs to write, such as `["decoder"]`. By default all that the model has.
         fold_scaling: Whether the latents of the graphs have the scale of latent diffusion: the encoder gives
             `(z - shift_factor) * scaling_factor`, and the decoder takes it. The model states both numbers.
@@ -90,12 +93,13 @@ def export_onnx(
         ParityError: If a graph differs from the model.
         PluginError: If the model cannot be exported.
         StorageError: If the folder is not an earlier export, contains other files, or cannot be written.
-        UnsupportedDataError: If uint8 is set and the data are not images, or the examples do not fit the model.
+        UnsupportedDataError: If uint8 is set and the data are not images, waveform_in and they are not sound, or the
+            examples do not fit the model.
         VaezooError: If the model has no such part, has an operator that the opset lacks, or is not suitable for int8.
             Also if it is not a model, or is a module without the data that it was made for, or states no scale of its
             latents to fold.
     """
-    config = ExportConfig(opset=opset, dtype=dtype, uint8=uint8)
+    config = ExportConfig(opset=opset, dtype=dtype, uint8=uint8, waveform=waveform_in)
     if isinstance(parts, str):
         raise VaezooError(f"parts is the text '{safe_repr(parts)}', not a list", 'for example parts=["decoder"]')
     source = find_source(model, examples)

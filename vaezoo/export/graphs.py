@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from onnx import ValueInfoProto
+from onnx import ModelProto, ValueInfoProto
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Generator, Tensor, nn
 
@@ -25,6 +25,8 @@ from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.export.calibration import calibration_feeds
 from vaezoo.export.cases import example_count
 from vaezoo.export.config import ExportConfig
+from vaezoo.export.front_end import FrontEnd
+from vaezoo.export.greedy import greedy_graph
 from vaezoo.export.half import to_float16
 from vaezoo.export.lazy_signatures import lazy_signatures
 from vaezoo.export.rewrites import (
@@ -53,7 +55,8 @@ MAX_UINT8 = 255
 class GraphModule(nn.Module):
     """One graph of a VAE as a module, from its inputs to its outputs, in their order.
 
-    If the config says uint8, x and x_mean are uint8 `(B, H, W, C)`. Otherwise they are as the model has them.
+    If the config says uint8, x and x_mean are uint8 `(B, H, W, C)`. If it says waveform, x is `(B, samples)`. Otherwise
+    they are as the model has them.
 
     Args:
         vae: The model.
@@ -70,6 +73,7 @@ class GraphModule(nn.Module):
         self.graph = vae.graphs()[name] if graph is None else graph
         self.uint8 = config is not None and config.uint8
         self.returns_images = self.uint8 and name == "decoder"
+        self.front_end = FrontEnd(vae.data) if config is not None and config.waveform else None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         outputs = tuple(self.named(*inputs).values())
@@ -82,6 +86,9 @@ class GraphModule(nn.Module):
             if "x" in named:
                 named["x"] = named["x"].permute(0, 3, 1, 2).to(torch.float32) / MAX_UINT8
             inputs = tuple(named.values())
+        if self.front_end is not None:
+            named = dict(zip(self.graph.names, inputs, strict=True))
+            inputs = tuple(self.front_end(t) if n == "x" else t for n, t in named.items())
         outputs = self.graph.run(*inputs)
         names = output_names(outputs, self.graph.names)
         returns_images = self.returns_images
@@ -89,8 +96,18 @@ class GraphModule(nn.Module):
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """Returns the inputs for a batch of data."""
+        waveforms: Tensor | None = None
+        if self.front_end is not None:  # latents for the decoder are those of the waveforms that the encoder gets
+            waveforms = self.front_end.waveforms(batch.x)
+            batch = batch._replace(x=self.front_end(waveforms))
         named = zip(self.graph.names, self.graph.inputs(batch), strict=True)
-        return tuple(to_uint8(t) if self.uint8 and name == "x" else t.clone() for name, t in named)
+        return tuple(self._as_x(t, waveforms) if name == "x" else t.clone() for name, t in named)
+
+    def _as_x(self, x: Tensor, waveforms: Tensor | None) -> Tensor:
+        """Returns examples as the graph takes them."""
+        if waveforms is not None:
+            return waveforms
+        return to_uint8(x) if self.uint8 else x.clone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +234,7 @@ def _export(
             examples += [more(batches[0]) for more in module.graph.more]
             results = [module.named(*example) for example in examples]
             free = [free_axes(n, tensors) for n, tensors in zip(names, zip(*examples, strict=True), strict=True)]
-            program = torch.onnx.export(
-                module,
-                examples[0],
-                dynamic_shapes=(tuple(free),),
-                opset_version=max(config.opset, EXPORTED),
-                custom_translation_table=TRANSLATIONS,
-                verbose=False,
-            )
+            proto = _repeat(module, batches, config) or _trace(module, examples[0], free, list(results[0]), config)
     except VaezooError:
         raise
     except Exception as e:  # the exporter's errors have no common base class
@@ -233,14 +243,6 @@ def _export(
         raise PluginError(
             f"the {name} cannot be exported: {reason}", "use operations that PyTorch's ONNX exporter supports"
         ) from cause
-    assert program is not None
-    ClearMetadataAndDocStringPass()(program.model)  # they hold source lines and paths of this machine
-    program.model.producer_name, program.model.producer_version = "vaezoo", None
-    set_names(program.model, names, list(results[0]))
-    if config.opset < EXPORTED:
-        lower_opset(program.model, config.opset)
-    proto = program.model_proto
-    proto.ir_version = lowest_ir_version(proto)
     if config.opset < EXPORTED:
         check_operators(name, proto, config.opset)
     float32: list[Float32Node] = []
@@ -256,6 +258,45 @@ def _export(
     ]
     signature: GraphSignature = {"inputs": inputs, "outputs": outputs}
     return Graph(name, proto.SerializeToString(deterministic=True), signature, float32)
+
+
+def _trace(
+    module: GraphModule,
+    example: tuple[Tensor, ...],
+    free: Sequence[dict[int, str]],
+    outputs: Sequence[str],
+    config: ExportConfig,
+) -> ModelProto:
+    """Returns a graph in the config's opset, in float32, with the names of its inputs and outputs."""
+    program = torch.onnx.export(
+        module,
+        example,
+        dynamic_shapes=(tuple(free),),
+        opset_version=max(config.opset, EXPORTED),
+        custom_translation_table=TRANSLATIONS,
+        verbose=False,
+    )
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # they hold source lines and paths of this machine
+    program.model.producer_name, program.model.producer_version = "vaezoo", None
+    set_names(program.model, module.graph.names, outputs)
+    if config.opset < EXPORTED:
+        lower_opset(program.model, config.opset)
+    proto: ModelProto = program.model_proto
+    proto.ir_version = lowest_ir_version(proto)
+    return proto
+
+
+def _repeat(module: GraphModule, batches: Sequence[Batch], config: ExportConfig) -> ModelProto | None:
+    """Returns the graph of most probable ids if the module is one, made from that of a single step."""
+    vae, name = module.vae, module.graph.repeats
+    if not name:
+        return None
+    assert vae.autoregressive is not None
+    step = GraphModule(vae, name).eval()
+    example = step.inputs(batches[0])
+    outputs = list(step.named(*example))
+    return greedy_graph(_trace(step, example, [{0: "batch"}] * len(example), outputs, config), vae.autoregressive)
 
 
 def gives_codes(outputs: Mapping[str, Tensor]) -> bool:

@@ -268,11 +268,16 @@ def _example(manifest: Manifest) -> str:
     graphs = manifest["graphs"].values()
     dtype = next((t["dtype"] for g in graphs for t in g["inputs"] if t["name"] == "x"), "float32")
     sizes = manifest["data"]["shape"]
+    waveform = "encoder" in manifest["graphs"] and manifest["format"].get("waveform", False)
+    if waveform:
+        sizes = [int(n) for n in manifest["graphs"]["encoder"]["inputs"][0]["shape"][1:]]
     if manifest["format"]["uint8"]:
         sizes = [*sizes[1:], sizes[0]]
     what = "your images" if manifest["format"]["uint8"] else "your data, scaled to 0..1"
     if manifest["data"]["kind"] != "unit":
         what = f"your data, of kind {manifest['data']['kind']}"
+    if waveform:
+        what = f"your sound in [-1, 1], {manifest['data']['sample_rate']} samples in a second"
     lines = [f'x = np.zeros(({_join((16, *sizes))}), "{dtype}")  # {what}']
     needed = {t["name"]: t for g in graphs for t in g["inputs"] if t["name"] == "y"}
     if any(t["name"] == "coordinates" for g in graphs for t in g["inputs"]):
@@ -326,6 +331,13 @@ def _input_note(manifest: Manifest) -> str:
 def _value_note(manifest: Manifest) -> str:
     """Returns what values the encoder expects."""
     data = manifest["data"]
+    if manifest["format"].get("waveform") and "encoder" in manifest["graphs"]:
+        samples = manifest["graphs"]["encoder"]["inputs"][0]["shape"][1]
+        return (
+            f"The encoder takes waveforms of {samples} samples in [-1, 1], {data['sample_rate']} in a second.\n"
+            "It computes their log-mel spectrograms. The decoder returns scaled spectrograms. `value = x * factor +\n"
+            "offset` are logarithms of magnitudes. manifest.json holds `offset` and `factor` under `data`."
+        )
     if data.get("offset"):
         return (
             "The data were scaled: `x = (value - offset) / factor` for each column or channel. manifest.json holds\n"
@@ -335,6 +347,8 @@ def _value_note(manifest: Manifest) -> str:
         return "Images are uint8, height x width x channels. The graphs scale them."
     if data["kind"] == "unit":
         return "The encoder expects values in 0..1. The graph does not check the range."
+    if data["kind"] == "count":
+        return "The encoder expects counts, whole numbers from 0 on. `x_mean` is their mean at the mean library size."
     if data["kind"] == "tokens":
         return f"The encoder expects token ids from 0 to {data['vocabulary'] - 1}. 0 is padding."
     if data["kind"] == "table":

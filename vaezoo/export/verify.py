@@ -190,6 +190,11 @@ def read_config(folder: Path, manifest: Manifest) -> ExportConfig:
     """Returns the config that the manifest states. Raises InputError if a value is not supported."""
     fields = manifest["format"]
     try:
-        return ExportConfig(opset=fields["opset"], dtype=cast("DType", fields["dtype"]), uint8=fields["uint8"])
+        return ExportConfig(
+            opset=fields["opset"],
+            dtype=cast("DType", fields["dtype"]),
+            uint8=fields["uint8"],
+            waveform=fields.get("waveform", False),
+        )
     except VaezooError as e:
         raise InputError(f"{folder / MANIFEST} is damaged: {e}", EXPORT_AGAIN) from e

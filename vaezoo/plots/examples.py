@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vaezoo.core.image_grids import as_bytes, grid_columns, image_grid, interleave_rows, png, to_size
+from vaezoo.core.image_grids import grid_columns, image_grid, interleave_rows, png, to_size
 from vaezoo.errors import VaezooError
 from vaezoo.plots import series
 from vaezoo.plots.loaded_model import LoadedModel, require_drawable
@@ -50,7 +50,7 @@ def sample_grid(model: LoadedModel, chunks: Iterable[NDArray[Any]], count: int) 
 def reconstruction_grid(model: LoadedModel, examples: Examples, chunks: Iterable[NDArray[Any]]) -> PlotResult:
     """Draws examples above their reconstructions."""
     columns = grid_columns(2 * len(examples))
-    originals, again = as_bytes(examples.split.batch(slice(None)).x.numpy()), joined_pixels(model, chunks)
+    originals, again = model.thumbnails(examples.split.batch(slice(None)).x.numpy()), joined_pixels(model, chunks)
     if again.shape[1:3] != originals.shape[1:3]:
         originals = to_size(originals, *again.shape[1:3])
     grid = image_grid(interleave_rows(originals, again, columns), columns)
@@ -70,12 +70,12 @@ def labels_of(model: LoadedModel, label: str | None, count: int) -> NDArray[Any]
     Raises:
         VaezooError: If it is not a label of the data.
     """
-
     from vaezoo.data.labels import repeat_label
+    from vaezoo.runtime.manifest import names_by_label
 
     if label is None:
         return None
     if not model.takes_labels:
         raise VaezooError(f"the model of {model.folder} is not given labels", "leave out --label")
     data = model.data
-    return repeat_label(label, count, data["classes"], data.get("class_names", []), data["name"])
+    return repeat_label(label, count, data["classes"], names_by_label(data), data["name"])

@@ -44,7 +44,18 @@ class PlotKind:
 
 
 MODEL = frozenset({"checkpoint"})
-DATA = MODEL | {"data", "text", "part", "data_dir", "stream", "on_bad_image", "stride", "column", "on_long_text"}
+DATA = MODEL | {
+    "data",
+    "text",
+    "part",
+    "data_dir",
+    "stream",
+    "on_bad_image",
+    "stride",
+    "label_pattern",
+    "column",
+    "on_long_text",
+}
 KINDS: Mapping[str, PlotKind] = {
     "samples": PlotKind(samples, MODEL | {"count", "seed", "resolution"}, count=64, takes_exports=True),
     "reconstructions": PlotKind(reconstructions, DATA | {"count", "resolution"}, count=32, takes_exports=True),

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from vaezoo.core.image_grids import caption, gif, grid_columns, image_grid, png
 from vaezoo.errors import VaezooError
 from vaezoo.plots.homotopies import homotopies
+from vaezoo.plots.loaded_model import from_run
 from vaezoo.plots.output import PlotResult
 from vaezoo.plots.request import PlotRequest
 from vaezoo.plots.selection import label_names, random_examples, require_label, require_labels, without_and_with_label
-from vaezoo.plots.thumbnails import thumbnails
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaezoo import Batch, Run
+    from vaezoo import Batch, DataSpec, Run
+    from vaezoo.data.base import Split
 
 TRAVERSAL_LIMIT = 3.0  # standard deviations of the prior
 TRAVERSAL_FRAMES = 25  # frames of an animation in one direction
@@ -51,7 +52,9 @@ def traversal_rows(run: Run, example: Batch, dims: list[int], count: int) -> byt
     images = traversal(run.vae, example, dims, values)
     heads, sides = show_values(values), [f"z{d}" for d in dims]
     title = "one latent dimension per row, its value above"
-    return png(image_grid(thumbnails(images.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides))
+    return png(
+        image_grid(from_run(run).thumbnails(images.flatten(0, 1).numpy()), count, title=title, heads=heads, sides=sides)
+    )
 
 
 def traversal_frames(run: Run, example: Batch, dims: list[int], count: int) -> bytes:
@@ -63,7 +66,7 @@ def traversal_frames(run: Run, example: Batch, dims: list[int], count: int) -> b
     values = torch.linspace(-TRAVERSAL_LIMIT, TRAVERSAL_LIMIT, TRAVERSAL_FRAMES)
     images = traversal(run.vae, example, dims, values).transpose(0, 1)
     names, columns = [f"z{d}" for d in dims], grid_columns(len(dims))
-    frames = thumbnails(images.flatten(0, 1).numpy())
+    frames = from_run(run).thumbnails(images.flatten(0, 1).numpy())
     frames = frames.reshape(TRAVERSAL_FRAMES, len(dims), *frames.shape[1:])
     return gif(
         [
@@ -100,7 +103,7 @@ def interpolation(request: PlotRequest) -> PlotResult:
         start, end = (F.interpolate(x, request.resolution) for x in (start, end))
     rows = torch.cat([start.unsqueeze(1), between, end.unsqueeze(1)], dim=1)
     grid = image_grid(
-        thumbnails(rows.flatten(0, 1).numpy()),
+        from_run(run).thumbnails(rows.flatten(0, 1).numpy()),
         rows.shape[1],
         title="straight lines between the latents of two examples",
         heads=["example", *show_values(torch.linspace(0, 1, INTERPOLATION_STEPS)), "example"],
@@ -116,7 +119,7 @@ def manifold(request: PlotRequest) -> PlotResult:
     images, values = latents.manifold(run.vae, request.count)
     low, high = latents.QUANTILES
     grid = image_grid(
-        thumbnails(images.flatten(0, 1).numpy()),
+        from_run(run).thumbnails(images.flatten(0, 1).numpy()),
         request.count,
         title=f"z0 to the right, z1 upwards: quantiles {low} to {high} of the standard normal",
         heads=show_values(values),
@@ -138,24 +141,43 @@ def attribute_vector(request: PlotRequest) -> PlotResult:
     run = request.run()
     data = request.load_examples()
     train = data.split if data.train is None else data.train
-    require_labels(train, data.spec.name, request.factor)
+    label, direction = label_direction(run, train, data.spec, request.factor, request.label)
     names = label_names(data.spec, request.factor)
-    label = require_label(train, request.factor, request.label, names)
-    counts = MAX_ATTRIBUTE_EXAMPLES, MAX_ATTRIBUTE_EXAMPLES
-    examples, labels = without_and_with_label(train, request.factor, label, counts, 0)
-    direction = latents.attribute_direction(latents.encode(run.vae, examples), labels, label)
     counts = -(-request.count // 2), request.count // 2
     examples, labels = without_and_with_label(data.split, request.factor, label, counts, request.seed)
     amounts = torch.tensor(ATTRIBUTE_AMOUNTS)
     rows = torch.cat([examples.x.unsqueeze(1), latents.edit(run.vae, examples, direction, amounts)], dim=1)
     grid = image_grid(
-        thumbnails(rows.flatten(0, 1).numpy()),
+        from_run(run).thumbnails(rows.flatten(0, 1).numpy()),
         rows.shape[1],
         title=f"code + a (mean code of label {names[label] if names else label} - mean code of others)",
         heads=["example", *(f"a = {text}" for text in show_values(amounts))],
         sides=[names[n] if names else f"label {n}" for n in labels.tolist()],
     )
     return PlotResult(run.path, {".png": png(grid)})
+
+
+def label_direction(run: Run, split: Split, spec: DataSpec, factor: int | None, text: str | None) -> tuple[int, Tensor]:
+    """Returns the number of a label that a user typed, and its attribute vector `(*latent_shape)`.
+
+    Args:
+        run: The run.
+        split: The examples whose mean latents are compared.
+        spec: Their labels.
+        factor: Index of the label, if each example has several.
+        text: The label.
+
+    Raises:
+        VaezooError: If the examples have no labels or not this one, or the latents are no real numbers.
+    """
+    from vaezoo.evaluation import latents
+
+    latents.require_lines(run.vae)
+    require_labels(split, spec.name, factor)
+    label = require_label(split, factor, text, label_names(spec, factor))
+    counts = MAX_ATTRIBUTE_EXAMPLES, MAX_ATTRIBUTE_EXAMPLES
+    examples, labels = without_and_with_label(split, factor, label, counts, 0)
+    return label, latents.attribute_direction(latents.encode(run.vae, examples), labels, label)
 
 
 def show_values(values: Tensor) -> list[str]:

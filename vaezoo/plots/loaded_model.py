@@ -55,6 +55,11 @@ class LoadedModel:
         return self.data["kind"] == "unit" and len(self.shape) == 3 and self.shape[0] in (1, 3)
 
     @property
+    def is_sound(self) -> bool:
+        """Whether an example is the spectrogram of a sound."""
+        return bool(self.data.get("sample_rate"))
+
+    @property
     def is_series(self) -> bool:
         """Whether an example is a series `(channels, time)`."""
         return self.data["kind"] != "tokens" and len(self.shape) == 2
@@ -69,11 +74,25 @@ class LoadedModel:
         return takes_labels(self.model, "decoder", "prior")
 
     def pixels(self, x: Values) -> Values:
-        """Returns images as bytes `(N, H, W, C)`. Values that minmax has scaled are shown as in the training."""
+        """Returns images as bytes `(N, H, W, C)`. Values that minmax has scaled are shown as in the training.
+
+        Args:
+            x: In the units of the data, `(N, *shape)`.
+        """
+        from vaezoo.data.sound.spectrogram import grey_levels
         from vaezoo.runtime.manifest import scaling_of
 
+        if self.is_sound:
+            return grey_levels(x, self.data["sample_rate"])
         scaling = scaling_of(self.data)
         return as_bytes(scaling.apply(x) if scaling.offset else x)
+
+    def thumbnails(self, x: Values) -> Values:
+        """Returns small images of examples in the units of the model, bytes `(N, H, W, C)`."""
+        from vaezoo.plots.thumbnails import thumbnails
+        from vaezoo.runtime.manifest import scaling_of
+
+        return self.pixels(scaling_of(self.data).invert(x)) if self.is_sound else thumbnails(x)
 
     def sample(
         self,
@@ -159,9 +178,9 @@ def from_run(run: Run) -> LoadedModel:
 
 
 def require_drawable(model: LoadedModel) -> None:
-    """Raises UnsupportedDataError unless a model was trained on images or series, which can be drawn."""
-    if not model.is_image and not model.is_series:
+    """Raises UnsupportedDataError unless a model was trained on images, series or sound, which can be drawn."""
+    if not (model.is_image or model.is_series or model.is_sound):
         raise UnsupportedDataError(
-            f"{model.folder} was trained on shape {model.shape}, which is not an image or a series",
-            "give a run that was trained on images or series",
+            f"{model.folder} was trained on shape {model.shape}, which is not an image, a series or sound",
+            "give a run that was trained on images, series or sound",
         )

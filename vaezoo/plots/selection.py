@@ -53,7 +53,7 @@ def label_column(split: Split, factor: int | None) -> Tensor:
 
 def label_names(spec: DataSpec, factor: int | None) -> tuple[str, ...]:
     """Returns the names of the values of a label, or none if they have none."""
-    return spec.class_names if factor is None else ()
+    return spec.names_by_label[factor or 0] if spec.names_by_label else ()
 
 
 def require_label(split: Split, factor: int | None, label: str | None, names: Sequence[str]) -> int:

@@ -56,9 +56,12 @@ class DataEntry(TypedDict):
     columns: list[str]
     symbols: list[str]
     class_names: NotRequired[list[str]]
+    label_names: NotRequired[list[list[str]]]
     column_names: NotRequired[list[str]]
     time_column: NotRequired[str]
     sample_rate: NotRequired[int]
+    layer: NotRequired[str]
+    label_column: NotRequired[str]
     column_formats: NotRequired[list[str]]
     categories: NotRequired[list[list[str]]]
     left_out: NotRequired[list[str]]
@@ -96,6 +99,7 @@ class FormatEntry(TypedDict):
     opset: int
     dtype: str
     uint8: bool
+    waveform: NotRequired[bool]
 
 
 class Float32Node(TypedDict):
@@ -236,6 +240,12 @@ def tokenizer_of(data: DataEntry) -> Tokenizer | None:
     """Returns the map between texts and ids, or None if the data have none."""
     name = data.get("tokenizer", "")
     return Tokenizer(name, tuple(data["symbols"])) if name else None
+
+
+def names_by_label(data: DataEntry) -> list[list[str]]:
+    """Returns the names of the values of each label, also of a single one. Empty if they have no names."""
+    names = data.get("class_names", [])
+    return [names] if names else data.get("label_names", [])
 
 
 def scaling_of(data: DataEntry) -> Scaling:

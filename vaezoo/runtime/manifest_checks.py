@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from vaezoo.core.tables import columns_of, parse_model_column
@@ -33,6 +34,7 @@ def check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest["format"]["opset"], int),
         (manifest["format"]["dtype"], str),
         (manifest["format"]["uint8"], bool),
+        (manifest["format"].get("waveform", False), bool),
         (manifest["checkpoint"]["step"], int | None),
         (manifest["checkpoint"]["sha256"], str),
         (manifest["binarize"], str),
@@ -88,6 +90,10 @@ def _check_step(manifest: Mapping[str, Any]) -> None:
         raise ValueError("the graph step does not take an id, a state and z, and return logits and a state")
     if not isinstance(manifest["autoregressive"]["start_id"], int) or not isinstance(sizes[1], int):
         raise TypeError("start_id or the size of the state is not an integer")
+    if (greedy := manifest["graphs"].get("greedy")) is not None:
+        wanted = [["batch", manifest["autoregressive"]["length"]]]
+        if greedy["inputs"][0]["name"] != "z" or [output["shape"] for output in greedy["outputs"]] != wanted:
+            raise ValueError("the graph greedy does not take z and return ids")
 
 
 def _check_levels(manifest: Mapping[str, Any]) -> None:
@@ -111,12 +117,16 @@ def _check_data(data: Mapping[str, Any]) -> None:
     for key, texts in (*texts_by_key.items(), ("class_names", names), ("column_names", column_names)):
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise TypeError(f"{key} {safe_repr(texts)} are not texts")
-    if not all(name.isprintable() for name in (*names, *column_names)):
+    labels = _label_names(data)
+    if not all(name.isprintable() for name in (*names, *column_names, *chain(*labels))):
         raise ValueError("the name of a class or column cannot be printed")
     if names and data["classes"] != [len(names)]:
         raise ValueError(f"there are {len(names)} class names for labels of {data['classes']} values")
-    if not isinstance(data.get("time_column", ""), str):
-        raise TypeError(f"time_column {safe_repr(data['time_column'])} is not a text")
+    if labels and (len(labels) < 2 or data["classes"] != [len({*own}) for own in labels]):
+        raise ValueError(f"there are names of {len(labels)} labels for labels of {data['classes']} values")
+    for key in ("time_column", "layer", "label_column"):
+        if not isinstance(data.get(key, ""), str):
+            raise TypeError(f"{key} {safe_repr(data[key])} is not a text")
     rate = data.get("sample_rate", 0)
     if type(rate) is not int or not 0 <= rate <= MAX_RATE or (rate and len(data["shape"]) != 3):
         raise ValueError(f"sample_rate {safe_repr(rate)} is out of range, or the data are not spectrograms")
@@ -133,6 +143,16 @@ def _check_data(data: Mapping[str, Any]) -> None:
     check_tokenizer(data.get("tokenizer", ""), data["symbols"])
     _check_formats(data)
     _check_scaling(data)
+
+
+def _label_names(data: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the names of the values of each of several labels. Raises TypeError unless they are texts."""
+    labels: list[list[str]] = data.get("label_names", [])
+    if not isinstance(labels, list) or not all(isinstance(names, list) for names in labels):
+        raise TypeError(f"label_names {safe_repr(labels)} are not lists")
+    if not all(isinstance(name, str) for names in labels for name in names):
+        raise TypeError(f"label_names {safe_repr(labels)} are not texts")
+    return labels
 
 
 def _check_formats(data: Mapping[str, Any]) -> None:

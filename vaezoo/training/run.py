@@ -141,7 +141,7 @@ class Run:
             count: How many.
             seed: Seed of the latents. The caller's random state does not change.
             y: Labels `(count,)` or `(count, factors)` for a model that is given labels; by default all labels in turn.
-            label: The label of all of them instead, or the name of its class.
+            label: The label of all of them instead, or the name of its class. Several labels have commas between.
             resolution: Size of the images of a decoder that takes coordinates, such as 1024 or (768, 1024).
 
         Raises:
@@ -150,7 +150,7 @@ class Run:
         from vaezoo.evaluation.outputs import sample
 
         if label is not None:
-            y = repeat_label(str(label), count, self.data.classes, self.data.class_names, self.data.name)
+            y = repeat_label(str(label), count, self.data.classes, self.data.names_by_label, self.data.name)
         return sample(self, count, seed=seed, y=y, resolution=resolution)
 
     def plot(
@@ -253,6 +253,9 @@ def load_source(source: DataSource, spec: DataSpec, data_dir: str | None = None,
         window=source.window,
         stride=source.stride,
         sample_rate=source.sample_rate,
+        layer=source.layer,
+        label_column=source.label_column,
+        label_pattern=source.label_pattern,
         columns=None if source.scale == "unit" else kinds_of(spec),
         text=text_options(source, spec),
     )

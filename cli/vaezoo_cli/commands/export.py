@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from vaezoo.export.config import DType
     from vaezoo.interop.exporting import FloatType
 
-OF_GRAPHS = ("onnx", "opset", "uint8", "fold_scaling", "parts")  # options that a folder for diffusers does not have
+OF_GRAPHS = (
+    "onnx",
+    "opset",
+    "uint8",
+    "waveform_in",
+    "fold_scaling",
+    "parts",
+)  # options that a folder for diffusers does not have
 
 
 @click.command()
@@ -41,6 +48,7 @@ OF_GRAPHS = ("onnx", "opset", "uint8", "fold_scaling", "parts")  # options that 
     help="Type of weights and arithmetic. Inputs and outputs are float32.",
 )
 @click.option("--uint8", is_flag=True, help="Read and return images as bytes (N, H, W, C).")
+@click.option("--waveform-in", is_flag=True, help="Let the encoder of a model of sound take waveforms (N, samples).")
 @click.option(
     "--fold-scaling",
     is_flag=True,
@@ -60,6 +68,7 @@ def export(
     opset: int,
     dtype: str,
     uint8: bool,
+    waveform_in: bool,
     fold_scaling: bool,
     parts: str | None,
     checkpoint: str,
@@ -83,7 +92,8 @@ def export(
         return
     from vaezoo.export.config import ExportConfig
 
-    ExportConfig(opset=opset, dtype=cast("DType", dtype))  # raises for invalid values before the run is loaded
+    # It raises for invalid values before the run is loaded.
+    ExportConfig(opset=opset, dtype=cast("DType", dtype), uint8=uint8, waveform=waveform_in)
     from vaezoo import export_onnx
 
     names = None if parts is None else [name.strip() for name in parts.split(",")]
@@ -94,6 +104,7 @@ def export(
         opset=opset,
         dtype=cast("DType", dtype),
         uint8=uint8,
+        waveform_in=waveform_in,
         parts=names,
         fold_scaling=fold_scaling,
     )

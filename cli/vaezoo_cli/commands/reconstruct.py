@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -19,7 +19,11 @@ from vaezoo_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vaezoo import Run
     from vaezoo.core.drawing import Drawing
+    from vaezoo.plots.loaded_model import LoadedModel
 
 GRID_COUNT = 32
 
@@ -38,6 +42,12 @@ GRID_COUNT = 32
 @click.option("--seed", default=0, show_default=True, help="Seed of --draw.")
 @drawing_options
 @click.option("--impute", is_flag=True, help="Keep the cells of a table that are not missing.")
+@click.option("--label", metavar="NAME|INTEGER,...", help="Give the decoder of a conditional model this label instead.")
+@click.option("--attribute", metavar="NAME|INTEGER", help="Add the attribute vector of this label to the latents.")
+@click.option(
+    "--factor", type=click.IntRange(min=0), help="Index of the attribute, if each example has several labels."
+)
+@click.option("--amount", default=1.0, show_default=True, help="How many attribute vectors to add.")
 @resolution_option
 @click.option("--keep-size", is_flag=True, help="Keep the size of image files, by an export of free height and width.")
 @tile_option
@@ -57,6 +67,10 @@ def reconstruct(
     seed: int,
     drawing: Drawing | None,
     impute: bool,
+    label: str | None,
+    attribute: str | None,
+    factor: int | None,
+    amount: float,
     resolution: tuple[int, int] | None,
     keep_size: bool,
     tile: int | None,
@@ -75,17 +89,29 @@ def reconstruct(
     Texts are printed without --out. Their ids are the likeliest ones, one by one. --beam looks further ahead, and
     --temperature and --top-k draw them.
 
+    The attribute vector of a label is the mean of the latents of training examples with it, minus that of the others.
+
     With --keep-size the images of --data, a file or a folder, are reconstructed one by one in their own size, into the
     folder --out. --tile bounds the memory that each takes.
     """
-    from vaezoo.evaluation.outputs import iter_imputed, iter_reconstructions
+    from vaezoo.evaluation.edits import Edit, iter_edited
+    from vaezoo.evaluation.outputs import iter_imputed
     from vaezoo.plots.examples import reconstruction_grid
-    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data, write_plot
+    from vaezoo_cli.data_files import (
+        as_counts,
+        check_grid,
+        check_suffix,
+        output_format,
+        row_columns,
+        write_data,
+        write_plot,
+    )
     from vaezoo_cli.options import load_model
 
     if keep_size:
-        if count is not None or draw or resolution is not None or drawing is not None:
-            raise VaezooError("--keep-size does not go with -n, --draw, --resolution and --beam", "leave them out")
+        if count is not None or draw or resolution is not None or drawing is not None or label or attribute:
+            what = "--keep-size does not go with -n, --draw, --label, --attribute, --resolution and --beam"
+            raise VaezooError(what, "leave them out")
         write_full_size(source, checkpoint, data, out, tile, overlap, pad)
         return
     if tile is not None or overlap is not None or pad is not None:
@@ -97,14 +123,37 @@ def reconstruct(
     if suffix == ".png":
         count = check_grid(GRID_COUNT if count is None else count)
     examples = examples.limited(count)
-    chunks = iter_reconstructions(
-        model.model, examples.split, draw=draw, seed=seed, resolution=resolution, drawing=drawing
+    edit = Edit(attribute_shift(model, attribute, factor, amount), label)
+    chunks = iter_edited(
+        model.model, examples.split, edit, draw=draw, seed=seed, resolution=resolution, drawing=drawing
     )
     chunks = iter_imputed(model.model, examples.split, chunks) if impute else chunks
     if suffix == ".png":
         write_plot(reconstruction_grid(model, examples, chunks), "reconstructions", out)
     else:
+        chunks = as_counts(model, chunks, draw=draw)
         write_data(model, "reconstructions", out, chunks, len(examples), row_columns(examples))
+
+
+def attribute_shift(
+    model: LoadedModel, attribute: str | None, factor: int | None, amount: float
+) -> NDArray[Any] | None:
+    """Returns the attribute vector of a label times an amount, or None if no attribute is given.
+
+    Raises:
+        VaezooError: If the model is an export, which does not hold its training data, or there is no such label.
+    """
+    from vaezoo.plots.latent_space import label_direction
+
+    if attribute is None:
+        if factor is not None:
+            raise VaezooError("--factor is the index of an attribute", "give --attribute, too")
+        return None
+    if model.export is not None:
+        raise VaezooError(f"{model.folder} is an export, which does not hold its training data", "name the run")
+    run = cast("Run", model.model)
+    direction = label_direction(run, run.load_data().train, run.data, factor, attribute)[1]
+    return amount * direction.numpy()
 
 
 def write_full_size(

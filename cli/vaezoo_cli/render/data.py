@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,10 +71,16 @@ def class_lines(dataset: Dataset) -> list[str]:
     if y is None or not spec.classes:
         return []
     if len(spec.classes) > 1:
-        return [f"labels   {len(spec.classes)} per example, of {', '.join(map(str, spec.classes))} values"]
+        lines = [f"labels   {len(spec.classes)} per example, of {', '.join(map(str, spec.classes))} values"]
+        return [*lines, *(f"label {i}  {_some(names)}" for i, names in enumerate(spec.label_names))]
     counts = torch.bincount(y.flatten().cpu(), minlength=spec.classes[0]).tolist()
     names = spec.class_names or [str(label) for label in range(len(counts))]
     texts = [f"{name} ({count:,})" for name, count in zip(names, counts, strict=True)]
-    more = f" and {len(texts) - MAX_CLASSES:,} more" if len(texts) > MAX_CLASSES else ""
     noun = "class" if len(texts) == 1 else "classes"
-    return [f"{noun:<8} {len(texts):,}: {', '.join(texts[:MAX_CLASSES])}{more} training examples"]
+    return [f"{noun:<8} {len(texts):,}: {_some(texts)} training examples"]
+
+
+def _some(texts: Sequence[str]) -> str:
+    """Returns the first of some texts, and the number of the others."""
+    more = f" and {len(texts) - MAX_CLASSES:,} more" if len(texts) > MAX_CLASSES else ""
+    return f"{', '.join(texts[:MAX_CLASSES])}{more}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from vaezoo.core.memory import available_memory
 from vaezoo.data.base import ImageSize, Split, Splits, TensorSplit, even_indices
+from vaezoo.data.folder_layout import Classes, class_numbers, find_splits, require_same_classes
+from vaezoo.data.folder_scan import FileKind, Folder, scan
 from vaezoo.data.images.decode import decoded_shape, read_images, try_decode
 from vaezoo.data.images.image_headers import (
+    FORMATS,
+    SUFFIXES,
     BadImagesError,
     Shape,
     common_shape,
@@ -24,12 +25,11 @@ from vaezoo.data.images.image_headers import (
     read_shape,
     try_read,
 )
-from vaezoo.data.images.layout import Classes, find_splits
-from vaezoo.data.images.scan import Folder, scan
 from vaezoo.data.images.streamed import stream_images
-from vaezoo.data.labels import name_classes, order_names
+from vaezoo.data.labels import name_classes
 from vaezoo.errors import InputError, VaezooWarning
 
+IMAGES = FileKind("images", FORMATS, SUFFIXES)
 DARK_SAMPLE = 64  # images whose levels are looked at
 MAX_DARK = 16  # the level of 255 that the level 4,095 of 65,535 becomes
 
@@ -46,17 +46,16 @@ def load(
     """Reads an image folder into memory, or only its headers.
 
     Args:
-        root: A folder with folders for the splits train, valid and test, as `layout.find_splits` finds them, or a
-            folder that is the training split itself. A split contains images, or a folder of images for each class,
-            which may have subfolders. Hidden files are ignored, and `scan.scan` counts other files.
+        root: A folder with folders for the splits train, valid and test, as `find_splits` finds them, or a folder
+            that is the training split itself. A split contains images, or a folder of images for each class,
+            which may have subfolders. Hidden files are ignored, and `folder_scan.scan` counts other files.
         image_size: Height and width to resize the images to, in pixels. None if all have the same size.
         stream: Whether images stay in their files. None streams them if the decoded images would fill more than half of
             the available memory.
         skip: Whether unreadable images are left out, with a warning. If images are streamed, all of them are decoded
             once to find those.
         channels: 1 to convert all images to grey levels, 3 to convert them to colour. None keeps what they have.
-        find: Finds the splits and classes: `layout.find_splits` for a training, `layout.find_images` for a trained
-            model.
+        find: Finds the splits and classes: `find_splits` for a training, `find_files` for a trained model.
 
     Returns:
         The splits. x is `(N, channels, height, width)`, uint8, in the order of the sorted classes and paths. It has one
@@ -69,8 +68,9 @@ def load(
         InputError: If the folder is missing, empty or has another layout, or if the classes of the splits differ. Also
             the errors of `read_images`.
     """
-    found = find(scan(root))
-    _require_same_classes(found, root)
+    tree = scan(root, IMAGES)
+    found = find(tree)
+    require_same_classes(found, tree)
     splits = list(found.values())
     try:
         result = _read(splits, root, image_size, stream, channels, decode=skip)
@@ -86,18 +86,6 @@ def load(
     return Splits(named["train"], named.get("test"), named.get("valid"), name_classes(splits[0]))
 
 
-def _require_same_classes(splits: Mapping[str, Classes], root: Path) -> None:
-    """Raises InputError unless all splits have the classes of train."""
-    for name, split in splits.items():
-        if different := order_names(splits["train"].keys() ^ split.keys()):
-            where = "train" if different[0] in splits["train"] else name
-            what = f"class '{different[0]}'" if different[0] else "images outside of class folders"
-            raise InputError(
-                f"train and {name} in '{root}' have different classes: only {where} has {what}",
-                "give both the same class folders",
-            )
-
-
 def _read(
     splits: Sequence[Classes],
     root: Path,
@@ -108,7 +96,7 @@ def _read(
 ) -> Sequence[Split]:
     """Reads all splits together, so that they have the same channels and one error names all bad files."""
     files = [path for split in splits for paths in split.values() for path in paths]
-    labels = [_labels(split) for split in splits]
+    labels = [class_numbers(split) for split in splits]
     ends = list(accumulate(sum(map(len, split.values())) for split in splits))
     slices = [slice(start, end) for start, end in pairwise([0, *ends])]
     if shape := _shape_to_stream(files, root, image_size, stream, decode):
@@ -144,12 +132,6 @@ def _refuse_dark_levels(paths: Sequence[Path], root: Path, image_size: ImageSize
             f"the 16-bit images in '{root}' have no level above 4,095 of 65,535, so they are nearly black",
             "multiply their levels by 16, or save them with 8 bits",
         )
-
-
-def _labels(split: Classes) -> Tensor | None:
-    """Returns the class of each image of a split, or None if there are no classes."""
-    counts = torch.tensor([len(paths) for paths in split.values()])
-    return None if "" in split else torch.arange(len(counts)).repeat_interleave(counts)
 
 
 def _shape_to_stream(

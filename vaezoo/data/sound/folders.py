@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaezoo.core.scaling import Scaling
 from vaezoo.data import arrays
 from vaezoo.data.base import DataSpec, Splits, TensorSplit, valid_mask
+from vaezoo.data.folder_layout import Classes, class_numbers, find_files, require_same_classes
+from vaezoo.data.folder_scan import FileKind, scan
+from vaezoo.data.label_patterns import labels_in_names
+from vaezoo.data.labels import LabelNames, name_classes
 from vaezoo.data.series.options import SeriesOptions
 from vaezoo.data.series.windows import window_starts
 from vaezoo.data.sound.resample import resample
@@ -24,6 +28,7 @@ from vaezoo.data.sound.sound_files import SUFFIXES, Values, read_sound
 from vaezoo.data.sound.spectrogram import FLOOR, frame_size, log_mel
 from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
+SOUNDS = FileKind("sound files", ("WAV", "FLAC", "MP3", "OGG"), SUFFIXES)
 WINDOW = 32  # frames of an example by default, about half a second
 
 
@@ -41,6 +46,22 @@ class Sound(NamedTuple):
     channels: int
 
 
+class SoundFiles(NamedTuple):
+    """The sound files of a folder.
+
+    Attributes:
+        names: Their names relative to the folder.
+        parts: "train", "valid" or "test" for each, `(n,)`. All are "train" if the folder has no folders of parts.
+        y: Their labels, int64 `(n,)` or `(n, factors)`. None if they have none.
+        label_names: The names of the values of each label.
+    """
+
+    names: list[str]
+    parts: Values
+    y: Tensor | None = None
+    label_names: LabelNames = ()
+
+
 class Spectrograms(NamedTuple):
     """Windows of spectrograms.
 
@@ -56,15 +77,20 @@ class Spectrograms(NamedTuple):
 
 
 def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:
-    """Reads the sound files of a folder and of the folders in it. Every tenth file is held out, with all its windows.
+    """Reads the sound files of a folder and of the folders in it.
+
+    Folders of parts and of classes are those of image folders; see `folder_layout.find_files`. Without a folder of
+    validation files every tenth training file is held out, with all its windows.
 
     Args:
         path: The folder.
-        options: The sample rate, by default that of the files, and the frames of a window, by default 32.
+        options: The sample rate, by default that of the files, the frames of a window, by default 32, and the pattern
+            of labels in names, which goes before folders of classes.
         scale: As in `from_arrays`, but not "unit".
 
     Raises:
-        InputError: If there are fewer than two files, one cannot be read, or they have several rates.
+        InputError: If there are fewer than two training files, one cannot be read, or they have several rates. Also if
+            the folder has another layout, or a name has no label.
         VaezooError: If an option does not fit sound.
     """
     if options.time_column is not None:
@@ -73,43 +99,87 @@ def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:
         raise VaezooError("spectrograms do not lie in [0, 1]", "leave out --scale, or give --scale minmax")
     if not path.is_dir():
         raise InputError(f"'{path}' is not a folder of sound files", "name a folder")
-    files = find_sounds(path)
-    if len(files) < 2:
-        raise InputError(f"'{path}' has {len(files)} sound files", f"give a folder with more {' or '.join(SUFFIXES)}")
-    sounds = read_sounds(path, files, options.sample_rate)
+    files = find_sounds(path, options.label_pattern)
+    count = int((files.parts == "train").sum())
+    if count < 2:
+        raise InputError(f"'{path}' has {count} sound files", f"give a folder with more {' or '.join(SUFFIXES)}")
+    sounds = read_sounds(path, files.names, options.sample_rate)
     rate = options.sample_rate or sounds[0].rate
     window = options.window or WINDOW
-    data = spectrograms(sounds, files, rate, window, options.stride or window)
-    values, held_out = torch.from_numpy(arrays.as_numbers(data.x, f"'{path}'")), valid_mask(len(files))[data.file]
-    train, valid = (
-        TensorSplit(values[mask], None, tuple(compress(data.names, mask.tolist()))) for mask in (~held_out, held_out)
-    )
-    return Splits(train, None, valid, sample_rate=rate)
+    data = spectrograms(sounds, files.names, rate, window, options.stride or window)
+    x = torch.from_numpy(arrays.as_numbers(data.x, f"'{path}'"))
+    return sound_splits(x, data, _with_valid(files))._replace(sample_rate=rate)
 
 
-def read_for_model(path: Path, spec: DataSpec, stride: int | None) -> Spectrograms:
+def read_for_model(
+    path: Path, spec: DataSpec, stride: int | None, label_pattern: str | None
+) -> tuple[Spectrograms, SoundFiles]:
     """Reads a sound file, or all files of a folder, as examples of a model that was trained on sound.
 
     Raises:
-        InputError: If there is no file, or one cannot be read.
+        InputError: If there is no file, one cannot be read, or its name has no label by the pattern.
     """
-    files = find_sounds(path) if path.is_dir() else [path.name]
-    if not files:
-        raise InputError(f"'{path}' has no sound files", f"give a folder with {' or '.join(SUFFIXES)}")
+    files = find_sounds(path, label_pattern) if path.is_dir() else _single_file(path, label_pattern)
     folder, frames = path if path.is_dir() else path.parent, spec.shape[2]
-    sounds = read_sounds(folder, files, spec.sample_rate)
-    return spectrograms(sounds, files, spec.sample_rate, frames, stride or frames)
+    sounds = read_sounds(folder, files.names, spec.sample_rate)
+    return spectrograms(sounds, files.names, spec.sample_rate, frames, stride or frames), files
 
 
-def find_sounds(folder: Path) -> list[str]:
-    """Returns the sound files in a folder and below, relative to it, in the order of their names."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                found.append(os.path.relpath(os.path.join(place, name), folder))
-    return sorted(found)
+def sound_splits(x: Tensor, data: Spectrograms, files: SoundFiles) -> Splits:
+    """Returns windows by the parts of their files.
+
+    Args:
+        x: The values of the windows, `(N, 1, MELS, frames)`.
+        data: Their names and files.
+        files: The parts and the labels of the files.
+    """
+    index = torch.from_numpy(data.file)
+    y = None if files.y is None else files.y[index]
+    splits = {}
+    for part in np.unique(files.parts).tolist():
+        mask = torch.from_numpy(files.parts[data.file] == part)
+        names = tuple(compress(data.names, mask.tolist()))
+        splits[part] = TensorSplit(x[mask], None if y is None else y[mask], names)
+    return Splits(splits["train"], splits.get("test"), splits.get("valid")).named(files.label_names)
+
+
+def find_sounds(folder: Path, label_pattern: str | None = None) -> SoundFiles:
+    """Finds the sound files in a folder and below, with their parts and labels.
+
+    Raises:
+        InputError: If there is none, the folder has another layout, or a name has no label by the pattern.
+    """
+    tree = scan(folder, SOUNDS)
+    found = find_files(tree)
+    parts = [part for part, classes in found.items() for files in classes.values() for _ in files]
+    paths = [path for classes in found.values() for files in classes.values() for path in files]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    if label_pattern is not None:
+        return SoundFiles(names, np.array(parts), *labels_in_names(names, label_pattern))
+    require_same_classes(found, tree)
+    return SoundFiles(names, np.array(parts), *_classes(found))
+
+
+def _classes(found: dict[str, Classes]) -> tuple[Tensor | None, LabelNames]:
+    """Returns the class of each file by its folder, and the names of the classes."""
+    numbers = [y for split in found.values() if (y := class_numbers(split)) is not None]
+    classes = name_classes(found["train"])
+    return (torch.cat(numbers), (classes,) if classes else ()) if numbers else (None, ())
+
+
+def _single_file(path: Path, label_pattern: str | None) -> SoundFiles:
+    labels = labels_in_names([path.name], label_pattern) if label_pattern is not None else (None, ())
+    return SoundFiles([path.name], np.array(["train"]), *labels)
+
+
+def _with_valid(files: SoundFiles) -> SoundFiles:
+    """Returns files of which every tenth training file is a validation file, if there is none."""
+    if "valid" in files.parts:
+        return files
+    places = np.flatnonzero(files.parts == "train")
+    parts = files.parts.copy()
+    parts[places[valid_mask(len(places)).numpy()]] = "valid"
+    return files._replace(parts=parts)
 
 
 def read_sounds(folder: Path, files: Sequence[str], rate: int | None) -> list[Sound]:

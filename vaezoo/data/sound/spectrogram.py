@@ -35,13 +35,14 @@ def log_mel(samples: Values, rate: int) -> Values:
     return spectrogram
 
 
-def to_sound(spectrogram: Values, rate: int, seed: int = 0) -> Values:
+def to_sound(spectrogram: Values, rate: int, seed: int = 0, iterations: int = ITERATIONS) -> Values:
     """Returns sound whose log-mel spectrogram is near to one `(MELS, frames)`. The phases are estimated.
 
     Args:
         spectrogram: As `log_mel` returns it.
         rate: Samples in a second.
         seed: Seed of the first phases.
+        iterations: Those of `griffin_lim`.
 
     Raises:
         VaezooError: If it has other frequencies, or the rate is out of range.
@@ -52,7 +53,21 @@ def to_sound(spectrogram: Values, rate: int, seed: int = 0) -> Values:
     size = frame_size(rate)
     mel = np.exp(np.minimum(spectrogram.astype(np.float64), math.log(size)))  # no sound in [-1, 1] is louder
     mel = np.where(mel <= 1.01 * FLOOR, 0, mel)
-    return griffin_lim(linear_magnitude(mel, mel_filters(rate, size)), size, seed)
+    return griffin_lim(linear_magnitude(mel, mel_filters(rate, size)), size, seed, iterations)
+
+
+def grey_levels(x: Values, rate: int) -> Values:
+    """Returns spectrograms as images, bytes `(N, MELS, frames, 1)`, with low frequencies at the bottom.
+
+    Silence is black, and the loudest tone within [-1, 1] is white.
+
+    Args:
+        x: As `log_mel` returns them, `(N, 1, MELS, frames)`.
+        rate: Samples in a second.
+    """
+    low, high = math.log(FLOOR), math.log(frame_size(rate) / 4)  # half the sum of the Hann window
+    levels = np.clip((x[:, 0, ::-1] - low) / (high - low), 0, 1)
+    return np.rint(255 * levels).astype(np.uint8)[..., None]
 
 
 def stft(samples: Values, size: int) -> Values:
@@ -113,12 +128,12 @@ def linear_magnitude(mel: Values, filters: Values) -> Values:
     return magnitude
 
 
-def griffin_lim(magnitude: Values, size: int, seed: int) -> Values:
+def griffin_lim(magnitude: Values, size: int, seed: int, iterations: int = ITERATIONS) -> Values:
     """Returns sound whose frames have nearly these magnitudes, `(size // 2 + 1, frames)`."""
     rng = np.random.default_rng(seed)
     phases = np.exp(2j * math.pi * rng.random(magnitude.shape))
     before = np.zeros_like(phases)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         again = stft(istft(magnitude * phases, size), size)
         faster = again + MOMENTUM * (again - before)
         phases, before = faster / np.maximum(np.abs(faster), 1e-12), again

@@ -1,13 +1,17 @@
-"""The layout of an image folder: which folders are splits, which are classes, and which images they contain."""
+"""The layout of a folder of images or sound: which folders are splits, which are classes, and which files they have."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from vaezoo.data.images.scan import Folder
+import torch
+from torch import Tensor
+
+from vaezoo.data.folder_scan import Folder
 from vaezoo.data.labels import order_names
 from vaezoo.errors import InputError
 
@@ -23,11 +27,11 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # seg_train, trainA and 
 YEAR = re.compile(r"(19|20)\d\d")
 
 Classes: TypeAlias = dict[str, list[Path]]
-"""The images of each class, both sorted. Without classes they are under the name ""."""
+"""The files of each class, both sorted. Without classes they are under the name ""."""
 
 
 def find_splits(root: Folder) -> dict[str, Classes]:
-    """Finds the splits of a folder of images and their classes.
+    """Finds the splits of a folder of files and their classes.
 
     Split folders are known by their usual names, in upper or lower case: ROOT/{train,test}/CLASS,
     ROOT/CLASS/{train,test}, or one of these in the only folder of ROOT.
@@ -36,25 +40,25 @@ def find_splits(root: Folder) -> dict[str, Classes]:
         The classes of train, and of valid and test if they exist. A folder without split folders is train.
 
     Raises:
-        InputError: If split folders lie beside other folders or images, if there is no training split, or if images
+        InputError: If split folders lie beside other folders or files, if there is no training split, or if files
             lie beside class folders.
     """
     return _named_splits(root) or {"train": _find_classes(root)}
 
 
-def find_images(root: Folder) -> dict[str, Classes]:
-    """Finds the images that a trained model is applied to.
+def find_files(root: Folder) -> dict[str, Classes]:
+    """Finds files that need no classes, such as those that a trained model is applied to.
 
-    Splits and classes are those of `find_splits`. But images may lie beside folders here: all of them are found then,
+    Splits and classes are those of `find_splits`. But files may lie beside folders here: all of them are found then,
     without classes. They are in natural order, where 2.png comes before 10.png, unless the folder has splits.
 
     Raises:
-        InputError: If split folders lie beside other folders or images, or if there is no training split.
+        InputError: If split folders lie beside other folders or files, or if there is no training split.
     """
     if splits := _named_splits(root):
         return splits
-    classes = {"": _images(root)} if root.images and root.folders else _find_classes(root)
-    return {"train": {name: sorted(images, key=_natural) for name, images in classes.items()}}
+    classes = {"": _files(root)} if root.files and root.folders else _find_classes(root)
+    return {"train": {name: sorted(files, key=_natural) for name, files in classes.items()}}
 
 
 def _natural(path: Path) -> list[tuple[str, int, str]]:
@@ -66,7 +70,7 @@ def _natural(path: Path) -> list[tuple[str, int, str]]:
 
 def _named_splits(folder: Folder) -> dict[str, Classes] | None:
     """Returns the splits that folders are named after, or None if there are none."""
-    while not (splits := _split_folders(folder)) and len(folder.folders) == 1 and not folder.images:
+    while not (splits := _split_folders(folder)) and len(folder.folders) == 1 and not folder.files:
         (folder,) = folder.folders.values()
     if splits:
         return {split: _find_classes(splits[split]) for split in SPLIT_WORDS if split in splits}
@@ -93,15 +97,16 @@ def _split_folders(folder: Folder) -> dict[str, Folder] | None:
             f"'{folder.path}' has the split folder '{first}' and also the folder '{odd}'",
             f"move '{odd}' away, or rename '{first}' if it is a class",
         )
-    if folder.images:
+    if folder.files:
+        noun = folder.kind.noun
         raise InputError(
-            f"'{folder.path}' has the split folder '{first}' and also images of its own, such as "
-            f"'{folder.images[0].name}'",
-            f"move the images into '{first}' or away, or rename '{first}' if it is a class",
+            f"'{folder.path}' has the split folder '{first}' and also {noun} of its own, such as "
+            f"'{folder.files[0].name}'",
+            f"move the {noun} into '{first}' or away, or rename '{first}' if it is a class",
         )
     if "train" not in names:
         raise InputError(
-            f"'{folder.path}' has the split folder '{first}' but no folder of training images",
+            f"'{folder.path}' has the split folder '{first}' but no folder of training {folder.kind.noun}",
             f"name '{folder.path / first}' itself, or rename it if it is a class",
         )
     return {split: _unwrap(folder.folders[found[0]]) for split, found in names.items()}
@@ -126,7 +131,7 @@ def _is_pair(group: dict[str, list[str]]) -> bool:
 
 def _unwrap(split: Folder) -> Folder:
     """Returns the folder of a split that some archives repeat, as in train/train/CLASS."""
-    while len(split.folders) == 1 and not split.images:
+    while len(split.folders) == 1 and not split.files:
         ((name, only),) = split.folders.items()
         if name != split.path.name:
             break
@@ -142,35 +147,41 @@ def _splits_of_classes(folder: Folder) -> dict[str, Classes] | None:
     if with_parts is None:
         return None
     without = next((name for name, splits in parts.items() if not splits), None)
-    if without or folder.images:
+    if without or folder.files:
         raise InputError(
             f"'{folder.path / with_parts}' has split folders, but "
-            + (f"'{folder.path / without}' has none" if without else f"'{folder.path}' also has images of its own"),
+            + (
+                f"'{folder.path / without}' has none"
+                if without
+                else f"'{folder.path}' also has {folder.kind.noun} of its own"
+            ),
             "give all classes the same split folders, or move the others away",
         )
     found: dict[str, Classes] = {}
     for name, splits in parts.items():
         for split, part in (splits or {}).items():
             if part.folders:
+                noun, one = folder.kind.noun, folder.path / name
                 raise InputError(
                     f"'{part.path}' has folders of its own, so '{name}' may be a data set or a class",
-                    f"name one data set, such as '{folder.path / name}', or put the images into '{part.path}' itself",
+                    f"name one data set, such as '{one}', or put the {noun} into '{part.path}' itself",
                 )
-            found.setdefault(split, {})[name] = _images(part)
+            found.setdefault(split, {})[name] = _files(part)
     return {split: found[split] for split in SPLIT_WORDS if split in found}
 
 
 def _find_classes(folder: Folder) -> Classes:
-    """Returns the images of each class of a split.
+    """Returns the files of each class of a split.
 
     Raises:
-        InputError: If some images are in class folders and some are not, or a class has split folders.
+        InputError: If some files are in class folders and some are not, or a class has split folders.
     """
-    if folder.images and folder.folders:
+    if folder.files and folder.folders:
+        noun = folder.kind.noun
         raise InputError(
-            f"'{folder.path}' has images of its own and also folders of images, such as "
+            f"'{folder.path}' has {noun} of its own and also folders of {noun}, such as "
             f"'{order_names(folder.folders)[0]}'",
-            "keep only images, or only one folder for each class",
+            f"keep only {noun}, or only one folder for each class",
         )
     for below in folder.below():
         if any(_is_pair(group) for group in _group_by_split(below).values()):
@@ -178,9 +189,27 @@ def _find_classes(folder: Folder) -> Classes:
                 f"'{below.path}' has split folders, such as '{order_names(below.folders)[0]}', inside a class",
                 f"name '{below.path}' itself, or move the splits to the top of '{folder.path}'",
             )
-    return {name: _images(folder.folders[name]) for name in order_names(folder.folders)} or {"": _images(folder)}
+    return {name: _files(folder.folders[name]) for name in order_names(folder.folders)} or {"": _files(folder)}
 
 
-def _images(folder: Folder) -> list[Path]:
-    """Returns the images in a folder and all folders below it, sorted."""
-    return sorted((image for part in (folder, *folder.below()) for image in part.images), key=Path.as_posix)
+def _files(folder: Folder) -> list[Path]:
+    """Returns the files in a folder and all folders below it, sorted."""
+    return sorted((file for part in (folder, *folder.below()) for file in part.files), key=Path.as_posix)
+
+
+def require_same_classes(splits: Mapping[str, Classes], root: Folder) -> None:
+    """Raises InputError unless all splits have the classes of train."""
+    for name, split in splits.items():
+        if different := order_names(splits["train"].keys() ^ split.keys()):
+            where = "train" if different[0] in splits["train"] else name
+            what = f"class '{different[0]}'" if different[0] else f"{root.kind.noun} outside of class folders"
+            raise InputError(
+                f"train and {name} in '{root.path}' have different classes: only {where} has {what}",
+                "give both the same class folders",
+            )
+
+
+def class_numbers(split: Classes) -> Tensor | None:
+    """Returns the class of each file of a split, int64 `(N,)`, or None if there are no classes."""
+    counts = torch.tensor([len(files) for files in split.values()])
+    return None if "" in split else torch.arange(len(counts)).repeat_interleave(counts)

@@ -1,4 +1,4 @@
-"""Lists the images in a folder and all folders below it, and counts what is left out."""
+"""Lists the images or the sound files in a folder and all folders below it, and counts what is left out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from vaezoo.data.images.image_headers import FORMATS, SUFFIXES
 from vaezoo.errors import InputError, VaezooWarning, safe_repr
 
-# Files that lie beside images and that nobody means as images. They are left out without a word.
+# Files that lie beside data and that nobody means as data. They are left out without a word.
 SIDECARS = frozenset(
     f".{name}"
     for name in (
@@ -25,18 +25,34 @@ LINKS = "linked folder"  # that was read already
 MAX_SUFFIXES = 6  # in a warning
 
 
+class FileKind(NamedTuple):
+    """The files that a data set consists of.
+
+    Attributes:
+        noun: What messages call them, such as "images".
+        formats: Their formats, for messages.
+        suffixes: The suffixes of their names, in lower case.
+    """
+
+    noun: str
+    formats: tuple[str, ...]
+    suffixes: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Folder:
-    """A folder that has images in it or below it.
+    """A folder that has files of a kind in it or below it.
 
     Attributes:
         path: Its path. A linked folder has the path of the link.
-        images: The images directly in it, sorted.
-        folders: The folders directly in it that have images, by name.
+        kind: The kind of the files.
+        files: The files directly in it, sorted.
+        folders: The folders directly in it that have files, by name.
     """
 
     path: Path
-    images: list[Path] = field(default_factory=list)
+    kind: FileKind
+    files: list[Path] = field(default_factory=list)
     folders: dict[str, Folder] = field(default_factory=dict)
 
     def below(self) -> Iterator[Folder]:
@@ -48,31 +64,32 @@ class Folder:
             yield folder
 
 
-def scan(root: Path) -> Folder:
-    """Lists the images under `root`, without hidden files and folders.
+def scan(root: Path, kind: FileKind) -> Folder:
+    """Lists the files of a kind under `root`, without hidden files and folders.
 
     Links to folders are followed. Each folder is read once, by its own path if it has one under `root`, so links cannot
     form a loop. One VaezooWarning counts by suffix the files that are left out, except those named in `SIDECARS`.
 
     Raises:
-        InputError: If there are no images, or a folder cannot be listed.
+        InputError: If there are none, or a folder cannot be listed.
     """
     if not root.is_dir():
-        raise InputError(f"no folder '{root}'", "name a folder of images")
-    tree, left_out = _read_tree(root)
+        raise InputError(f"no folder '{root}'", f"name a folder of {kind.noun}")
+    tree, left_out = _read_tree(root, kind)
     text = _describe(left_out)
-    if not tree.images and not tree.folders:
+    if not tree.files and not tree.folders:
         found = f", only {text}" if text else ""
-        raise InputError(f"no images in folder '{root}'{found}", f"add images of the formats {', '.join(FORMATS)}")
+        hint = f"add {kind.noun} of the formats {', '.join(kind.formats)}"
+        raise InputError(f"no {kind.noun} in folder '{root}'{found}", hint)
     if text:
-        warnings.warn(f"left out of '{root}': {text}; images are {', '.join(FORMATS)}", VaezooWarning, 5)
+        warnings.warn(f"left out of '{root}': {text}; {kind.noun} are {', '.join(kind.formats)}", VaezooWarning, 5)
     return tree
 
 
-def _read_tree(root: Path) -> tuple[Folder, Counter[str]]:
+def _read_tree(root: Path, kind: FileKind) -> tuple[Folder, Counter[str]]:
     """Returns the folder `root` without empty folders, and the number of left out files by suffix."""
     left_out: Counter[str] = Counter()
-    tree = Folder(root)
+    tree = Folder(root, kind)
     folders, seen = [], set()
     waiting, links = deque([(tree, tree)]), deque[tuple[Folder, Folder]]()  # folders with their parents
     while waiting or links:
@@ -86,13 +103,13 @@ def _read_tree(root: Path) -> tuple[Folder, Counter[str]]:
         for entry in _entries(folder.path):
             suffix = os.path.splitext(entry.name)[1].lower()
             if _is_folder(entry):
-                (links if entry.is_symlink() else waiting).append((folder, Folder(folder.path / entry.name)))
-            elif suffix in SUFFIXES:
-                folder.images.append(folder.path / entry.name)
+                (links if entry.is_symlink() else waiting).append((folder, Folder(folder.path / entry.name, kind)))
+            elif suffix in kind.suffixes:
+                folder.files.append(folder.path / entry.name)
             elif suffix and suffix not in SIDECARS:
                 left_out[suffix] += 1
     for parent, folder in reversed(folders[1:]):  # a folder comes after its parent
-        if folder.images or folder.folders:
+        if folder.files or folder.folders:
             parent.folders[folder.path.name] = folder
     return tree, left_out
 
