@@ -101,5 +101,5 @@ def test_what_is_refused(run, inside):
             export_onnx(run, "e", waveform_in=True, **options)
         assert words in e.value.message
     images = vaezoo.create_model("mlp-vae", DataSpec(name="x", shape=(1, 8, 8)))
-    with pytest.raises(UnsupportedDataError, match="not on sound"):
+    with pytest.raises(UnsupportedDataError, match="not on spectrograms"):
         export_onnx(images, "e", waveform_in=True)

@@ -144,8 +144,9 @@ def find_examples(
         return _examples(Splits(text_examples(path, spec, column, on_long_text)), spec, slug(path), part)
     if column is not None:
         raise VaezooError("--column names the texts of a .csv file, for a model of texts", "leave out --column")
-    splits = _load_series(path, spec, stride) if is_series(spec) else None
-    if spec.sample_rate and path.suffix.lower() not in npy.SUFFIXES:
+    is_sound = bool(spec.sample_rate) and path.suffix.lower() not in npy.SUFFIXES
+    splits = _load_series(path, spec, stride) if is_series(spec) and not is_sound else None
+    if is_sound:
         sound, files = read_for_model(path, spec, stride, label_pattern)
         splits = sound_splits(to_model(sound.x, spec, f"'{path}'"), sound, files)
     return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)

@@ -19,7 +19,7 @@ from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.images.decode import to_channels
 from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.series import files, sines
-from vaezoo.data.series.options import SeriesOptions
+from vaezoo.data.series.options import SOUND, SeriesOptions
 from vaezoo.data.sound import folders
 from vaezoo.data.tables import load as tables
 from vaezoo.data.tables import penguins
@@ -80,10 +80,12 @@ def load_data(
         scale: How the values of an array file or of series become x, as in `from_arrays`. Images of files are always
             "unit".
         columns: Kinds of columns of a .csv or .parquet file that differ from those that are found; see `from_table`.
-        kind: "series" for array files and folders of series, "sound" for a folder of sound files. None: the kind
+        kind: "series" for array files and folders of series, "sound" or "waveform" for a folder of sound files, as
+            spectrograms or as they are. None: the kind
             follows from the source.
         time_column: The column of a .csv file that holds the times of one recording.
-        window: Cuts one recording into windows of so many steps, or sound into windows of so many frames.
+        window: Cuts one recording into windows of so many steps, or sound into windows of so many frames,
+            or samples of a waveform.
         stride: Steps between the starts of two windows. The default is `window`: they do not overlap.
         sample_rate: Samples in a second to which sound is resampled. The default is that of the files.
         label_pattern: A regular expression that is searched in the name of each sound file, relative to the folder.
@@ -148,7 +150,7 @@ def load_data(
         assert path is not None
         name, location = slug(path), str(path)
         if series.names:
-            splits = (folders if kind == "sound" else files).load(path, series, scale)
+            splits = (folders if kind in SOUND else files).load(path, series, scale)
         elif are_texts:
             _require_unit(str(path), scale)
             folder = None if data_path is None else str(data_path)
