@@ -249,7 +249,7 @@ def test_changes_are_said(folder):
         ("one/00.wav", {}, "is not a folder of sound files"),
         ("d", {"sample_rate": 10}, "sample rate of 10 is out of range"),
         ("d", {"time_column": "t"}, "has no columns"),
-        ("d", {"scale": "unit"}, "do not lie in [0, 1]"),
+        ("d", {"scale": "unit"}, "does not lie in [0, 1]"),
         ("d", {"kind": "series", "sample_rate": RATE}, "a sample rate is that of sound"),
         ("digits", {}, "--kind sound has no effect on 'digits'"),
         ("d", {"image_size": 16}, "cannot be resized"),
