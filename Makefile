@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UNSAFE := \b(c?pickle|cloudpickle|joblib|dill)\b|\btorch\.(load|save)\b(?!\(.*weights_only=True)|np\.load\((?!.*allow_pickle=False)|allow_pickle=True
 UNSAFE := $(UNSAFE)|yaml\.load|(?<!\.)\beval\(|\bexec\(|builtins\.(eval|exec)|extractall|shell=True|os\.system|["']http://
 
-.PHONY: install demo docs web wheel test test-all test-javascript faults check wheel-test bench bench-train clean
+.PHONY: install demo docs explorers browser web wheel test test-all test-javascript faults check wheel-test bench bench-train clean
 
 install: $(STAMP)
 
@@ -36,6 +36,7 @@ demo: $(STAMP)
 	$(BIN)/vaezoo export runs/demo --onnx
 	$(BIN)/vaezoo fit-prior runs/demo --out runs/demo-prior
 	$(BIN)/vaezoo sample runs/demo-prior
+	@echo 'Move the latents in a browser:  $(BIN)/vaezoo explore exports/demo --serve'
 
 # The fast tests. Each process uses one thread.
 FAST := -m "not slow and not matrix and not gpu"
@@ -55,20 +56,29 @@ faults: $(STAMP)
 	$(BIN)/python tests/fault_injection/fuzz.py --seconds 60
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutations.py
 
-# Runs the code blocks of README.md and docs/ and the scripts in examples/.
+# The site, in build/site. A warning is an error. It shows the explorers that `make explorers` wrote before.
 docs: $(STAMP)
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
+	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees -c docs . build/site
 
 # The packages come from npm. onnxruntime-node holds the CPU libraries, and would also fetch those of CUDA.
 test-javascript: $(STAMP)
 	ONNXRUNTIME_NODE_INSTALL=skip npm install --prefix examples/javascript --no-package-lock --no-audit --no-fund
 	$(BIN)/python -m pytest tests/test_examples.py -k "node or web"
 
+ORT := web/node_modules/onnxruntime-web/dist
+
+# A page of `vaezoo explore` for each model, in build/explorers/. It takes about half an hour, and can be stopped.
+explorers: $(STAMP)
+	$(BIN)/python scripts/explorers.py $(if $(wildcard $(ORT)),--runtime web)
+
+# What the tests of the explorer's page need from npm. They also need Chromium with chromedriver, and are skipped without.
+browser:
+	npm install --prefix web --no-package-lock --no-audit --no-fund
+
 # The page of `vaezoo explore`, which is committed, and the copy of onnxruntime-web that wheels carry, which is not.
 RUNTIME := vaezoo/explore/runtime
-ORT := web/node_modules/onnxruntime-web/dist
-web:
-	npm install --prefix web --no-package-lock --no-audit --no-fund
+web: browser
 	npm run --prefix web check
 	npm run --prefix web build
 	mkdir -p $(RUNTIME)
@@ -102,4 +112,4 @@ bench-train: $(STAMP)
 	$(BIN)/python benchmarks/train_distributed.py
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist docs/models docs/reference

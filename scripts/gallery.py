@@ -21,17 +21,12 @@ import numpy as np
 import vaezoo
 from vaezoo.core.atomic import write_file
 from vaezoo.core.image_grids import as_bytes, image_grid, interleave_rows, png
-from vaezoo.registry import list_models
 from vaezoo.training.run_files import metrics_of, read_evaluations
+from zoo_runs import DATA, FITTED, built_in, data_name, find_or_train, with_prior
 
 DOCS = Path(__file__).parents[1] / "docs"
 COLUMNS = 8
 SAMPLE_ROWS = 2
-DATA = {"ada-gvae": "shapes"}  # others: digits
-NOT_IMAGES = ("sentence-vae",)
-# Nothing holds the codes of these models near a prior, so their samples come from one that is fitted.
-CODES = ("vq-vae", "vq-vae-2", "fsq-vae", "lfq-vae", "residual-vq-vae", "vq-autoencoder")
-FITTED = {"autoencoder": "gmm", "rae": "gmm", **dict.fromkeys(CODES, "autoregressive")}
 NO_SAMPLES = (
     "autoencoder-kl",
     "tiny-autoencoder",
@@ -39,22 +34,6 @@ NO_SAMPLES = (
 )  # their prior is for a second model over the latents
 FRECHET = "Frechet distance"  # that of samples comes before its floor
 MARK = "<!-- gallery: written by gallery.py -->", "<!-- /gallery -->"
-
-
-def train(name: str, folder: Path) -> vaezoo.Run:
-    """Trains a model at its defaults, or resumes or loads its run."""
-    path = folder / name
-    if (path / "run.json").exists():
-        return vaezoo.resume(path)
-    return vaezoo.train(name, DATA.get(name, "digits"), out=path)
-
-
-def with_prior(name: str, run: vaezoo.Run, folder: Path) -> vaezoo.Run:
-    """Returns the run whose prior gives the samples."""
-    path = folder / f"{name}-prior"
-    if name not in FITTED:
-        return run
-    return vaezoo.load(path) if (path / "result.json").exists() else vaezoo.fit_prior(run, FITTED[name], out=path)
 
 
 def sample_image(name: str, run: vaezoo.Run) -> bytes:
@@ -110,12 +89,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--page", action="store_true", help="only write the page")
     args = parser.parse_args()
-    built_in = [r.name for r in list_models() if r.built_in and r.name not in NOT_IMAGES]
-    for name in [] if args.page else args.names or built_in:
-        run = with_prior(name, train(name, args.runs), args.runs)
+    images = [name for name in built_in() if data_name(name) in ("digits", "shapes")]
+    for name in [] if args.page else args.names or images:
+        run = with_prior(name, find_or_train(name, args.runs), args.runs)
         write_file(DOCS / "gallery" / f"{name}.png", sample_image(name, run))
         print(name, run.result["metrics"], file=sys.stderr)
-    write_page(built_in, args.runs)
+    write_page(images, args.runs)
 
 
 if __name__ == "__main__":

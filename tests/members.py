@@ -79,9 +79,11 @@ MEMBERS: Mapping[str, Member] = {
     "ada-gvae": Member("ada-gvae", "shapes", {**SMALL_CONV, "channels": "8,8,8,8"}),
     "m2-vae": Member("m2-vae", options={"hidden": "32", "latent_dim": 6}),
     "tvae": Member("tvae", "penguins", {"hidden": "32", "latent_dim": 6}),
+    "scvi": Member("scvi", "cells", {"hidden": "16", "latent_dim": 4}),
     # The same network on each other kind of data, and parts that only options choose.
     "table": Member("mlp-vae", "penguins", {"hidden": "32", "latent_dim": 3}),
     "series": Member("mlp-vae", "sines", {"hidden": "32", "latent_dim": 4}),
+    "counts": Member("mlp-vae", "cells", {"hidden": "32", "latent_dim": 4}),
     "dreg": Member("iwae", options={"objective.k": 5, "objective.gradient": "dreg"}),
     "rae-gp": Member("rae", options={**SMALL_CONV, "objective.penalty": "gp"}),
     "full": Member("mlp-vae", options={"posterior": "full", "latent_dim": 6}),

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from defined_tests import missing_tests
 from sybil import Document
@@ -157,6 +158,24 @@ def test_commands_from_sound_to_sound_run(inside, capsys):
     tones.evaluate()
     assert [*run_commands(page, capsys)]
     assert len([*Path("again").iterdir()]) == 40 and len([*Path("new").iterdir()]) == 5
+
+
+@pytest.mark.slow
+def test_commands_from_counts_to_the_runtime_run(inside, capsys):
+    for arguments, captured in run_commands(ROOT / "docs" / "counts.md", capsys):
+        if arguments[0] == "eval":
+            assert "NLL-100" in captured.out
+    for file in ("cells.npz", "drawn.npz"):
+        with np.load(file) as drawn:
+            assert drawn["x"].dtype == np.int64 and drawn["x"].shape == (100, 200) and drawn["x"].sum(1).min() > 100
+    rows = {}
+    for file in ("scores.csv", "again.csv"):
+        with open(file, newline="") as lines:
+            rows[file] = np.array([float(row["neg_elbo"]) for row in csv.DictReader(lines)])
+    assert len(rows["scores.csv"]) == 1_000 and rows["again.csv"] == pytest.approx(rows["scores.csv"], rel=0.05)
+    with open("expression.csv", newline="") as lines:
+        means = [[float(row[f"gene-{i:03}"]) for i in range(200)] for row in csv.DictReader(lines)]
+    assert np.sum(means, 1) == pytest.approx(np.full(100, 1_000), rel=0.2)
 
 
 @pytest.mark.slow

@@ -496,7 +496,7 @@ def test_exports_evaluate_known_likelihoods(likelihood, known):
             "laplace-identity or discretized-logistic or discretized-logistic-mixture or categorical-256",
         ),
         ("real", "use the likelihood gaussian or laplace or gaussian-identity or laplace-identity"),
-        ("count", "install a package with one for such data"),
+        ("count", "use the likelihood poisson or nb or zinb"),
     ],
 )
 def test_wrong_kind_names_likelihoods(kind, hint):

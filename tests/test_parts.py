@@ -251,6 +251,8 @@ def test_beta_weights_the_kl_of_each_model(name):
     elif name == "tvae":
         data = DataSpec(name="t", shape=(2,), kind="table", likelihood="table:modes", columns=("a:real", "b:3"))
         x = torch.tensor([[0.1, 0], [0.5, 1], [-1.0, 2]])
+    elif name == "scvi":
+        data, x = DataSpec(name="c", shape=(4,), kind="count", likelihood="nb"), torch.tensor([[1.0, 0, 9, 2]] * 3)
     elif name not in ("mlp-vae", "cvae", "iaf-vae", "vamp-vae", "ladder-vae", "s-vae", "poincare-vae"):
         data, x = DataSpec(name="images", shape=(1, 8, 8)), torch.rand(3, 1, 8, 8)
 

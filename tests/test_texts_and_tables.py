@@ -23,8 +23,9 @@ SPECS = {
     "series": DataSpec(name="series", shape=(2, 6), kind="real", likelihood="gaussian:optimal"),
     "texts": DataSpec(name="texts", shape=(7,), kind="tokens", likelihood="categorical", vocabulary=5, symbols=SYMBOLS),
     "people": DataSpec(name="people", shape=(3,), kind="table", likelihood="table", columns=COLUMNS),
+    "counts": DataSpec(name="counts", shape=(9,), kind="count", likelihood="zinb"),
 }
-MODELS = {"series": "mlp-vae", "texts": "mlp-vae", "people": "mlp-vae", "sentences": "own-sentences"}
+MODELS = dict.fromkeys(SPECS, "mlp-vae") | {"sentences": "own-sentences"}
 
 
 def make_data(name):

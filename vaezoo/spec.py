@@ -39,10 +39,11 @@ class ModelSpec(Generic[ConfigT]):
         data_defaults: Returns the options whose defaults differ for such data. Those that a user gives come first.
         parts: `posterior`, `prior` and `objective` -> a word for the list of models. It is for those that are not
             options of the config.
+        formulas: The same keys -> LaTeX, for the page of the model. It is for parts that are not registered.
 
     Raises:
-        TypeError: If a field has another type, or `parts` another key. A package written for another API thus fails
-            when it is imported.
+        TypeError: If a field has another type, or `parts` or `formulas` another key. A package written for another API
+            thus fails when it is imported.
     """
 
     config: ConfigT
@@ -52,6 +53,7 @@ class ModelSpec(Generic[ConfigT]):
     reference: str
     data_defaults: Callable[[DataSpec], Mapping[str, object]] = no_data_defaults
     parts: Mapping[str, str] = field(default_factory=dict)
+    formulas: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (dataclasses.is_dataclass(self.config) and not isinstance(self.config, type)):
@@ -61,8 +63,9 @@ class ModelSpec(Generic[ConfigT]):
             raise TypeError("build, objective and data_defaults must be callable")
         if not (isinstance(self.summary, str) and isinstance(self.reference, str)):
             raise TypeError("summary and reference must be strings")
-        if not {*self.parts} <= {*PARTS} or not all(isinstance(word, str) for word in self.parts.values()):
-            raise TypeError(f"parts must have strings for some of {', '.join(PARTS)}: {self.parts!r}")
+        for name, words in (("parts", self.parts), ("formulas", self.formulas)):
+            if not {*words} <= {*PARTS} or not all(isinstance(word, str) for word in words.values()):
+                raise TypeError(f"{name} must have strings for some of {', '.join(PARTS)}: {words!r}")
 
     def part_names(self) -> dict[str, str]:
         """Returns what `vaezoo list` shows for posterior, prior and objective. Empty where nothing is known."""

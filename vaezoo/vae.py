@@ -63,12 +63,15 @@ class Graph(NamedTuple):
         run: The function. It returns the outputs by name.
         inputs: Returns the inputs for a batch of data.
         more: The same at other sizes, for inputs whose sizes do not follow from those of x.
+        repeats: The graph of a single step that the exporter repeats for each id of `VAE.autoregressive`. It takes the
+            most probable ids, and so does `run`. Empty: the exporter traces `run`.
     """
 
     names: tuple[str, ...]
     run: Callable[..., dict[str, Tensor]]
     inputs: Callable[[Batch], tuple[Tensor, ...]]
     more: tuple[Callable[[Batch], tuple[Tensor, ...]], ...] = ()
+    repeats: str = ""
 
 
 class VAE(nn.Module, ABC):
@@ -194,7 +197,16 @@ class VAE(nn.Module, ABC):
         """
         batch = Batch(x, y)
         require_labels(self, batch)
-        return decode_latents(self, self.infer(batch).mode(), batch, greedy=True)
+        return self.point_estimate(self.infer(batch).mode(), batch)
+
+    def point_estimate(self, z: Tensor, batch: Batch) -> Tensor:
+        """Returns the mean of p(x|z) for latents, or the most probable ids, `(B, *data.shape)`.
+
+        Args:
+            z: Latents, `(B, *latent_shape)`.
+            batch: What else the decoder is given. Its x is not used.
+        """
+        return decode_latents(self, z, batch, greedy=True)
 
     @torch.no_grad()
     def sample(self, n: int, y: Tensor | None = None) -> Tensor:

@@ -124,6 +124,11 @@ def write_data(
     click.echo(path)
 
 
+def as_counts(model: LoadedModel, chunks: Iterator[Values], *, draw: bool) -> Iterator[Values]:
+    """Returns counts that were drawn as whole numbers, int64, and other data unchanged."""
+    return (chunk.astype("int64") for chunk in chunks) if draw and model.data["kind"] == "count" else chunks
+
+
 def write_sounds(path: Path, chunks: Iterator[Values], rate: int, rows: Columns | None) -> None:
     """Writes spectrograms or waveforms as sound: a file for each in a new folder, or all of them in one .wav file."""
     import numpy as np

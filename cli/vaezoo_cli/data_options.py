@@ -47,14 +47,16 @@ LABEL_PATTERN = click.option(
 SERIES = (
     click.option(
         "--kind",
-        metavar="[series|sound|waveform]",
-        help="Take an array file, or a folder of .npy files, as series, or a folder of sound files as spectrograms "
-        "or waveforms.",
+        metavar="[series|sound|waveform|counts]",
+        help="Take an array file, or a folder of .npy files, as series, a folder of sound files as spectrograms or "
+        "waveforms, or an array file as counts.",
     ),
     click.option("--time-column", metavar="NAME", help="Column of a .csv file that holds the times of a recording."),
     click.option("--window", type=int, metavar="STEPS", help="Cut one recording into windows of so many steps."),
     click.option("--stride", type=int, metavar="STEPS", help="Steps between two windows.  [default: --window]"),
     click.option("--sample-rate", type=int, metavar="HZ", help="Resample sound.  [default: the rate of the files]"),
+    click.option("--layer", metavar="NAME", help="The layer of a .h5ad file that holds counts.  [default: X]"),
+    click.option("--label-column", metavar="NAME", help="The column of its observations that holds labels."),
     LABEL_PATTERN,
 )
 TOKENIZER = click.option(
@@ -119,8 +121,8 @@ def training_data_options(default: str) -> Callable[[F], F]:
         default: Default of --data.
     """
     data = (
-        "A data set that 'vaezoo list' shows, an image folder, a .npz, .npy, .csv or .parquet file, series, or texts: "
-        "a .txt file, a folder of them, or a .csv file with --column."
+        "A data set that 'vaezoo list' shows, an image folder, a .npz, .npy, .h5ad, .csv or .parquet file, series, or "
+        "texts: a .txt file, a folder of them, or a .csv file with --column."
     )
     image_size = click.option(
         "--image-size",
@@ -145,8 +147,9 @@ def training_data_options(default: str) -> Callable[[F], F]:
 def data_options() -> Callable[[F], F]:
     """Adds the options of data that a trained model is applied to, and passes them on as `data`, a DataOptions."""
     data = (
-        "A data set that 'vaezoo list' shows, an image, an image folder, a .npz, .npy, .csv or .parquet file, series, "
-        "or texts: a .txt file, a folder of them, or a .csv file with --column.  [default: the data of the training]"
+        "A data set that 'vaezoo list' shows, an image, an image folder, a .npz, .npy, .h5ad, .csv or .parquet file, "
+        "series, or texts: a .txt file, a folder of them, or a .csv file with --column.  [default: the data of the "
+        "training]"
     )
     part = (
         "train, valid, test or all.  [default: the test split, or else the validation split; all, if the data are not "
@@ -190,6 +193,8 @@ class TrainingData:
     window: int | None = None
     stride: int | None = None
     sample_rate: int | None = None
+    layer: str | None = None
+    label_column: str | None = None
     label_pattern: str | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
@@ -225,6 +230,8 @@ class TrainingData:
             window=self.window,
             stride=self.stride,
             sample_rate=self.sample_rate,
+            layer=self.layer,
+            label_column=self.label_column,
             label_pattern=self.label_pattern,
             text=text,
             columns=parse_columns(self.columns),

@@ -139,7 +139,9 @@ def test_wrong_outputs_are_not_timed(workload, quick, no_compiler, trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cvae", "sentence-vae", "vq-vae", "ladder-vae", "iaf-vae"])
+@pytest.mark.parametrize(
+    "name", ["cvae", pytest.param("sentence-vae", marks=pytest.mark.matrix), "vq-vae", "ladder-vae", "iaf-vae"]
+)
 def test_each_kind_is_timed(name, quick, no_compiler):
     """Labels, ids that a decoder sees, codes and posteriors with modules reach both sides alike."""
     result = bench(from_model(name), CONFIG, [2], seconds=0.001)

@@ -77,7 +77,9 @@ def photos(inside):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [n if n == "AutoencoderTiny" else pytest.param(n, marks=pytest.mark.matrix) for n in SMALL]
+)
 def test_every_command_takes_an_imported_run(name, photos, inside, run, run_ok):
     small_folder(inside / "vae", name)
     code, out, err = run("import", "vae", "--out", "first", "--image-size", 16)

@@ -333,7 +333,7 @@ def test_likelihood_and_name() -> None:
     data = from_arrays(FLOATS, name="mine", likelihood="gaussian:0.1")
     assert (data.spec.name, data.spec.likelihood) == ("mine", "gaussian:0.1")
     with pytest.raises(VaezooError, match="no likelihood"):
-        from_arrays(FLOATS, likelihood="poisson")
+        from_arrays(FLOATS, likelihood="cauchy")
 
 
 # --- scaled

@@ -35,7 +35,7 @@ SECONDS = 60
 def require_package(name):
     """Returns the folder of a package of npm, or skips the test."""
     if not (NODE_MODULES / name / "package.json").is_file():
-        pytest.skip(f"{name} is not installed: run 'make web'")
+        pytest.skip(f"{name} is not installed: run 'make browser'")
     return NODE_MODULES / name
 
 
@@ -76,8 +76,11 @@ class Browser:
     def __init__(self, driver):
         self.driver, self.server = driver, None
 
-    def open(self, folder, *, width=1280, locale="en-US", before="", wait="complete"):
-        """Serves a folder and loads its page, until it is complete or tells an error. `before` is a script."""
+    def open(self, folder, *, path="", width=1280, locale="en-US", before="", wait="complete"):
+        """Serves a folder and loads its page, or that at `path`, until it is complete or tells an error.
+
+        `before` is a script that runs first.
+        """
         self.close()
         self.server = make_server(folder, 0)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -86,7 +89,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setLocaleOverride", {"locale": locale})
         script = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": before})
         self.driver.get_log("browser")
-        self.driver.get(address(self.server))
+        self.driver.get(address(self.server) + path)
         self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
         self.until(f"return document.body.dataset.{wait} || document.querySelector('[role=alert]')")
 

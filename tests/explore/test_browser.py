@@ -11,6 +11,8 @@ from explore_pages import png, require_package
 
 from vaezoo import runtime
 from vaezoo.core.image_grids import as_bytes
+from vaezoo.explore.page import copy_runtime, write_page
+from vaezoo.explore.web_runtime import WASM
 from vaezoo.runtime.manifest import tokenizer_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:the posterior has collapsed")]
@@ -77,6 +79,18 @@ def test_dropped_image_is_reconstructed(browser, explored, name):
     y = np.array(json.loads((page / "latents.json").read_text())["y"][0]) if model.takes_labels() else None
     np.testing.assert_array_equal(browser.pixels("#input"), np.broadcast_to(pixels, (height, width, 3)))
     assert close(browser.pixels("#reconstruction"), as_bytes(model.reconstruct(x, y))[0])
+
+
+def test_pages_share_a_copy_of_the_runtime(browser, explored, tmp_path):
+    export, page = explored("mlp")
+    copy_runtime({file: page / "runtime" / file for file in WASM}, tmp_path / "runtime")
+    shared = write_page(export, tmp_path / "mlp", {}, "mlp", runtime_url="../runtime/")
+    assert not (shared / "runtime").exists()
+    browser.open(page)
+    first = browser.pixels()
+    browser.open(tmp_path, path="mlp/")
+    np.testing.assert_array_equal(browser.pixels(), first)
+    assert browser.errors() == []
 
 
 def test_texts_and_rows_are_those_of_the_runtime(browser, explored, monkeypatch):

@@ -106,7 +106,7 @@ def test_page_reads_texts_as_the_tokenizers_do(tokenizer, texts, tmp_path):
 def test_sources_have_the_types_they_say():
     require_package("typescript")
     if not (WEB / "node_modules").is_dir() or not shutil.which("npx"):
-        pytest.skip("the packages of web/ are not installed there: run 'make web'")
+        pytest.skip("the packages of web/ are not installed there: run 'make browser'")
     done = subprocess.run(["npx", "tsc", "--noEmit"], cwd=WEB, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -74,7 +74,7 @@ def test_export_of_large_images(large, tmp_path):
     assert [row.max_abs for row in verified.parity] == pytest.approx([r.max_abs for r in exported.parity], abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_large_images_in_float16(large, tmp_path):
     x = torch.rand(20, *LARGE, generator=torch.Generator().manual_seed(0)).numpy()
     exported = export_onnx(large, tmp_path / "e", dtype="fp16", examples=x)

@@ -201,17 +201,17 @@ def test_every_model_exports(name, shape, likelihood):
     ("name", "likelihood"),
     [
         ("mlp-vae", "discretized-logistic"),
+        ("conv-vae", "gaussian:heteroscedastic"),
         *(
-            pytest.param(*case, marks=pytest.mark.slow)
+            pytest.param(*case, marks=pytest.mark.matrix)
             for case in (
                 ("conv-vae", "discretized-logistic-mixture:3"),
-                ("conv-vae", "gaussian:heteroscedastic"),
                 ("vae-gan", "gaussian:heteroscedastic"),
                 ("resnet-vae", "laplace:learned"),
                 ("conv-vae", "ms-ssim"),
+                ("mlp-vae", "categorical-256"),
             )
         ),
-        pytest.param("mlp-vae", "categorical-256", marks=pytest.mark.matrix),
     ],
 )
 def test_likelihoods_export_their_mean(name, likelihood):

@@ -231,6 +231,20 @@ def sounds(work: Path) -> Harness:
     return Harness([file.getvalue(), sound_files.write_wav(RNG.random(100), 11_025)], read)
 
 
+def sparse_counts(work: Path) -> Harness:
+    """Reads a sparse matrix of counts. HDF5 of .h5ad files is what others damage."""
+    path, files = work / "a.npz", [io.BytesIO(), io.BytesIO()]
+    parts = {"indices": np.array([1, 0, 2], np.int32), "indptr": np.array([0, 1, 3], np.int32), "format": b"csr"}
+    for file, dtype in zip(files, ("f4", "i8"), strict=True):
+        np.savez_compressed(file, **parts, shape=np.array([2, 3]), data=np.array([4, 1, 2], dtype))
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        load_data(path, kind="counts")
+
+    return Harness([file.getvalue() for file in files], read)
+
+
 def image_files(work: Path) -> Harness:
     """Reads images of an image folder: the headers, then the pixels."""
     seeds = []
@@ -307,6 +321,7 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "arrays": array_files,
     "recordings": recordings,
     "sounds": sounds,
+    "sparse counts": sparse_counts,
     "images": image_files,
     "tables": tables,
     "parquet": parquet,

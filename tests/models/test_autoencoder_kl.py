@@ -274,7 +274,7 @@ def run(digits, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("uint8", [pytest.param(False, marks=pytest.mark.matrix), True])
 def test_runtime_takes_other_sizes(run, tmp_path, uint8):
     result = export_onnx(run, tmp_path / "export", uint8=uint8)
     verify_onnx(result.path)

@@ -181,7 +181,7 @@ def test_terms_are_float32_under_bf16():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 18)])
+@pytest.mark.parametrize("shape", [pytest.param((1, 8, 8), marks=pytest.mark.matrix), (3, 13, 18)])
 def test_graphs_equal_model(shape):
     vae, _ = build(DataSpec(name="images", shape=shape), effect=1.0)
     rows, _ = check_parity(vae.eval(), export_graphs(vae))

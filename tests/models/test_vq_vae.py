@@ -315,7 +315,7 @@ def test_step_is_one_graph(options, digits):
         torch.testing.assert_close(tensor, states[1][name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_compiled_training_agrees(digits):
     metrics = []
     for how in ("off", "on"):

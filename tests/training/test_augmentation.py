@@ -41,7 +41,7 @@ def test_the_seed_and_the_step_fix_the_changes(data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.matrix), 2])
 def test_compiled_steps_take_the_same_images(data, accumulation):
     changes = ("hflip", "vflip", "shift=2", "crop=1")
     plain, compiled = (

@@ -36,7 +36,10 @@ def fit(digits, vae, objective, **settings):
 
 
 # test_members.py traces the step of every model. inductor takes a minute for each, so here it has some of them.
-@pytest.mark.parametrize("name", [m if m == "mlp-vae" else pytest.param(m, marks=pytest.mark.slow) for m in FAST])
+COMPILED = {"mlp-vae": (), "conv-vae": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(m, marks=COMPILED.get(m, pytest.mark.matrix)) for m in FAST])
 def test_compiled_and_eager_steps_agree(name, digits):
     """Within 5e-4 of each metric over five steps. The rate is low: Adam's first steps amplify each rounding."""
     metrics, trained = [], []
@@ -50,7 +53,11 @@ def test_compiled_and_eager_steps_agree(name, digits):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [{"grad_accum_steps": 2, "optimizer": "adamax"}, {"precision": "bf16", "clip_grad": 1.0}]
+    "settings",
+    [
+        pytest.param({"grad_accum_steps": 2, "optimizer": "adamax"}, marks=pytest.mark.matrix),
+        {"precision": "bf16", "clip_grad": 1.0},
+    ],
 )
 def test_all_options_work_together(settings, digits):
     together = {"binarize": "dynamic", "free_bits": 0.01, "schedule": "cosine", "lr_warmup": 2, **settings}
@@ -77,7 +84,7 @@ class Poisoned(Objective):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adam", marks=pytest.mark.matrix), "rmsprop"])
 def test_compiled_guard_keeps_weights(optimizer, digits):
     vae, _ = build("mlp-vae", digits)
     fit(digits, vae, Poisoned(at=99, read=False), steps=3, optimizer=optimizer)

@@ -26,7 +26,7 @@ class Scaling(NamedTuple):
     beyond those of the training part becomes an x beyond theirs.
 
     Attributes:
-        kind: The kind of x: unit, real or table; see `vaezoo.data.kinds`.
+        kind: The kind of x: unit, real, count or table; see `vaezoo.data.kinds`.
         offset: One number per column or channel. Empty if values are not mapped.
         factor: Likewise, each above 0.
     """

@@ -16,6 +16,8 @@ from vaezoo.core.scaling import Scaling, check_scale, fit
 from vaezoo.data.base import MAX_CLASSES, Dataset, DataSource, DataSpec, Split, Splits, TensorSplit, train_valid_split
 from vaezoo.data.columns import column_names, to_columns
 from vaezoo.data.convert import TorchData, Values, is_torch_data, read_torch_data, to_array
+from vaezoo.data.counts.layout import SCALING as COUNT_SCALING
+from vaezoo.data.counts.layout import count_rows
 from vaezoo.data.labels import convert_labels
 from vaezoo.data.npy import Array, read_arrays
 from vaezoo.data.scaling import check_range, scale_split
@@ -29,6 +31,7 @@ LABELS = ("y", "y_train", "y_test")  # of arrays in a .npz file
 NAMES = ("x", "x_train", "x_test", *LABELS)
 SERIES_SCALE = "standardize"  # the default of series, whose values have units
 CONTINUOUS = "gaussian:optimal"  # the default likelihood of values that are neither bits nor bytes
+COUNTS = "zinb"  # that of counts, as in scVI
 SCALE_HINT = "give --scale minmax, standardize or none (in Python scale='minmax')"
 GREY_HINT = "divide grey levels by 255, or give --scale minmax (in Python scale='minmax')"
 
@@ -92,7 +95,7 @@ def from_arrays(
             and series, to [0, 1]. "standardize" maps its mean and standard deviation to 0 and 1. "none" takes real
             values as they are. Both are fitted to the training part alone. New data get the scaling of a run as it is,
             `run.data.scaling`.
-        kind: "series" for series `(N, time)` or `(N, channels, time)`.
+        kind: "series" for series `(N, time)` or `(N, channels, time)`, "counts" for counts `(N, columns)`.
 
     Returns:
         The data set. Floats become float32. Integers and bits become uint8, bits as 0 and 255. Images become
@@ -102,10 +105,10 @@ def from_arrays(
         InputError: If an array has another shape, type or range, or the lengths differ.
         VaezooError: If the likelihood, the scaling or the kind does not exist, or they do not fit each other.
     """
-    if kind not in (None, "series"):
-        raise VaezooError(f"no kind of data named '{safe_repr(kind)}'", "use series, or leave it out")
-    layout = None if kind is None else series_first
-    scale = scale or ("unit" if kind is None else SERIES_SCALE)
+    if kind not in (None, "series", "counts"):
+        raise VaezooError(f"no kind of data named '{safe_repr(kind)}'", "use series or counts, or leave it out")
+    layout = None if kind is None else {"series": series_first, "counts": count_rows}[kind]
+    scale = scale_of(kind, scale)
     x, y, class_names = without_torch(x, y, "x")
     x_test, y_test, _ = (x_test, y_test, ()) if x_test is None else without_torch(x_test, y_test, "x_test")
     splits = to_splits(x, y, x_test, y_test, "", scale, layout)
@@ -150,6 +153,8 @@ def make_dataset(
         column_names=splits.column_names,
         time_column=splits.time_column,
         sample_rate=splits.sample_rate,
+        layer=splits.layer,
+        label_column=splits.label_column if classes else "",
         offset=scaling.offset,
         factor=scaling.factor,
     )
@@ -157,6 +162,19 @@ def make_dataset(
         if isinstance(split, TensorSplit):
             check_range(spec, split, what, warn=isinstance(scale, Scaling))
     return Dataset(spec=spec, train=train, valid=valid, test=test, source=source)
+
+
+def scale_of(kind: str | None, scale: str | Scaling | None) -> str | Scaling:
+    """Returns how values of a kind become x. Without `scale` it is the default of the kind.
+
+    Raises:
+        VaezooError: If counts are to be scaled.
+    """
+    if kind == "counts":
+        if scale not in (None, "none", COUNT_SCALING):
+            raise VaezooError("counts are not scaled: their likelihood is that of whole numbers", "leave out --scale")
+        return COUNT_SCALING
+    return scale or ("unit" if kind is None else SERIES_SCALE)
 
 
 def is_unit(scale: str | Scaling) -> bool:
@@ -170,6 +188,8 @@ def default_likelihood(train: Split, scaling: Scaling) -> str:
     Vectors and series of floats are continuous unless all of them are 0 or 1. A Bernoulli takes them for probabilities
     of bits. A column that varies little then has nearly no weight, and the posterior collapses.
     """
+    if scaling.kind == "count":
+        return COUNTS
     if (len(train.shape) == 3 and train.shape[0] > 1) or scaling.kind == "real":
         return CONTINUOUS
     may_be_bits = len(train.shape) < 3 or scaling.offset

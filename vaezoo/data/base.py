@@ -85,6 +85,8 @@ class DataSpec:
             `vaezoo.core.tables`. Empty if cells are numbers.
         categories: The texts of the categories of each column, none for a real one. Empty without formats.
         left_out: The columns of the table that the model does not see.
+        layer: The layer of .h5ad files that holds the counts. Empty: it is X.
+        label_column: The column of the observations in .h5ad files that holds the labels. Empty: there are none.
 
     Raises:
         VaezooError: If the shape has another form, the fields do not fit each other, or the likelihood does not exist.
@@ -109,6 +111,8 @@ class DataSpec:
     column_formats: tuple[str, ...] = ()
     categories: tuple[tuple[str, ...], ...] = ()
     left_out: tuple[str, ...] = ()
+    layer: str = ""
+    label_column: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= MAX_DIMS or any(n < 1 for n in self.shape):
@@ -147,8 +151,7 @@ class DataSpec:
                 f"{self.kind}",
                 "give each column of vectors or channel of series a name of its own",
             )
-        labels = chain(self.class_names, *self.label_names)
-        if not all(name.isprintable() for name in (*labels, *self.column_names, self.time_column)):
+        if not all(name.isprintable() for name in self._names):
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
@@ -167,6 +170,11 @@ class DataSpec:
             self._check_scaling()
         self.make_kind()
         self.make_likelihood()
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        labels = chain(self.class_names, *self.label_names)
+        return (*labels, *self.column_names, self.time_column, self.layer, self.label_column)
 
     def _check_columns(self) -> None:
         try:
@@ -254,7 +262,7 @@ class DataSpec:
 
     def make_likelihood(self) -> Likelihood:
         """Builds p(x|z), with new parameters if the family has any."""
-        return make_likelihood(self.likelihood, self.kind, self.vocabulary, self.columns)
+        return make_likelihood(self.likelihood, self.kind, self.vocabulary, self.columns, self.shape)
 
 
 AnySplit = TypeVar("AnySplit", bound="Split")
@@ -414,12 +422,13 @@ class DataSource:
         on_bad_image: What to do with unreadable images: error or skip.
         channels: "grey" or "colour", which images are converted to. None keeps what they have.
         scale: How values become x: unit, minmax, standardize or none.
-        kind: "series" for series in files, "sound" and "waveform" for sound files. None for data whose kind
-            follows from their source.
+        kind: "series", "sound", "waveform" or "counts" in files. None for data whose kind follows from their source.
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.
         sample_rate: Samples in a second to which sound is resampled.
+        layer: The layer of a .h5ad file that holds counts.
+        label_column: The column of its observations that holds labels.
         label_pattern: The regular expression whose groups are the labels in the names of files.
         tokenizer: How lines of texts become ids: characters, words or subwords; see `vaezoo.data.text.corpus`.
         vocabulary: The largest number of ids.
@@ -441,6 +450,8 @@ class DataSource:
     window: int | None = None
     stride: int | None = None
     sample_rate: int | None = None
+    layer: str | None = None
+    label_column: str | None = None
     label_pattern: str | None = None
     tokenizer: str | None = None
     vocabulary: int | None = None
@@ -486,6 +497,8 @@ class Splits(NamedTuple):
         column_names: The names of the columns of vectors, or of the channels of series, or none.
         time_column: The column of times of the recording that series were cut from. Empty for other data.
         sample_rate: Samples in a second of sound. 0 for other data.
+        layer: As in `DataSpec`, like the next one.
+        label_column: The column of labels.
     """
 
     train: Split
@@ -496,6 +509,8 @@ class Splits(NamedTuple):
     column_names: tuple[str, ...] = ()
     time_column: str = ""
     sample_rate: int = 0
+    layer: str = ""
+    label_column: str = ""
 
     def named(self, names: LabelNames) -> Splits:
         """Returns the splits with the names of the values of each label."""

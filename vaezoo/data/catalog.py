@@ -11,6 +11,7 @@ DATASETS: Mapping[str, str] = MappingProxyType(
         "shapes": "22,000 sprites with five known factors, 64 x 64 grey; generated, needs no network",
         "names": "29,494 first names, character by character; packaged, needs no network",
         "penguins": "344 penguins, a table of four measurements and three categories; packaged, needs no network",
+        "cells": "6,000 cells of four types, counts of 200 genes; generated, needs no network",
         "sines": "6,000 noisy sines, series of 2 x 32 real values; generated, needs no network",
         "mnist": "70,000 handwritten digits, 28 x 28 grey",
         "fashion-mnist": "70,000 images of clothing, 28 x 28 grey",

@@ -36,6 +36,15 @@ def column_names(values: object, name: str) -> tuple[str, ...]:
     given = list(getattr(values, "columns", ()))
     if given == list(range(len(given))):
         return ()
+    return kept_names(given, name)
+
+
+def kept_names(given: Sequence[object], name: str) -> tuple[str, ...]:
+    """Returns the names of columns as text. Empty, with a warning, if a run cannot keep that many.
+
+    Raises:
+        InputError: If two columns have one name.
+    """
     names = tuple(clean_name(str(column)) for column in given)
     if len(set(names)) < len(names):
         twice = next(column for column, count in Counter(names).items() if count > 1)
@@ -62,6 +71,16 @@ def to_columns(values: Values, names: Sequence[str], name: str) -> Array:
     given = column_names(values, name) if names else ()
     if not given or given == tuple(names):
         return to_array(values, name)
+    places = column_places(given, names, name)  # unknown columns are reported before their values are read
+    return to_array(values, name)[:, places]
+
+
+def column_places(given: Sequence[str], names: Sequence[str], name: str) -> list[int]:
+    """Returns where the columns of a model are among given ones.
+
+    Raises:
+        UnsupportedDataError: If other columns are given.
+    """
     places = {column: i for i, column in enumerate(given)}
     missing, unknown = [n for n in names if n not in places], sorted(places.keys() - set(names), key=places.__getitem__)
     if missing or unknown:
@@ -70,4 +89,4 @@ def to_columns(values: Values, names: Sequence[str], name: str) -> Array:
             f"{name} {' and '.join(f'{what} {some_columns(columns)}' for columns, what in parts if columns)}",
             f"give the columns of the training: {some_columns(names)}" if missing else "leave the unknown columns out",
         )
-    return to_array(values, name)[:, [places[column] for column in names]]
+    return [places[column] for column in names]

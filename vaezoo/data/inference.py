@@ -23,6 +23,9 @@ from vaezoo.data.base import Dataset, DataSpec, Split, Splits, TensorSplit, even
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.columns import to_columns
 from vaezoo.data.convert import TorchData, Values, to_array
+from vaezoo.data.counts.annotated import is_annotated
+from vaezoo.data.counts.files import read_rows
+from vaezoo.data.counts.layout import check_counts
 from vaezoo.data.folder_layout import find_files
 from vaezoo.data.images import image_folder
 from vaezoo.data.images.decode import read_images, to_channels
@@ -108,7 +111,7 @@ def find_examples(
         spec: The data of the model.
         data: A name from `DATASETS`, an image file, an image folder, or a .npy, .npz, .csv or .parquet file. For series
             also a folder of .npy files, or one recording as a .csv file, which is cut into windows. For texts a .txt
-            file, a folder of them, or a .csv file with a column.
+            file, a folder of them, or a .csv file with a column. For counts also a .h5ad file.
         part: "train", "valid", "test" or "all". The default is the held-out part of a source with parts: a data set by
             name, a folder with a test split, or a file with `x_test`. Any other source has all of its examples.
         data_dir: As in `load_data`, like the next two.
@@ -144,11 +147,12 @@ def find_examples(
         return _examples(Splits(text_examples(path, spec, column, on_long_text)), spec, slug(path), part)
     if column is not None:
         raise VaezooError("--column names the texts of a .csv file, for a model of texts", "leave out --column")
-    is_sound = bool(spec.sample_rate) and path.suffix.lower() not in npy.SUFFIXES
-    splits = _load_series(path, spec, stride) if is_series(spec) and not is_sound else None
-    if is_sound:
+    splits: Splits | None
+    if spec.sample_rate and path.suffix.lower() not in npy.SUFFIXES:
         sound, files = read_for_model(path, spec, stride, label_pattern)
         splits = sound_splits(to_model(sound.x, spec, f"'{path}'"), sound, files)
+    else:
+        splits = _load_series(path, spec, stride) if is_series(spec) else _load_counts(path, spec)
     return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)
 
 
@@ -300,6 +304,8 @@ def to_model(array: Array, spec: DataSpec, name: str, *, are_bits: bool | None =
         bits = arrays.are_bits([array]) if are_bits is None else are_bits
         x = arrays.convert_values(array, name, bits, columns)
         return to_channels(x, spec.shape[0]) if x.ndim == 4 else x
+    if spec.kind == "count":
+        check_counts(array, name)
     kind = spec.make_kind()
     is_number = array.dtype.kind in ("biu" if kind.dtype == torch.int64 else "biuf")
     if is_number:
@@ -359,6 +365,21 @@ def _load_series(path: Path, spec: DataSpec, stride: int | None) -> Splits | Non
     if series is None:
         return None
     return Splits(TensorSplit(to_model(series.x, spec, f"'{path}'"), None, series.names, series.windows))
+
+
+def _load_counts(path: Path, spec: DataSpec) -> Splits | None:
+    """Loads the counts of a .h5ad file, or of a sparse matrix. None for other files and models."""
+    if spec.kind != "count":
+        if is_annotated(path):
+            hint = "give data like those of the training"
+            raise UnsupportedDataError(f"'{path}' holds counts, but the model was made for kind {spec.kind}", hint)
+        return None
+    rows = read_rows(path, spec)
+    if rows is None:
+        return None
+    split = TensorSplit(to_model(rows.x, spec, f"'{path}'"), None)
+    (labels,), names = convert_labels([rows.labels], [f"the labels of '{path}'"], [len(split)])
+    return Splits(replace(split, y=labels)).named(names)
 
 
 def _load_path(path: Path, spec: DataSpec, stream: bool | None, skip: bool) -> Splits:

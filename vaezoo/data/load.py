@@ -15,6 +15,9 @@ from vaezoo.data.arrays import from_arrays, is_unit, make_dataset
 from vaezoo.data.base import Dataset, DataSource, DataSpec, ImageSize, Splits, TensorSplit, train_valid_split
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.convert import TorchData, Values
+from vaezoo.data.counts import cells
+from vaezoo.data.counts import files as counts
+from vaezoo.data.counts.annotated import SUFFIX as ANNOTATED
 from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.images.decode import to_channels
 from vaezoo.data.images.image_headers import SUFFIXES
@@ -33,9 +36,9 @@ MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 4, 1024  # pixels
 ON_BAD_IMAGE = ("error", "skip")
 CHANNELS = MappingProxyType({"grey": 1, "colour": 3})
 
-# Texts, tables and series. They describe themselves, because their kind does not follow from the shape.
+# Texts, tables, series and counts. They describe themselves, because their kind does not follow from the shape.
 OTHER_KINDS: Mapping[str, Callable[[], tuple[DataSpec, TensorSplit, TensorSplit]]] = MappingProxyType(
-    {"names": names.load, "penguins": penguins.load, "sines": sines.load}
+    {"names": names.load, "penguins": penguins.load, "cells": cells.load, "sines": sines.load}
 )
 
 
@@ -55,6 +58,8 @@ def load_data(
     window: int | None = None,
     stride: int | None = None,
     sample_rate: int | None = None,
+    layer: str | None = None,
+    label_column: str | None = None,
     label_pattern: str | None = None,
     text: TextOptions | None = None,
 ) -> Dataset:
@@ -62,9 +67,9 @@ def load_data(
 
     Args:
         data: A name from `DATASETS`, or the path of an image folder, a .npy, .npz, .csv or .parquet file, of series
-            (see `vaezoo.data.series.files.load`), or of texts: a .txt file or a folder of them, one example a line, or
-            a .csv file with `text.column`. If a folder has the name of a data set, give its path with a slash:
-            `./digits`.
+            (see `vaezoo.data.series.files.load`), of counts (see `vaezoo.data.counts.files.load`), or of texts: a .txt
+            file or a folder of them, one example a line, or a .csv file with `text.column`. If a folder has the name of
+            a data set, give its path with a slash: `./digits`.
         data_dir: The folder that contains the standard data sets and to which they are downloaded. The default is
             `vaezoo/data` in the user's cache folder.
         image_size: Height and width to resize images to, 4 to 1024 pixels. One number means both. Other data cannot be
@@ -81,13 +86,14 @@ def load_data(
             "unit".
         columns: Kinds of columns of a .csv or .parquet file that differ from those that are found; see `from_table`.
         kind: "series" for array files and folders of series, "sound" or "waveform" for a folder of sound files, as
-            spectrograms or as they are. None: the kind
-            follows from the source.
+            spectrograms or as they are, "counts" for array files of counts. None: the kind follows from the source.
         time_column: The column of a .csv file that holds the times of one recording.
         window: Cuts one recording into windows of so many steps, or sound into windows of so many frames,
             or samples of a waveform.
         stride: Steps between the starts of two windows. The default is `window`: they do not overlap.
         sample_rate: Samples in a second to which sound is resampled. The default is that of the files.
+        layer: The layer of a .h5ad file that holds counts. By default they are in X.
+        label_column: The column of the observations of a .h5ad file that holds labels.
         label_pattern: A regular expression that is searched in the name of each sound file, relative to the folder.
             Each of its groups is a label.
         text: How the lines of text files become examples.
@@ -105,15 +111,19 @@ def load_data(
     image_size = checked_image_size(image_size)
     if channels is not None and channels not in CHANNELS:
         raise VaezooError(f"channels '{channels}' are not known", suggest(channels, CHANNELS, "use grey or colour"))
+    if kind is None and Path(data).suffix.lower() == ANNOTATED:
+        kind = "counts"
     series = SeriesOptions(
         kind=kind,
         time_column=time_column,
         window=window,
         stride=stride,
         sample_rate=sample_rate,
+        layer=layer,
+        label_column=label_column,
         label_pattern=label_pattern,
     )
-    scale = scale or (arrays.SERIES_SCALE if series.names else "unit")
+    scale = arrays.scale_of(kind or ("series" if series.names else None), scale)
     if not isinstance(scale, Scaling):
         check_scale(scale)
     scale_name = scale.name if isinstance(scale, Scaling) else scale
@@ -125,7 +135,7 @@ def load_data(
         raise VaezooError(f"'{os.fspath(data)}' is not read as a table", "leave out --columns, or give a .csv file")
     if likelihood is not None and data not in OTHER_KINDS and not are_texts and not is_table:
         # It raises for an unknown name now, because reading the images may take minutes.
-        make_likelihood(likelihood, scale_kind(scale_name))
+        make_likelihood(likelihood, scale.kind if isinstance(scale, Scaling) else scale_kind(scale))
     if on_bad_image not in ON_BAD_IMAGE:
         raise VaezooError(
             f"on_bad_image '{on_bad_image}' is not known", suggest(on_bad_image, ON_BAD_IMAGE, "use error or skip")
@@ -150,7 +160,8 @@ def load_data(
         assert path is not None
         name, location = slug(path), str(path)
         if series.names:
-            splits = (folders if kind in SOUND else files).load(path, series, scale)
+            readers = {**dict.fromkeys(SOUND, folders), "counts": counts}
+            splits = readers.get(str(kind), files).load(path, series, scale)
         elif are_texts:
             _require_unit(str(path), scale)
             folder = None if data_path is None else str(data_path)

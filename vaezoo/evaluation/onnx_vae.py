@@ -32,15 +32,15 @@ class OnnxModuleVAE(VAE):
     Raises:
         UnsupportedDataError: If the files lack something that a likelihood needs. This is so for a posterior that is
             not Gaussian or lacks a part, another prior, images rounded to bytes, and every likelihood but `bernoulli`,
-            those of tables, `categorical` of texts, and a `gaussian` or `laplace` whose scale is a number.
+            those of tables and counts, `categorical` of texts, and a `gaussian` or `laplace` whose scale is a number.
     """
 
     def __init__(self, model: OnnxVAE) -> None:
         if missing := sorted({"encoder", "decoder"} - model.sessions.keys()):
             raise UnsupportedDataError(f"the export has no {missing[0]}", "export the run without --parts")
         kind, likelihood = model.data["kind"], model.data["likelihood"]
-        is_table, gives_logits = draws_rows(model), (kind, likelihood) == ("tokens", "categorical")
-        is_complete = is_table or gives_logits  # the decoder's outputs give p(x|z)
+        gives_rows, gives_logits = draws_rows(model), (kind, likelihood) == ("tokens", "categorical")
+        is_complete = gives_rows or gives_logits  # the decoder's outputs give p(x|z)
         obstacles = {
             f"data of kind {kind} need more than the decoder's output": not is_complete
             and kind not in ("unit", "real"),
@@ -59,7 +59,8 @@ class OnnxModuleVAE(VAE):
         )
         self.model = model
         self.table: ExportedTable | None = None
-        if is_table:
+        self.gives_params = gives_rows and kind == "count"
+        if gives_rows and kind == "table":
             outputs = {tensor["name"]: tensor["shape"] for tensor in model.manifest["graphs"]["decoder"]["outputs"]}
             modes = int(outputs["mode_means"][2]) if "mode_means" in outputs else 1
             self.table = self.likelihood = ExportedTable(self.data.columns, modes)
@@ -77,5 +78,10 @@ class OnnxModuleVAE(VAE):
         named = {name: tensor.numpy() for name, tensor in zip(self.decoder_inputs, given, strict=True)}
         if self.table is not None:
             return self.table.to_params(self.model.run("decoder", {"z": z.numpy(), **named}))
+        if self.gives_params:
+            outputs = self.model.run("decoder", {"z": z.numpy(), **named})
+            params = self.likelihood.params_of_outputs({key: torch.from_numpy(v) for key, v in outputs.items()})
+            assert params is not None
+            return params
         mean = torch.from_numpy(self.model.decode(z.numpy(), named.get("y"), x=named.get("x")))
         return torch.logit(mean.clamp(MIN_MEAN, MAX_MEAN)) if self.data.kind == "unit" else mean

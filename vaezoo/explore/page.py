@@ -5,7 +5,7 @@ OUT/
     explore.json                           what the page is told
     manifest.json, *.onnx, latents.json    of the export, unchanged
     examples.bin                           the export's first held-out examples, if it has some
-    runtime/                               onnxruntime-web, with its licence
+    runtime/                               onnxruntime-web, with its licence, unless several pages share a copy
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ FACTS = "explore.json"
 EXAMPLES = "examples.bin"
 LATENTS = "latents.json"
 SCHEMA = 1
+OWN_RUNTIME = "runtime/"  # its address as seen from the page
 MAX_BYTES = 256 * 2**20  # of all graphs: a page holds each twice while it loads it
 
 
-def write_page(folder: Path, out: Path, runtime: Mapping[str, Path], name: str) -> Path:
+def write_page(folder: Path, out: Path, runtime: Mapping[str, Path], name: str, runtime_url: str = OWN_RUNTIME) -> Path:
     """Writes the page of an export and returns its folder. An earlier page there is replaced.
 
     Args:
@@ -43,6 +44,8 @@ def write_page(folder: Path, out: Path, runtime: Mapping[str, Path], name: str) 
         out: The folder to write.
         runtime: The files of onnxruntime-web; see `find_runtime`.
         name: What the page calls the model.
+        runtime_url: Where the page finds the runtime. Another address than the default, such as "../runtime/", is that
+            of a copy which several pages share. `copy_runtime` makes it.
 
     Raises:
         InputError: If the folder is not an export, or is damaged.
@@ -54,6 +57,7 @@ def write_page(folder: Path, out: Path, runtime: Mapping[str, Path], name: str) 
     facts: dict[str, object] = {
         "schema": SCHEMA,
         "name": name,
+        "runtime": runtime_url,
         "webgpu": WEBGPU[0] in runtime,
         "examples": None if examples is None else examples[0],
     }
@@ -65,11 +69,17 @@ def write_page(folder: Path, out: Path, runtime: Mapping[str, Path], name: str) 
             (work / file).write_bytes(data)
         for file in PAGE_FILES:
             shutil.copyfile(PAGE / file, work / file)
-        (work / "runtime").mkdir()
-        for file, source in runtime.items():
-            shutil.copyfile(source, work / "runtime" / file)
-        shutil.copyfile(LICENSE, work / "runtime" / LICENSE.name)
+        if runtime_url == OWN_RUNTIME:
+            copy_runtime(runtime, work / OWN_RUNTIME)
     return out
+
+
+def copy_runtime(runtime: Mapping[str, Path], out: Path) -> None:
+    """Writes the files of onnxruntime-web and its licence to a folder. An earlier copy there is replaced."""
+    with atomic_dir(out.resolve(), replace=True) as work:
+        for file, source in runtime.items():
+            shutil.copyfile(source, work / file)
+        shutil.copyfile(LICENSE, work / LICENSE.name)
 
 
 def export_files(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from onnx import ValueInfoProto
+from onnx import ModelProto, ValueInfoProto
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Generator, Tensor, nn
 
@@ -26,6 +26,7 @@ from vaezoo.export.calibration import calibration_feeds
 from vaezoo.export.cases import example_count
 from vaezoo.export.config import ExportConfig
 from vaezoo.export.front_end import FrontEnd
+from vaezoo.export.greedy import greedy_graph
 from vaezoo.export.half import to_float16
 from vaezoo.export.lazy_signatures import lazy_signatures
 from vaezoo.export.rewrites import (
@@ -233,14 +234,7 @@ def _export(
             examples += [more(batches[0]) for more in module.graph.more]
             results = [module.named(*example) for example in examples]
             free = [free_axes(n, tensors) for n, tensors in zip(names, zip(*examples, strict=True), strict=True)]
-            program = torch.onnx.export(
-                module,
-                examples[0],
-                dynamic_shapes=(tuple(free),),
-                opset_version=max(config.opset, EXPORTED),
-                custom_translation_table=TRANSLATIONS,
-                verbose=False,
-            )
+            proto = _repeat(module, batches, config) or _trace(module, examples[0], free, list(results[0]), config)
     except VaezooError:
         raise
     except Exception as e:  # the exporter's errors have no common base class
@@ -249,14 +243,6 @@ def _export(
         raise PluginError(
             f"the {name} cannot be exported: {reason}", "use operations that PyTorch's ONNX exporter supports"
         ) from cause
-    assert program is not None
-    ClearMetadataAndDocStringPass()(program.model)  # they hold source lines and paths of this machine
-    program.model.producer_name, program.model.producer_version = "vaezoo", None
-    set_names(program.model, names, list(results[0]))
-    if config.opset < EXPORTED:
-        lower_opset(program.model, config.opset)
-    proto = program.model_proto
-    proto.ir_version = lowest_ir_version(proto)
     if config.opset < EXPORTED:
         check_operators(name, proto, config.opset)
     float32: list[Float32Node] = []
@@ -272,6 +258,45 @@ def _export(
     ]
     signature: GraphSignature = {"inputs": inputs, "outputs": outputs}
     return Graph(name, proto.SerializeToString(deterministic=True), signature, float32)
+
+
+def _trace(
+    module: GraphModule,
+    example: tuple[Tensor, ...],
+    free: Sequence[dict[int, str]],
+    outputs: Sequence[str],
+    config: ExportConfig,
+) -> ModelProto:
+    """Returns a graph in the config's opset, in float32, with the names of its inputs and outputs."""
+    program = torch.onnx.export(
+        module,
+        example,
+        dynamic_shapes=(tuple(free),),
+        opset_version=max(config.opset, EXPORTED),
+        custom_translation_table=TRANSLATIONS,
+        verbose=False,
+    )
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # they hold source lines and paths of this machine
+    program.model.producer_name, program.model.producer_version = "vaezoo", None
+    set_names(program.model, module.graph.names, outputs)
+    if config.opset < EXPORTED:
+        lower_opset(program.model, config.opset)
+    proto: ModelProto = program.model_proto
+    proto.ir_version = lowest_ir_version(proto)
+    return proto
+
+
+def _repeat(module: GraphModule, batches: Sequence[Batch], config: ExportConfig) -> ModelProto | None:
+    """Returns the graph of most probable ids if the module is one, made from that of a single step."""
+    vae, name = module.vae, module.graph.repeats
+    if not name:
+        return None
+    assert vae.autoregressive is not None
+    step = GraphModule(vae, name).eval()
+    example = step.inputs(batches[0])
+    outputs = list(step.named(*example))
+    return greedy_graph(_trace(step, example, [{0: "batch"}] * len(example), outputs, config), vae.autoregressive)
 
 
 def gives_codes(outputs: Mapping[str, Tensor]) -> bool:

@@ -347,6 +347,8 @@ def _value_note(manifest: Manifest) -> str:
         return "Images are uint8, height x width x channels. The graphs scale them."
     if data["kind"] == "unit":
         return "The encoder expects values in 0..1. The graph does not check the range."
+    if data["kind"] == "count":
+        return "The encoder expects counts, whole numbers from 0 on. `x_mean` is their mean at the mean library size."
     if data["kind"] == "tokens":
         return f"The encoder expects token ids from 0 to {data['vocabulary'] - 1}. 0 is padding."
     if data["kind"] == "table":

@@ -7,6 +7,7 @@ or a sample.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -62,6 +63,13 @@ class Likelihood(nn.Module, ABC):
         rounding decides.
         """
         return {"x_mean": self.mean(params)}
+
+    def params_of_outputs(self, outputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns `params` from the outputs of decoder.onnx, and takes its own parameters from them.
+
+        By default it returns None: the outputs do not give p(x|z).
+        """
+        return None
 
     def init_from_data(self, train: Split) -> None:
         """Takes what the likelihood needs of the training examples, such as the modes of columns. By default nothing.

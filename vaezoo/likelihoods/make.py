@@ -15,10 +15,11 @@ from typing import NamedTuple, Protocol, cast
 
 from vaezoo.core.entry_points import PLUGINS_ENV, Plugin, choose, find_plugins
 from vaezoo.errors import PluginError, VaezooError, safe_repr, suggest
-from vaezoo.likelihoods.base import Likelihood, ReconstructionScore
+from vaezoo.likelihoods.base import Likelihood, ReconstructionScore, Shape
 from vaezoo.likelihoods.bernoulli import Bernoulli
 from vaezoo.likelihoods.categorical import Categorical
 from vaezoo.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from vaezoo.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vaezoo.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from vaezoo.likelihoods.laplace import Laplace
 from vaezoo.likelihoods.levels import CategoricalLevels, DiscretizedLogistic, DiscretizedLogisticMixture
@@ -41,6 +42,9 @@ BUILT_IN: Mapping[str, type[Likelihood]] = {
     "categorical-256": CategoricalLevels,
     "categorical": Categorical,
     "table": Table,
+    "poisson": Poisson,
+    "nb": NegativeBinomial,
+    "zinb": ZeroInflatedNegativeBinomial,
     "log-cosh": LogCosh,
     "ms-ssim": MSSSIM,
     "multi-stft": MultiSTFT,
@@ -54,11 +58,13 @@ class DataKind(NamedTuple):
         kind: The kind of the data; see `vaezoo.data.kinds`.
         vocabulary: Number of token ids. 0 for other data.
         columns: The columns of a table. Empty for other data.
+        shape: The shape of an example. Empty if it is not known yet.
     """
 
     kind: str = "unit"
     vocabulary: int = 0
     columns: tuple[str, ...] = ()
+    shape: Shape = ()
 
 
 class LikelihoodFactory(Protocol):
@@ -76,7 +82,9 @@ class LikelihoodFactory(Protocol):
         """
 
 
-def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns: tuple[str, ...] = ()) -> Likelihood:
+def make_likelihood(
+    text: str, kind: str = "unit", vocabulary: int = 0, columns: tuple[str, ...] = (), shape: Shape = ()
+) -> Likelihood:
     """Builds the likelihood that `text` names.
 
     Args:
@@ -86,16 +94,18 @@ def make_likelihood(text: str, kind: str = "unit", vocabulary: int = 0, columns:
             is then half the squared error. `laplace` takes its scale, `laplace:0.1` or `laplace:learned`,
             `discretized-logistic-mixture` its number of components, and `log-cosh` its sharpness. `gaussian-identity`
             and `laplace-identity` are for decoders that put out data in [0, 1] themselves, and no logits.
-            `table:modes` has the modes of a Gaussian mixture in each real column.
+            `table:modes` has the modes of a Gaussian mixture in each real column. `poisson`, `nb` and `zinb` are for
+            counts.
         kind: The kind of the data; see `vaezoo.data.kinds`.
         vocabulary: Number of token ids.
         columns: The columns of a table.
+        shape: The shape of an example, for a family that has parameters for each of its values.
 
     Raises:
         VaezooError: If there is no such likelihood, or it is not one of such data.
         PluginError: If the likelihood of a package cannot be imported or built.
     """
-    data = DataKind(kind, vocabulary, columns)
+    data = DataKind(kind, vocabulary, columns, shape)
     name, _, argument = text.partition(":")
     likelihood = _built_in(text, data) if name in BUILT_IN else _of_package(name, argument, data)
     if kind not in likelihood.kinds:
@@ -125,6 +135,12 @@ def _built_in(text: str, data: DataKind) -> Likelihood:
             return Table(data.columns)
         case "table", ":", "modes":
             return ModeTable(data.columns)
+        case "poisson", "", "":
+            return Poisson(data.shape)
+        case "nb", "", "":
+            return NegativeBinomial(data.shape)
+        case "zinb", "", "":
+            return ZeroInflatedNegativeBinomial(data.shape)
         case "gaussian", "", "":
             return Gaussian(unit=unit)
         case "gaussian", ":", "heteroscedastic":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaezoo.nn.codes import CodeConfig, build, objective
+from vaezoo.nn.codes import CODE_FORMULAS, CodeConfig, build, objective
 from vaezoo.nn.quantizers.fsq import FSQPart
 from vaezoo.spec import ModelSpec
 
@@ -13,4 +13,5 @@ SPEC = ModelSpec(
     summary="A grid of discrete codes by rounding, without a codebook to learn",
     reference="Mentzer et al. 2023, arXiv 2309.15505",
     parts={"posterior": "codes", "prior": "uniform codes", "objective": "vq"},
+    formulas=CODE_FORMULAS,
 )

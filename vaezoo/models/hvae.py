@@ -162,4 +162,8 @@ SPEC = ModelSpec(
     summary="Two levels of latents on gated dense layers, with a standard normal or VampPrior on top",
     reference="Tomczak and Welling 2018, arXiv 1705.07120",
     parts={"posterior": "two levels"},
+    formulas={
+        "posterior": r"q(z_1, z_2 \mid x) = q(z_1 \mid x, z_2)\,q(z_2 \mid x)",
+        "prior": r"p(z_1, z_2) = p(z_1 \mid z_2)\,p(z_2)",
+    },
 )

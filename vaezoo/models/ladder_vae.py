@@ -97,4 +97,8 @@ SPEC = ModelSpec(
     summary="Two or more levels of latents, inferred from the top down, on dense layers",
     reference="Sonderby et al. 2016, arXiv 1602.02282",
     parts={"posterior": "levels"},
+    formulas={
+        "posterior": r"q(z \mid x) = q(z_L \mid x) \prod_{l=1}^{L-1} q(z_l \mid x, z_{l+1})",
+        "prior": r"p(z) = p(z_L) \prod_{l=1}^{L-1} p(z_l \mid z_{l+1})",
+    },
 )

@@ -93,7 +93,10 @@ class SentenceVAE(VAE):
         return {"logits": logits, "state": state}
 
     def graphs(self) -> dict[str, Graph]:
-        """Overridden: a recurrent decoder has a graph of a single step, so that a text takes one step for each id."""
+        """Overridden: a recurrent decoder has a graph of a single step, so that a text takes one step for each id.
+
+        The graph `greedy` repeats it, and gives whole texts.
+        """
         graphs = super().graphs()
         if self.autoregressive is None or self.autoregressive.start_id is None:
             return graphs
@@ -111,7 +114,13 @@ class SentenceVAE(VAE):
                 self.step,
                 lambda batch: inputs(batch, batch.x[:, 0]),
                 (lambda batch: inputs(batch, torch.full_like(batch.x[:, 0], start_id)),),
-            )
+            ),
+            "greedy": Graph(
+                ("z", *labels),
+                lambda z, y=None: {"x": self.point_estimate(z, Batch(z, y))},
+                lambda batch: (self.infer(batch).mode(), *given(labels, batch)),
+                repeats="step",
+            ),
         }
 
     def inference_parameters(self) -> list[nn.Parameter]:

@@ -239,4 +239,8 @@ SPEC = ModelSpec(
     summary="Several layers of latents at each resolution of an image, drawn from the top down",
     reference="Child 2021, arXiv 2011.10650",
     parts={"posterior": "layers", "prior": "layers"},
+    formulas={
+        "posterior": r"q(z \mid x) = \prod_l q(z_l \mid x, z_{<l})",
+        "prior": r"p(z) = \prod_l p(z_l \mid z_{<l})",
+    },
 )

@@ -243,4 +243,10 @@ SPEC = ModelSpec(
     summary="Reconstruction in the features of a discriminator, three parts trained at once",
     reference="Larsen et al. 2016, arXiv 1512.09300",
     parts={"posterior": "diagonal", "prior": "normal", "objective": "vae-gan"},
+    formulas={
+        "objective": r"\begin{align*} \mathcal{L}_{\mathrm{encoder}} &= \beta\,\mathrm{KL}(q(z \mid x) \,\|\, p(z))"
+        r" + R, \quad R = -\log \mathcal{N}(D_l(x); D_l(\hat x), I), \\"
+        r" \mathcal{L}_{\mathrm{decoder}} &= \gamma R - \log D(\hat x) - \log D(x_p), \quad x_p \sim p(x), \\"
+        r" \mathcal{L}_D &= -\log D(x) - \log(1 - D(\hat x)) - \log(1 - D(x_p)) \end{align*}"
+    },
 )

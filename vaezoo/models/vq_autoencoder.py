@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vaezoo.core.option_values import PartOf
 from vaezoo.data.base import DataSpec, Split
-from vaezoo.nn.codes import GridVAE
+from vaezoo.nn.codes import CODE_FORMULAS, GridVAE
 from vaezoo.nn.free_sizes import check_images, check_latent_scaling, check_sides, free_shapes
 from vaezoo.nn.latent_diffusion import (
     Decoder,
@@ -126,4 +126,5 @@ SPEC = ModelSpec(
     summary="A grid of discrete codes for images of free height and width, the autoencoder of VQGAN",
     reference="Esser et al. 2021, arXiv 2012.09841",
     parts={"posterior": "codes", "prior": "uniform codes"},
+    formulas=CODE_FORMULAS,
 )

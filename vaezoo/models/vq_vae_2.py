@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from vaezoo.core.precision import to_float32
 from vaezoo.data.base import DataSpec, Split
 from vaezoo.gaussian_vae import init_output_bias
-from vaezoo.nn.codes import CodeConfig, CodeVAE, Quantized, code_levels, code_shape, first_images, objective, upsampling
+from vaezoo.nn.codes import (
+    CODE_FORMULAS,
+    CodeConfig,
+    CodeVAE,
+    Quantized,
+    code_levels,
+    code_shape,
+    first_images,
+    objective,
+    upsampling,
+)
 from vaezoo.nn.conv import ConvConfig, conv_specs
 from vaezoo.nn.quantizers.base import Quantizer
 from vaezoo.nn.strided import conv_layers, transposed_layer
@@ -146,4 +156,5 @@ SPEC = ModelSpec(
     summary="Two grids of discrete codes, the bottom one given the top one, for images from 8x8 to 256x256",
     reference="Razavi et al. 2019, arXiv 1906.00446",
     parts={"posterior": "codes", "prior": "uniform codes", "objective": "vq"},
+    formulas=CODE_FORMULAS,
 )

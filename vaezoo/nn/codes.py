@@ -32,6 +32,11 @@ from vaezoo.posteriors.codes import Codes
 from vaezoo.priors.codes import UniformCodes
 from vaezoo.vae import VAE, LatentLevel, VAEOutput
 
+# The codes of an example are certain. The quantizer says which.
+CODE_FORMULAS = {
+    "posterior": r"q(z \mid x) = \prod_i [z_i = z_i(x)]",
+    "prior": r"p(z) = \prod_i \frac{1}{K}, \qquad \mathrm{KL}(q(z \mid x) \,\|\, p(z)) = \sum_i \log K",
+}
 INIT_EXAMPLES, INIT_POSITIONS = 64, 16  # of data for the first codebook: at least, and for each vector
 
 

@@ -96,6 +96,13 @@ class AdaGVAEPart(ObjectivePart):
     """
 
     part = "ada"
+    formula = (
+        r"\begin{align*} \mathcal{L} &= \frac{1}{2} \sum_{i=1}^{2}"
+        r" \mathbb{E}_{\tilde q(z \mid x_i)}[-\log p(x_i \mid z)]"
+        r" + \beta\,\mathrm{KL}(\tilde q(z \mid x_i) \,\|\, p(z)), \\ \tilde q(z_j \mid x_1) &="
+        r" \tilde q(z_j \mid x_2)"
+        r" \;\text{ where }\; \mathrm{KL}(q(z_j \mid x_1) \,\|\, q(z_j \mid x_2)) < \tau \end{align*}"
+    )
     needs_diagonal_gaussian = True
     beta: float = 1.0
     changed_factors: int | None = None

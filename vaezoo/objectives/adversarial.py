@@ -79,6 +79,11 @@ class AdversarialPart(ObjectivePart):
     """
 
     part = "adversarial"
+    formula = (
+        r"\begin{align*} \mathcal{L} &= \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)]"
+        r" - w\,\mathbb{E}_{q(z)}[\log D(z)], \\ \mathcal{L}_D &= -\frac{1}{2}\,\mathbb{E}_{p(z)}[\log D(z)]"
+        r" - \frac{1}{2}\,\mathbb{E}_{q(z)}[\log(1 - D(z))] \end{align*}"
+    )
     weight: float = 3.0  # with 10, dense encoders of digits lost to the game: 174 nats of reconstruction instead of 116
     hidden: int = 256
     layers: int = 2

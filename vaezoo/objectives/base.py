@@ -62,6 +62,7 @@ class ObjectivePart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.objectives`.
+        formula: What it is in LaTeX, for the page of a model. Empty: none is shown.
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
         permutes_latents: Whether latents of different examples are mixed, which must not leave the space of z.
         needs_point: Whether z must be a point, as of `posterior=delta`.
@@ -70,6 +71,7 @@ class ObjectivePart(ABC):
     """
 
     part: ClassVar[str]
+    formula: ClassVar[str] = ""
     needs_diagonal_gaussian: ClassVar[bool] = False
     permutes_latents: ClassVar[bool] = False
     needs_point: ClassVar[bool] = False

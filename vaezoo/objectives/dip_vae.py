@@ -90,6 +90,10 @@ class DIPVAEPart(ObjectivePart):
     """
 
     part = "dip"
+    formula = (
+        r"\mathcal{L} = \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)] + \beta\,\mathrm{KL}(q(z \mid x) \,\|\, p(z))"
+        r" + \lambda_{od} \sum_{i \neq j} C_{ij}^2 + \lambda_d \sum_i (C_{ii} - 1)^2"
+    )
     needs_diagonal_gaussian = True
     kind: Kind = "i"
     lambda_od: float = 10.0

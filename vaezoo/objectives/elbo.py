@@ -151,6 +151,12 @@ class ELBOPart(ObjectivePart):
     """
 
     part = "elbo"
+    formula = (
+        r"\begin{align*} \mathcal{L} &= \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)]"
+        r" + \beta\,\mathrm{KL} \quad\text{or, with a capacity } C, \\ \mathcal{L} &="
+        r" \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)] + \beta\,|\mathrm{KL} - C(t)|, \qquad \mathrm{KL}"
+        r" = \mathrm{KL}(q(z \mid x) \,\|\, p(z)) \end{align*}"
+    )
     beta: float = 1.0
     capacity: float | None = None
     capacity_steps: int = 10_000

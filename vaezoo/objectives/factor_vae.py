@@ -105,6 +105,10 @@ class FactorVAEPart(ObjectivePart):
     """
 
     part = "factor"
+    formula = (
+        r"\mathcal{L} = \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)] + \beta\,\mathrm{KL}(q(z \mid x) \,\|\, p(z))"
+        r" + \gamma\,\mathrm{KL}\left(q(z) \,\|\, \prod_j q(z_j)\right)"
+    )
     permutes_latents = True
     gamma: float = 10.0
     hidden: int = 256

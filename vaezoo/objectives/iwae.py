@@ -198,6 +198,11 @@ class IWAEPart(ObjectivePart):
     """
 
     part = "iwae"
+    formula = (
+        r"\mathcal{L} = -\frac{1 - b}{m} \sum_{j=1}^{m} \log \frac{1}{k} \sum_{i=1}^{k} w_{ji}"
+        r" - \frac{b}{m k} \sum_{j, i} \log w_{ji}, \qquad w_{ji} = \frac{p(x, z_{ji})}{q(z_{ji} \mid x)},"
+        r" \qquad b = \text{mix}"
+    )
     k: int = 50
     m: int = 1
     mix: float = 0.0

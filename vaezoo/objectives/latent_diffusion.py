@@ -55,6 +55,10 @@ class LatentDiffusionPart(ObjectivePart):
     """
 
     part = "latent-diffusion"
+    formula = (
+        r"\mathcal{L} = \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)] + w_p\,\frac{n}{2b}\,d(x, \hat x)"
+        r" + \beta\,\mathrm{KL}(q(z \mid x) \,\|\, p(z)) - w\,a\,\mathbb{E}[D(\hat x)]"
+    )
     beta: float = 1e-6
     perceptual: Literal["lenet", "lpips", "none"] = "lenet"
     perceptual_weight: float = 1.0

@@ -122,6 +122,12 @@ class M2Part(ObjectivePart):
     """
 
     part = "m2"
+    formula = (
+        r"\begin{align*} \mathcal{L} &= \frac{M}{N}\,\mathbb{E}[L(x, y)] + \frac{N - M}{N}\,\mathbb{E}[U(x)]"
+        r" + \alpha\,\mathbb{E}[-\log q(y \mid x)], \\ L(x, y) &="
+        r" \mathbb{E}_{q(z \mid x, y)}[-\log p(x \mid y, z)] + \mathrm{KL}(q(z \mid x, y) \,\|\, p(z))"
+        r" - \log p(y), \\ U(x) &= \sum_y q(y \mid x) \left(L(x, y) + \log q(y \mid x)\right) \end{align*}"
+    )
     needs_diagonal_gaussian = True
     infers_labels = True
     labelled: int | None = None

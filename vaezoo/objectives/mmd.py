@@ -94,6 +94,12 @@ class MMDPart(ObjectivePart):
     """
 
     part = "mmd"
+    formula = (
+        r"\begin{align*} \mathcal{L} &= \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)]"
+        r" + \beta\,\mathrm{KL}(q(z \mid x) \,\|\, p(z)) + w\,\mathrm{MMD}^2, \\ \mathrm{MMD}^2 &="
+        r" \mathbb{E}_{q, q}[\kappa(z, z')] - 2\,\mathbb{E}_{q, p}[\kappa(z, z')] +"
+        r" \mathbb{E}_{p, p}[\kappa(z, z')] \end{align*}"
+    )
     kernel: Kernel = "imq"
     scales: tuple[float, ...] = SCALES
     beta: float = 0.0

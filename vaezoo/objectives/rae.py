@@ -122,6 +122,10 @@ class RAEPart(ObjectivePart):
     """
 
     part = "rae"
+    formula = (
+        r"\mathcal{L} = -\log p(x \mid z) + \frac{\beta}{2} |z|^2 + \lambda R, \qquad R = |\theta_D|^2"
+        r" \;\text{ or }\; \left|\frac{\partial D(z)}{\partial z}\right|^2"
+    )
     needs_point = True
     beta: float = 0.01
     penalty: Penalty = "l2"

@@ -69,6 +69,11 @@ class SlicedWassersteinPart(ObjectivePart):
     """
 
     part = "sliced-wasserstein"
+    formula = (
+        r"\mathcal{L} = \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)]"
+        r" + w\,\mathbb{E}_{\theta}\left[W_2^2(\theta^\top z, \theta^\top z')\right], \qquad z \sim q(z),"
+        r" \; z' \sim p(z)"
+    )
     projections: int = 50
     weight: float = 10.0
 

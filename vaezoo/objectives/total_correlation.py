@@ -142,6 +142,11 @@ class BetaTCVAEPart(ObjectivePart):
     """
 
     part = "tc"
+    formula = (
+        r"\mathcal{L} = \mathbb{E}_{q(z \mid x)}[-\log p(x \mid z)] + \alpha\,I(x, z)"
+        r" + \beta\,\mathrm{KL}\left(q(z) \,\|\, \prod_j q(z_j)\right)"
+        r" + \gamma \sum_j \mathrm{KL}(q(z_j) \,\|\, p(z_j))"
+    )
     needs_diagonal_gaussian = True
     alpha: float = 1.0
     beta: float = 6.0

@@ -38,6 +38,10 @@ class VQLossPart(ObjectivePart):
     """The bound and the losses of the quantizer, for models of codes (van den Oord et al. 2017, arXiv 1711.00937)."""
 
     part = "vq"
+    formula = (
+        r"\mathcal{L} = -\log p(x \mid z) + \mathrm{KL}(q(z \mid x) \,\|\, p(z)) + \ell(x), \qquad \ell ="
+        r" \text{loss of the quantizer}"
+    )
     needs_codes = True
 
     def build(self, data: DataSpec, latent_shape: Shape) -> VQLoss:

@@ -83,12 +83,14 @@ class PosteriorPart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.posteriors`.
+        formula: What it is in LaTeX, for the page of a model. Empty: none is shown.
         density: Where log q(z|x) is known: nowhere, at z that were drawn from q, or everywhere.
         is_diagonal_gaussian: Whether q(z|x) is a DiagonalGaussian, which some priors mix.
         follows_joint: Whether its head implements `follow`, which takes gradients of the decoder.
     """
 
     part: ClassVar[str]
+    formula: ClassVar[str] = ""
     density: ClassVar[Density] = "everywhere"
     is_diagonal_gaussian: ClassVar[bool] = False
     follows_joint: ClassVar[bool] = False

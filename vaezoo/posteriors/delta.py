@@ -54,6 +54,7 @@ class DeltaPart(PosteriorPart):
     """One latent vector for each example, as in an autoencoder."""
 
     part = "delta"
+    formula = r"q(z \mid x) = \delta(z - \mu(x))"
     density = "none"
 
     def head(self, latent_shape: Shape) -> Head:

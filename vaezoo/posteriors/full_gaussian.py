@@ -72,6 +72,7 @@ class FullGaussianPart(PosteriorPart):
     """Normal latents with a full covariance."""
 
     part = "full"
+    formula = r"q(z \mid x) = \mathcal{N}(z; \mu(x), L(x) L(x)^\top)"
 
     def head(self, latent_shape: Shape) -> Head:
         return FullGaussianHead(latent_shape)

@@ -77,6 +77,7 @@ class DiagonalGaussianPart(PosteriorPart):
     """Independent normal latents."""
 
     part = "diagonal"
+    formula = r"q(z \mid x) = \mathcal{N}(z; \mu(x), \mathrm{diag}\,\sigma^2(x))"
     is_diagonal_gaussian = True
 
     def head(self, latent_shape: Shape) -> Head:

@@ -209,6 +209,11 @@ class HamiltonianPart(PosteriorPart):
     """
 
     part = "hamiltonian"
+    formula = (
+        r"(z_0, \rho_0) \mapsto (z_K, \rho_K) \text{ by leapfrog steps}, \qquad \log q = \log q_0(z_0 \mid x)"
+        r" + \log \mathcal{N}(\varepsilon; 0, I) - \log \mathcal{N}(\rho_K; 0, I), \qquad \rho_0"
+        r" = \frac{\varepsilon}{\sqrt{\beta_0}}"
+    )
     density = "of draws"
     follows_joint = True
     steps: int = 3

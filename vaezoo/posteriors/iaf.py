@@ -55,6 +55,11 @@ class IAFPart(PosteriorPart):
     """
 
     part = "iaf"
+    formula = (
+        r"z_t = s_t \odot z_{t-1} + (1 - s_t) \odot m_t,"
+        r" \qquad z_0 \sim \mathcal{N}(\mu(x), \mathrm{diag}\,\sigma^2(x)), \qquad \log q(z_T \mid x)"
+        r" = \log q(z_0 \mid x) - \sum_{t=1}^{T} \sum_j \log s_{t,j}"
+    )
     density = "of draws"
     steps: int = 2
     hidden: int = 64

@@ -60,6 +60,10 @@ class PlanarPart(PosteriorPart):
     """
 
     part = "planar"
+    formula = (
+        r"z_t = z_{t-1} + u_t \tanh(w_t^\top z_{t-1} + b_t),"
+        r" \qquad z_0 \sim \mathcal{N}(\mu(x), \mathrm{diag}\,\sigma^2(x)), \qquad u_t, w_t, b_t \text{ from } x"
+    )
     density = "of draws"
     steps: int = 4
 

@@ -144,6 +144,10 @@ class PoincarePart(PosteriorPart):
     """
 
     part = "poincare"
+    formula = (
+        r"z = \exp_{\mu(x)}\left(\frac{v}{\lambda(\mu(x))}\right),"
+        r" \qquad v \sim \mathcal{N}(0, \mathrm{diag}\,\sigma^2(x)), \qquad \lambda(\mu) = \frac{2}{1 - c\,|\mu|^2}"
+    )
     curvature: float = 1.0
 
     def __post_init__(self) -> None:

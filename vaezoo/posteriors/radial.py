@@ -58,6 +58,11 @@ class RadialPart(PosteriorPart):
     """
 
     part = "radial"
+    formula = (
+        r"z_t = z_{t-1} + \frac{\beta_t}{\alpha_t + |z_{t-1} - c_t|} (z_{t-1} - c_t),"
+        r" \qquad z_0 \sim \mathcal{N}(\mu(x), \mathrm{diag}\,\sigma^2(x)), \qquad \alpha_t, \beta_t, c_t"
+        r" \text{ from } x"
+    )
     density = "of draws"
     steps: int = 4
 

@@ -85,6 +85,9 @@ class StudentTPart(PosteriorPart):
     """
 
     part = "student"
+    formula = (
+        r"z_j = \mu_j(x) + \sigma_j(x)\,t_j, \qquad t_j \sim \text{Student-t with } \nu \text{ degrees of freedom}"
+    )
     nu: int = 5
 
     def __post_init__(self) -> None:

@@ -156,6 +156,7 @@ class VonMisesFisherPart(PosteriorPart):
     """A direction with a concentration, on the unit sphere."""
 
     part = "vmf"
+    formula = r"q(z \mid x) = C_m(\kappa(x)) \exp(\kappa(x)\,\mu(x)^\top z), \qquad |z| = |\mu(x)| = 1"
     space = "sphere"
 
     def decoder_scale(self, latent_shape: Shape) -> float:

@@ -41,6 +41,7 @@ class PriorPart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.priors`.
+        formula: What it is in LaTeX, for the page of a model. Empty: none is shown.
         needs_density: Whether the KL needs log q(z|x). A prior that does not is for posteriors that have none.
         needs_diagonal_gaussian: Whether q(z|x) must be a DiagonalGaussian.
         trains_on_batch: Whether training has a p(z) for each batch, which only `kl_terms` knows. An objective that
@@ -48,6 +49,7 @@ class PriorPart(ABC):
     """
 
     part: ClassVar[str]
+    formula: ClassVar[str] = ""
     needs_density: ClassVar[bool] = True
     needs_diagonal_gaussian: ClassVar[bool] = False
     trains_on_batch: ClassVar[bool] = False

@@ -59,6 +59,7 @@ class ConditionalNormalPart(PriorPart):
     """A diagonal Gaussian for each label."""
 
     part = "conditional"
+    formula = r"p(z \mid y) = \mathcal{N}(z; \mu_y, \mathrm{diag}\,\sigma_y^2)"
 
     def build(self, vae: VAE) -> Prior:
         """Builds the prior. Raises UnsupportedDataError unless the data have one label per example."""

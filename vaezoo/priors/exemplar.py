@@ -87,6 +87,7 @@ class ExemplarPart(PriorPart):
     """
 
     part = "exemplar"
+    formula = r"p(z) = \frac{1}{N} \sum_{n=1}^{N} \mathcal{N}(z; \mu(x_n), \sigma^2 I)"
     needs_diagonal_gaussian = True
     trains_on_batch = True
     exemplars: int = 1000

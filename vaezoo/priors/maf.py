@@ -109,6 +109,10 @@ class MAFPart(PriorPart):
     """
 
     part = "maf"
+    formula = (
+        r"p(z) = \mathcal{N}(f(z); 0, I) \left|\det \frac{\partial f(z)}{\partial z}\right|, \qquad f"
+        r" \text{ of steps } z_j \mapsto \frac{z_j - \mu_j(z_{<j})}{\sigma_j(z_{<j})}"
+    )
     steps: int = 4
     hidden: int = 64
 

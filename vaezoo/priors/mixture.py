@@ -151,6 +151,7 @@ class MixturePart(PriorPart):
     """
 
     part = "mixture"
+    formula = r"p(z) = \sum_{k=1}^{K} \pi_k\,\mathcal{N}(z; \mu_k, \mathrm{diag}\,\sigma_k^2)"
     components: int = 50
 
     def __post_init__(self) -> None:
@@ -172,6 +173,7 @@ class VampPart(PriorPart):
     """
 
     part = "vamp"
+    formula = r"p(z) = \frac{1}{K} \sum_{k=1}^{K} q(z \mid u_k), \qquad u_k \text{ learned}"
     needs_diagonal_gaussian = True
     components: int = 500
 

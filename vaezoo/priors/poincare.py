@@ -60,6 +60,7 @@ class PoincarePriorPart(PriorPart):
     """
 
     part = "poincare"
+    formula = r"z = \exp_0\left(\frac{v}{2}\right), \qquad v \sim \mathcal{N}(0, I)"
     curvature: float = 1.0
 
     def __post_init__(self) -> None:

@@ -98,6 +98,10 @@ class RealNVPPart(PriorPart):
     """
 
     part = "realnvp"
+    formula = (
+        r"p(z) = \mathcal{N}(f(z); 0, I) \left|\det \frac{\partial f(z)}{\partial z}\right|, \qquad f"
+        r" \text{ of affine couplings}"
+    )
     couplings: int = 4
     hidden: int = 64
 

@@ -52,6 +52,7 @@ class UniformSpherePart(PriorPart):
     """The uniform distribution on the unit sphere. It is for posterior=vmf."""
 
     part = "sphere"
+    formula = r"p(z) = \frac{\Gamma(m / 2)}{2 \pi^{m / 2}}, \qquad |z| = 1"
     space = "sphere"
 
     def build(self, vae: VAE) -> Prior:

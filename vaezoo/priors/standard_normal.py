@@ -58,6 +58,7 @@ class StandardNormalPart(PriorPart):
     """The standard normal."""
 
     part = "normal"
+    formula = r"p(z) = \mathcal{N}(z; 0, I)"
 
     def build(self, vae: VAE) -> Prior:
         return StandardNormal(vae.latent_shape)
@@ -68,6 +69,7 @@ class ZeroKLPart(PriorPart):
     """No prior in training, and the standard normal where z is drawn. It is for posterior=delta."""
 
     part = "zero-kl"
+    formula = r"\mathrm{KL}(q(z \mid x) \,\|\, p(z)) := 0"
     needs_density = False
 
     def build(self, vae: VAE) -> Prior:

@@ -49,6 +49,7 @@ class StudentTPriorPart(PriorPart):
     """
 
     part = "student"
+    formula = r"z_j \sim \text{Student-t with } \nu \text{ degrees of freedom}"
     nu: int = 5
 
     def __post_init__(self) -> None:

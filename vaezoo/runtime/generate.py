@@ -13,6 +13,7 @@ from vaezoo.core.drawing import Drawing
 from vaezoo.core.tables import parse_model_column
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE, as_array
+from vaezoo.runtime.counts import draw_counts
 from vaezoo.runtime.manifest import Array
 from vaezoo.runtime.tables import draw_rows
 from vaezoo.runtime.tiling import OVERLAP
@@ -82,21 +83,30 @@ def iter_decoded(
         own_y = None if y is None else y[rows]
         if draw and draws_rows(model):
             outputs = model.run("decoder", {"z": z[rows]} if own_y is None else {"z": z[rows], "y": own_y})
-            drawn = draw_rows(model.data, outputs, np.random.default_rng([chunk_seed(seed, number), 1]))
+            rng = np.random.default_rng([chunk_seed(seed, number), 1])
+            are_counts = model.data["kind"] == "count"
+            drawn = draw_counts(outputs, rng) if are_counts else draw_rows(model.data, outputs, rng)
             yield model.scaling.invert(drawn)
             continue
         if tile is None:
-            rng = np.random.default_rng([chunk_seed(seed, number), 1]) if drawing else None
-            x = model.decode_latents(z[rows], own_y, rng, resolution=resolution, drawing=drawing)
+            own_rng = np.random.default_rng([chunk_seed(seed, number), 1]) if drawing else None
+            x = model.decode_latents(z[rows], own_y, own_rng, resolution=resolution, drawing=drawing)
         else:
             x = model.decode(z[rows], own_y, tile=tile, overlap=overlap)
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
 
 
 def draws_rows(model: OnnxVAE) -> bool:
-    """Tells whether the outputs of the decoder give p(x|z) of a table. They do not in an export of an older version."""
+    """Tells whether the outputs of the decoder give p(x|z) of a table, or of counts.
+
+    They do not in an export of a table of an older version, or with the likelihood of a package.
+    """
     decoder = model.manifest["graphs"].get("decoder")
-    if model.data["kind"] != "table" or decoder is None:
+    if decoder is None:
+        return False
+    if model.data["kind"] == "count":
+        return "log_fractions" in [output["name"] for output in decoder["outputs"]]
+    if model.data["kind"] != "table":
         return False
     has_real = any(column is not None and not column.size for column in map(parse_model_column, model.data["columns"]))
     return not has_real or "deviations" in [output["name"] for output in decoder["outputs"]]

@@ -73,7 +73,7 @@ def check_type(x: Array, dtype: np.dtype[Any], kind: str) -> None:
     if dtype == np.uint8 and x.dtype != np.uint8:
         hint = "give values 0 to 255 as uint8, such as x.astype('uint8')"
         raise VaezooError(f"the encoder accepts uint8 images, not {x.dtype}", hint)
-    if dtype.kind == "f" and x.dtype.kind != "f":
+    if dtype.kind == "f" and x.dtype.kind != "f" and not (kind == "count" and x.dtype.kind in "iu"):
         are_bytes = kind == "unit" and x.dtype.kind in "iu"
         hint = "convert it to float32, and divide bytes by 255" if are_bytes else "give numbers as float32"
         values = "floats in [0, 1]" if kind == "unit" else "floats"

@@ -60,6 +60,8 @@ class DataEntry(TypedDict):
     column_names: NotRequired[list[str]]
     time_column: NotRequired[str]
     sample_rate: NotRequired[int]
+    layer: NotRequired[str]
+    label_column: NotRequired[str]
     column_formats: NotRequired[list[str]]
     categories: NotRequired[list[list[str]]]
     left_out: NotRequired[list[str]]

@@ -90,6 +90,10 @@ def _check_step(manifest: Mapping[str, Any]) -> None:
         raise ValueError("the graph step does not take an id, a state and z, and return logits and a state")
     if not isinstance(manifest["autoregressive"]["start_id"], int) or not isinstance(sizes[1], int):
         raise TypeError("start_id or the size of the state is not an integer")
+    if (greedy := manifest["graphs"].get("greedy")) is not None:
+        wanted = [["batch", manifest["autoregressive"]["length"]]]
+        if greedy["inputs"][0]["name"] != "z" or [output["shape"] for output in greedy["outputs"]] != wanted:
+            raise ValueError("the graph greedy does not take z and return ids")
 
 
 def _check_levels(manifest: Mapping[str, Any]) -> None:
@@ -120,8 +124,9 @@ def _check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(f"there are {len(names)} class names for labels of {data['classes']} values")
     if labels and (len(labels) < 2 or data["classes"] != [len({*own}) for own in labels]):
         raise ValueError(f"there are names of {len(labels)} labels for labels of {data['classes']} values")
-    if not isinstance(data.get("time_column", ""), str):
-        raise TypeError(f"time_column {safe_repr(data['time_column'])} is not a text")
+    for key in ("time_column", "layer", "label_column"):
+        if not isinstance(data.get(key, ""), str):
+            raise TypeError(f"{key} {safe_repr(data[key])} is not a text")
     rate = data.get("sample_rate", 0)
     if type(rate) is not int or not 0 <= rate <= MAX_RATE or (rate and len(data["shape"]) not in (2, 3)):
         raise ValueError(f"sample_rate {safe_repr(rate)} is out of range, or the data are not sound")

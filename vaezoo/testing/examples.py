@@ -28,6 +28,7 @@ OTHER_DATA = (
     DataSpec(name="a series", shape=(2, 16), kind="real", likelihood="gaussian"),
     DataSpec(name="real vectors", shape=(12,), kind="real", likelihood="gaussian"),
     DataSpec(name="a table", shape=(3,), kind="table", likelihood="table", columns=("a:real", "b:3", "c:2")),
+    DataSpec(name="counts", shape=(12,), kind="count", likelihood="zinb"),
     DataSpec(
         name="texts", shape=(8,), kind="tokens", likelihood="categorical", vocabulary=7, symbols=("", "\n", *"abcde")
     ),

@@ -3,7 +3,7 @@
 import type * as Ort from "onnxruntime-web";
 import { firstLine, UserError } from "./errors";
 import { read } from "./hash";
-import type { Manifest } from "./manifest";
+import type { Manifest, PageFacts } from "./manifest";
 
 export type Runtime = typeof Ort;
 const MAX_THREADS = 4; // the graphs are small, and more threads wait for each other
@@ -25,9 +25,9 @@ async function gpuAdapter(): Promise<Adapter | null> {
   return adapter?.info?.isFallbackAdapter ? null : adapter;
 }
 
-export async function openEngine(hasWebGpu: boolean): Promise<Engine> {
-  const adapter = hasWebGpu ? await gpuAdapter() : null;
-  const folder = new URL("runtime/", document.baseURI).href;
+export async function openEngine({ runtime, webgpu }: PageFacts): Promise<Engine> {
+  const adapter = webgpu ? await gpuAdapter() : null;
+  const folder = new URL(runtime, document.baseURI).href;
   let ort: Runtime;
   try {
     ort = (await import(`${folder}${adapter ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs"}`)) as Runtime;

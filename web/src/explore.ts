@@ -25,7 +25,7 @@ async function main(): Promise<void> {
   if (typeof WebAssembly === "undefined") throw new UserError("this browser has no WebAssembly", "use a current browser");
   const [manifest, page] = await Promise.all([readManifest(), readPageFacts()]);
   describe(manifest, page);
-  const [facts, engine, examples] = await Promise.all([readLatents(manifest), openEngine(page.webgpu), readExamples(page)]);
+  const [facts, engine, examples] = await Promise.all([readLatents(manifest), openEngine(page), readExamples(page)]);
   const model = new Model(engine, manifest);
   await model.open("decoder");
   const explorer = new Explorer(model, facts, page, examples);

@@ -54,6 +54,7 @@ export interface LatentFacts {
 
 export interface PageFacts {
   name: string;
+  runtime: string; // the folder of onnxruntime-web, relative to the page
   webgpu: boolean;
   examples: { dtype: string; count: number; sha256: string; bytes: number } | null;
 }

@@ -97,7 +97,15 @@ def reconstruct(
     from vaezoo.evaluation.edits import Edit, iter_edited
     from vaezoo.evaluation.outputs import iter_imputed
     from vaezoo.plots.examples import reconstruction_grid
-    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, row_columns, write_data, write_plot
+    from vaezoo_cli.data_files import (
+        as_counts,
+        check_grid,
+        check_suffix,
+        output_format,
+        row_columns,
+        write_data,
+        write_plot,
+    )
     from vaezoo_cli.options import load_model
 
     if keep_size:
@@ -123,6 +131,7 @@ def reconstruct(
     if suffix == ".png":
         write_plot(reconstruction_grid(model, examples, chunks), "reconstructions", out)
     else:
+        chunks = as_counts(model, chunks, draw=draw)
         write_data(model, "reconstructions", out, chunks, len(examples), row_columns(examples))
 
 

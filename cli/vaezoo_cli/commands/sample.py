@@ -81,7 +81,15 @@ def sample(
     from vaezoo.core.conditions import parse_conditions, select
     from vaezoo.plots.examples import labels_of, sample_grid
     from vaezoo.runtime.manifest import table_columns
-    from vaezoo_cli.data_files import check_grid, check_suffix, output_format, read_latents, write_data, write_plot
+    from vaezoo_cli.data_files import (
+        as_counts,
+        check_grid,
+        check_suffix,
+        output_format,
+        read_latents,
+        write_data,
+        write_plot,
+    )
     from vaezoo_cli.options import check_overlap, load_model
 
     if latents is not None and count is not None:
@@ -110,4 +118,4 @@ def sample(
     if suffix == ".png":
         write_plot(sample_grid(model, chunks, count), "samples", out)
     else:
-        write_data(model, "samples", out, chunks, count, {} if y is None else {"y": y})
+        write_data(model, "samples", out, as_counts(model, chunks, draw=draw), count, {} if y is None else {"y": y})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 from vaezoo_cli.options import json_option, parse_options, print_json
 
 if TYPE_CHECKING:
-    from vaezoo import DataSpec, Registration
+    from vaezoo import VAE, DataSpec, Objective, Registration
     from vaezoo_cli.render.models import InputRow, ModelRow
 
 # Images from 8x8 to 256x256, one with odd sides, and a vector.
@@ -64,27 +65,37 @@ def example_inputs() -> list[DataSpec]:
         *(DataSpec(name=show_shape(shape), shape=shape) for shape in SHAPES),
         DataSpec(name="series of 2x32", shape=(2, 32), kind="real", likelihood="gaussian"),
         DataSpec(name="table of 7 columns", shape=(7,), kind="table", likelihood="table", columns=columns),
+        DataSpec(name="counts of 50 columns", shape=(50,), kind="count", likelihood="zinb"),
         DataSpec(name="text of 16 ids of 28", shape=(16,), kind="tokens", likelihood="categorical", vocabulary=28),
     ]
 
 
 def count_parameters(registration: Registration, options: dict[str, str], data: DataSpec) -> InputRow:
-    """Counts the parameters of each module of a model for an input. Labels are added if the model needs them."""
+    """Counts the parameters of each module of a model for an input."""
+    built = build_example(registration, options, data)
+    if built is None:
+        return {"input": data.name, "shape": list(data.shape), "parameters": None}
+    vae, objective = built
+    own = {"model": [*vae.parameters(recurse=False), *objective.parameters(recurse=False)]}
+    modules = [*vae.named_children(), *objective.named_children()]
+    parts = own | {name: [*module.parameters()] for name, module in modules}
+    counts = {name: sum(p.numel() for p in parameters) for name, parameters in parts.items()}
+    parameters = {name: count for name, count in counts.items() if count}
+    return {"input": vae.data.name, "shape": list(data.shape), "parameters": parameters}
+
+
+def build_example(registration: Registration, options: dict[str, str], data: DataSpec) -> tuple[VAE, Objective] | None:
+    """Builds a model for an input, without memory for its weights. Labels are added if the model needs them.
+
+    Returns None for an input that the model does not support.
+    """
     import torch
 
     from vaezoo import UnsupportedDataError
 
     labelled = replace(data, name=f"{data.name} and {LABELS} classes", classes=(LABELS,))
     for example in (data, labelled):
-        try:
-            with torch.device("meta"):  # allocates no memory
-                _, vae, objective = registration.build(options, example)
-        except UnsupportedDataError:
-            continue
-        own = {"model": [*vae.parameters(recurse=False), *objective.parameters(recurse=False)]}
-        modules = [*vae.named_children(), *objective.named_children()]
-        parts = own | {name: [*module.parameters()] for name, module in modules}
-        counts = {name: sum(p.numel() for p in parameters) for name, parameters in parts.items()}
-        parameters = {name: count for name, count in counts.items() if count}
-        return {"input": example.name, "shape": list(data.shape), "parameters": parameters}
-    return {"input": data.name, "shape": list(data.shape), "parameters": None}
+        with contextlib.suppress(UnsupportedDataError), torch.device("meta"):
+            _, vae, objective = registration.build(options, example)
+            return vae, objective
+    return None

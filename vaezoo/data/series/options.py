@@ -1,4 +1,4 @@
-"""The options of data that are series or sound."""
+"""The options of data that are series, sound or counts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from vaezoo.data.series.layout import MIN_STEPS
 from vaezoo.data.sound.sound_files import check_rate
 from vaezoo.errors import VaezooError, safe_repr, suggest
 
-KINDS = ("series", "sound", "waveform")
-SOUND = KINDS[1:]  # those that read sound files
+SOUND = ("sound", "waveform")  # those that read sound files
+KINDS = ("series", *SOUND, "counts")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesOptions:
-    """The options of data that say that they are series or sound. Each of them does.
+    """The options of data that say that they are series, sound or counts. Each of them does.
 
     Attributes:
-        kind: "series", "sound", "waveform", or None.
+        kind: "series", "sound", "waveform", "counts", or None.
         time_column: The column of a CSV file that holds times.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows. None: as many as a window has.
         sample_rate: Samples of sound in a second, to which files are resampled.
+        layer: The layer of a .h5ad file that holds counts.
+        label_column: The column of its observations that holds labels.
         label_pattern: A regular expression. Its groups are the labels in the names of sound files.
 
     Raises:
@@ -35,12 +37,15 @@ class SeriesOptions:
     window: int | None = None
     stride: int | None = None
     sample_rate: int | None = None
+    layer: str | None = None
+    label_column: str | None = None
     label_pattern: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             kind = safe_repr(self.kind)
-            raise VaezooError(f"no kind of data named '{kind}'", suggest(kind, KINDS, "use series, sound or waveform"))
+            hint = suggest(kind, KINDS, "use series, sound, waveform or counts")
+            raise VaezooError(f"no kind of data named '{kind}'", hint)
         if not isinstance(self.time_column, str | None):
             raise VaezooError(f"time column {safe_repr(self.time_column)} is not a name", "give the name of a column")
         if self.window is not None:
@@ -58,6 +63,17 @@ class SeriesOptions:
             check_pattern(self.label_pattern)
             if self.kind not in SOUND:
                 raise VaezooError("a label pattern reads the names of sound files", "give --kind sound, too")
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        """Raises VaezooError if options of counts are given for other data, or the reverse."""
+        for_files = {"--layer": self.layer, "--label-column": self.label_column}
+        given = [name for name, value in for_files.items() if value is not None]
+        if given and self.kind != "counts":
+            raise VaezooError(f"{given[0]} is for counts in .h5ad files", f"leave out {given[0]}")
+        if self.kind == "counts" and (self.time_column is not None or self.window is not None):
+            option = "--time-column" if self.time_column is not None else "--window"
+            raise VaezooError(f"{option} is for series, not for counts", f"leave out {option}")
 
     @property
     def names(self) -> list[str]:

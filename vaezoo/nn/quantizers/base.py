@@ -56,9 +56,11 @@ class QuantizerPart(ABC):
 
     Attributes:
         part: Its name, as in its entry point of the group `vaezoo.quantizers`.
+        formula: What it is in LaTeX, for the page of a model. Empty: none is shown.
     """
 
     part: ClassVar[str]
+    formula: ClassVar[str] = ""
 
     @property
     @abstractmethod

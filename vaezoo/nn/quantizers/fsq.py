@@ -66,6 +66,10 @@ class FSQPart(QuantizerPart):
     """
 
     part = "fsq"
+    formula = (
+        r"v_{ij} = \frac{1}{\lfloor L_j / 2 \rfloor}\,\mathrm{round}\left(h_j \tanh(f_{ij}(x) + s_j)"
+        r" - o_j\right), \qquad \ell = 0"
+    )
     levels: tuple[int, ...] = (8, 8, 8)
 
     def __post_init__(self) -> None:

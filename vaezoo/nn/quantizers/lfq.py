@@ -93,6 +93,10 @@ class LFQPart(QuantizerPart):
     """
 
     part = "lfq"
+    formula = (
+        r"v_i = \mathrm{sign}\,f_i(x), \qquad \ell = c \sum_i |f_i(x) - v_i|^2"
+        r" + w \sum_i \left(H[p(v \mid f_i(x))] - H[\bar p(v)]\right)"
+    )
     codebook_size: int = 512
     commitment: float = 0.25
     entropy_weight: float = 1.0

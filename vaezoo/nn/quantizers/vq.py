@@ -66,6 +66,7 @@ class VQPart(CodebookOptions, QuantizerPart):
     """One learned codebook (van den Oord et al. 2017, arXiv 1711.00937)."""
 
     part = "vq"
+    formula = r"z_i = \mathrm{argmin}_k\,|f_i(x) - e_k|^2, \qquad \ell = c \sum_i |f_i(x) - \mathrm{sg}[e_{z_i}]|^2"
 
     def build(self) -> Codebook:
         return self.make_codebook()
@@ -83,6 +84,10 @@ class ResidualPart(CodebookOptions, QuantizerPart):
     """
 
     part = "residual"
+    formula = (
+        r"z_{si} = \mathrm{argmin}_k\,|r_{si} - e_{sk}|^2, \qquad r_{s+1,i} = r_{si} - e_{s z_{si}},"
+        r" \qquad r_{1i} = f_i(x), \qquad \ell = c \sum_{s,i} |r_{si} - \mathrm{sg}[e_{s z_{si}}]|^2"
+    )
     codebooks: int = 4
 
     def __post_init__(self) -> None:

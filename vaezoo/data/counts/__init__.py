@@ -1,0 +1,1 @@
+"""Counts: arrays, sparse matrices and files of AnnData, and a generated set."""
