@@ -33,6 +33,7 @@ MEMBERS: Mapping[str, Member] = {
     "conv1d-vae": Member("conv1d-vae", "sines", SMALL_CONV),
     "time-vae": Member("time-vae", "sines", {**SMALL_CONV, "seasons": "4,8", "season_steps": "1,2"}),
     "spectrogram-vae": Member("spectrogram-vae", options=SMALL_CONV),
+    "waveform-vae": Member("waveform-vae", "sines", {"channels": "8,16", "strides": "4,4", "latent_dim": 8}),
     "beta-vae": Member("beta-vae", options=SMALL_CONV),
     "vae-gan": Member("vae-gan", options=SMALL_CONV),
     "autoencoder": Member("autoencoder"),

@@ -12,11 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import vaezoo
+from vaezoo.data.sound.sound_files import write_wav
 
+SHORT = vaezoo.TrainConfig(steps=1, batch_size=5, device="cpu")
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -217,3 +220,24 @@ def test_peak_memory_is_that_of_the_activations(script: Any, tmp_path: Path, bac
     workload = importlib.import_module("vaezoo.bench.models").from_run(run, 512)
     peaks = [memory.peak_memory(run.path, workload, "decoder", batch, backend, 1) for batch in (1, 4)]
     assert 8 < peaks[0] < 200 and 3 * 8 < peaks[1] - peaks[0] < 300
+
+
+def test_speech_holds_out_a_speaker(script: Any, tmp_path: Path) -> None:
+    speech = script("speech")
+    (tmp_path / "recordings").mkdir()
+    rng = np.random.default_rng(0)
+    for speaker in (speech.SPEAKER, "ann"):
+        for digit in range(3):
+            for index in (0, 5, 6):
+                sound = write_wav(0.1 * rng.standard_normal(4_000), 8_000)
+                (tmp_path / "recordings" / f"{digit}_{speaker}_{index}.wav").write_bytes(sound)
+    data = speech.load(tmp_path / "recordings", tmp_path / "parts")
+    assert {name.split("_")[1] for name in (*data.train.names, *data.valid.names)} == {"ann"}
+    found = speech.groups(data)
+    assert [len(found[name].x) for name in ("train", "speaker", "others")] == [5, 9, 3]
+    assert found["others"].digit.tolist() == [0, 1, 2]
+    run = vaezoo.train(
+        "spectrogram-vae", data, options={"channels": "4", "latent_dim": 2}, config=SHORT, out=tmp_path / "r"
+    )
+    for row in speech.figures(run, data).values():
+        assert row["error"] > 0 and 0 <= row["heard"] <= 1 and row["pca_error"] > 0

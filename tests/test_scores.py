@@ -1,5 +1,6 @@
 """Scores of reconstructions: their values, and that nobody mistakes them for likelihoods."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,12 +8,14 @@ from vaezoo import DataSpec, create_model
 from vaezoo.composition import MLPParts, composed_objective
 from vaezoo.core.options import configure
 from vaezoo.data.base import Batch, TensorSplit
+from vaezoo.data.sound.spectrogram import stft
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation.likelihood import elbo_metrics, negative_log_likelihood
 from vaezoo.evaluation.metrics import EvalConfig
 from vaezoo.likelihoods.base import ReconstructionScore
 from vaezoo.likelihoods.make import BUILT_IN, make_likelihood
 from vaezoo.likelihoods.ms_ssim import EXPONENTS, WINDOW, ms_ssim
+from vaezoo.likelihoods.multi_stft import SIZES, spectral_distance
 from vaezoo.models.ladder_vae import SPEC as LADDER
 from vaezoo.objectives.base import StepContext
 from vaezoo.objectives.elbo import ELBO
@@ -29,7 +32,7 @@ def images(n, channels, side, seed=0):
 
 
 def test_the_scores():
-    assert SCORES == ["log-cosh", "ms-ssim"]
+    assert SCORES == ["log-cosh", "ms-ssim", "multi-stft"]
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 10.0, 50.0])
@@ -91,6 +94,47 @@ def test_ms_ssim_needs_images(shape):
     assert "11x11" in e.value.hint
 
 
+def waves(n):
+    """Returns tones, and the same with noise, `(n, 1, 300)`."""
+    generator = torch.Generator().manual_seed(0)
+    frequency, phase = torch.rand((n, 1, 1), generator=generator), torch.rand((n, 1, 1), generator=generator)
+    x = torch.sin(torch.arange(300.0) * (0.1 + frequency) + 6 * phase)
+    return x, x + 0.3 * torch.randn(x.shape, generator=generator)
+
+
+def test_spectral_distance_by_hand():
+    """With NumPy's transform: spectral convergence, and the mean difference of logarithms, by resolution."""
+    x, y = (values.double() for values in waves(3))
+    expected = []
+    for again, given in zip(y[:, 0].numpy(), x[:, 0].numpy(), strict=True):
+        terms = []
+        for size in SIZES:
+            a, b = (np.sqrt(np.maximum(np.abs(stft(v, size)) ** 2, 1e-7)) for v in (again, given))
+            terms.append(np.linalg.norm(b - a) / np.linalg.norm(b) + np.abs(np.log(a / b)).mean())
+        expected.append(np.mean(terms))
+    assert spectral_distance(y, x).numpy() == pytest.approx(np.array(expected), rel=1e-6)
+    score = make_likelihood("multi-stft", "real")
+    torch.testing.assert_close(score.log_prob(y, x), -300 * spectral_distance(y, x))
+    assert score.log_prob(x, x).abs().max() == 0
+
+
+def test_spectral_distance_ignores_phases():
+    x, y = waves(3)
+    assert (spectral_distance(-x, x) == 0).all() and (spectral_distance(y, x) > 0.1).all()
+    silence = torch.zeros(2, 1, 300)
+    params = waves(2)[1].requires_grad_()
+    (gradient,) = torch.autograd.grad(spectral_distance(params, silence).sum(), params)
+    assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 32), (1, 8, 8), (400,)], ids=str)
+def test_multi_stft_needs_series(shape):
+    data = DataSpec(name="small", shape=shape, kind="real", likelihood="multi-stft")
+    with pytest.raises(UnsupportedDataError, match="multi-stft is not defined for examples of shape") as e:
+        create_model("mlp-vae", data)
+    assert "64 steps" in e.value.hint
+
+
 @pytest.mark.parametrize("text", ["log-cosh:0", "log-cosh:-1", "log-cosh:x", "log-cosh:nan", "ms-ssim:2"])
 def test_wrong_arguments_are_refused(text):
     with pytest.raises(VaezooError) as e:
@@ -98,15 +142,24 @@ def test_wrong_arguments_are_refused(text):
     assert e.value.hint
 
 
+def spec(text):
+    """Returns data that a score is for."""
+    shape, kind = ((1, 300), "real") if text == "multi-stft" else ((1, 28, 28), "unit")
+    return DataSpec(name="data", shape=shape, kind=kind, likelihood=text)
+
+
+def examples(text, n):
+    return waves(n)[0] if text == "multi-stft" else images(n, 1, 28)[0]
+
+
 def small(text):
     torch.manual_seed(0)
-    data = DataSpec(name="images", shape=(1, 28, 28), likelihood=text)
-    return create_model("mlp-vae", data, {"hidden": "8", "latent_dim": 3})
+    return create_model("mlp-vae", spec(text), {"hidden": "8", "latent_dim": 3})
 
 
 @pytest.mark.parametrize("text", SCORES)
 def test_a_score_has_no_likelihood(text):
-    vae, split = small(text), TensorSplit(images(5, 1, 28)[0], None)
+    vae, split = small(text), TensorSplit(examples(text, 5), None)
     with pytest.raises(VaezooError, match=f"likelihood '{text}' is a score of reconstructions, so .* no NLL") as e:
         negative_log_likelihood(vae, split, num_samples=3)
     assert e.value.hint
@@ -117,7 +170,7 @@ def test_a_score_has_no_likelihood(text):
 
 @pytest.mark.parametrize("text", SCORES)
 def test_metrics_say_that_it_is_a_score(text):
-    vae, split = small(text), TensorSplit(images(5, 1, 28)[0], None)
+    vae, split = small(text), TensorSplit(examples(text, 5), None)
     metrics = {metric.name: metric for metric in elbo_metrics(vae, split, EvalConfig("none", 1, 2, 0))}
     assert not {"-ELBO", "reconstruction", "bits per dimension"} & set(metrics)
     score = metrics["reconstruction score"]
@@ -128,7 +181,7 @@ def test_metrics_say_that_it_is_a_score(text):
 
 @pytest.mark.parametrize("text", SCORES)
 def test_no_importance_weights_of_a_score(text):
-    data = DataSpec(name="images", shape=(1, 28, 28), likelihood=text)
+    data = spec(text)
     words = f"objective=iwae needs a likelihood, and likelihood={text} is a score"
     for gradient in ("plain", "dreg", "piwae"):
         options = {"objective": "iwae", "objective.gradient": gradient}
@@ -142,7 +195,7 @@ def test_no_importance_weights_of_a_score(text):
 @pytest.mark.parametrize("text", SCORES)
 def test_score_trains(text):
     """Some steps make the reconstructions more similar."""
-    vae, (x, _) = small(text), images(32, 1, 28)
+    vae, x = small(text), examples(text, 32)
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2)
 
     def distance():

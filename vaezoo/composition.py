@@ -20,6 +20,7 @@ from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, Split, given
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig
+from vaezoo.nn.conv1d import Conv1dConfig
 from vaezoo.nn.labels import InferredLabelVAE, with_labels
 from vaezoo.nn.mlp import MLPConfig
 from vaezoo.objectives.base import Objective, ObjectivePart, check_batch_prior, check_no_codes
@@ -291,3 +292,8 @@ class MLPParts(Parts, MLPConfig):
 @dataclass(frozen=True, kw_only=True)
 class ConvParts(Parts, ConvConfig):
     """The options of a composed convolutional model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv1dParts(Parts, Conv1dConfig):
+    """The options of a composed model of convolutions over time."""

@@ -130,7 +130,7 @@ def as_counts(model: LoadedModel, chunks: Iterator[Values], *, draw: bool) -> It
 
 
 def write_sounds(path: Path, chunks: Iterator[Values], rate: int, rows: Columns | None) -> None:
-    """Writes log-mel spectrograms as sound: a file for each in a new folder, or all of them in one .wav file."""
+    """Writes spectrograms or waveforms as sound: a file for each in a new folder, or all of them in one .wav file."""
     import numpy as np
 
     from vaezoo.core.atomic import write_file
@@ -138,7 +138,8 @@ def write_sounds(path: Path, chunks: Iterator[Values], rate: int, rows: Columns 
     from vaezoo.data.sound.sound_files import write_wav
     from vaezoo.data.sound.spectrogram import to_sound
 
-    sounds = (to_sound(spectrogram[0], rate) for chunk in chunks for spectrogram in chunk)
+    examples = (example[0] for chunk in chunks for example in chunk)
+    sounds = (to_sound(x, rate) if x.ndim == 2 else x for x in examples)
     if path.suffix.lower() == SOUND:
         write_file(path, write_wav(np.concatenate([*sounds]), rate))
         return

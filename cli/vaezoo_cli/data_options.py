@@ -47,9 +47,9 @@ LABEL_PATTERN = click.option(
 SERIES = (
     click.option(
         "--kind",
-        metavar="[series|sound|counts]",
-        help="Take an array file, or a folder of .npy files, as series, a folder of sound files as spectrograms, or an "
-        "array file as counts.",
+        metavar="[series|sound|waveform|counts]",
+        help="Take an array file, or a folder of .npy files, as series, a folder of sound files as spectrograms or "
+        "waveforms, or an array file as counts.",
     ),
     click.option("--time-column", metavar="NAME", help="Column of a .csv file that holds the times of a recording."),
     click.option("--window", type=int, metavar="STEPS", help="Cut one recording into windows of so many steps."),

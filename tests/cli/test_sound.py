@@ -112,6 +112,24 @@ def test_spectrograms_are_drawn(kind, options, trained, run_ok, inside):
     assert np.asarray(Image.open("x.png")).std() > 5
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian:optimal", "multi-stft"])
+def test_waveforms_from_training_to_files(likelihood, trained, run_ok, run, inside):
+    """A model of waveforms is trained, resumed, and writes the sound that its decoder gives."""
+    options = ("-o", "channels=4,4", "-o", "strides=4,4", "-o", "latent_dim=3", "--batch-size", 9, "--device", "cpu")
+    data = ("--data", trained.parent / "d", "--kind", "waveform", "--window", 512, "--likelihood", likelihood)
+    run_ok("train", "waveform-vae", *data, *options, "--steps", 2, "--out", "r")
+    run_ok("train", "--resume", "r", "--steps", 3)
+    run_ok("reconstruct", "r", "--data", trained.parent / "d/low_03.wav", "--out", "again/")
+    again = vaezoo.reconstruct(vaezoo.load("r"), trained.parent / "d/low_03.wav")
+    assert again.shape == (6, 1, 512)
+    samples, rate = read_sound(Path("again/low_03.wav"))
+    assert rate == 8_000 and samples[:, 0] == pytest.approx(np.clip(again[0, 0], -1, 1), abs=1e-4)
+    run_ok("sample", "r", "-n", 2, "--out", "s.wav")
+    assert len(read_sound(Path("s.wav"))[0]) == 2 * 512
+    code, _, err = run("export", "r", "--onnx", "--waveform-in", "--out", "e")
+    assert code == 2 and "not on spectrograms" in err and not Path("e").exists()
+
+
 @pytest.mark.slow
 def test_exports_give_sound(trained, run_ok, inside):
     run_ok("export", trained, "--onnx", "--out", "e")

@@ -249,7 +249,7 @@ def test_changes_are_said(folder):
         ("one/00.wav", {}, "is not a folder of sound files"),
         ("d", {"sample_rate": 10}, "sample rate of 10 is out of range"),
         ("d", {"time_column": "t"}, "has no columns"),
-        ("d", {"scale": "unit"}, "do not lie in [0, 1]"),
+        ("d", {"scale": "unit"}, "does not lie in [0, 1]"),
         ("d", {"kind": "series", "sample_rate": RATE}, "a sample rate is that of sound"),
         ("digits", {}, "--kind sound has no effect on 'digits'"),
         ("d", {"image_size": 16}, "cannot be resized"),
@@ -324,3 +324,23 @@ def test_labels_of_new_files_have_the_numbers_of_the_training(folder):
     with pytest.raises(VaezooError, match="there is no label 'bab'") as e:
         run.sample(2, label="3,bab")
     assert "bob" in e.value.hint
+
+
+# Waveforms
+
+
+def test_waveforms_are_windows_of_samples(folder):
+    write_tones("d", 12, 0.2)
+    data = load_data("d", kind="waveform", window=1_000, scale="none")
+    assert data.spec.shape == (1, 1_000) and data.spec.sample_rate == RATE and data.spec.kind == "real"
+    assert data.spec.likelihood == "gaussian:optimal"
+    assert data.valid.names[:2] == ("00.wav", "00.wav@0.0750")
+    samples = read_sound(Path("d/00.wav"))[0][:, 0]
+    assert np.array_equal(data.valid.x[0, 0], samples[:1_000])
+    assert np.array_equal(data.valid.x[1, 0], samples[600:])  # the last window ends with the file
+    write("x.wav", 16_000 * tone(500, 0.1))
+    new = find_examples(data.spec, "x.wav")
+    assert new.split.x.shape == (1, 1, 1_000) and (new.split.x[..., 800:] == 0).all()
+    assert len(find_examples(data.spec, "d", stride=100)) > len(find_examples(data.spec, "d"))
+    default = load_data("d", kind="waveform")
+    assert default.spec.shape == (1, 8_192) and default.spec.scaling.name == "standardize"

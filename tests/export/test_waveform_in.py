@@ -13,6 +13,7 @@ from vaezoo.data.sound.sound_files import write_wav
 from vaezoo.data.sound.spectrogram import FLOOR, log_mel
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation.outputs import iter_encoded
+from vaezoo.explore.page import example_files
 from vaezoo.export.front_end import FrontEnd
 
 SOUND = DataSpec(name="sound", shape=(1, 64, 9), likelihood="gaussian", kind="real", sample_rate=8_000)
@@ -82,6 +83,7 @@ def test_runtime_encodes_waveforms(run, exported):
         model.encode(x[:, :-1])
     assert "896" in e.value.hint
     assert verify_onnx(exported).parity
+    assert example_files(exported) is None
     assert "waveforms of 896 samples" in (exported / "README.md").read_text()
 
 
@@ -101,5 +103,5 @@ def test_what_is_refused(run, inside):
             export_onnx(run, "e", waveform_in=True, **options)
         assert words in e.value.message
     images = vaezoo.create_model("mlp-vae", DataSpec(name="x", shape=(1, 8, 8)))
-    with pytest.raises(UnsupportedDataError, match="not on sound"):
+    with pytest.raises(UnsupportedDataError, match="not on spectrograms"):
         export_onnx(images, "e", waveform_in=True)

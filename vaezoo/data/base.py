@@ -80,7 +80,7 @@ class DataSpec:
         tokenizer: How texts become ids; see `vaezoo.core.tokenizer.Tokenizer`. Empty if unknown, and for other data.
         column_names: The names of the columns of vectors, or of the channels of series. Empty if they have none.
         time_column: The column of times in the files of the recording that series were cut from. Empty for other data.
-        sample_rate: Samples in a second of the sound whose spectrograms the examples are. 0 for other data.
+        sample_rate: Samples in a second of the sound whose spectrograms or waveforms are the examples. 0 for others.
         column_formats: How each column of a table is written, such as `integer` or `date:%d.%m.%Y`; see
             `vaezoo.core.tables`. Empty if cells are numbers.
         categories: The texts of the categories of each column, none for a real one. Empty without formats.
@@ -155,9 +155,10 @@ class DataSpec:
             raise VaezooError(
                 f"data set '{self.name}' has the name of a class or column that cannot be printed", "give another name"
             )
-        if self.sample_rate and len(self.shape) != 3:
+        if self.sample_rate and (len(self.shape) not in (2, 3) or self.shape[0] != 1):
             raise VaezooError(
-                f"data set '{self.name}' has a sample rate and shape {self.shape}", "use (1, frequencies, frames)"
+                f"data set '{self.name}' has a sample rate and shape {self.shape}",
+                "use (1, frequencies, frames) or (1, samples)",
             )
         try:
             check_tokenizer(self.tokenizer, self.symbols)
@@ -421,7 +422,7 @@ class DataSource:
         on_bad_image: What to do with unreadable images: error or skip.
         channels: "grey" or "colour", which images are converted to. None keeps what they have.
         scale: How values become x: unit, minmax, standardize or none.
-        kind: "series", "sound" or "counts" in files. None for data whose kind follows from their source.
+        kind: "series", "sound", "waveform" or "counts" in files. None for data whose kind follows from their source.
         time_column: The column of times of a recording.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows.

@@ -147,10 +147,12 @@ def find_examples(
         return _examples(text_examples(path, spec, column, on_long_text), spec, slug(path), part)
     if column is not None:
         raise VaezooError("--column names the texts of a .csv file, for a model of texts", "leave out --column")
-    splits = _load_series(path, spec, stride) if is_series(spec) else _load_counts(path, spec)
+    splits: Splits | None
     if spec.sample_rate and path.suffix.lower() not in npy.SUFFIXES:
         sound, files = read_for_model(path, spec, stride, label_pattern)
         splits = sound_splits(to_model(sound.x, spec, f"'{path}'"), sound, files)
+    else:
+        splits = _load_series(path, spec, stride) if is_series(spec) else _load_counts(path, spec)
     return _examples(splits or _load_path(path, spec, stream, skip), spec, slug(path), part)
 
 

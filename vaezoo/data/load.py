@@ -22,7 +22,7 @@ from vaezoo.data.images import digits, image_folder, sprites, standard_sets
 from vaezoo.data.images.decode import to_channels
 from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.series import files, sines
-from vaezoo.data.series.options import SeriesOptions
+from vaezoo.data.series.options import SOUND, SeriesOptions
 from vaezoo.data.sound import folders
 from vaezoo.data.tables import load as tables
 from vaezoo.data.tables import penguins
@@ -85,10 +85,11 @@ def load_data(
         scale: How the values of an array file or of series become x, as in `from_arrays`. Images of files are always
             "unit".
         columns: Kinds of columns of a .csv or .parquet file that differ from those that are found; see `from_table`.
-        kind: "series" for array files and folders of series, "sound" for a folder of sound files, "counts" for array
-            files of counts. None: the kind follows from the source.
+        kind: "series" for array files and folders of series, "sound" or "waveform" for a folder of sound files, as
+            spectrograms or as they are, "counts" for array files of counts. None: the kind follows from the source.
         time_column: The column of a .csv file that holds the times of one recording.
-        window: Cuts one recording into windows of so many steps, or sound into windows of so many frames.
+        window: Cuts one recording into windows of so many steps, or sound into windows of so many frames,
+            or samples of a waveform.
         stride: Steps between the starts of two windows. The default is `window`: they do not overlap.
         sample_rate: Samples in a second to which sound is resampled. The default is that of the files.
         layer: The layer of a .h5ad file that holds counts. By default they are in X.
@@ -159,7 +160,8 @@ def load_data(
         assert path is not None
         name, location = slug(path), str(path)
         if series.names:
-            splits = {"sound": folders, "counts": counts}.get(str(kind), files).load(path, series, scale)
+            readers = {**dict.fromkeys(SOUND, folders), "counts": counts}
+            splits = readers.get(str(kind), files).load(path, series, scale)
         elif are_texts:
             _require_unit(str(path), scale)
             folder = None if data_path is None else str(data_path)

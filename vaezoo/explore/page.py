@@ -107,11 +107,15 @@ def export_files(folder: Path) -> dict[str, bytes]:
 
 
 def example_files(folder: Path) -> tuple[dict[str, object], bytes] | None:
-    """Returns what the page is told of the golden examples, and their bytes. None if they are not real ones."""
+    """Returns what the page is told of the golden examples, and their bytes.
+
+    None if they are not real ones, or are waveforms, which a page of spectrograms cannot show.
+    """
     from vaezoo.runtime.export_files import read_manifest
 
     manifest = read_manifest(folder)
-    if "encoder" not in manifest["graphs"] or not has_real_examples(manifest):
+    takes_waveforms = manifest["format"].get("waveform", False)
+    if "encoder" not in manifest["graphs"] or takes_waveforms or not has_real_examples(manifest):
         return None
     from vaezoo.export.golden import read_cases
 

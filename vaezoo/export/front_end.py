@@ -34,9 +34,9 @@ class FrontEnd(nn.Module):
 
     def __init__(self, data: DataSpec) -> None:
         super().__init__()
-        if not data.sample_rate:
+        if not data.sample_rate or len(data.shape) != 3:
             raise UnsupportedDataError(
-                f"the model was trained on data of shape {data.shape}, not on sound", "leave out --waveform-in"
+                f"the model was trained on data of shape {data.shape}, not on spectrograms", "leave out --waveform-in"
             )
         self.data = data
         self.size = frame_size(data.sample_rate)

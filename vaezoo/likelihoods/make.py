@@ -25,6 +25,7 @@ from vaezoo.likelihoods.laplace import Laplace
 from vaezoo.likelihoods.levels import CategoricalLevels, DiscretizedLogistic, DiscretizedLogisticMixture
 from vaezoo.likelihoods.log_cosh import LogCosh
 from vaezoo.likelihoods.ms_ssim import MSSSIM
+from vaezoo.likelihoods.multi_stft import MultiSTFT
 from vaezoo.likelihoods.table import Table
 from vaezoo.likelihoods.table_modes import ModeTable
 
@@ -46,6 +47,7 @@ BUILT_IN: Mapping[str, type[Likelihood]] = {
     "zinb": ZeroInflatedNegativeBinomial,
     "log-cosh": LogCosh,
     "ms-ssim": MSSSIM,
+    "multi-stft": MultiSTFT,
 }
 
 
@@ -166,6 +168,8 @@ def _built_in(text: str, data: DataKind) -> Likelihood:
             return LogCosh(_number(sharpness), unit=unit)
         case "ms-ssim", "", "":
             return MSSSIM()
+        case "multi-stft", "", "":
+            return MultiSTFT()
     raise _unknown(text)
 
 

@@ -1,17 +1,6 @@
 """A convolutional VAE for series. Its depth follows from their length."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-from vaezoo.composition import Parts, composed
-from vaezoo.nn.conv1d import Conv1dConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conv1dParts(Parts, Conv1dConfig):
-    """The options of a composed model of convolutions over time."""
-
+from vaezoo.composition import Conv1dParts, composed
 
 SPEC = composed(
     Conv1dParts(),

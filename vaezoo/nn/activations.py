@@ -6,9 +6,29 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-Activation = Literal["relu", "leaky-relu", "elu", "silu", "gelu", "tanh", "softplus", "gated"]
+Activation = Literal["relu", "leaky-relu", "elu", "silu", "gelu", "tanh", "softplus", "snake", "gated"]
+
+TINY = 1e-9  # keeps snake defined where its frequency is 0
+
+
+class Snake(nn.Module):
+    """x + sin^2(a x) / a with a frequency a for each channel, which is learnt (Ziyin et al. 2020, arXiv 2006.08195).
+
+    Args:
+        channels: Channels or features of x, its dimension 1.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.frequency = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.frequency.view(-1, *[1] * (x.ndim - 2))
+        return x + torch.sin(a * x).square() / (a + TINY)
+
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,6 +40,11 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
     "gated": partial(nn.GLU, dim=1),  # dimension 1 holds the features of a dense layer, the channels of an image
 }
+
+
+def make_activation(name: Activation, channels: int) -> nn.Module:
+    """Returns an activation by name, for so many channels or features of its output."""
+    return Snake(channels) if name == "snake" else ACTIVATIONS[name]()
 
 
 def gate_factor(activation: Activation) -> int:

@@ -20,7 +20,7 @@ from vaezoo.core.precision import to_float32
 from vaezoo.data.base import Batch, DataSpec, Split
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
-from vaezoo.nn.activations import ACTIVATIONS, Activation
+from vaezoo.nn.activations import Activation, make_activation
 from vaezoo.nn.conv import ConvConfig, conv_specs
 from vaezoo.nn.quantizers.base import Quantizer, QuantizerPart, require_at_least_0
 from vaezoo.nn.quantizers.vq import VQPart
@@ -220,7 +220,7 @@ def upsampling(specs: Sequence[ConvSpec], activation: Activation) -> list[nn.Mod
     """Returns the reverse of an encoder's convolutions, from the features of the grid to unbounded images."""
     layers: list[nn.Module] = []
     for spec in reversed(specs[1:]):
-        layers += [transposed_layer(spec), ACTIVATIONS[activation]()]
+        layers += [transposed_layer(spec), make_activation(activation, spec.in_channels)]
     return [*layers, transposed_layer(specs[0])]
 
 

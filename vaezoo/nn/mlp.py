@@ -11,7 +11,7 @@ from torch import nn
 from vaezoo.core.options import require_positive
 from vaezoo.data.base import DataSpec
 from vaezoo.likelihoods.base import Shape
-from vaezoo.nn.activations import ACTIVATIONS, Activation, gate_factor
+from vaezoo.nn.activations import Activation, gate_factor, make_activation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,10 @@ def hidden_layers(sizes: tuple[int, ...], activation: Activation) -> list[nn.Mod
     """Returns dense layers from sizes[0] to sizes[-1]. An activation follows each of them."""
     layers: list[nn.Module] = []
     for in_features, out_features in pairwise(sizes):
-        layers += [nn.Linear(in_features, gate_factor(activation) * out_features), ACTIVATIONS[activation]()]
+        layers += [
+            nn.Linear(in_features, gate_factor(activation) * out_features),
+            make_activation(activation, out_features),
+        ]
     return layers
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.errors import VaezooError
-from vaezoo.nn.activations import ACTIVATIONS, Activation, gate_factor
+from vaezoo.nn.activations import Activation, gate_factor, make_activation
 from vaezoo.nn.mlp import hidden_layers, mlp_layers
 
 COARSE_SIZE = 7  # derived convolutions halve the input until its shortest side has at most this size
@@ -102,7 +102,7 @@ def conv_layers(specs: list[ConvSpec], activation: Activation) -> list[nn.Module
             CONVOLUTIONS[len(spec.in_size)](
                 spec.in_channels, out_channels, spec.kernel_size, spec.stride, spec.padding
             ),
-            ACTIVATIONS[activation](),
+            make_activation(activation, spec.out_channels),
         ]
     return layers
 
@@ -170,5 +170,8 @@ def conv_decoder(config: Network, specs: list[ConvSpec], in_features: int) -> nn
     sizes = (in_features, *reversed(config.dense), math.prod(coarse))
     layers = [*hidden_layers(sizes, activation), nn.Unflatten(1, coarse)]
     for spec in reversed(specs[1:]):
-        layers += [transposed_layer(spec, gate_factor(activation)), ACTIVATIONS[activation]()]
+        layers += [
+            transposed_layer(spec, gate_factor(activation)),
+            make_activation(activation, spec.in_channels),
+        ]
     return nn.Sequential(*layers, transposed_layer(specs[0]))

@@ -55,9 +55,9 @@ class LoadedModel:
         return self.data["kind"] == "unit" and len(self.shape) == 3 and self.shape[0] in (1, 3)
 
     @property
-    def is_sound(self) -> bool:
+    def is_spectrogram(self) -> bool:
         """Whether an example is the spectrogram of a sound."""
-        return bool(self.data.get("sample_rate"))
+        return bool(self.data.get("sample_rate")) and len(self.shape) == 3
 
     @property
     def is_series(self) -> bool:
@@ -82,7 +82,7 @@ class LoadedModel:
         from vaezoo.data.sound.spectrogram import grey_levels
         from vaezoo.runtime.manifest import scaling_of
 
-        if self.is_sound:
+        if self.is_spectrogram:
             return grey_levels(x, self.data["sample_rate"])
         scaling = scaling_of(self.data)
         return as_bytes(scaling.apply(x) if scaling.offset else x)
@@ -92,7 +92,7 @@ class LoadedModel:
         from vaezoo.plots.thumbnails import thumbnails
         from vaezoo.runtime.manifest import scaling_of
 
-        return self.pixels(scaling_of(self.data).invert(x)) if self.is_sound else thumbnails(x)
+        return self.pixels(scaling_of(self.data).invert(x)) if self.is_spectrogram else thumbnails(x)
 
     def sample(
         self,
@@ -179,7 +179,7 @@ def from_run(run: Run) -> LoadedModel:
 
 def require_drawable(model: LoadedModel) -> None:
     """Raises UnsupportedDataError unless a model was trained on images, series or sound, which can be drawn."""
-    if not (model.is_image or model.is_series or model.is_sound):
+    if not (model.is_image or model.is_series or model.is_spectrogram):
         raise UnsupportedDataError(
             f"{model.folder} was trained on shape {model.shape}, which is not an image, a series or sound",
             "give a run that was trained on images, series or sound",

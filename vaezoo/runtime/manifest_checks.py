@@ -128,8 +128,8 @@ def _check_data(data: Mapping[str, Any]) -> None:
         if not isinstance(data.get(key, ""), str):
             raise TypeError(f"{key} {safe_repr(data[key])} is not a text")
     rate = data.get("sample_rate", 0)
-    if type(rate) is not int or not 0 <= rate <= MAX_RATE or (rate and len(data["shape"]) != 3):
-        raise ValueError(f"sample_rate {safe_repr(rate)} is out of range, or the data are not spectrograms")
+    if type(rate) is not int or not 0 <= rate <= MAX_RATE or (rate and len(data["shape"]) not in (2, 3)):
+        raise ValueError(f"sample_rate {safe_repr(rate)} is out of range, or the data are not sound")
     if column_names and data["shape"][: 1 if len(data["shape"]) < 3 else 0] != [len(set(column_names))]:
         raise ValueError(f"there are {len(column_names)} column names for shape {data['shape']}")
     if not data["shape"]:

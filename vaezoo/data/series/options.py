@@ -10,7 +10,8 @@ from vaezoo.data.series.layout import MIN_STEPS
 from vaezoo.data.sound.sound_files import check_rate
 from vaezoo.errors import VaezooError, safe_repr, suggest
 
-KINDS = ("series", "sound", "counts")
+SOUND = ("sound", "waveform")  # those that read sound files
+KINDS = ("series", *SOUND, "counts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class SeriesOptions:
     """The options of data that say that they are series, sound or counts. Each of them does.
 
     Attributes:
-        kind: "series", "sound", "counts", or None.
+        kind: "series", "sound", "waveform", "counts", or None.
         time_column: The column of a CSV file that holds times.
         window: Steps of each window of a recording.
         stride: Steps between the starts of two windows. None: as many as a window has.
@@ -43,23 +44,24 @@ class SeriesOptions:
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             kind = safe_repr(self.kind)
-            raise VaezooError(f"no kind of data named '{kind}'", suggest(kind, KINDS, "use series, sound or counts"))
+            hint = suggest(kind, KINDS, "use series, sound, waveform or counts")
+            raise VaezooError(f"no kind of data named '{kind}'", hint)
         if not isinstance(self.time_column, str | None):
             raise VaezooError(f"time column {safe_repr(self.time_column)} is not a name", "give the name of a column")
         if self.window is not None:
             whole_number("window", self.window, MIN_STEPS)
         if self.stride is not None:
             whole_number("stride", self.stride, 1)
-            if self.window is None and self.kind != "sound":
+            if self.window is None and self.kind not in SOUND:
                 raise VaezooError("a stride needs a window", "give --window, too")
 
         if self.sample_rate is not None:
             check_rate(whole_number("sample rate", self.sample_rate, 1))
-            if self.kind != "sound":
+            if self.kind not in SOUND:
                 raise VaezooError("a sample rate is that of sound", "give --kind sound, too")
         if self.label_pattern is not None:
             check_pattern(self.label_pattern)
-            if self.kind != "sound":
+            if self.kind not in SOUND:
                 raise VaezooError("a label pattern reads the names of sound files", "give --kind sound, too")
         self._check_counts()
 

@@ -1,4 +1,4 @@
-"""Reads folders of sound files as windows of log-mel spectrograms."""
+"""Reads folders of sound files as windows of log-mel spectrograms, or of waveforms."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vaezoo.data.sound.spectrogram import FLOOR, frame_size, log_mel
 from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
 SOUNDS = FileKind("sound files", ("WAV", "FLAC", "MP3", "OGG"), SUFFIXES)
-WINDOW = 32  # frames of an example by default, about half a second
+WINDOWS = {"sound": 32, "waveform": 8_192}  # frames or samples of an example by default, half a second or a second
 
 
 class Sound(NamedTuple):
@@ -62,11 +62,11 @@ class SoundFiles(NamedTuple):
     label_names: LabelNames = ()
 
 
-class Spectrograms(NamedTuple):
-    """Windows of spectrograms.
+class SoundWindows(NamedTuple):
+    """Windows of spectrograms or waveforms.
 
     Attributes:
-        x: `(N, 1, MELS, frames)`.
+        x: `(N, 1, MELS, frames)` or `(N, 1, samples)`.
         names: The file of each window relative to the folder, with the second at which it begins unless that is 0.
         file: The index of the file of each window, `(N,)`.
     """
@@ -84,7 +84,8 @@ def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:
 
     Args:
         path: The folder.
-        options: The sample rate, by default that of the files, the frames of a window, by default 32, and the pattern
+        options: The sample rate, by default that of the files, the length of a window, by default 32 frames or
+            8,192 samples, and the pattern
             of labels in names, which goes before folders of classes.
         scale: As in `from_arrays`, but not "unit".
 
@@ -96,7 +97,7 @@ def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:
     if options.time_column is not None:
         raise VaezooError(f"'{path}' holds sound, which has no columns", "leave out --time-column")
     if arrays.is_unit(scale):
-        raise VaezooError("spectrograms do not lie in [0, 1]", "leave out --scale, or give --scale minmax")
+        raise VaezooError("sound does not lie in [0, 1]", "leave out --scale, or give --scale minmax")
     if not path.is_dir():
         raise InputError(f"'{path}' is not a folder of sound files", "name a folder")
     files = find_sounds(path, options.label_pattern)
@@ -105,31 +106,35 @@ def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:
         raise InputError(f"'{path}' has {count} sound files", f"give a folder with more {' or '.join(SUFFIXES)}")
     sounds = read_sounds(path, files.names, options.sample_rate)
     rate = options.sample_rate or sounds[0].rate
-    window = options.window or WINDOW
-    data = spectrograms(sounds, files.names, rate, window, options.stride or window)
+    assert options.kind is not None
+    window = options.window or WINDOWS[options.kind]
+    spectral = options.kind == "sound"
+    data = sound_windows(sounds, files.names, rate, window, options.stride or window, spectral=spectral)
     x = torch.from_numpy(arrays.as_numbers(data.x, f"'{path}'"))
     return sound_splits(x, data, _with_valid(files))._replace(sample_rate=rate)
 
 
 def read_for_model(
     path: Path, spec: DataSpec, stride: int | None, label_pattern: str | None
-) -> tuple[Spectrograms, SoundFiles]:
+) -> tuple[SoundWindows, SoundFiles]:
     """Reads a sound file, or all files of a folder, as examples of a model that was trained on sound.
 
     Raises:
         InputError: If there is no file, one cannot be read, or its name has no label by the pattern.
     """
     files = find_sounds(path, label_pattern) if path.is_dir() else _single_file(path, label_pattern)
-    folder, frames = path if path.is_dir() else path.parent, spec.shape[2]
+    folder, window = path if path.is_dir() else path.parent, spec.shape[-1]
     sounds = read_sounds(folder, files.names, spec.sample_rate)
-    return spectrograms(sounds, files.names, spec.sample_rate, frames, stride or frames), files
+    spectral = len(spec.shape) == 3
+    data = sound_windows(sounds, files.names, spec.sample_rate, window, stride or window, spectral=spectral)
+    return data, files
 
 
-def sound_splits(x: Tensor, data: Spectrograms, files: SoundFiles) -> Splits:
+def sound_splits(x: Tensor, data: SoundWindows, files: SoundFiles) -> Splits:
     """Returns windows by the parts of their files.
 
     Args:
-        x: The values of the windows, `(N, 1, MELS, frames)`.
+        x: The values of the windows, `(N, ...)`.
         data: Their names and files.
         files: The parts and the labels of the files.
     """
@@ -213,15 +218,28 @@ def _say_changes(sounds: Sequence[Sound], rate: int | None) -> None:
         warnings.warn(text, VaezooWarning, stacklevel=4)
 
 
-def spectrograms(sounds: Sequence[Sound], files: Sequence[str], rate: int, frames: int, stride: int) -> Spectrograms:
-    """Returns the windows of all sounds. Short sounds are filled up with silence at their end."""
+def sound_windows(
+    sounds: Sequence[Sound], files: Sequence[str], rate: int, window: int, stride: int, *, spectral: bool
+) -> SoundWindows:
+    """Returns the windows of all sounds. Short sounds are filled up with silence at their end.
+
+    Args:
+        sounds: The sounds.
+        files: Their names.
+        rate: Samples in a second.
+        window: Frames or samples of a window.
+        stride: Those between the starts of two windows.
+        spectral: Whether they are windows of spectrograms, and not of waveforms.
+    """
+    seconds, silence = (frame_size(rate) / 4 / rate, math.log(FLOOR)) if spectral else (1 / rate, 0.0)
+    digits = 2 if spectral else 4
     windows, names, places = [], [], []
     for i, (sound, name) in enumerate(zip(sounds, files, strict=True)):
-        values = log_mel(sound.samples, rate)
-        short = max(0, frames - values.shape[1])
-        values = np.pad(values, ((0, 0), (0, short)), constant_values=math.log(FLOOR))
-        for start in window_starts(0, values.shape[1], frames, stride).tolist():
-            windows.append(values[None, :, start : start + frames])
-            names.append(name if not start else f"{name}@{start * frame_size(rate) / 4 / rate:.2f}")
+        values = log_mel(sound.samples, rate) if spectral else sound.samples
+        short = max(0, window - values.shape[-1])
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, short)], constant_values=silence)
+        for start in window_starts(0, values.shape[-1], window, stride).tolist():
+            windows.append(values[None, ..., start : start + window])
+            names.append(name if not start else f"{name}@{start * seconds:.{digits}f}")
             places.append(i)
-    return Spectrograms(np.stack(windows), tuple(names), np.array(places))
+    return SoundWindows(np.stack(windows), tuple(names), np.array(places))
