@@ -71,7 +71,8 @@ def to_columns(values: Values, names: Sequence[str], name: str) -> Array:
     given = column_names(values, name) if names else ()
     if not given or given == tuple(names):
         return to_array(values, name)
-    return to_array(values, name)[:, column_places(given, names, name)]
+    places = column_places(given, names, name)  # an error of names says more than one of values
+    return to_array(values, name)[:, places]
 
 
 def column_places(given: Sequence[str], names: Sequence[str], name: str) -> list[int]:

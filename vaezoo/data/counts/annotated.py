@@ -52,7 +52,8 @@ def read_annotated(path: Path, layer: str, label_column: str, *, labels_required
     """
     data = _open(path)
     matrix = _layer(path, data, layer)
-    require_memory(*matrix.shape, f"'{path}'")
+    rows, columns = matrix.shape
+    require_memory(rows, columns, f"'{path}'")
     values = matrix.data if hasattr(matrix, "nnz") else matrix
     if not _are_counts(values):
         raise InputError(f"{_called(layer)} of '{path}' has values that are not counts", _layer_hint(data, layer))
