@@ -68,7 +68,7 @@ test-javascript: $(STAMP)
 
 ORT := web/node_modules/onnxruntime-web/dist
 
-# A page of `vaezoo explore` for each model, in build/explorers/. It takes about half an hour, and can be stopped.
+# A page of `vaezoo explore` for each model, in build/explorers/. It goes on where it was stopped.
 explorers: $(STAMP)
 	$(BIN)/python scripts/explorers.py $(if $(wildcard $(ORT)),--runtime web)
 

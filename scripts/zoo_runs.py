@@ -13,6 +13,7 @@ from vaezoo.registry import list_models
 DATA = {
     "ada-gvae": "shapes",
     "conv1d-vae": "sines",
+    "scvi": "cells",
     "sentence-vae": "names",
     "spectrogram-vae": "tones",
     "time-vae": "sines",

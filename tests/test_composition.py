@@ -1,20 +1,26 @@
 """Composed models: which parts go together, their options, and their errors."""
 
+import contextlib
+import dataclasses
 import itertools
+import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from vaezoo.composition import ConvParts, MLPParts, composed
+from vaezoo.composition import ConvParts, MLPParts, check_parts, composed
+from vaezoo.core.option_values import PartOf
 from vaezoo.core.options import config_json, configure, options_of
 from vaezoo.data.base import Batch, DataSpec
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import StepContext
 from vaezoo.posteriors.gaussian import DiagonalGaussianPart
 from vaezoo.priors.standard_normal import ZeroKLPart
+from vaezoo.registry import get_model
 from vaezoo.vae import example_batch
 
 IMAGES = DataSpec(name="images", shape=(1, 8, 8), classes=(3,))
@@ -227,3 +233,47 @@ def test_several_labels():
     x = torch.rand(2, 1, 8, 8)
     one, other = (vae.infer(Batch(x, torch.tensor([[0, 0], [2, i]]))).mode() for i in (0, 1))
     assert torch.equal(one[0], other[0]) and not torch.equal(one[1], other[1])
+
+
+def fitting(config, posterior):
+    """Returns the priors, and the objectives, that some combination with the posterior allows."""
+    choices = {name: PartOf(f"vaezoo.{name}s") for name in ("posterior", "prior", "objective")}
+    loaded = {name: {part: of.load(part) for part in of.choices()} for name, of in choices.items()}
+    priors, objectives = set(), set()
+    for prior, objective in itertools.product(loaded["prior"], loaded["objective"]):
+        parts = {"posterior": posterior, "prior": prior, "objective": objective}
+        with contextlib.suppress(VaezooError):
+            check_parts(dataclasses.replace(config, **{name: loaded[name][part] for name, part in parts.items()}))
+            priors.add(prior)
+            objectives.add(objective)
+    return priors, objectives
+
+
+def test_documented_parts_fit_together():
+    """The table of docs/models.md is what the check of parts allows."""
+    lines = (Path(__file__).parents[1] / "docs" / "models.md").read_text("utf-8").splitlines()
+    first = lines.index("| posterior | priors | objectives |") + 2
+    rows = [line.split("|")[1:-1] for line in itertools.takewhile(lambda line: line.startswith("|"), lines[first:])]
+    config, seen = get_model("mlp-vae").config, []
+    usual = set(PartOf("vaezoo.objectives").choices()) - {"vq", "m2"}
+    for posteriors, *parts in rows:
+        priors, objectives = ({*re.findall("`(.+?)`", part)} for part in parts)
+        for posterior in re.findall("`(.+?)`", posteriors):
+            seen.append(posterior)
+            expected = usual - objectives if "all but" in parts[1] else objectives
+            assert fitting(config, posterior) == (priors, expected), posterior
+    assert sorted(seen) == PartOf("vaezoo.posteriors").choices()
+
+
+@pytest.mark.parametrize(
+    ("options", "owners"),
+    [
+        ({"components": 50}, "prior=mixture or prior=vamp, which have it"),
+        ({"prior.couplings": 3}, "prior=realnvp, which has it"),
+        ({"prior": "mixture", "k": 5}, "objective=iwae, which has it"),
+    ],
+)
+def test_options_of_other_parts_name_them(options, owners):
+    with pytest.raises(VaezooError, match="no option") as e:
+        configure(get_model("mlp-vae").config, options)
+    assert e.value.hint == f"choose {owners}"

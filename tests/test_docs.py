@@ -35,7 +35,8 @@ from vaezoo_cli.options import parse_options
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+PROSE = [*PAGES, *TUTORIALS, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "benchmarks" / "README.md"]
 LINKED = [*PROSE, ROOT / "CHANGELOG.md"]
 SLOW = {"docs/anomalies.md", "docs/tables.md", "docs/text.md", "README.md", "docs/export.md", "docs/plugins.md"}
 CHEAP = ("list", "show", "recipes", "pretrained", "doctor")  # commands that tests run
@@ -101,6 +102,18 @@ def test_python_blocks_run(page, small_digits, inside):
     document.namespace["__name__"] = "__main__"
     for example in document.examples():
         example.evaluate()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* validation examples are few")
+@pytest.mark.parametrize("page", [pytest.param(p, id=name_of(p)) for p in TUTORIALS])
+def test_cells_of_tutorials_run(page, small_digits, inside):
+    """With short trainings. The build of the site runs them as they stand."""
+    cells = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(cells) >= 4
+    names = {"display": lambda image: None}  # of IPython
+    for cell in cells:
+        exec(re.sub(r"\b(epochs|steps)=\d+", r"\1=2", cell), names)
 
 
 def run_commands(page, capsys):

@@ -55,6 +55,57 @@ def test_folders_are_read_in_the_order_of_their_files(tmp_path):
     assert load_data(tmp_path).spec.kind == "tokens"
 
 
+def write_parts(folder, form="ptb.{}.txt", **texts):
+    for name, text in texts.items():
+        file = folder / form.format(name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+
+
+@pytest.mark.parametrize("form", ["ptb.{}.txt", "{}/a.txt"])
+@pytest.mark.filterwarnings("ignore:.*not in the vocabulary")
+def test_splits_are_named_by_files_or_folders(tmp_path, form):
+    write_parts(tmp_path, form, train="anna\nbob\n", valid="eva\n", test="zoe\nnan\nada\n")
+    data = load_data(tmp_path)
+    assert [len(split) for split in (data.train, data.valid, data.test)] == [2, 1, 3]
+    tokenizer = data.spec.make_tokenizer()
+    assert "z" not in tokenizer.symbols and "a" in tokenizer.symbols  # it is fitted to the training part
+    assert tokenizer.to_texts(data.valid.gather(slice(None)).x.numpy())[0][-1] == "a"
+
+
+@pytest.mark.filterwarnings("ignore:.*not in the vocabulary")
+def test_tests_are_held_out_in_new_data(tmp_path):
+    write_parts(tmp_path, train="anna\nbob\neva\nada\n", test="nan\n")
+    data = load_data(tmp_path)
+    found = find_examples(data.spec, tmp_path)
+    assert found.names == ("ptb.test.txt:1",)
+    assert len(find_examples(data.spec, tmp_path, part="all").split) == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"train": "a\nb", "test": "a", "notes": "a"},
+            "has 'ptb.test.txt' of the test split, and also 'ptb.notes.txt'",
+        ),
+        ({"valid": "a\nb", "test": "a"}, "has the splits test and valid, but no training texts"),
+    ],
+)
+def test_unclear_splits_are_refused(tmp_path, files, message):
+    write_parts(tmp_path, **files)
+    with pytest.raises(InputError) as e:
+        load_data(tmp_path)
+    assert message in e.value.message
+
+
+@pytest.mark.filterwarnings("ignore:.*not in the vocabulary")
+def test_one_file_named_after_a_split_is_a_text(tmp_path):
+    """A title may have such a word."""
+    write_parts(tmp_path, the_train_to_york="a\nb\n", odes="c\n")
+    assert load_data(tmp_path).test is None
+
+
 def test_columns_of_csv_files(tmp_path):
     file = tmp_path / "reviews.csv"
     file.write_text('id,text\n1,bad\n2,"bad,\nvery bad"\n3,\n4,"so ""so"""\n')

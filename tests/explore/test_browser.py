@@ -186,6 +186,20 @@ def test_accessible_in_both_schemes(browser, explored, name, scheme):
     assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["latent2", "codes"])
+def test_panels_fit_the_window(browser, explored, name, width):
+    """Two columns on a screen, one on a phone, and nothing to scroll to the side."""
+    _, page = explored(name)
+    browser.open(page, width=width)
+    boxes = "return [...document.querySelectorAll(arguments[0])].map((node) => node.getBoundingClientRect().toJSON())"
+    first, second = browser.run(boxes, ".column")
+    assert first["right"] <= second["left"] if width > 1000 else first["bottom"] <= second["top"]
+    panels = browser.run(boxes, ".panel, .panel canvas, .panel button")
+    assert len(panels) > 10 and all(box["left"] >= 0 and box["right"] <= width for box in panels)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+
+
 def test_numbers_of_a_locale_and_keys(browser, explored):
     _, page = explored("mlp")
     browser.open(page, locale="de-DE")

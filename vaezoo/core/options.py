@@ -10,6 +10,7 @@ option of it. JSON holds both keys side by side.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import re
@@ -109,10 +110,8 @@ def _configure(config: ConfigT, values: Mapping[str, object], prefix: str) -> Co
         if unknown := [option for option in options if option.partition(".")[0] not in known]:
             chosen = f"{prefix}{name}={part_name(part)}"
             its = ", ".join(f"{prefix}{name}.{option}" for option in known) or "none"
-            raise VaezooError(
-                f"{chosen} has no option '{safe_repr(unknown[0])}'",
-                f"its options are: {its}; another {name} may have it, chosen with {prefix}{name}=NAME",
-            )
+            hint = _owners_hint({name: hints[name]}, unknown[0], prefix) or f"its options are: {its}"
+            raise VaezooError(f"{chosen} has no option '{safe_repr(unknown[0])}'", hint)
         changes[name] = _configure(part, options, f"{prefix}{name}.")
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]  # a ModelSpec's config is a dataclass
 
@@ -168,6 +167,18 @@ def config_json(config: object) -> dict[str, Json]:
     return values
 
 
+def _owners_hint(hints: Mapping[str, Any], option: str, prefix: str) -> str:
+    """Returns a hint that names the parts which have an option, though they are not chosen. Empty if there are none."""
+    owners = []
+    for name, hint in hints.items():
+        if (mark := part_of(hint)) is None:
+            continue
+        for choice in mark.choices():
+            with contextlib.suppress(VaezooError):  # a broken package is reported when its part is chosen
+                owners += [f"{prefix}{name}={choice}"] if option in _hints(mark.load(choice)) else []
+    return f"choose {' or '.join(owners)}, which {'has' if len(owners) == 1 else 'have'} it" if owners else ""
+
+
 def _hints(config: object) -> dict[str, Any]:
     types_by_name = typing.get_type_hints(type(config), include_extras=True)
     return {field.name: types_by_name[field.name] for field in dataclasses.fields(config)}  # type: ignore[arg-type]
@@ -191,7 +202,8 @@ def _converted(
     for name, value in values.items():
         if name not in hints:
             known = ", ".join(prefix + n for n in hints) or "none"
-            hint = suggest(prefix + name, [prefix + n for n in hints], f"the options are: {known}")
+            hint = suggest(prefix + name, [prefix + n for n in hints], "") or _owners_hint(hints, name, prefix)
+            hint = hint or f"the options are: {known}"
             parts = [n for n, part in examples.items() if part_of(hints[n]) and name in _hints(part)]
             hint = f"did you mean '{prefix}{parts[0]}.{name}'?" if parts else hint
             raise VaezooError(f"no option named '{safe_repr(prefix + name)}'", hint)

@@ -30,6 +30,13 @@ Classes: TypeAlias = dict[str, list[Path]]
 """The files of each class, both sorted. Without classes they are under the name ""."""
 
 
+def split_of(name: str) -> str | None:
+    """Returns the split that a file or folder is named after, such as test for `ptb.test.txt`, or None."""
+    words = [word.lower() for word in WORD.findall(name)]
+    found = {SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD}
+    return found.pop() if len(found) == 1 else None
+
+
 def find_splits(root: Folder) -> dict[str, Classes]:
     """Finds the splits of a folder of files and their classes.
 

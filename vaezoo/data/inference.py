@@ -144,7 +144,7 @@ def find_examples(
     path = find_path(data)
     if spec.tokenizer and is_text(path, column or ""):
         require_image_folder(str(path), stream, skip)
-        return _examples(Splits(text_examples(path, spec, column, on_long_text)), spec, slug(path), part)
+        return _examples(text_examples(path, spec, column, on_long_text), spec, slug(path), part)
     if column is not None:
         raise VaezooError("--column names the texts of a .csv file, for a model of texts", "leave out --column")
     splits: Splits | None

@@ -12,9 +12,9 @@ import torch
 
 from vaezoo.core.counts import whole_number
 from vaezoo.core.tokenizer import TOKENIZERS, Encoded, Tokenizer
-from vaezoo.data.base import Dataset, DataSource, DataSpec, TensorSplit, train_valid_split, valid_mask
+from vaezoo.data.base import Dataset, DataSource, DataSpec, Splits, TensorSplit, train_valid_split, valid_mask
 from vaezoo.data.text.fit import check_vocabulary, fit_tokenizer
-from vaezoo.data.text.lines import Line, read_lines
+from vaezoo.data.text.lines import Line, by_split, read_lines
 from vaezoo.errors import InputError, VaezooError, VaezooWarning, safe_repr, suggest
 from vaezoo.likelihoods.make import make_likelihood
 
@@ -73,7 +73,9 @@ class TextOptions:
 
 
 def load(path: Path, name: str, options: TextOptions, source: DataSource) -> Dataset:
-    """Reads texts as a data set. Every tenth text is held out, and the tokenizer is fitted to the others.
+    """Reads texts as a data set. The tokenizer is fitted to the training part.
+
+    Without a validation split every tenth training text is held out.
 
     Args:
         path: As in `read_lines`.
@@ -88,13 +90,15 @@ def load(path: Path, name: str, options: TextOptions, source: DataSource) -> Dat
     likelihood = source.likelihood or "categorical"
     make_likelihood(likelihood, "tokens", MIN_IDS)  # it raises now, because reading the texts may take long
     lines = read_lines(path, options.column)
+    parts = by_split(lines, str(path))
     tokenizer = options.tokenizer
     if not isinstance(tokenizer, Tokenizer):
-        held_out = valid_mask(len(lines)).tolist()
-        texts = [line.text for line, is_valid in zip(lines, held_out, strict=True) if not is_valid]
+        held_out = valid_mask(len(parts["train"])).tolist() if "valid" not in parts else [False] * len(parts["train"])
+        texts = [line.text for line, is_valid in zip(parts["train"], held_out, strict=True) if not is_valid]
         tokenizer = fit_tokenizer(tokenizer or TOKENIZERS[0], texts, options.vocabulary)
     length = options.length or own_length(lines, tokenizer)
-    train, valid = train_valid_split(to_split(lines, tokenizer, length, options.on_long_text))
+    splits = {name: to_split(own, tokenizer, length, options.on_long_text) for name, own in parts.items()}
+    train, valid = (splits["train"], splits["valid"]) if "valid" in splits else train_valid_split(splits["train"])
     spec = DataSpec(
         name=name,
         shape=(length,),
@@ -104,7 +108,9 @@ def load(path: Path, name: str, options: TextOptions, source: DataSource) -> Dat
         symbols=tokenizer.symbols,
         tokenizer=tokenizer.name,
     )
-    return Dataset(spec=spec, train=train, valid=valid, test=None, source=replace(source, **options.record()))
+    return Dataset(
+        spec=spec, train=train, valid=valid, test=splits.get("test"), source=replace(source, **options.record())
+    )
 
 
 def own_length(lines: Sequence[Line], tokenizer: Tokenizer) -> int:
@@ -146,7 +152,7 @@ def warn_of_changes(encoded: Encoded, length: int, count: int) -> None:
         warnings.warn("; ".join(parts), VaezooWarning, stacklevel=4)
 
 
-def text_examples(path: Path, spec: DataSpec, column: str | None, on_long_text: str) -> TensorSplit:
+def text_examples(path: Path, spec: DataSpec, column: str | None, on_long_text: str) -> Splits:
     """Returns the texts of files as a model takes them. Their names are file and line, such as `corpus.txt:7`.
 
     Raises:
@@ -154,9 +160,14 @@ def text_examples(path: Path, spec: DataSpec, column: str | None, on_long_text: 
         VaezooError: If an option is unknown.
     """
     options = TextOptions(column=column, on_long_text=on_long_text)
-    lines = read_lines(path, options.column)
-    split = to_split(lines, spec.make_tokenizer(), spec.shape[0], options.on_long_text)
-    return TensorSplit(split.x, None, tuple(line.name for line in lines))
+    tokenizer, parts = spec.make_tokenizer(), by_split(read_lines(path, options.column), str(path))
+    splits = {
+        name: replace(
+            to_split(lines, tokenizer, spec.shape[0], options.on_long_text), names=tuple(line.name for line in lines)
+        )
+        for name, lines in parts.items()
+    }
+    return Splits(splits["train"], splits.get("test"), splits.get("valid"))
 
 
 def given_texts(texts: Sequence[str], spec: DataSpec, on_long_text: str = "error") -> TensorSplit:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vaezoo.data.folder_layout import split_of
 from vaezoo.errors import InputError, safe_repr
 
 TEXT, CSV = ".txt", ".csv"
@@ -74,6 +75,32 @@ def read_lines(path: Path, column: str | None = None) -> list[Line]:
     if not lines:
         raise InputError(f"'{path}' holds no text", "give a file with one text a line")
     return lines
+
+
+def by_split(lines: list[Line], folder: str) -> dict[str, list[Line]]:
+    """Returns the lines of each split, `train` first, if files or folders are named after splits. Else all are train.
+
+    Args:
+        lines: The lines. Those of several files have the names of their files.
+        folder: What errors call the folder.
+
+    Raises:
+        InputError: If some of the files are named after splits, and others are not, or there is no training split.
+    """
+    split_of_top = {line.file.partition("/")[0]: "" for line in lines}
+    split_of_top = {top: split_of(top) or "" for top in split_of_top}
+    named = {split: top for top, split in split_of_top.items() if split}
+    if len(split_of_top) == 1 or len(named) < 2:
+        return {"train": lines}
+    if odd := next((top for top, split in split_of_top.items() if not split), None):
+        what = f"'{folder}' has '{named[min(named)]}' of the {min(named)} split, and also '{odd}'"
+        raise InputError(what, f"move '{odd}' away, or name it after a split")
+    if "train" not in named:
+        raise InputError(f"'{folder}' has the splits {' and '.join(named)}, but no training texts", "add train.txt")
+    parts: dict[str, list[Line]] = {"train": []}
+    for line in lines:
+        parts.setdefault(split_of_top[line.file.partition("/")[0]], []).append(line)
+    return parts
 
 
 def _find_files(path: Path) -> list[tuple[Path, str]]:
