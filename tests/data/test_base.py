@@ -82,6 +82,11 @@ TABLE = {"kind": "table", "likelihood": "table"}
         ({"shape": (3,), "classes": (2,), "class_names": ("a", "a")}, r"2 names for labels of \(2,\) values"),
         ({"shape": (3,), "class_names": ("a",)}, "1 names for labels of no values"),
         (
+            {"shape": (3,), "classes": (2,), "label_names": (("a", "b"),)},
+            r"names of 1 labels for labels of \(2,\) values",
+        ),
+        ({"shape": (3,), "classes": (2, 1), "label_names": (("a", "a"), ("b",))}, "names of 2 labels for labels of"),
+        (
             {"shape": (3,), "classes": (1,), "class_names": ("a\x1b[2J",)},
             "class or column that cannot be printed",
         ),
