@@ -77,6 +77,12 @@ def test_every_public_name_is_on_one_page():
     assert sorted(shown) == sorted(expected)
 
 
+def test_every_page_is_in_the_side_bar():
+    contents = (ROOT / "docs" / "conf.py").read_text("utf-8")
+    pages = [f"docs/{page.stem}" for page in (ROOT / "docs").glob("*.md")]
+    assert [page for page in pages if f'"{page}"' not in contents] == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("sphinx") is None, reason="the group docs is not installed")
 def test_site_builds_without_warnings(tmp_path):
