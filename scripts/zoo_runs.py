@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,12 @@ DATA = {
     "spectrogram-vae": "tones",
     "time-vae": "sines",
     "tvae": "penguins",
+    "waveform-vae": "waves",
 }  # others: digits
+SOUNDS: Mapping[str, Mapping[str, Any]] = {  # how generated sounds are read
+    "tones": {"kind": "sound"},
+    "waves": {"kind": "waveform", "window": 1_024},
+}
 # Nothing holds the codes of these models near a prior, so their samples come from one that is fitted.
 CODES = ("vq-vae", "vq-vae-2", "fsq-vae", "lfq-vae", "residual-vq-vae", "vq-autoencoder")
 FITTED = {"autoencoder": "gmm", "rae": "gmm", **dict.fromkeys(CODES, "autoregressive")}
@@ -41,7 +48,9 @@ def find_or_train(name: str, folder: Path, config: vaezoo.TrainConfig | None = N
     path = folder / name
     if (path / "run.json").exists():
         return vaezoo.resume(path)
-    data = tones(folder / "tones") if data_name(name) == "tones" else data_name(name)
+    data: vaezoo.Dataset | str = data_name(name)
+    if data in SOUNDS:
+        data = vaezoo.load_data(write_tones(folder / "tones"), **SOUNDS[data])
     return vaezoo.train(name, data, config=config, out=path)
 
 
@@ -53,8 +62,8 @@ def with_prior(name: str, run: vaezoo.Run, folder: Path) -> vaezoo.Run:
     return vaezoo.load(path) if (path / "result.json").exists() else vaezoo.fit_prior(run, FITTED[name], out=path)
 
 
-def tones(folder: Path) -> vaezoo.Dataset:
-    """Returns sounds of half a second, which it writes: two partials that fade, at a pitch drawn for each."""
+def write_tones(folder: Path) -> Path:
+    """Writes sounds of half a second to a folder: two partials that fade, at a pitch drawn for each."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     time = np.arange(RATE // 2) / RATE
@@ -62,4 +71,4 @@ def tones(folder: Path) -> vaezoo.Dataset:
         pitch, second, fading = 200 * 2 ** rng.uniform(0, 3), rng.random(), rng.uniform(0, 8)
         partials = np.sin(2 * np.pi * pitch * time) + second * np.sin(4 * np.pi * pitch * time)
         (folder / f"{i:03}.wav").write_bytes(write_wav(0.3 * np.exp(-fading * time) * partials, RATE))
-    return vaezoo.load_data(folder, kind="sound")
+    return folder
