@@ -68,7 +68,16 @@ CONTENTS = {
     "Tutorials": ["docs/tutorials/*", "examples/*"],
     "Models": ["docs/models/index", "docs/models", "docs/pretrained", "docs/other-zoos"],
     "Guides": [
-        *("docs/data", "docs/tables", "docs/text", "docs/series", "docs/sound", "docs/anomalies", "docs/training"),
+        *(
+            "docs/data",
+            "docs/tables",
+            "docs/counts",
+            "docs/text",
+            "docs/series",
+            "docs/sound",
+            "docs/anomalies",
+            "docs/training",
+        ),
         *("docs/evaluation", "docs/explore", "docs/import", "docs/export", "docs/deployment", "docs/plugins"),
     ],
     "Reference": ["docs/reference/index", "docs/reference/command-line", "runtime/README", "docs/guarantees"],

@@ -248,6 +248,8 @@ def test_beta_weights_the_kl_of_each_model(name):
         x = torch.ones(3, 4, dtype=torch.int64)
     elif name in ("conv1d-vae", "time-vae"):
         data, x = DataSpec(name="s", shape=(2, 16), kind="real", likelihood="gaussian"), torch.randn(3, 2, 16)
+    elif name == "waveform-vae":
+        data, x = DataSpec(name="w", shape=(1, 1024), kind="real", likelihood="gaussian"), torch.randn(3, 1, 1024)
     elif name == "tvae":
         data = DataSpec(name="t", shape=(2,), kind="table", likelihood="table:modes", columns=("a:real", "b:3"))
         x = torch.tensor([[0.1, 0], [0.5, 1], [-1.0, 2]])

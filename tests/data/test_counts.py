@@ -221,6 +221,7 @@ def test_new_counts_are_brought_to_the_form_of_the_run(run, inside):
         vaezoo.load_examples(run, X[:, :4])
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
 def test_columns_of_annotated_files_are_found_by_name(annotated, inside):
     annotated(X, path="train.h5ad")
     data = vaezoo.load_data("train.h5ad", label_column="type")

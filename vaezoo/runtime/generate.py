@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -83,10 +83,7 @@ def iter_decoded(
         own_y = None if y is None else y[rows]
         if draw and draws_rows(model):
             outputs = model.run("decoder", {"z": z[rows]} if own_y is None else {"z": z[rows], "y": own_y})
-            rng = np.random.default_rng([chunk_seed(seed, number), 1])
-            are_counts = model.data["kind"] == "count"
-            drawn = draw_counts(outputs, rng) if are_counts else draw_rows(model.data, outputs, rng)
-            yield model.scaling.invert(drawn)
+            yield model.scaling.invert(_draw(model, outputs, chunk_seed(seed, number)))
             continue
         if tile is None:
             own_rng = np.random.default_rng([chunk_seed(seed, number), 1]) if drawing else None
@@ -94,6 +91,12 @@ def iter_decoded(
         else:
             x = model.decode(z[rows], own_y, tile=tile, overlap=overlap)
         yield model.scaling.invert(draw_from_means(model, x, chunk_seed(seed, number)) if draw else x)
+
+
+def _draw(model: OnnxVAE, outputs: Mapping[str, Array], seed: int) -> Array:
+    """Draws x from the outputs of a decoder that give p(x|z)."""
+    rng = np.random.default_rng([seed, 1])
+    return draw_counts(outputs, rng) if model.data["kind"] == "count" else draw_rows(model.data, outputs, rng)
 
 
 def draws_rows(model: OnnxVAE) -> bool:

@@ -46,8 +46,7 @@ def read_sparse(path: Path) -> Array:
     rows, columns = (int(n) for n in shape)
     require_memory(rows, columns, f"'{path}'")
     dense = np.zeros((rows, columns), values.dtype)
-    sizes = np.asarray(np.diff(starts), np.int64)
-    row = np.repeat(np.arange(rows), sizes)
+    row = np.repeat(np.arange(rows), np.asarray(np.diff(starts), np.int64))
     np.add.at(dense, (row, indices.astype(np.int64)), values)  # entries of one place are added, as SciPy does
     return dense
 
