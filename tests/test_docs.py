@@ -167,7 +167,7 @@ def test_commands_from_series_to_runtime_run(inside, capsys):
 def test_commands_from_sound_to_sound_run(inside, capsys):
     """The commands of the page about sound run as they stand."""
     page = ROOT / "docs" / "sound.md"
-    (tones,) = Document.parse(str(page), PythonCodeBlockParser()).examples()
+    tones, *_ = Document.parse(str(page), PythonCodeBlockParser()).examples()
     tones.evaluate()
     assert [*run_commands(page, capsys)]
     assert len([*Path("again").iterdir()]) == 40 and len([*Path("new").iterdir()]) == 5
