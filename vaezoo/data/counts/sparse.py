@@ -46,7 +46,8 @@ def read_sparse(path: Path) -> Array:
     rows, columns = (int(n) for n in shape)
     require_memory(rows, columns, f"'{path}'")
     dense = np.zeros((rows, columns), values.dtype)
-    row = np.repeat(np.arange(rows), (starts[1:] - starts[:-1]).astype(np.int64))
+    borders = starts.astype(np.int64)
+    row = np.repeat(np.arange(rows), borders[1:] - borders[:-1])
     np.add.at(dense, (row, indices.astype(np.int64)), values)  # entries of one place are added, as SciPy does
     return dense
 
