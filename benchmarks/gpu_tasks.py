@@ -27,7 +27,7 @@ from vaezoo.bench.workload import Workload
 from vaezoo.core.atomic import write_file
 from vaezoo.core.environment import environment, gpu_environment
 from vaezoo.core.json_io import json_bytes
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.doctor import examine
 from vaezoo.errors import VaezooError, format_error
 from vaezoo.export.config import DType, ExportConfig

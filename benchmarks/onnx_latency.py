@@ -27,7 +27,7 @@ from vaezoo.bench.runner import BATCHES, bench
 from vaezoo.bench.workload import TASKS, Workload
 from vaezoo.core.atomic import write_file
 from vaezoo.core.json_io import json_bytes
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.export.config import ExportConfig
 from vaezoo.runtime.ort_session import require_cuda
 

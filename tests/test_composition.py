@@ -15,7 +15,8 @@ from torch import nn
 from vaezoo.composition import ConvParts, MLPParts, check_parts, composed
 from vaezoo.core.option_values import PartOf
 from vaezoo.core.options import config_json, configure, options_of
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import StepContext
 from vaezoo.posteriors.gaussian import DiagonalGaussianPart

@@ -9,7 +9,8 @@ from torch.distributions import MultivariateNormal
 
 from vaezoo.composition import MLPParts, compose, composed_objective
 from vaezoo.core.options import configure
-from vaezoo.data.base import Batch, DataSpec, TensorSplit
+from vaezoo.data.base import Batch, TensorSplit
+from vaezoo.data.spec import DataSpec
 from vaezoo.evaluation.likelihood import negative_log_likelihood
 from vaezoo.objectives.base import StepContext
 from vaezoo.objectives.elbo import ELBO

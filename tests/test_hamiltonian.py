@@ -13,7 +13,8 @@ import vaezoo
 from vaezoo import TrainConfig
 from vaezoo.composition import MLPParts, compose, composed_objective
 from vaezoo.core.options import configure
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.evaluation.likelihood import log_weights
 from vaezoo.objectives.base import StepContext

@@ -10,7 +10,8 @@ from torch.distributions import MultivariateNormal
 from vaezoo import VAE, DiagonalGaussian
 from vaezoo.composition import MLPParts, compose, composed_objective
 from vaezoo.core.options import configure
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.models.ladder_vae import SPEC as LADDER
 from vaezoo.objectives.base import StepContext

@@ -7,7 +7,8 @@ import torch
 
 from vaezoo.composition import MLPParts, compose, composed_objective
 from vaezoo.core.options import configure
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.base import StepContext
 from vaezoo.objectives.elbo import elbo_terms

@@ -7,7 +7,7 @@ import torch
 
 from vaezoo.composition import MLPParts, compose
 from vaezoo.core.options import configure
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.posteriors.poincare import PoincarePart, WrappedNormal, WrappedNormalHead, unwrap, wrap, wrap_origin
 from vaezoo.priors.poincare import PoincarePriorPart, WrappedNormalPrior

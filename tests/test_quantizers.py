@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vaezoo.core.options import configure, full_names
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import PluginError, VaezooError
 from vaezoo.models.fsq_vae import SPEC as FSQ_VAE
 from vaezoo.models.lfq_vae import SPEC as LFQ_VAE

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from scipy import integrate
 
 from vaezoo.composition import MLPParts, compose, composed
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import repeat
 from vaezoo.posteriors.von_mises_fisher import (

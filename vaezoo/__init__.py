@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from vaezoo.core.drawing import Drawing
     from vaezoo.core.tokenizer import Tokenizer
     from vaezoo.data.arrays import from_arrays
-    from vaezoo.data.base import Batch, Dataset, DataSpec, Split, TensorSplit
+    from vaezoo.data.base import Batch, Dataset, Split, TensorSplit
     from vaezoo.data.inference import Examples
     from vaezoo.data.load import load_data
+    from vaezoo.data.spec import DataSpec
     from vaezoo.data.tables.load import from_table
     from vaezoo.data.text.corpus import TextOptions
     from vaezoo.errors import UnsupportedDataError, VaezooError
@@ -151,7 +152,8 @@ _NAMES = {
     "vaezoo.data.arrays": ("from_arrays",),
     "vaezoo.core.drawing": ("Drawing",),
     "vaezoo.core.tokenizer": ("Tokenizer",),
-    "vaezoo.data.base": ("Batch", "DataSpec", "Dataset", "Split", "TensorSplit"),
+    "vaezoo.data.base": ("Batch", "Dataset", "Split", "TensorSplit"),
+    "vaezoo.data.spec": ("DataSpec",),
     "vaezoo.data.inference": ("Examples",),
     "vaezoo.data.load": ("load_data",),
     "vaezoo.data.tables.load": ("from_table",),

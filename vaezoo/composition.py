@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from vaezoo.core.option_values import PartOf
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, Split, given
+from vaezoo.data.base import LABELS_HINT, Batch, Split, given
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError, format_error
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.conv import ConvConfig

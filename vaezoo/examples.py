@@ -9,11 +9,12 @@ from typing import Literal, TypeAlias, cast
 from torch import Tensor
 
 from vaezoo.core.options import construct
-from vaezoo.data.base import Dataset, DataSpec
+from vaezoo.data.base import Dataset
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.inference import Examples, array_examples, examples_of, find_examples, load_named
 from vaezoo.data.labels import recode_labels
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.runtime import OnnxVAE
 from vaezoo.training.run import Run

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import DataSpec, Split, mean_example
+from vaezoo.data.base import Split, mean_example
+from vaezoo.data.spec import DataSpec
 from vaezoo.likelihoods.base import Likelihood
 from vaezoo.posteriors.gaussian import DiagonalGaussian
 from vaezoo.vae import VAE

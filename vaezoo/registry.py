@@ -18,7 +18,8 @@ from vaezoo.description import Description, read_description
 from vaezoo.errors import PluginError, VaezooError, VaezooWarning
 
 if TYPE_CHECKING:
-    from vaezoo.data.base import Dataset, DataSpec
+    from vaezoo.data.base import Dataset
+    from vaezoo.data.spec import DataSpec
     from vaezoo.objectives.base import Objective
     from vaezoo.spec import ModelSpec
     from vaezoo.vae import VAE

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from vaezoo.core.options import ConfigT, config_json
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.description import PARTS
 from vaezoo.objectives.base import Objective
 from vaezoo.objectives.elbo import ELBO

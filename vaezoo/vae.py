@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, Split, given
+from vaezoo.data.base import LABELS_HINT, Batch, Split, given
+from vaezoo.data.spec import DataSpec
 from vaezoo.decoding import decode_latents
 from vaezoo.errors import PluginError, UnsupportedDataError, VaezooError
 from vaezoo.posteriors.base import Posterior, draw, map_tensors, named_outputs

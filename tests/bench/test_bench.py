@@ -17,7 +17,7 @@ from vaezoo.bench.native import native_modules
 from vaezoo.bench.runner import Key, bench, find_bounds
 from vaezoo.bench.timer import measure, summarize
 from vaezoo.bench.workload import from_export
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, ParityError, UnsupportedDataError, VaezooError
 from vaezoo.export.config import ExportConfig
 

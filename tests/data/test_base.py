@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from vaezoo.core.options import construct
-from vaezoo.data.base import MAX_VALID, Batch, DataSpec, TensorSplit, given, train_valid_split
+from vaezoo.data.base import MAX_VALID, Batch, TensorSplit, given, train_valid_split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.vae import check_labels
 

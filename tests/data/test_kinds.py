@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from vaezoo.data.base import DataSpec
 from vaezoo.data.kinds import KINDS, Kind, make_kind
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.vae import example_batch
 

@@ -56,7 +56,7 @@ def run_description() -> dict[str, object]:
 
 def write_run(folder: Path) -> Path:
     """Writes a run of an untrained mlp-vae. Returns the folder."""
-    from vaezoo.data.base import DataSpec
+    from vaezoo.data.spec import DataSpec
     from vaezoo.registry import find_model
     from vaezoo.training.checkpoint import save_checkpoint
 

@@ -165,7 +165,7 @@ def structure(work: Path) -> Harness:
 
 def checkpoint(work: Path) -> Harness:
     """Reads a checkpoint with one file replaced and its hash updated. The first byte chooses the file."""
-    from vaezoo.data.base import DataSpec
+    from vaezoo.data.spec import DataSpec
 
     folder = factories.write_run(work) / "checkpoints" / "step-00000007"
     names = ("model.safetensors", "state.json", "manifest.json")

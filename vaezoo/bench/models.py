@@ -10,7 +10,8 @@ import torch
 from vaezoo.bench.result import WorkloadEntry
 from vaezoo.bench.workload import Workload, task_cases
 from vaezoo.core.options import config_json
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError
 from vaezoo.export.cases import Case
 from vaezoo.export.config import ExportConfig

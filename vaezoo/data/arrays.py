@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.scaling import Scaling, check_scale, fit
-from vaezoo.data.base import MAX_CLASSES, Dataset, DataSource, DataSpec, Split, Splits, TensorSplit, train_valid_split
+from vaezoo.data.base import Dataset, DataSource, Split, Splits, TensorSplit, train_valid_split
 from vaezoo.data.columns import column_names, to_columns
 from vaezoo.data.convert import TorchData, Values, is_torch_data, read_torch_data, to_array
 from vaezoo.data.counts.layout import SCALING as COUNT_SCALING
@@ -22,6 +22,7 @@ from vaezoo.data.labels import convert_labels
 from vaezoo.data.npy import Array, read_arrays
 from vaezoo.data.scaling import check_range, scale_split
 from vaezoo.data.series.layout import series_first
+from vaezoo.data.spec import MAX_CLASSES, DataSpec
 from vaezoo.errors import InputError, VaezooError, VaezooWarning, safe_repr
 
 CHANNELS = (1, 3)

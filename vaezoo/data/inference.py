@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vaezoo.core.counts import whole_number
 from vaezoo.data import arrays, npy
-from vaezoo.data.base import Dataset, DataSpec, Split, Splits, TensorSplit, even_indices, valid_mask
+from vaezoo.data.base import Dataset, Split, Splits, TensorSplit, even_indices, valid_mask
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.columns import to_columns
 from vaezoo.data.convert import TorchData, Values, to_array
@@ -37,6 +37,7 @@ from vaezoo.data.scaling import check_range
 from vaezoo.data.series.files import is_series, read_series
 from vaezoo.data.series.windows import Windows
 from vaezoo.data.sound.folders import read_for_model, sound_splits
+from vaezoo.data.spec import DataSpec
 from vaezoo.data.tables import load as tables
 from vaezoo.data.tables.reading import SUFFIXES as TABLES
 from vaezoo.data.text.corpus import given_texts, text_examples

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from vaezoo.core.scaling import Scaling, check_scale, scale_kind
 from vaezoo.data import arrays, npy
 from vaezoo.data.arrays import from_arrays, is_unit, make_dataset
-from vaezoo.data.base import Dataset, DataSource, DataSpec, ImageSize, Splits, TensorSplit, train_valid_split
+from vaezoo.data.base import Dataset, DataSource, ImageSize, Splits, TensorSplit, train_valid_split
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.convert import TorchData, Values
 from vaezoo.data.counts import cells
@@ -24,6 +24,7 @@ from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.series import files, sines
 from vaezoo.data.series.options import SOUND, SeriesOptions
 from vaezoo.data.sound import folders
+from vaezoo.data.spec import DataSpec
 from vaezoo.data.tables import load as tables
 from vaezoo.data.tables import penguins
 from vaezoo.data.tables.reading import SUFFIXES as TABLES

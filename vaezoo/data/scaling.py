@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from vaezoo.core.scaling import Scaling
-from vaezoo.data.base import DataSpec, TensorSplit
+from vaezoo.data.base import TensorSplit
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, VaezooWarning
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from vaezoo.core.compile import Compiled
 from vaezoo.core.counts import whole_number
 from vaezoo.core.seed import derive_seed, isolate_rng, set_seed
-from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.data.base import Batch, Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.evaluation.batches import BATCH_SIZE, iter_batches, split_batch
 from vaezoo.evaluation.common_noise import CommonNoise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaezoo.core.options import construct
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError
 from vaezoo.evaluation.onnx_tables import ExportedTable
 from vaezoo.posteriors.gaussian import DiagonalGaussian

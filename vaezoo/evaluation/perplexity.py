@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from vaezoo.core.tokenizer import Tokenizer
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.evaluation.batches import iter_batches
 from vaezoo.evaluation.metrics import Metric
 

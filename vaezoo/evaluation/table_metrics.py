@@ -14,7 +14,8 @@ import numpy.typing as npt
 from vaezoo.core.dependencies import eval_dependencies
 from vaezoo.core.table_cells import rounded
 from vaezoo.core.tables import Column, some_names
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError, safe_repr, suggest
 from vaezoo.evaluation.metrics import Metric
 from vaezoo.evaluation.outputs import iter_samples

@@ -14,7 +14,8 @@ from importlib.metadata import metadata, version
 from typing import cast
 
 from vaezoo.core.option_values import json_value
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import PluginError, VaezooError, one_line
 from vaezoo.examples import Data, load_examples, require_model
 from vaezoo.export.config import ExportConfig

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaezoo.data.base import DataSpec
 from vaezoo.data.sound.spectrogram import FLOOR, frame_size, hann, mel_filters, to_sound
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError
 
 ITERATIONS = 4  # of Griffin and Lim

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from vaezoo.core.json_io import read_json, write_json
 from vaezoo.core.options import config_json
-from vaezoo.data.base import DataSpec, ImageSize
+from vaezoo.data.base import ImageSize
 from vaezoo.data.load import checked_image_size, slug
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError, VaezooWarning
 from vaezoo.interop import taesd
 from vaezoo.interop.base import CONFIG

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.mlp import MLPConfig, mlp_decoder, mlp_encoder
 from vaezoo.objectives.elbo import ELBO

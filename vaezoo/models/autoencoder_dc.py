@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from vaezoo.core.option_values import PartOf
 from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.nn.deep_compression import (
     BlockType,

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from vaezoo.core.option_values import PartOf
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.nn.free_sizes import check_images, check_latent_scaling, check_sides, free_shapes
 from vaezoo.nn.latent_diffusion import (
     Decoder,

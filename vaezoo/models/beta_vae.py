@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.nn.conv import ConvConfig, conv_vae
 from vaezoo.objectives.elbo import ELBO
 from vaezoo.spec import ModelSpec

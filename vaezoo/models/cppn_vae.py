@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vaezoo.composition import ComposedVAE, Parts, compose, composed
 from vaezoo.core.coordinates import pixel_coordinates
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.nn.cppn import CPPNConfig
 from vaezoo.nn.labels import InferredLabelVAE, with_labels
 from vaezoo.vae import Graph

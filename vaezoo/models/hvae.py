@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vaezoo.core.option_values import PartOf
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.nn.activations import Activation
 from vaezoo.nn.hierarchy import HierarchicalVAE, Sizes, TopDown, check_parts

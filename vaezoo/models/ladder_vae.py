@@ -10,7 +10,7 @@ from torch import nn
 
 from vaezoo.core.option_values import PartOf
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.nn.activations import Activation
 from vaezoo.nn.hierarchy import HierarchicalVAE, Sizes, TopDown, check_parts

@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from vaezoo.composition import MLPParts, compose, composed
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.base import Shape
 from vaezoo.nn.activations import ACTIVATIONS, gate_factor

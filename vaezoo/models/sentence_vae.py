@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from vaezoo.composition import ComposedConfig, Parts, check_parts, composed_objective
 from vaezoo.core.tokenizer import end_id
-from vaezoo.data.base import LABELS_HINT, Batch, DataSpec, given
+from vaezoo.data.base import LABELS_HINT, Batch, given
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.nn.labels import with_labels
 from vaezoo.nn.mlp import unflatten

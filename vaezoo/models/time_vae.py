@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vaezoo.composition import ComposedConfig, ComposedVAE, Parts, compose, composed
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.nn.time_series import TimeConfig, TimeDecoder
 from vaezoo.vae import VAE
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.free_sizes import (

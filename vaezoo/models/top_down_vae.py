@@ -16,7 +16,8 @@ from torch import Tensor
 from vaezoo.core.option_values import PartOf
 from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.data.base import Batch, Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.hierarchy import check_objective, gaussian_kl

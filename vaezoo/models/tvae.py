@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from vaezoo.composition import ComposedVAE, MLPParts, compose, composed
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError
 from vaezoo.likelihoods.base import Shape
 from vaezoo.likelihoods.table_modes import ModeTable

@@ -14,7 +14,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from vaezoo.core import distributed
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import GaussianVAE
 from vaezoo.nn.conv import ConvConfig, conv_specs, conv_vae

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.codes import (
     CODE_FORMULAS,

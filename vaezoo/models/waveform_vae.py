@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vaezoo.composition import Conv1dParts, composed
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 
 CHANNELS = (16, 32, 64, 128)  # of waveforms with at least 1,024 samples
 STRIDE = 4

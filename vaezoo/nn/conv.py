@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.gaussian_vae import GaussianVAE
 from vaezoo.likelihoods.base import Shape

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vaezoo.core.coordinates import COORDINATES, Resolution, parse_resolution, pixel_coordinates
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.base import Shape
 from vaezoo.nn.mlp import MLPConfig, flatten

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.activations import Activation

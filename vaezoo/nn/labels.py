@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.likelihoods.base import Shape
 from vaezoo.posteriors.base import Head

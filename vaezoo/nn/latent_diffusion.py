@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vaezoo.core.option_values import part_name
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec, Split
+from vaezoo.data.base import Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.gaussian_vae import init_output_bias
 from vaezoo.nn.resnet import ResNetBlock, down_stages, group_norm, require_groups, up_stages

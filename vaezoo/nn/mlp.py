@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import nn
 
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.likelihoods.base import Shape
 from vaezoo.nn.activations import Activation, gate_factor, make_activation
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.likelihoods.base import Shape
 from vaezoo.nn.conv1d import Conv1dEncoderConfig, conv1d_decoder

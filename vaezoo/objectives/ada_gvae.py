@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.data.base import Batch, Split
 from vaezoo.data.sampler import PairSampler, Sampler
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.aggregate import require_diagonal
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext

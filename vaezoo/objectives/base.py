@@ -14,8 +14,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.data.base import Batch, Split
 from vaezoo.data.sampler import Sampler
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.posteriors.base import Density, Shape
 from vaezoo.priors.base import PriorPart

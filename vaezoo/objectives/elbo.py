@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.core import distributed
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
 from vaezoo.posteriors.base import Posterior, Shape, repeat

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vaezoo.core.options import require_positive
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.aggregate import latent_discriminator
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext

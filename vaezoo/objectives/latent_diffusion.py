@@ -19,7 +19,8 @@ from vaezoo.core.perceptual import (
     load_lpips,
     misfit,
 )
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.likelihoods.laplace import Laplace
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext

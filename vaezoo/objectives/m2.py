@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch, DataSpec, Split
+from vaezoo.data.base import Batch, Split
 from vaezoo.data.sampler import UNLABELLED, LabelledSampler, Sampler
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext, refuse_free_bits
 from vaezoo.posteriors.base import Shape, map_tensors, repeat

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.aggregate import PriorMatching
 from vaezoo.objectives.base import ObjectivePart

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vaezoo.core.precision import to_float32
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext, refuse_free_bits
 from vaezoo.objectives.elbo import elbo_terms

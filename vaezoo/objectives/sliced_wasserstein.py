@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaezoo.core import distributed
 from vaezoo.core.options import require_positive
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.aggregate import PriorMatching
 from vaezoo.objectives.base import ObjectivePart

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import VaezooError
 from vaezoo.objectives.base import LossOutput, Objective, ObjectivePart, StepContext
 from vaezoo.objectives.elbo import elbo_terms

@@ -10,7 +10,8 @@ from vaezoo.errors import VaezooError, safe_repr
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaezoo.data.base import Batch, DataSpec, Split
+    from vaezoo.data.base import Batch, Split
+    from vaezoo.data.spec import DataSpec
 
 
 def random_examples(split: Split, count: int, seed: int) -> Batch:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Generator
 
-from vaezoo.data.base import Batch, DataSpec
+from vaezoo.data.base import Batch
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import LossOutput, Objective, StepContext
 from vaezoo.spec import ModelSpec

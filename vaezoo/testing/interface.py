@@ -10,7 +10,8 @@ from unittest import SkipTest
 import torch
 from torch import Generator, Tensor
 
-from vaezoo.data.base import DataSpec, given
+from vaezoo.data.base import given
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError, format_error
 from vaezoo.objectives.base import Objective
 from vaezoo.posteriors.base import Posterior

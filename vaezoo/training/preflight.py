@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vaezoo.core.options import configure
-from vaezoo.data.base import DataSpec
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, VaezooError
 from vaezoo.registry import Registration
 from vaezoo.training.checkpoint import MAX_HEADER_BYTES

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaezoo.core.json_io import read_json
-from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec
+from vaezoo.data.base import Batch, Dataset, DataSource
 from vaezoo.data.catalog import DATASETS
 from vaezoo.data.labels import repeat_label
 from vaezoo.data.load import load_data
+from vaezoo.data.spec import DataSpec
 from vaezoo.data.tables.load import kinds_of
 from vaezoo.data.text.corpus import TextOptions
 from vaezoo.errors import InputError, VaezooError

@@ -14,7 +14,8 @@ from safetensors.torch import save as save_tensors
 from vaezoo.core.atomic import read_file
 from vaezoo.core.json_io import check_schema, read_json
 from vaezoo.core.options import configure, construct
-from vaezoo.data.base import Batch, Dataset, DataSource, DataSpec, Split, TensorSplit
+from vaezoo.data.base import Batch, Dataset, DataSource, Split, TensorSplit
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, VaezooError, format_error, safe_repr, with_hint
 from vaezoo.objectives.fit_prior import Codes
 from vaezoo.training.checkpoint import parse_metrics, unpack

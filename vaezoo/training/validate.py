@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from vaezoo.core import distributed
-from vaezoo.data.base import LABELS_HINT, Dataset, DataSpec, Split
+from vaezoo.data.base import LABELS_HINT, Dataset, Split
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import UnsupportedDataError, VaezooError
 from vaezoo.objectives.base import Objective
 from vaezoo.training.config import TrainConfig

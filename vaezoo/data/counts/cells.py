@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vaezoo.data.base import DataSpec, TensorSplit
+from vaezoo.data.base import TensorSplit
 from vaezoo.data.counts.layout import Array
+from vaezoo.data.spec import DataSpec
 
 GENES = 200
 TYPES = ("A", "B", "C", "D")

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from vaezoo.core.scaling import Scaling
 from vaezoo.data import arrays, npy
-from vaezoo.data.base import DataSpec, Splits
+from vaezoo.data.base import Splits
 from vaezoo.data.columns import column_places
 from vaezoo.data.counts.annotated import is_annotated, read_annotated
 from vaezoo.data.counts.layout import Array, count_rows
 from vaezoo.data.counts.sparse import is_sparse, read_sparse
 from vaezoo.data.series.options import SeriesOptions
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, VaezooError
 
 

@@ -14,12 +14,13 @@ import torch
 from vaezoo.core.counts import whole_number
 from vaezoo.core.scaling import Scaling
 from vaezoo.data import arrays, npy
-from vaezoo.data.base import DataSpec, Splits, TensorSplit
+from vaezoo.data.base import Splits, TensorSplit
 from vaezoo.data.npy import Array
 from vaezoo.data.series.layout import as_recording, series_first
 from vaezoo.data.series.options import SeriesOptions
 from vaezoo.data.series.recordings import read_csv
 from vaezoo.data.series.windows import Recording, Windows, cut, part_borders, require_window, window_starts
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 
 CSV = ".csv"

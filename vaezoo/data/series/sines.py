@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaezoo.data.base import DataSpec, TensorSplit
+from vaezoo.data.base import TensorSplit
+from vaezoo.data.spec import DataSpec
 
 LENGTH = 32  # points of time
 FREQUENCIES = (1.0, 4.0)  # the smallest and the largest, in periods per series

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vaezoo.core.scaling import Scaling
 from vaezoo.data import arrays
-from vaezoo.data.base import DataSpec, Splits, TensorSplit, valid_mask
+from vaezoo.data.base import Splits, TensorSplit, valid_mask
 from vaezoo.data.folder_layout import Classes, class_numbers, find_files, require_same_classes
 from vaezoo.data.folder_scan import FileKind, scan
 from vaezoo.data.label_patterns import labels_in_names
@@ -26,6 +26,7 @@ from vaezoo.data.series.windows import window_starts
 from vaezoo.data.sound.resample import resample
 from vaezoo.data.sound.sound_files import SUFFIXES, Values, read_sound
 from vaezoo.data.sound.spectrogram import FLOOR, frame_size, log_mel
+from vaezoo.data.spec import DataSpec
 from vaezoo.errors import InputError, VaezooError, VaezooWarning
 
 SOUNDS = FileKind("sound files", ("WAV", "FLAC", "MP3", "OGG"), SUFFIXES)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vaezoo.core.scaling import Scaling, fit
 from vaezoo.core.tables import Column, parse_model_column, rows_of, to_numbers
-from vaezoo.data.base import Dataset, DataSource, DataSpec, TensorSplit, train_valid_split
+from vaezoo.data.base import Dataset, DataSource, TensorSplit, train_valid_split
+from vaezoo.data.spec import DataSpec
 from vaezoo.data.tables.kinds import find_columns
 from vaezoo.data.tables.reading import Table, from_frame, read_table
 from vaezoo.errors import InputError, UnsupportedDataError, VaezooError

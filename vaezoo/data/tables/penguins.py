@@ -12,7 +12,8 @@ import torch
 
 from vaezoo.core.scaling import Scaling
 from vaezoo.core.tables import Column, is_missing, to_numbers
-from vaezoo.data.base import DataSpec, TensorSplit, even_indices
+from vaezoo.data.base import TensorSplit, even_indices
+from vaezoo.data.spec import DataSpec
 from vaezoo.data.tables.load import describe
 
 FILE = "penguins.csv"

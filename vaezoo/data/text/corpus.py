@@ -12,7 +12,8 @@ import torch
 
 from vaezoo.core.counts import whole_number
 from vaezoo.core.tokenizer import TOKENIZERS, Encoded, Tokenizer
-from vaezoo.data.base import Dataset, DataSource, DataSpec, Splits, TensorSplit, train_valid_split, valid_mask
+from vaezoo.data.base import Dataset, DataSource, Splits, TensorSplit, train_valid_split, valid_mask
+from vaezoo.data.spec import DataSpec
 from vaezoo.data.text.fit import check_vocabulary, fit_tokenizer
 from vaezoo.data.text.lines import Line, by_split, read_lines
 from vaezoo.errors import InputError, VaezooError, VaezooWarning, safe_repr, suggest

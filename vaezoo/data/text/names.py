@@ -9,7 +9,8 @@ from string import ascii_lowercase
 import torch
 
 from vaezoo.core.tokenizer import Tokenizer, make_symbols
-from vaezoo.data.base import DataSpec, TensorSplit, even_indices
+from vaezoo.data.base import TensorSplit, even_indices
+from vaezoo.data.spec import DataSpec
 
 FILE = "names.txt.gz"
 SYMBOLS = make_symbols(ascii_lowercase)
