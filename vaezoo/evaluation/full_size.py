@@ -12,7 +12,7 @@ from vaezoo.core.image_grids import as_bytes
 from vaezoo.data.images.decode import read_images
 from vaezoo.data.images.image_headers import SUFFIXES
 from vaezoo.data.load import find_path
-from vaezoo.errors import InputError, UnsupportedDataError
+from vaezoo.errors import InputError, UnsupportedDataError, VaezooError
 from vaezoo.examples import Model
 from vaezoo.runtime import OnnxVAE
 from vaezoo.runtime.tiling import OVERLAP, Pad
@@ -59,7 +59,10 @@ def reconstruct_files(
     for name, file in files:
         pixels = read_images([file], file.parent, None, model.data["shape"][0]).numpy()
         x = pixels.transpose(0, 2, 3, 1) if model.dtype == np.uint8 else pixels.astype(np.float32) / 255
-        images = model.reconstruct(x, tile=tile, overlap=overlap, pad=pad)
+        try:
+            images = model.reconstruct(x, tile=tile, overlap=overlap, pad=pad)
+        except VaezooError as e:
+            raise type(e)(f"'{name}' cannot be reconstructed: {e.message}", e.hint) from e
         yield name, as_bytes(images)[0]
 
 

@@ -85,7 +85,9 @@ def find_format(run: Run) -> Format:
         raise VaezooError(f"diffusers has no {run.model}", f"export a run of {models}, or use --onnx")
     if not run.vae.likelihood.identity or run.data.kind != "unit":
         what = f"the decoder of {run.path} puts out no images, as {found.name} does (likelihood {run.data.likelihood})"
-        raise VaezooError(what, "train with --likelihood gaussian-identity, or export with --onnx")
+        raise VaezooError(
+            what, "train with --likelihood gaussian-identity or laplace-identity:0.5, or export with --onnx"
+        )
     return found
 
 

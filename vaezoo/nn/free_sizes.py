@@ -31,7 +31,7 @@ def check_sides(sides: Sequence[int], factor: int) -> None:
     if any(side % factor for side in sides):
         raise UnsupportedDataError(
             f"images of {sides[0]}x{sides[1]} pixels have a side that is not a multiple of {factor}",
-            "give fewer channels, or resize them: --image-size for image files, your own program for arrays",
+            "give fewer channels or blocks, so that sides are halved less often, or resize the images: --image-size",
         )
 
 

@@ -58,7 +58,10 @@ def check_batch(array: Array, tensor: TensorSignature, *, may_miss: bool = False
     for name, size in zip(shape, array.shape[1:], strict=True):
         divisor = multiples.get(str(name), 1)
         if size % divisor:
-            raise VaezooError(f"{tensor['name']} has {name} {size}", f"give a multiple of {divisor}, or a value of pad")
+            raise VaezooError(
+                f"{tensor['name']} has {name} {size}",
+                f"give a multiple of {divisor}, or --pad reflect (in Python pad='reflect')",
+            )
     with np.errstate(over="ignore", invalid="ignore"):  # too large for the type, or NaN where integers are wanted
         converted = np.ascontiguousarray(array, np.dtype(tensor["dtype"]))
     # A float that is too large becomes infinite. An integer made of NaN looks like any other.

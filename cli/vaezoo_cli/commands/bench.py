@@ -25,7 +25,7 @@ MAX_BATCH = 10**6
     "--batch", "batches", default="1,8,64,256,1024", show_default=True, metavar="INTEGER,...", help="Batch sizes."
 )
 @click.option(
-    "--image-size", type=click.IntRange(1), help="Height and width, for models of free sizes.  [default: as the data]"
+    "--image-size", type=click.IntRange(1), help="Height and width, for runs of free sizes.  [default: as the data]"
 )
 @click.option(
     "--seconds",
