@@ -94,6 +94,7 @@ def test_every_command_takes_an_imported_run(name, photos, inside, run, run_ok):
     assert second.options == first.options and second.data.likelihood == first.data.likelihood
     assert psnr(second) > psnr(first) + 0.5
     run_ok("export", "second", "--onnx", "--out", "onnx")
+    assert f"from weights that were imported from {name}" in (inside / "onnx" / "README.md").read_text()
     run_ok("verify", "onnx")
     run_ok("bench", "second", "--batch", "1", "--seconds", "0.01")
     run_ok("sample", "onnx", "-n", 4)

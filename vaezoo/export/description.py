@@ -50,6 +50,7 @@ class Source:
         name: Name of the folder that is written by default.
         distribution: The package that the model comes from. None for a module of a program.
         imported: The class that the weights were imported from. None if they were trained.
+        first_imported: As in `Run`.
         examples: Real examples, or None.
     """
 
@@ -66,6 +67,7 @@ class Source:
     finished: bool | None
     quality: Sequence[QualityEntry]
     imported: str | None = None
+    first_imported: str = ""
 
 
 def find_source(model: Run | VAE | str | os.PathLike[str], data: Data | None) -> Source:
@@ -95,6 +97,7 @@ def from_run(run: Run, examples: Batch | None) -> Source:
         finished=bool(run.result),
         quality=quality_of(run),
         imported=None if run.imported is None else str(run.imported["class"]),
+        first_imported=run.first_imported,
     )
 
 
@@ -194,6 +197,8 @@ def describe(source: Source, graphs: Mapping[GraphName, Graph], config: ExportCo
         description["left_out"] = vae.left_out
     if source.imported is not None:
         description["imported"] = source.imported
+    if source.first_imported:
+        description["first_imported"] = source.first_imported
     return description
 
 

@@ -132,6 +132,13 @@ CUSTOM_PRIOR = """# Draw samples: draw z from the model's prior, then run the de
 # The prior is not the standard normal, and it is not part of this export."""
 
 
+def _training_origin(manifest: Manifest) -> str:
+    """Returns what weights were trained on, and with which weights the training began if these were imported."""
+    first = manifest.get("first_imported", "")
+    began = f", from weights that were imported from {first}" if first else ""
+    return f"trained on {manifest['data']['name']} with vaezoo{began}"
+
+
 def model_card(manifest: Manifest) -> str:
     """Returns the text of README.md."""
     data, config, graphs, parity = manifest["data"], manifest["format"], manifest["graphs"], manifest["parity"]
@@ -165,7 +172,7 @@ def model_card(manifest: Manifest) -> str:
         ),
         quality=_quality(manifest) + (INT8.format(slower=INT8_SLOWER) if quantized else ""),
         options=_options(manifest),
-        origin=f"imported from {imported}" if imported else f"trained on {data['name']} with vaezoo",
+        origin=f"imported from {imported}" if imported else _training_origin(manifest),
         training="none: the weights were imported" if imported else TRAINING[manifest.get("finished")],
         data=data["name"],
         shape="x".join(str(n) for n in data["shape"]),

@@ -177,9 +177,10 @@ class Description(TypedDict):
     the mode of q(z|x). `license` is that of the model's code. `weights_license` is None if the weights are the user's
     own. `finished` says whether the training came to its end. It is None if there was no run. `quality` holds what was
     measured on the weights. `left_out` says what of q(z|x) encoder.onnx leaves out, if it does. `imported` is the class
-    that the weights were imported from, if they were. `float32` lists nodes of fp16 graphs that stay float32, if there
-    are any. `latent_scaling` is there if the latents have another scale than those of the model. `latent_levels` has
-    the levels of z in their order, if they are codes.
+    that the weights were imported from, if they were. `first_imported` is the same for the weights that a training
+    began with. `float32` lists nodes of fp16 graphs that stay float32, if there are any. `latent_scaling` is there if
+    the latents have another scale than those of the model. `latent_levels` has the levels of z in their order, if they
+    are codes.
     """
 
     schema: int
@@ -200,6 +201,7 @@ class Description(TypedDict):
     quality: NotRequired[list[QualityEntry]]
     left_out: NotRequired[str]
     imported: NotRequired[str]
+    first_imported: NotRequired[str]
     float32: NotRequired[dict[GraphName, list[Float32Node]]]
     latent_scaling: NotRequired[LatentScalingEntry]
     latent_levels: NotRequired[list[LevelEntry]]

@@ -42,6 +42,7 @@ def check_fields(manifest: Mapping[str, Any]) -> None:
         (manifest["weights_license"], str | None),
         (manifest.get("left_out", ""), str),
         (manifest.get("imported", ""), str),
+        (manifest.get("first_imported", ""), str),
         (manifest.get("float32", {}), dict),
         (manifest.get("latent_scaling", {}), dict),
         (manifest.get("latent_levels", []), list),

@@ -78,6 +78,8 @@ class Run:
         prior_fit: How the prior was fitted after the training, by `vaezoo.fit_prior`; None for other runs.
         imported: What `vaezoo.import_folder` read the weights from: the class, the hashes of the files, and the config.
             None for a training.
+        first_imported: The class that the weights were imported from, with which the training, or one before it, began.
+            Empty for other runs.
         dataset: The arrays that the program passed to the training; None in other programs, and for data with a source.
     """
 
@@ -96,6 +98,7 @@ class Run:
     weights_license: str | None = None
     prior_fit: PriorFit | None = None
     imported: Mapping[str, object] | None = None
+    first_imported: str = ""
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -329,6 +332,7 @@ def load(path: str | os.PathLike[str], checkpoint: str | int = "best", *, fp16: 
         weights_license=record.weights_license,
         prior_fit=record.prior,
         imported=record.imported,
+        first_imported=record.first_imported,
     )
 
 

@@ -55,6 +55,7 @@ class RunRecord(NamedTuple):
         init_from: Whether the training started with the weights of another run.
         prior: The prior that was fitted after training, or None.
         imported: Where the weights come from if they were not trained here; see `Run`.
+        first_imported: As in `Run`.
         teacher: The run whose latents were learned, or None.
     """
 
@@ -71,6 +72,7 @@ class RunRecord(NamedTuple):
     init_from: bool
     prior: PriorFit | None
     imported: Mapping[str, object] | None
+    first_imported: str
     teacher: TeacherRecord | None
 
 
@@ -102,6 +104,7 @@ def read_run_record(path: Path) -> RunRecord:
             init_from=record.get("init_from") is not None,
             prior=None if record.get("prior") is None else _prior_fit(_mapping(record["prior"])),
             imported=None if record.get("imported") is None else _imported(_mapping(record["imported"])),
+            first_imported=_text(_mapping(record.get("init_from") or {}).get("imported", "")),
             teacher=None if record.get("teacher") is None else _teacher(_mapping(record["teacher"])),
         )
     except (KeyError, TypeError) as e:

@@ -185,6 +185,11 @@ def build_setup(
     return Setup(registration, config_json(model_config), vae, objective, data, config)
 
 
+def imported_class(run: Run) -> str:
+    """Returns the class that the weights of a run, or those that it began with, were imported from. Empty: none."""
+    return run.first_imported if run.imported is None else str(run.imported["class"])
+
+
 def describe(
     setup: Setup,
     device: torch.device,
@@ -198,6 +203,7 @@ def describe(
         "model": init_from.full_name,
         "step": init_from.checkpoint.step,
         "sha256": init_from.checkpoint.model_sha256,
+        **({"imported": imported} if (imported := imported_class(init_from)) else {}),
     }
     optional: dict[str, object] = {} if prior is None else {"prior": asdict(prior)}
     if teacher is not None:
