@@ -18,17 +18,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import vaezoo
-from tables import HERE, hardware, put_tables, table, versions
-from vaezoo.core.atomic import write_file
+from tables import HERE, hardware, measure_rows, put_tables, table, versions
 from vaezoo.core.environment import environment
-from vaezoo.core.json_io import json_bytes
 from vaezoo.evaluation.image_metrics import iter_reconstructions
 
 FILE = HERE / "results" / "photographs-cpu.json"
@@ -133,11 +130,8 @@ def main() -> None:
         if args.data is None:
             parser.error("--data is missing")
         teacher = None if args.teacher is None else vaezoo.load(args.teacher)
-        rows = {row["name"]: row for row in json.loads(FILE.read_text("utf-8"))["rows"]} if FILE.exists() else {}
-        for name in args.names or [name for name in CASES if teacher or name != "distilled"]:
-            rows[name] = measure(name, args.data, teacher, args.runs)
-            print(json.dumps(rows[name]), file=sys.stderr)
-        write_file(FILE, json_bytes({"schema": 1, "rows": [rows[name] for name in CASES if name in rows]}))
+        names = args.names or [name for name in CASES if teacher or name != "distilled"]
+        measure_rows(FILE, CASES, names, lambda name: measure(name, args.data, teacher, args.runs))
     put_tables("photographs", "photographs.py", tables(json.loads(FILE.read_text("utf-8"))))
 
 

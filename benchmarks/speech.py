@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +27,8 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
 import vaezoo
-from tables import HERE, hardware, put_tables, table, versions
-from vaezoo.core.atomic import write_file
+from tables import HERE, hardware, measure_rows, put_tables, table, versions
 from vaezoo.core.environment import environment
-from vaezoo.core.json_io import json_bytes
 from vaezoo.data.sound.sound_files import read_sound, write_wav
 from vaezoo.data.sound.spectrogram import log_mel, to_sound
 
@@ -198,11 +195,7 @@ def main() -> None:
         if args.data is None:
             parser.error("--data is missing")
         data = load(args.data, args.runs / "recordings")
-        rows = {row["name"]: row for row in json.loads(FILE.read_text("utf-8"))["rows"]} if FILE.exists() else {}
-        for name in args.names or CASES:
-            rows[name] = measure(name, data, args.runs)
-            print(json.dumps(rows[name]), file=sys.stderr)
-            write_file(FILE, json_bytes({"schema": 1, "rows": [rows[name] for name in CASES if name in rows]}))
+        measure_rows(FILE, CASES, args.names or CASES, lambda name: measure(name, data, args.runs))
     put_tables("speech", "speech.py", tables(json.loads(FILE.read_text("utf-8"))))
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vaezoo.core.atomic import write_file
+from vaezoo.core.json_io import json_bytes
 
 HERE = Path(__file__).parent
 
@@ -62,6 +65,25 @@ def format_quartiles(values: Mapping[str, float], spec: str) -> str:
 def ratios(numerators: Mapping[int, float], denominators: Mapping[int, float]) -> list[float]:
     """Returns the ratio of two backends' values for each round in which both ran."""
     return [numerators[number] / denominators[number] for number in sorted(numerators.keys() & denominators.keys())]
+
+
+def measure_rows(
+    file: Path, order: Iterable[str], names: Iterable[str], measure: Callable[[str], dict[str, Any]]
+) -> None:
+    """Measures rows of a result, and writes the file after each of them. The other rows of the file stay.
+
+    Args:
+        file: The result, which may not exist yet.
+        order: The names of all rows, in the order in which they are written.
+        names: Those to measure.
+        measure: Returns a row by its name.
+    """
+    rows = {row["name"]: row for row in json.loads(file.read_text("utf-8"))["rows"]} if file.exists() else {}
+    order = [*order]
+    for name in names:
+        rows[name] = measure(name)
+        print(json.dumps(rows[name]), file=sys.stderr)
+        write_file(file, json_bytes({"schema": 1, "rows": [rows[each] for each in order if each in rows]}))
 
 
 def put_tables(name: str, script: str, lines: Sequence[str], readme: Path = HERE / "README.md") -> None:

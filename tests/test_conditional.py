@@ -161,9 +161,9 @@ def test_runtime_samples_chosen_labels(model):
         (lambda m, x, z: m.encode(x), "the encoder needs 'y' as well"),
         (lambda m, x, z: m.decode(z), "the decoder needs 'y' as well"),
         (lambda m, x, z: m.reconstruct(x), "the encoder needs 'y' as well"),
-        (lambda m, x, z: m.encode(x, np.array([0, 10])), "there is no label 10"),
-        (lambda m, x, z: m.decode(z, np.array([-1, 0])), "there is no label -1"),
-        (lambda m, x, z: m.sample(2, y=np.array([0, 11])), "there is no label 11"),
+        (lambda m, x, z: m.encode(x, np.array([0, 10])), "unknown label 10"),
+        (lambda m, x, z: m.decode(z, np.array([-1, 0])), "unknown label -1"),
+        (lambda m, x, z: m.sample(2, y=np.array([0, 11])), "unknown label 11"),
         (lambda m, x, z: m.encode(x, np.zeros(3, int)), "different numbers of rows: x 2, y 3"),
         (lambda m, x, z: m.decode(z, np.zeros(1, int)), "different numbers of rows: z 2, y 1"),
         (lambda m, x, z: m.sample(2, y=np.zeros(3, int)), "different numbers of rows"),
@@ -181,8 +181,8 @@ def test_wrong_labels_are_refused(call, words, model):
 @pytest.mark.parametrize(
     ("y", "words"),
     [
-        (torch.tensor([0, 10]), "there is no label 10"),
-        (torch.tensor([0, -1]), "there is no label -1"),
+        (torch.tensor([0, 10]), "unknown label 10"),
+        (torch.tensor([0, -1]), "unknown label -1"),
         (torch.zeros(3, dtype=torch.int64), "3 labels for 2 examples"),
         (torch.zeros(2, 2, dtype=torch.int64), r"labels have shape \(2, 2\)"),
     ],
@@ -256,8 +256,8 @@ def test_command_samples_a_label(kind, run, exported, inside, capsys):
     with Image.open("threes.png") as image:
         assert image.size[0] >= 3 * 28
     for text, code, words in (
-        ("10", 2, "there is no label 10"),
-        ("-1", 2, "there is no label -1"),
+        ("10", 2, "unknown label 10"),
+        ("-1", 2, "unknown label -1"),
         ("1,2", 2, "--label names 2 label(s), but an example has 1"),
         ("three", 2, "--label takes integers, not 'three'"),
     ):
@@ -322,9 +322,9 @@ def test_several_labels_work(own_models, factors, tmp_path):
     in_turn = np.stack([np.arange(7) % 3, np.arange(7) % 2], 1)
     np.testing.assert_array_equal(model.sample(7), model.sample(7, y=in_turn))
     assert blank_batch(run.vae, 7).y.tolist() == in_turn.tolist()
-    with pytest.raises(VaezooError, match="there is no label 2"):
+    with pytest.raises(VaezooError, match="unknown label 2"):
         model.sample(1, y=np.array([[2, 2]]))
-    with pytest.raises(VaezooError, match="there is no label 3"):
+    with pytest.raises(VaezooError, match="unknown label 3"):
         run.vae.sample(1, torch.tensor([[3, 0]]))
     assert command("sample", run.path, "--label", "2,1", "-n", 4, "--out", tmp_path / "a.npy") == 0
     assert np.load(tmp_path / "a.npy").shape == (4, 5)
@@ -337,7 +337,7 @@ def test_other_labels_do_not_fit(run, digits):
     few = digits.test.select(digits.test.y == 3)
     assert vaezoo.evaluate(run, dataclasses.replace(digits, test=few)).examples == len(few)  # not every label is there
     other = dataclasses.replace(digits, test=TensorSplit(few.x, few.y + 7), spec=fewer)
-    with pytest.raises(VaezooError, match="there is no label 10"):
+    with pytest.raises(VaezooError, match="unknown label 10"):
         vaezoo.evaluate(run, other)
     check_fits(create_model("mlp-vae", digits), fewer)  # it is not given labels
 
@@ -354,7 +354,7 @@ def test_data_without_labels_are_refused(name, digits, tmp_path):
     for change, words in (
         ({"train": without_labels(digits.train)}, "the training examples of 'digits' have no labels"),
         ({"test": without_labels(digits.test)}, "the held-out examples of 'digits' have no labels"),
-        ({"valid": TensorSplit(digits.valid.x, digits.valid.y + 1)}, "there is no label 10"),
+        ({"valid": TensorSplit(digits.valid.x, digits.valid.y + 1)}, "unknown label 10"),
     ):
         with pytest.raises(VaezooError, match=words):
             train(name, dataclasses.replace(digits, **change), config=CONFIG, out=tmp_path / "run")

@@ -368,9 +368,9 @@ def test_samples_have_the_label_that_is_asked_for(run, exported, tmp_path):
         assert np.abs(a - b).max() > 0.01
         with pytest.raises(VaezooError, match="the decoder of this model takes no labels"):
             vaezoo.decode(run if source is run.path else model, z.numpy(), y=np.zeros(12, int))  # z holds the label
-    with pytest.raises(VaezooError, match="there is no label 10"):
+    with pytest.raises(VaezooError, match="unknown label 10"):
         run.sample(2, y=np.array([0, 10]))
-    with pytest.raises(VaezooError, match="there is no label 10"):
+    with pytest.raises(VaezooError, match="unknown label 10"):
         model.sample(2, y=np.array([0, 10]))
 
 

@@ -418,7 +418,7 @@ def check_labels(data: DataSpec, y: Tensor) -> None:
     for column, count in zip(columns.unbind(1), data.classes, strict=True):
         if len(column) and not 0 <= int(column.min()) <= int(column.max()) < count:
             wrong = next(int(value) for value in column if not 0 <= int(value) < count)
-            raise VaezooError(f"there is no label {wrong}", f"the labels of '{data.name}' are 0 to {count - 1}")
+            raise VaezooError(f"unknown label {wrong}", f"the labels of '{data.name}' are 0 to {count - 1}")
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -91,7 +91,7 @@ def test_names_of_classes(run, run_ok, inside):
     trained_run = load("out")
     assert np.array_equal(trained_run.sample(3, label="dog"), trained_run.sample(3, y=np.ones(3, np.int64)))
     code, _, err = run("sample", "out", "--label", "dogg")
-    assert code == 2 and "there is no label 'dogg'" in err and "did you mean 'dog'?" in err
+    assert code == 2 and "unknown label 'dogg'" in err and "did you mean 'dog'?" in err
     run_ok("plot", "out", "--kind", "attribute-vector", "--label", "dog", "-n", "2")
     code, _, err = run("plot", "out", "--kind", "attribute-vector", "--label", "emu")
     assert code == 2 and "no example has label emu" in err and "'cat', 'dog'" in err

@@ -130,9 +130,9 @@ def test_given_takes_fields_of_a_batch() -> None:
     [
         (torch.tensor([[0, 1], [2, 1]]), ""),
         (torch.zeros(0, 2, dtype=torch.int64), ""),
-        (torch.tensor([[0, 1], [3, 1]]), "there is no label 3"),
-        (torch.tensor([[0, 2]]), "there is no label 2"),
-        (torch.tensor([[0, -1]]), "there is no label -1"),
+        (torch.tensor([[0, 1], [3, 1]]), "unknown label 3"),
+        (torch.tensor([[0, 2]]), "unknown label 2"),
+        (torch.tensor([[0, -1]]), "unknown label -1"),
         (torch.tensor([0, 1]), r"labels have shape \(2,\), but data set 'x' has 2 per example"),
         (torch.zeros(2, 2, 1, dtype=torch.int64), "labels have shape"),
     ],

@@ -256,7 +256,7 @@ def test_changes_are_said(folder):
         ("bad", {}, "x.wav' cannot be read"),
         ("d", {"label_pattern": "("}, "is not a regular expression"),
         ("d", {"label_pattern": "[0-9]"}, "has no group in brackets"),
-        ("d", {"label_pattern": "0([0-1])"}, "'02.wav' has no label by the label pattern"),
+        ("d", {"label_pattern": "0([0-1])"}, "'02.wav' does not match the label pattern"),
         ("d", {"label_pattern": "(0)", "kind": "series"}, "reads the names of sound files"),
         ("parts", {}, "only train has class 'a'"),
     ],
@@ -321,7 +321,7 @@ def test_labels_of_new_files_have_the_numbers_of_the_training(folder):
     assert run.load_data().spec == data.spec
     samples = run.sample(2, label="3,bob")
     assert np.array_equal(samples, run.sample(2, y=np.array([[3, 1]] * 2)))
-    with pytest.raises(VaezooError, match="there is no label 'bab'") as e:
+    with pytest.raises(VaezooError, match="unknown label 'bab'") as e:
         run.sample(2, label="3,bab")
     assert "bob" in e.value.hint
 

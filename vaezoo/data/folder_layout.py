@@ -47,7 +47,7 @@ def find_splits(root: Folder) -> dict[str, Classes]:
         The classes of train, and of valid and test if they exist. A folder without split folders is train.
 
     Raises:
-        InputError: If split folders lie beside other folders or files, if there is no training split, or if files
+        InputError: If split folders lie beside other folders or files, if the training split is missing, or if files
             lie beside class folders.
     """
     return _named_splits(root) or {"train": _find_classes(root)}
@@ -60,7 +60,7 @@ def find_files(root: Folder) -> dict[str, Classes]:
     without classes. They are in natural order, where 2.png comes before 10.png, unless the folder has splits.
 
     Raises:
-        InputError: If split folders lie beside other folders or files, or if there is no training split.
+        InputError: If split folders lie beside other folders or files, or if the training split is missing.
     """
     if splits := _named_splits(root):
         return splits

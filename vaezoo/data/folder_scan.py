@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vaezoo.errors import InputError, VaezooWarning, safe_repr
 
-# Files that lie beside data and that nobody means as data. They are left out without a word.
+# Files that often lie beside data and hold none. They are ignored without a warning.
 SIDECARS = frozenset(
     f".{name}"
     for name in (

@@ -7,7 +7,7 @@ how many of its numbers are observed (`count`). A likelihood names the kinds tha
 |---|---|
 | unit | floats in [0, 1], such as pixels |
 | real | floats of any size, standardized as a rule |
-| count | whole numbers from 0 on, as floats |
+| count | non-negative integers, as floats |
 | tokens | ids below the vocabulary, int64; 0 is padding |
 | table | real columns, and categories stored as their number, as floats; NaN is a missing cell |
 """
@@ -76,7 +76,7 @@ class Real(Kind):
 
 
 class Count(Kind):
-    """Whole numbers from 0 on. A network gets log(1 + x)."""
+    """Non-negative integers. A network gets log(1 + x)."""
 
     def example(self, n: int, shape: Shape, generator: Generator) -> Tensor:
         return torch.poisson(5 * torch.rand((n, *shape), generator=generator), generator=generator)

@@ -51,7 +51,7 @@ def _groups(expression: re.Pattern[str], file: str) -> tuple[str, ...]:
     groups: tuple[str, ...] = match.groups("") if match else ("",)
     if not all(groups):
         raise InputError(
-            f"'{file}' has no label by the label pattern '{safe_repr(expression.pattern)}'",
+            f"'{file}' does not match the label pattern '{safe_repr(expression.pattern)}'",
             "change the pattern, or move the file away",
         )
     return groups

@@ -219,7 +219,7 @@ def find_labels(text: str, classes: Sequence[int], names: Sequence[Sequence[str]
     for i, (label, count) in enumerate(zip(labels, classes, strict=True), 1):
         if not 0 <= label < count:
             which = "the labels" if len(classes) == 1 else f"those of label {i} of {len(classes)}"
-            raise VaezooError(f"there is no label {label}", f"{which} of '{data}' are 0 to {count - 1}")
+            raise VaezooError(f"unknown label {label}", f"{which} of '{data}' are 0 to {count - 1}")
     return labels
 
 
@@ -231,7 +231,7 @@ def _typed_label(text: str, class_names: Sequence[str]) -> int:
         return int(text)
     except ValueError:
         hint = suggest(text, class_names, _choices(class_names)) if class_names else "for example --label 3"
-        problem = f"there is no label '{text}'" if class_names else f"--label takes integers, not '{text}'"
+        problem = f"unknown label '{text}'" if class_names else f"--label takes integers, not '{text}'"
         raise VaezooError(problem, hint) from None
 
 

@@ -42,7 +42,7 @@ def iter_edited(
     """Yields reconstructions of the examples of a split with an edit, in chunks; else as `reconstruct`.
 
     Raises:
-        VaezooError: If there is no such label, or the decoder takes none.
+        VaezooError: If the label is unknown, or the decoder takes no labels.
     """
     if edit.shift is None and edit.label is None:
         yield from iter_reconstructions(model, split, draw=draw, seed=seed, resolution=resolution, drawing=drawing)

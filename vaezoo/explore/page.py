@@ -107,7 +107,7 @@ def export_files(folder: Path) -> dict[str, bytes]:
 
 
 def example_files(folder: Path) -> tuple[dict[str, object], bytes] | None:
-    """Returns what the page is told of the golden examples, and their bytes.
+    """Returns the description of the golden examples for the page, and their bytes.
 
     None if they are not real ones, or are waveforms, which a page of spectrograms cannot show.
     """

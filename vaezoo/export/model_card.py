@@ -355,7 +355,7 @@ def _value_note(manifest: Manifest) -> str:
     if data["kind"] == "unit":
         return "The encoder expects values in 0..1. The graph does not check the range."
     if data["kind"] == "count":
-        return "The encoder expects counts, whole numbers from 0 on. `x_mean` is their mean at the mean library size."
+        return "The encoder expects counts, non-negative integers. `x_mean` is their mean at the mean library size."
     if data["kind"] == "tokens":
         return f"The encoder expects token ids from 0 to {data['vocabulary'] - 1}. 0 is padding."
     if data["kind"] == "table":

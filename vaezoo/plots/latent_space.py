@@ -168,7 +168,7 @@ def label_direction(run: Run, split: Split, spec: DataSpec, factor: int | None, 
         text: The label.
 
     Raises:
-        VaezooError: If the examples have no labels or not this one, or the latents are no real numbers.
+        VaezooError: If the examples have no labels, the label is unknown, or the latents are not real numbers.
     """
     from vaezoo.evaluation import latents
 

@@ -120,4 +120,4 @@ def check_labels(y: Array, data: DataEntry) -> None:
     for column, count in zip(y.reshape(len(y), -1).T, data["classes"], strict=True):
         if column.min() < 0 or column.max() >= count:
             wrong = column.min() if column.min() < 0 else column.max()
-            raise VaezooError(f"there is no label {wrong}", f"the labels of '{data['name']}' are 0 to {count - 1}")
+            raise VaezooError(f"unknown label {wrong}", f"the labels of '{data['name']}' are 0 to {count - 1}")

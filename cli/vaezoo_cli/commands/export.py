@@ -14,14 +14,8 @@ if TYPE_CHECKING:
     from vaezoo.export.config import DType
     from vaezoo.interop.exporting import FloatType
 
-OF_GRAPHS = (
-    "onnx",
-    "opset",
-    "uint8",
-    "waveform_in",
-    "fold_scaling",
-    "parts",
-)  # options that a folder for diffusers does not have
+# Options that a folder for diffusers does not have.
+OF_GRAPHS = ("onnx", "opset", "uint8", "waveform_in", "fold_scaling", "parts")
 
 
 @click.command()

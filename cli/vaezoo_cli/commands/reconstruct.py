@@ -141,7 +141,7 @@ def attribute_shift(
     """Returns the attribute vector of a label times an amount, or None if no attribute is given.
 
     Raises:
-        VaezooError: If the model is an export, which does not hold its training data, or there is no such label.
+        VaezooError: If the model is an export, which does not hold its training data, or the label is unknown.
     """
     from vaezoo.plots.latent_space import label_direction
 

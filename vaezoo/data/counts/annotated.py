@@ -106,7 +106,7 @@ def _layer_hint(data: Any, layer: str) -> str:
     parts = {name: matrix.data if hasattr(matrix, "nnz") else matrix for name, matrix in matrices.items()}
     found = [name for name, values in parts.items() if _are_counts(values)]
     if not found:
-        return "give raw counts, whole numbers from 0 on: no layer of the file holds them"
+        return "give raw counts, non-negative integers: no layer of the file holds them"
     return f"give --layer {found[0]}" + (f", or {', '.join(found[1:MAX_LISTED])}" if found[1:] else "")
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from vaezoo.core.drawing import log_softmax
 from vaezoo.data.base import TensorSplit
 from vaezoo.data.counts.layout import Array
 from vaezoo.data.spec import DataSpec
@@ -73,10 +74,7 @@ def make_truth(seed: int = 0) -> Truth:
 
 def log_fractions(truth: Truth, z: Array) -> Array:
     """Returns the logarithms of the fractions of latents `(N, 2)`, `(N, genes)`."""
-    logits = z @ truth.weights + truth.offsets
-    high: Array = logits.max(1, keepdims=True)
-    result: Array = logits - high - np.log(np.exp(logits - high).sum(1, keepdims=True))
-    return result
+    return log_softmax(z @ truth.weights + truth.offsets)
 
 
 def draw(truth: Truth, rng: np.random.Generator, n: int) -> Cells:

@@ -1,4 +1,4 @@
-"""What rows of counts are: whole numbers from 0 on, of which a row has at least one above 0."""
+"""The checks of counts: non-negative integers, of which each row has at least one above 0."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_counts(array: Array, name: str) -> None:
             such a row is 0, so nothing tells its fractions.
     """
     if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {array.dtype}, not numbers", "give whole numbers from 0 on")
+        raise InputError(f"{name} holds {array.dtype}, not numbers", "give non-negative integers")
     if (place := first_other(array)) is not None:
         where = f"row {place[0]}, column {', '.join(map(str, place[1:]))}" if len(place) > 1 else f"row {place[0]}"
         hint = f"give whole numbers from 0 to {MAX_COUNT:,}, not normalised ones; {WHERE_HINT}"

@@ -54,7 +54,6 @@ class SeriesOptions:
             whole_number("stride", self.stride, 1)
             if self.window is None and self.kind not in SOUND:
                 raise VaezooError("a stride needs a window", "give --window, too")
-
         if self.sample_rate is not None:
             check_rate(whole_number("sample rate", self.sample_rate, 1))
             if self.kind not in SOUND:

@@ -85,9 +85,8 @@ def load(path: Path, options: SeriesOptions, scale: str | Scaling) -> Splits:
 
     Args:
         path: The folder.
-        options: The sample rate, by default that of the files, the length of a window, by default 32 frames or
-            8,192 samples, and the pattern
-            of labels in names, which goes before folders of classes.
+        options: The sample rate, by default that of the files. The length of a window, by default 32 frames or 8,192
+            samples. The pattern of labels in names, which goes before folders of classes.
         scale: As in `from_arrays`, but not "unit".
 
     Raises:
@@ -121,7 +120,7 @@ def read_for_model(
     """Reads a sound file, or all files of a folder, as examples of a model that was trained on sound.
 
     Raises:
-        InputError: If there is no file, one cannot be read, or its name has no label by the pattern.
+        InputError: If no file is found, one cannot be read, or its name does not match the pattern.
     """
     files = find_sounds(path, label_pattern) if path.is_dir() else _single_file(path, label_pattern)
     folder, window = path if path.is_dir() else path.parent, spec.shape[-1]
@@ -153,7 +152,7 @@ def find_sounds(folder: Path, label_pattern: str | None = None) -> SoundFiles:
     """Finds the sound files in a folder and below, with their parts and labels.
 
     Raises:
-        InputError: If there is none, the folder has another layout, or a name has no label by the pattern.
+        InputError: If no file is found, the folder has another layout, or a name does not match the pattern.
     """
     tree = scan(folder, SOUNDS)
     found = find_files(tree)
@@ -179,7 +178,7 @@ def _single_file(path: Path, label_pattern: str | None) -> SoundFiles:
 
 
 def _with_valid(files: SoundFiles) -> SoundFiles:
-    """Returns files of which every tenth training file is a validation file, if there is none."""
+    """Returns the files with a validation part: every tenth training file, if the folder has none."""
     if "valid" in files.parts:
         return files
     places = np.flatnonzero(files.parts == "train")

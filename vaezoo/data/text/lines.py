@@ -85,7 +85,7 @@ def by_split(lines: list[Line], folder: str) -> dict[str, list[Line]]:
         folder: What errors call the folder.
 
     Raises:
-        InputError: If some of the files are named after splits, and others are not, or there is no training split.
+        InputError: If some of the files are named after splits, and others are not, or the training split is missing.
     """
     split_of_top = {line.file.partition("/")[0]: "" for line in lines}
     split_of_top = {top: split_of(top) or "" for top in split_of_top}
